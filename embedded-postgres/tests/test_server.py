@@ -1,0 +1,84 @@
+"""Promises of the embedded server that every other project's tests stand on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from embedded_postgres import Postgres, apply_schema, as_role
+
+
+def test_data_survive_a_kill(own_postgres: Postgres) -> None:
+    """What was committed is there after SIGKILL and a start on the same port."""
+    with psycopg.connect(own_postgres.uri) as connection:
+        connection.execute("CREATE TABLE kept AS SELECT 1 AS n")
+    port = own_postgres.port
+    own_postgres.kill()
+    with pytest.raises(psycopg.OperationalError):
+        psycopg.connect(own_postgres.uri, connect_timeout=2)
+    own_postgres.start()
+    assert own_postgres.port == port
+    with psycopg.connect(own_postgres.uri) as connection:
+        assert connection.execute("SELECT n FROM kept").fetchone() == (1,)
+
+
+def test_works_below_a_folder_that_only_its_owner_may_enter(tmp_path: Path) -> None:
+    """A clone under /root or a private temporary folder runs as it is; no mode is changed."""
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    server = Postgres(private / "data")
+    server.start()
+    try:
+        with psycopg.connect(server.uri) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+        assert private.stat().st_mode & 0o777 == 0o700
+    finally:
+        server.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's parent-death signal")
+def test_ends_with_a_killed_parent(tmp_path: Path) -> None:
+    """No server is left behind when the process that started it is killed."""
+    program = (
+        "import sys, time; from pathlib import Path; from embedded_postgres import Postgres\n"
+        "server = Postgres(Path(sys.argv[1])); server.start()\n"
+        "print(server.pid, flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path / "data")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        parent.kill()
+    for _ in range(200):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return
+        time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
+    pytest.fail("Postgres outlived the process that started it")
+
+
+def test_each_test_has_a_database_of_its_own(postgres_uri: str, empty_postgres_uri: str) -> None:
+    """Databases differ; one has the schema and the other nothing."""
+    assert postgres_uri != empty_postgres_uri
+    tables = "SELECT count(*) FROM pg_tables WHERE tablename = 'inference_requests'"
+    with psycopg.connect(postgres_uri) as connection:
+        assert connection.execute(tables).fetchone() == (1,)
+    with psycopg.connect(empty_postgres_uri) as connection:
+        assert connection.execute(tables).fetchone() == (0,)
+
+
+def test_a_role_logs_in_with_its_own_rights(empty_postgres_uri: str) -> None:
+    apply_schema(empty_postgres_uri)
+    with psycopg.connect(as_role(empty_postgres_uri, "report")) as connection:
+        assert connection.execute("SELECT current_user").fetchone() == ("report",)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("DELETE FROM inference_requests")

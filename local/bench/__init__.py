@@ -1,0 +1,1 @@
+"""Measurements of the deployment against stock KServe, side by side in one run: `make bench`."""

@@ -1,0 +1,158 @@
+"""`make bench`: every figure of docs/benchmarks.md in one run, with its ratios."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+from rich.console import Console
+from rich.progress import Progress
+
+from bench import page
+from bench.delivery import one_round
+from bench.growth import fill
+from bench.hop import (
+    Cell,
+    all_targets,
+    as_fast_as_they_go,
+    at_half_of_stock,
+    cells,
+    measured,
+)
+from bench.report import compare
+from bench.servers import ROOT, predictor, recording_transformer
+from embedded_postgres import Postgres, apply_schema, as_role
+
+PAGE = ROOT / "docs" / "benchmarks.md"
+QUICK_BODIES, ALL_BODIES = (34,), (34, 10_000, 1_000_000)
+GROWTH_PAIRS = (0, 500_000, 5_000_000)
+
+
+def main() -> None:
+    """Measure what was asked for, print it, and write the page when everything was measured."""
+    parts: dict[str, Callable[[Bench], str]] = {
+        "hop": Bench.hop,
+        "durability": Bench.durability,
+        "delivery": Bench.delivery,
+        "growth": Bench.growth,
+        "report": Bench.report,
+    }
+    arguments = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    arguments.add_argument("--quick", action="store_true", help="small bodies, one short round")
+    arguments.add_argument("--only", nargs="*", choices=list(parts), default=list(parts))
+    options = arguments.parse_args()
+    console = Console()
+    with tempfile.TemporaryDirectory() as folder, Progress(console=console) as progress:
+        server = Postgres(Path(folder, "postgres"))
+        server.start()
+        try:
+            bench = Bench(server, Path(folder), options.quick, progress)
+            sections = [parts[name](bench) for name in options.only]
+        finally:
+            server.stop()
+    text = "\n".join(["# Benchmarks", page.machine(), *sections])
+    console.print(text, markup=False, soft_wrap=True)
+    if not options.quick and options.only == list(parts):
+        PAGE.write_text(text)
+
+
+class Bench:
+    """One run: a Postgres, a folder, and how long to measure."""
+
+    def __init__(self, server: Postgres, folder: Path, quick: bool, progress: Progress) -> None:
+        self.server, self.folder, self.quick, self.progress = server, folder, quick, progress
+        self.rounds, self.seconds = (1, 2.0) if quick else (3, 3.0)
+
+    def database(self, name: str) -> str:
+        """A new database with the schema; its URI."""
+        with psycopg.connect(self.server.uri, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+        uri = self.server.uri.removesuffix("/postgres") + f"/{name}"
+        apply_schema(uri)
+        return uri
+
+    def hop(self) -> str:
+        uri = as_role(self.database("hop"), "transformer")
+        loads = cells(QUICK_BODIES if self.quick else ALL_BODIES)
+        with all_targets(uri, self.folder) as servers:
+            found = as_fast_as_they_go(servers, loads, self.rounds, self.seconds, self.progress)
+            rate, arrivals = at_half_of_stock(
+                servers, found, self.rounds, self.seconds * 2, self.progress
+            )
+        return (
+            "\n## As fast as it goes\n\nMedian and range of interleaved rounds.\n\n"
+            + page.hop_tables(found)
+            + f"\n## At {rate} calls/s, half of what stock reaches\n\n"
+            + page.arrival_table(arrivals)
+        )
+
+    def durability(self) -> str:
+        """What SPOOL_FSYNC=1 costs, beside the default."""
+        uri = as_role(self.database("durability"), "transformer")
+        cell = Cell("v1", 34, 16)
+        with (
+            predictor() as alone,
+            recording_transformer(alone.url, uri, self.folder / "off") as off,
+            recording_transformer(alone.url, uri, self.folder / "on", SPOOL_FSYNC="1") as on,
+        ):
+            servers = {"SPOOL_FSYNC=0": off, "SPOOL_FSYNC=1": on}
+            rows: dict[str, list[float]] = {name: [] for name in servers}
+            for _ in range(self.rounds):
+                for name, server in servers.items():
+                    rows[name].append(measured(server, cell, self.seconds).load.calls_per_s)
+        head = ["", "calls/s at 16 connections, 34 B"]
+        return "\n## Durability against power loss\n\n" + page.table(
+            head, [[name, page.spread(values)] for name, values in rows.items()]
+        )
+
+    def delivery(self) -> str:
+        calls = 5_000 if self.quick else 50_000
+        task = self.progress.add_task("delivery against COPY", total=self.rounds)
+        moved = []
+        for number in range(self.rounds):
+            moved.append(one_round(self.server.uri, self.folder, calls, number))
+            self.progress.advance(task)
+        return f"\n## From the spool to Postgres, {2 * calls:,} rows\n\n" + page.delivery_table(
+            moved
+        )
+
+    def growth(self) -> str:
+        uri = self.database("growth")
+        sizes = GROWTH_PAIRS[:2] if self.quick else GROWTH_PAIRS
+        task = self.progress.add_task("growth", total=len(sizes))
+        rows, filled = [], 0
+        for pairs in sizes:
+            fill(uri, filled + 1, pairs)
+            filled = pairs
+            with (
+                predictor() as alone,
+                recording_transformer(
+                    alone.url, as_role(uri, "transformer"), self.folder / f"growth-{pairs}"
+                ) as server,
+            ):
+                cell = Cell("v1", 34, 16)
+                rounds = [measured(server, cell, self.seconds) for _ in range(self.rounds)]
+            calls = page.spread(m.load.calls_per_s for m in rounds)
+            rows.append([f"{2 * pairs:,}", calls, page.spread((m.cpu_ms for m in rounds), 3)])
+            self.progress.advance(task)
+        head = ["rows in each table before", "calls/s, recording", "CPU ms/call"]
+        return "\n## As the tables grow\n\n" + page.table(head, rows)
+
+    def report(self) -> str:
+        uri = self.database("report")
+        sizes = (10_000, 100_000) if self.quick else (10_000, 100_000, 1_000_000)
+        task = self.progress.add_task("report", total=len(sizes))
+        compared, filled = [], 0
+        for pairs in sizes:
+            fill(uri, filled + 1, pairs)
+            filled = pairs
+            compared.append(compare(as_role(uri, "report"), pairs))
+            self.progress.advance(task)
+        return "\n## The report\n\n" + page.compare_table(compared)
+
+
+if __name__ == "__main__":
+    main()

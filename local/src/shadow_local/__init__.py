@@ -1,0 +1,1 @@
+"""The shadow deployment on one machine, made from the rendered manifests."""

@@ -1,0 +1,85 @@
+"""The deployment's Postgres: an embedded server, or the one of POSTGRES_URI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+import psycopg
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+import embedded_postgres
+from shadow_local.document import Untranslated
+
+# The database that postgres-crd.yml makes on a cluster.
+NAME = "predictions"
+
+
+class Database:
+    """A database with the deployment's schema. `open` before anything else, `close` at the end.
+
+    With `uri` that database is used as it is, by every role, and `close` leaves it alone.
+    """
+
+    def __init__(self, folder: Path, uri: str | None = None) -> None:
+        self._given = uri
+        self.server = None if uri else embedded_postgres.Postgres(folder)
+        self.uri = uri or ""
+
+    def open(self) -> None:
+        """Start the server if it is ours, and make what is missing of database and schema."""
+        if self.server is not None:
+            self.server.start()
+            self.uri = self.server.uri.rsplit("/", 1)[0] + f"/{NAME}"
+            with psycopg.connect(self.server.uri, autocommit=True) as connection:
+                query = "SELECT 1 FROM pg_database WHERE datname = %s"
+                if connection.execute(query, [NAME]).fetchone() is None:
+                    connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(NAME)))
+        if not self._has_schema():
+            embedded_postgres.apply_schema(self.uri)
+
+    def check(self) -> None:
+        """Raise PostgresFailed when our own server is no longer running."""
+        if self.server is not None and not self.server.running:
+            raise embedded_postgres.PostgresFailed(
+                f"Postgres ended by itself; see the end of {self.server.log}."
+            )
+
+    def close(self) -> None:
+        if self.server is not None and self.server.running:
+            self.server.stop()
+
+    def of_role(self, role: str) -> str:
+        """The URI that a role of the schema connects with."""
+        return self._given or embedded_postgres.as_role(self.uri, role)
+
+    def secret(self, name: str, key: str) -> str:
+        """A value of the operator's Secret `<cluster>-pguser-<user>`, for this database."""
+        user = name.rsplit("-pguser-", 1)[-1]
+        uri = self.of_role(user)
+        parts = {name: str(value) for name, value in conninfo_to_dict(uri).items()}
+        parts |= {"uri": uri, "password": parts.get("password", "")}
+        if key not in parts:
+            raise Untranslated(f"Secret {name}: key {key} is none of the operator's.")
+        return parts[key]
+
+    def localised(self, uri: str, role: str) -> str:
+        """A URI of the manifests without TLS of the cluster and with this database's own terms.
+
+        Untranslated when it does not lead to this database: then it would not on a cluster either.
+        """
+        target = urlsplit(self.of_role(role))
+        written = urlsplit(uri)
+        if (written.hostname, written.port) != (target.hostname, target.port):
+            raise Untranslated(f"POSTGRES_URI {uri} does not lead to the Secret's host and port.")
+        if not self._given and (written.username, written.path) != (role, f"/{NAME}"):
+            raise Untranslated(f"POSTGRES_URI {uri} does not log in as {role} to {NAME}.")
+        kept = [pair for pair in parse_qsl(written.query) if not pair[0].startswith("ssl")]
+        query = urlencode(kept + parse_qsl(target.query))
+        return urlunsplit(target._replace(query=query))
+
+    def _has_schema(self) -> bool:
+        with psycopg.connect(self.uri) as connection:
+            row = connection.execute("SELECT to_regclass('inference_pairs')").fetchone()
+        return row is not None and row[0] is not None

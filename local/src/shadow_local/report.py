@@ -1,0 +1,31 @@
+"""The verdict of shadow-report on what a deployment has recorded."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from embedded_postgres import as_role
+from shadow_local.rendering import RenderingFailed, repository
+from shadow_local.state import read_state
+
+
+def compare(postgres_uri: str | None, state_file: Path, more: Sequence[str]) -> int:
+    """Run `shadow-report compare` on a database, else on the running stack's; its exit code."""
+    if postgres_uri is None:
+        state = read_state(state_file)
+        if state is None:
+            raise RenderingFailed("Nothing runs here; start `make up`, or set POSTGRES_URI.")
+        postgres_uri = as_role(str(state["postgres_uri"]), "report")
+    return verdict(postgres_uri, more)
+
+
+def verdict(postgres_uri: str, more: Sequence[str] = ()) -> int:
+    """Print the comparison of the rows in a database; shadow-report's exit code."""
+    program = repository() / "shadow-report" / ".venv" / "bin" / "shadow-report"
+    if not program.exists():
+        raise RenderingFailed(f"{program} is missing; run `uv sync --project shadow-report`.")
+    env = os.environ | {"POSTGRES_URI": postgres_uri}
+    return subprocess.run([program, "compare", *more], env=env, check=False).returncode

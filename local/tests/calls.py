@@ -1,0 +1,55 @@
+"""Calls as a client makes them, with exactly the headers that a test wants."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import urllib.parse
+from collections.abc import Iterable
+
+import aiohttp
+
+BODY = b'{"values": ["3.3", "62.3", "324"]}'
+Answered = tuple[int, dict[str, str], bytes]
+
+
+def post(url: str, body: bytes = BODY, headers: Iterable[tuple[str, str]] = ()) -> Answered:
+    """POST; the status, the headers by lower-case name, and the body."""
+    parts = urllib.parse.urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=90)
+    connection.putrequest("POST", parts.path)
+    for name, value in [("content-length", str(len(body))), *headers]:
+        connection.putheader(name, value)
+    connection.endheaders(body)
+    return _answer(connection)
+
+
+def post_chunked(url: str, chunks: Iterable[bytes]) -> Answered:
+    """POST a body whose length is not told beforehand."""
+    parts = urllib.parse.urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=90)
+    connection.request("POST", parts.path, body=iter(chunks), encode_chunked=True)
+    return _answer(connection)
+
+
+def post_at_once(url: str, count: int, body: bytes = BODY) -> list[Answered]:
+    """`count` calls that are all open at the same time, each on a connection of its own."""
+
+    async def call(session: aiohttp.ClientSession) -> Answered:
+        async with session.post(url, data=body) as response:
+            headers = {name.lower(): value for name, value in response.headers.items()}
+            return response.status, headers, await response.read()
+
+    async def calls() -> list[Answered]:
+        connector = aiohttp.TCPConnector(limit=0)
+        async with aiohttp.ClientSession(connector=connector) as session:
+            return await asyncio.gather(*(call(session) for _ in range(count)))
+
+    return asyncio.run(calls())
+
+
+def _answer(connection: http.client.HTTPConnection) -> Answered:
+    response = connection.getresponse()
+    body = response.read()
+    connection.close()
+    return response.status, {name.lower(): value for name, value in response.getheaders()}, body

@@ -1,0 +1,80 @@
+"""A shadow that fails in any way changes no caller's answer, through a real Envoy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from urllib.request import urlopen
+
+import pytest
+from backends import Backend, answering, refusing, resetting, stuck, unreachable
+from calls import post
+from conftest import StartGateway, rendered
+from waiting import until
+
+# Either side of every buffer on the way, of the guard at 1 MB, and what a model may be sent.
+SIZES = (200, 50_000, 400_000, 999_999, 1_000_000, 8_000_000)
+CALLS_PER_SIZE = 6
+FAULTS: dict[str, Callable[[], AbstractContextManager[Backend]]] = {
+    "answers 500": lambda: answering("shadow", status=500),
+    "never answers": lambda: answering("shadow", hold=True),
+    "never reads": stuck,
+    "resets": resetting,
+    "is down": refusing,
+    "swallows packets": unreachable,
+}
+
+
+@pytest.fixture
+def primary() -> Iterator[Backend]:
+    with answering("primary") as backend:
+        yield backend
+
+
+@pytest.mark.parametrize("topology", ["standard", "knative"])
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
+def test_every_call_is_answered_by_the_primary(
+    start_gateway: StartGateway,
+    primary: Backend,
+    topology: str,
+    fault: Callable[[], AbstractContextManager[Backend]],
+) -> None:
+    """Calls of 200 B to 8 MB end while the shadow's fault lasts: none of them waits for it."""
+    sizes = [size for size in SIZES for _ in range(CALLS_PER_SIZE)]
+    with fault() as shadow:
+        gateway = start_gateway(primary.port, shadow.port, topology)
+        with ThreadPoolExecutor(8) as callers:
+            answers = list(callers.map(lambda n: post(gateway.predict_url, b"x" * n), sizes))
+    assert {(status, body) for status, _, body in answers} == {(200, b'{"from": "primary"}')}
+    assert sorted(call.size for call in primary.calls) == sizes
+
+
+def test_a_silent_shadow_holds_no_more_than_its_limits(
+    start_gateway: StartGateway, primary: Backend
+) -> None:
+    """Copies beyond the DestinationRule's limits are dropped at once; their calls are answered."""
+    rule = next(item for item in rendered("standard") if item["kind"] == "DestinationRule")
+    pool = rule["spec"]["trafficPolicy"]["connectionPool"]
+    connections = pool["tcp"]["maxConnections"]
+    waiting = pool["http"]["http1MaxPendingRequests"]
+    calls = connections + waiting + 100
+    with answering("shadow", hold=True) as shadow:
+        gateway = start_gateway(primary.port, shadow.port)
+        with ThreadPoolExecutor(16) as callers:
+            answers = list(callers.map(lambda _: post(gateway.predict_url), range(calls)))
+        assert {status for status, _, _ in answers} == {200}
+        assert len(primary.calls) == calls
+        until(lambda: len(shadow.calls) == connections)
+        dropped = _stat(gateway.admin_url, "triple", "upstream_rq_pending_overflow")
+        assert dropped == 100
+        shadow.release()
+        until(lambda: len(shadow.calls) == connections + waiting)
+        assert set(shadow.pair_ids) < set(primary.pair_ids)
+
+
+def _stat(admin_url: str, cluster: str, name: str) -> int:
+    """The sum of an Envoy counter over the clusters with this in their name."""
+    with urlopen(f"{admin_url}/stats?filter={name}$") as response:
+        lines = response.read().decode().splitlines()
+    return sum(int(line.rsplit(" ", 1)[1]) for line in lines if cluster in line)

@@ -1,0 +1,163 @@
+"""The manifests' routes in a real Envoy, with recording servers in place of the transformers."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from backends import Backend, answering
+from calls import post, post_chunked
+from conftest import StartGateway
+from waiting import until
+
+CREDENTIALS = {"authorization": "Bearer secret", "x-api-key": "secret", "cookie": "session=secret"}
+TOPOLOGIES = [(name, suffix) for name in ("standard", "knative") for suffix in (False, True)]
+CLIENT_IDS = {
+    "none": [],
+    "uuid4": [str(uuid.uuid4())],
+    "uuid7": ["019a8f10-7c3e-7d2a-9b61-3f6d5c2e8a40"],
+    "text": ["order 42 / from the caller"],
+    "repeated header": ["one", "two"],
+    "empty": [""],
+}
+
+
+@pytest.fixture
+def primary() -> Iterator[Backend]:
+    with answering("primary") as backend:
+        yield backend
+
+
+@pytest.fixture
+def shadow() -> Iterator[Backend]:
+    with answering("shadow") as backend:
+        yield backend
+
+
+@pytest.mark.parametrize(("topology", "suffix"), TOPOLOGIES)
+def test_primary_answers_and_shadow_gets_a_copy(
+    start_gateway: StartGateway, primary: Backend, shadow: Backend, topology: str, suffix: bool
+) -> None:
+    """In both topologies, with the Host suffix and without, each side gets each call once."""
+    gateway = start_gateway(primary.port, shadow.port, topology, suffix)
+    for _ in range(20):
+        status, _, body = post(gateway.predict_url)
+        assert (status, json.loads(body)) == (200, {"from": "primary"})
+    until(lambda: len(shadow.calls) == 20)
+    assert len(primary.calls) == 20
+    assert {call.path for call in primary.calls + shadow.calls} == {"/v1/models/model:predict"}
+    assert sorted(primary.pair_ids) == sorted(shadow.pair_ids)
+    assert len(set(primary.pair_ids)) == 20
+
+
+@pytest.mark.parametrize(("topology", "suffix"), TOPOLOGIES)
+@pytest.mark.parametrize("ids", CLIENT_IDS.values(), ids=CLIENT_IDS.keys())
+def test_any_request_id_of_the_caller_pairs(  # noqa: PLR0917
+    start_gateway: StartGateway,
+    primary: Backend,
+    shadow: Backend,
+    topology: str,
+    suffix: bool,
+    ids: list[str],
+) -> None:
+    """Whatever x-request-id the caller sends, both copies and the answer carry one pair id."""
+    gateway = start_gateway(primary.port, shadow.port, topology, suffix)
+    _, headers, _ = post(gateway.predict_url, headers=[("x-request-id", value) for value in ids])
+    until(lambda: len(shadow.calls) == 1)
+    assert primary.pair_ids == shadow.pair_ids == [headers["x-shadow-pair-id"]]
+    assert primary.pair_ids[0]
+
+
+@pytest.mark.parametrize("topology", ["standard", "knative"])
+def test_pair_id_of_the_caller_is_overwritten(
+    start_gateway: StartGateway, primary: Backend, shadow: Backend, topology: str
+) -> None:
+    """Nobody can choose a pair id, so nobody can spoil another call's evidence."""
+    gateway = start_gateway(primary.port, shadow.port, topology)
+    forged = [("x-shadow-pair-id", "forged"), ("X-Shadow-Pair-Id", "again")]
+    _, headers, _ = post(gateway.predict_url, headers=forged)
+    until(lambda: len(shadow.calls) == 1)
+    for value in (*primary.pair_ids, *shadow.pair_ids, headers["x-shadow-pair-id"]):
+        assert "forged" not in value
+        assert "again" not in value
+
+
+@pytest.mark.parametrize("topology", ["standard", "knative"])
+def test_credentials_do_not_reach_the_models(
+    start_gateway: StartGateway, primary: Backend, shadow: Backend, topology: str
+) -> None:
+    """Neither model sees what the caller proved itself with, by any path."""
+    gateway = start_gateway(primary.port, shadow.port, topology)
+    sent = [*CREDENTIALS.items(), ("x-tenant", "kept")]
+    for path in ("mirrored-inference", "double-minimal-custom-inference"):
+        url = gateway.predict_url.replace("mirrored-inference", path)
+        assert post(url, headers=sent)[0] == 200
+    url = gateway.predict_url.replace("mirrored-inference", "triple-minimal-custom-inference")
+    assert post(url, headers=sent)[0] == 200
+    until(lambda: len(shadow.calls) == 2 and len(primary.calls) == 2)
+    for call in primary.calls + shadow.calls:
+        assert not call.headers.keys() & CREDENTIALS.keys()
+        assert call.headers["x-tenant"] == "kept"
+
+
+@pytest.mark.parametrize("topology", ["standard", "knative"])
+def test_direct_paths_reach_one_model_each(
+    start_gateway: StartGateway, primary: Backend, shadow: Backend, topology: str
+) -> None:
+    """A direct path reaches its own model alone, without a pair id of the caller's choosing."""
+    gateway = start_gateway(primary.port, shadow.port, topology)
+    forged = [("x-shadow-pair-id", "forged")]
+    for path, model, other in (
+        ("double-minimal-custom-inference", primary, shadow),
+        ("triple-minimal-custom-inference", shadow, primary),
+    ):
+        url = gateway.predict_url.replace("mirrored-inference", path)
+        _, _, body = post(url, headers=forged)
+        assert json.loads(body) == {"from": model.name}
+        assert [call.path for call in model.calls] == ["/v1/models/model:predict"]
+        assert model.pair_ids == [""]
+        assert not other.calls
+        model.calls.clear()
+
+
+@pytest.mark.parametrize("topology", ["standard", "knative"])
+def test_large_bodies_are_answered_and_not_mirrored(
+    start_gateway: StartGateway, primary: Backend, shadow: Backend, topology: str
+) -> None:
+    """A body of 1 MB or of unknown length goes to the primary alone; a smaller one to both."""
+    gateway = start_gateway(primary.port, shadow.port, topology)
+    for size in (1_000_000, 8_000_000):
+        status, headers, _ = post(gateway.predict_url, b"x" * size)
+        assert (status, bool(headers["x-shadow-pair-id"])) == (200, True)
+    assert post_chunked(gateway.predict_url, [b"x", b"yz"])[0] == 200
+    assert post(gateway.predict_url, b"x" * 999_999)[0] == 200
+    until(lambda: len(shadow.calls) == 1)
+    assert [call.size for call in primary.calls] == [1_000_000, 8_000_000, 3, 999_999]
+    assert [call.size for call in shadow.calls] == [999_999]
+
+
+def test_calls_without_the_key_are_refused(
+    start_gateway: StartGateway, primary: Backend, shadow: Backend
+) -> None:
+    """With a key set, no call without it reaches a model by any path."""
+    gateway = start_gateway(primary.port, shadow.port, api_key="s3cret")
+    for headers in ([], [("x-api-key", "wrong")], [("x-api-key", "s3cret2")]):
+        for path in ("mirrored-inference", "triple-minimal-custom-inference"):
+            url = gateway.predict_url.replace("mirrored-inference", path)
+            assert post(url, headers=headers)[0] == 403
+    assert not primary.calls
+    assert not shadow.calls
+    assert post(gateway.predict_url, headers=[("x-api-key", "s3cret")])[0] == 200
+
+
+def test_other_paths_lead_nowhere(
+    start_gateway: StartGateway, primary: Backend, shadow: Backend
+) -> None:
+    """Only the three paths exist; one that merely begins like them is unknown."""
+    gateway = start_gateway(primary.port, shadow.port)
+    for path in ("/", "/v1/models/model:predict", "/serving/other/mirrored-inference/v1/models"):
+        assert post(gateway.url + path)[0] == 404
+    assert post(gateway.entry_url.rstrip("/") + "-more/v1/models/model:predict")[0] == 404
+    assert not primary.calls

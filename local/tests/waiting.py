@@ -1,0 +1,14 @@
+"""Waiting for what comes about in its own time; a test never asserts how long that takes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+def until(happened: Callable[[], bool], seconds: float = 60) -> None:
+    """Return when it has happened; fail when it has not within this generous bound."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, f"did not happen within {seconds} s"
+        time.sleep(0.02)

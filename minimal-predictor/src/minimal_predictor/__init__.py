@@ -1,0 +1,1 @@
+"""The example model: a KServe predictor that multiplies what it gets by FACTOR."""

@@ -1,0 +1,39 @@
+"""`python -m minimal_predictor`, and the command minimal-predictor."""
+
+import argparse
+import sys
+
+from kserve import model_server
+
+from minimal_predictor.model import Multiplier
+from minimal_predictor.server import serve
+from minimal_predictor.settings import BadSettings, read_settings
+
+
+def main() -> None:
+    """Serve the multiplier until SIGTERM; bad settings end the start with one line."""
+    arguments = _parser().parse_args()
+    try:
+        settings = read_settings(arguments.model_name)
+    except BadSettings as error:
+        sys.exit(str(error))
+    model = Multiplier(settings.model_name, settings.factor)
+    model.load()
+    serve(model)
+
+
+def _parser() -> argparse.ArgumentParser:
+    """KServe's own arguments; one that it does not know stops the start."""
+    parser = argparse.ArgumentParser(
+        prog="minimal-predictor",
+        description="Multiplies by FACTOR what callers send. Environment: MODEL_NAME, FACTOR.",
+        parents=[model_server.parser],
+        allow_abbrev=False,
+    )
+    # None tells "not given" from "given as model": only then MODEL_NAME counts.
+    parser.set_defaults(model_name=None)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

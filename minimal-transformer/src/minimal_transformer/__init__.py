@@ -1,0 +1,1 @@
+"""A KServe transformer that forwards each call to its predictor and records it in Postgres."""

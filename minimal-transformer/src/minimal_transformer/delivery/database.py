@@ -1,0 +1,123 @@
+"""The connection to Postgres: one batch is one transaction, and no wait is without an end."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.resources import files
+from types import FrameType
+
+import psycopg
+
+from minimal_transformer.delivery.castable import surely_casts
+from minimal_transformer.rows import json_body
+from minimal_transformer.segment import Frame, Kind
+
+CONNECT_SECONDS = 5
+# Longer than begin.sql's statement_timeout, which a server that hangs does not keep.
+TRANSACTION_SECONDS = 45
+
+_SQL = {path.name: path.read_text("utf-8") for path in (files(__package__) / "sql").iterdir()}
+_COPY_START = b"PGCOPY\n\xff\r\n\0" + bytes(8)
+_COPY_END = b"\xff\xff"
+_COPY = {Kind.REQUEST: _SQL["copy_requests.sql"], Kind.RESPONSE: _SQL["copy_responses.sql"]}
+_STAGE = {Kind.REQUEST: _SQL["stage_requests.sql"], Kind.RESPONSE: _SQL["stage_responses.sql"]}
+
+_CONNECTION_DEFAULTS = {
+    "connect_timeout": str(CONNECT_SECONDS),
+    "application_name": "minimal-transformer",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "20000",
+}
+
+
+class Database:
+    """Stores batches; connects when it must. psycopg.Error from every method that talks to Postgres."""
+
+    def __init__(self, uri: str) -> None:
+        # What the URI itself says goes first.
+        said = psycopg.conninfo.conninfo_to_dict(uri)
+        self._parameters = _CONNECTION_DEFAULTS | {k: str(v) for k, v in said.items()}
+        self._connection: psycopg.Connection[tuple[object, ...]] | None = None
+
+    def store(self, records: Sequence[Frame], *, trusting: bool) -> None:
+        """Have these records in their tables, all or none.
+
+        Trusting, rows go straight into their tables, except those whose body only Postgres can judge:
+        a row that is there already, from a delivery that died before it could say so, is an error.
+        Otherwise all go through a stage, and rows that are there already stay as they are.
+        """
+        straight, staged = [], []
+        for record in records:
+            (straight if trusting and _needs_no_judge(record) else staged).append(record)
+        connection = self._connected()
+        with _deadline(connection, TRANSACTION_SECONDS):
+            try:
+                connection.execute(_SQL["begin.sql"])
+                _copy(connection, _COPY, straight)
+                if staged:
+                    connection.execute(_SQL["make_stage.sql"])
+                    _copy(connection, _STAGE, staged)
+                    connection.execute(_SQL["store_stage.sql"])
+                connection.execute("COMMIT")
+            except psycopg.Error:
+                self._leave_transaction(connection)
+                raise
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _connected(self) -> psycopg.Connection[tuple[object, ...]]:
+        if self._connection is None or self._connection.closed:
+            self.close()
+            # No prepared statements: behind a transaction pooler they belong to somebody else.
+            self._connection = psycopg.connect(
+                **self._parameters, autocommit=True, prepare_threshold=None
+            )
+        return self._connection
+
+    def _leave_transaction(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
+        try:
+            connection.execute("ROLLBACK")
+        except psycopg.Error:
+            self.close()
+
+
+def _needs_no_judge(record: Frame) -> bool:
+    body = json_body(record.row, record.body_at)
+    return body is None or surely_casts(body)
+
+
+def _copy(
+    connection: psycopg.Connection[tuple[object, ...]],
+    statements: dict[Kind, str],
+    records: Sequence[Frame],
+) -> None:
+    for kind, statement in statements.items():
+        rows = [record.row for record in records if record.kind == kind]
+        if rows:
+            with connection.cursor().copy(statement) as copy:
+                copy.write(b"".join((_COPY_START, *rows, _COPY_END)))
+
+
+@contextmanager
+def _deadline(connection: psycopg.Connection[tuple[object, ...]], seconds: float) -> Iterator[None]:
+    """Cut the connection when the block takes longer, so that a server that hangs is an outage."""
+
+    def cut(_number: int, _frame: FrameType | None) -> None:
+        with socket.socket(fileno=socket.dup(connection.fileno())) as handle:
+            handle.shutdown(socket.SHUT_RDWR)
+
+    previous = signal.signal(signal.SIGALRM, cut)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)

@@ -1,0 +1,1 @@
+"""The endpoints that differ from KServe's own."""

@@ -1,0 +1,119 @@
+"""Every failure's answer: a status that tells the truth and KServe's error body."""
+
+from __future__ import annotations
+
+import asyncio
+
+import orjson
+from fastapi import HTTPException
+from grpc import StatusCode
+from kserve.errors import (
+    InferenceError,
+    InvalidInput,
+    ModelNotFound,
+    ModelNotReady,
+    UnsupportedProtocol,
+)
+
+from minimal_transformer.exchange import JSON_HEADERS, Answer, RawHeaders
+
+# The caller sees 503 too: the process ends before the predictor has answered.
+STOPPED = "the server stopped before the predictor answered; try again"
+
+_STATUS_BY_FAILURE: tuple[tuple[type[BaseException], int], ...] = (
+    (InvalidInput, 400),
+    (ModelNotFound, 404),
+    (ModelNotReady, 503),
+    (NotImplementedError, 501),
+    (UnsupportedProtocol, 501),
+    (InferenceError, 500),
+)
+
+_CODE_BY_STATUS = {
+    400: StatusCode.INVALID_ARGUMENT,
+    401: StatusCode.UNAUTHENTICATED,
+    403: StatusCode.PERMISSION_DENIED,
+    404: StatusCode.NOT_FOUND,
+    409: StatusCode.ABORTED,
+    413: StatusCode.RESOURCE_EXHAUSTED,
+    429: StatusCode.RESOURCE_EXHAUSTED,
+    499: StatusCode.CANCELLED,
+    500: StatusCode.INTERNAL,
+    501: StatusCode.UNIMPLEMENTED,
+    502: StatusCode.UNAVAILABLE,
+    503: StatusCode.UNAVAILABLE,
+    504: StatusCode.DEADLINE_EXCEEDED,
+}
+
+_STATUS_BY_CODE = {
+    StatusCode.INVALID_ARGUMENT: 400,
+    StatusCode.FAILED_PRECONDITION: 400,
+    StatusCode.OUT_OF_RANGE: 400,
+    StatusCode.UNAUTHENTICATED: 401,
+    StatusCode.PERMISSION_DENIED: 403,
+    StatusCode.NOT_FOUND: 404,
+    StatusCode.ALREADY_EXISTS: 409,
+    StatusCode.ABORTED: 409,
+    StatusCode.RESOURCE_EXHAUSTED: 429,
+    StatusCode.CANCELLED: 499,
+    StatusCode.UNIMPLEMENTED: 501,
+    StatusCode.UNAVAILABLE: 503,
+    StatusCode.DEADLINE_EXCEEDED: 504,
+}
+
+
+class Failed(Exception):
+    """A call that has its answer already, and that answer is no result."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.error or f"status {answer.status}")
+        self.answer = answer
+
+
+def refusal(status: int, message: str, headers: RawHeaders = JSON_HEADERS) -> Answer:
+    """An answer of our own, in KServe's form: {"error": message}."""
+    return Answer(status, orjson.dumps({"error": message}), headers, message)
+
+
+def answer_to(failure: BaseException) -> Answer:
+    """The answer of a call that ended with this exception, the same at every call."""
+    if isinstance(failure, Failed):
+        return failure.answer
+    if isinstance(failure, asyncio.CancelledError):
+        return refusal(503, STOPPED)
+    if isinstance(failure, HTTPException):
+        return refusal(failure.status_code, str(failure.detail))
+    for kind, status in _STATUS_BY_FAILURE:
+        if isinstance(failure, kind):
+            return refusal(status, str(failure))
+    return refusal(500, f"{type(failure).__name__} : {failure}")
+
+
+def is_unexpected(failure: BaseException) -> bool:
+    """Whether the failure is a bug (of a hook or of ours) whose traceback belongs in the log."""
+    known = (Failed, asyncio.CancelledError, HTTPException, *(k for k, _ in _STATUS_BY_FAILURE))
+    return not isinstance(failure, known)
+
+
+def code_of(status: int) -> StatusCode:
+    """The gRPC code that tells a gRPC caller the same as this HTTP status."""
+    if status in _CODE_BY_STATUS:
+        return _CODE_BY_STATUS[status]
+    if 200 <= status < 300:
+        return StatusCode.OK
+    return StatusCode.INVALID_ARGUMENT if 400 <= status < 500 else StatusCode.INTERNAL
+
+
+def status_of(code: StatusCode) -> int:
+    """The HTTP status that a gRPC code is stored as and answered with over REST."""
+    return _STATUS_BY_CODE.get(code, 500)
+
+
+def error_text(body: bytes, status: int) -> str:
+    """What a failed answer's body says, for the error column and a gRPC caller's details."""
+    try:
+        error = orjson.loads(body)["error"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        text = body[:500].decode("utf-8", "replace").strip()
+        return text or f"the predictor answered {status} without a body"
+    return error if isinstance(error, str) else orjson.dumps(error).decode()

@@ -1,0 +1,193 @@
+"""The hop to a predictor that speaks REST: one aiohttp session per process, bytes both ways."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+import socket
+from contextvars import ContextVar
+from typing import Any
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from minimal_transformer.exchange import Answer, Arrival
+from minimal_transformer.failures import error_text, refusal
+from minimal_transformer.predictor import headers as hop_headers
+from minimal_transformer.predictor.bridge import grpc_from_rest_answer, rest_from_grpc_request
+from minimal_transformer.predictor.settings import PredictorSettings
+
+log = logging.getLogger(__name__)
+
+# Twice as many descriptors as calls in flight: 1024 is the smallest usual limit of a process.
+MAX_CONNECTIONS = 480
+# Shorter than KServe's 65 s, so that the predictor seldom closes a connection that we reuse.
+IDLE_SECONDS = 30.0
+CONNECT_SECONDS = 10.0
+READY_SECONDS = 2.0
+# aiohttp warns about larger bytes and would send them in one piece; a stream goes in chunks.
+STREAM_BYTES = 1 << 20
+
+
+class _Attempt:
+    """Whether one attempt opened a connection of its own or reused an idle one."""
+
+    __slots__ = ("connected",)
+
+    def __init__(self) -> None:
+        self.connected = False
+
+
+_attempt: ContextVar[_Attempt] = ContextVar("attempt")
+
+
+def _socket(address: tuple[Any, ...]) -> socket.socket:
+    """A socket for a new connection; notes that the running attempt did not reuse one."""
+    attempt = _attempt.get(None)
+    if attempt is not None:
+        attempt.connected = True
+    family, kind, protocol, _, _ = address
+    return socket.socket(family, kind, protocol)
+
+
+class RestPredictor:
+    """Forwards calls to a REST predictor; its status, type and body come back unchanged."""
+
+    def __init__(self, settings: PredictorSettings) -> None:
+        self._settings = settings
+        self._urls: dict[str, URL] = {}
+        self._session: aiohttp.ClientSession
+
+    async def open(self) -> None:
+        connector = aiohttp.TCPConnector(
+            limit=MAX_CONNECTIONS,
+            keepalive_timeout=IDLE_SECONDS,
+            ssl=self._settings.ssl_context() if self._settings.use_tls else True,
+            socket_factory=_socket,
+        )
+        self._session = aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(
+                total=self._settings.timeout_seconds, sock_connect=CONNECT_SECONDS
+            ),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            trust_env=False,
+            skip_auto_headers=("accept", "accept-encoding", "user-agent", "content-type"),
+        )
+
+    async def close(self) -> None:
+        await self._session.close()
+
+    async def forward(self, arrival: Arrival) -> Answer:
+        headers = hop_headers.to_predictor(arrival.headers)
+        if arrival.route.protocol != "grpc":
+            return await self._post(arrival.route.path, arrival.body, headers)
+        body, added = rest_from_grpc_request(arrival.body)
+        answer = await self._post(arrival.route.path, body, headers | added)
+        return grpc_from_rest_answer(answer)
+
+    async def is_ready(self) -> bool:
+        name = self._settings.model_name
+        path = (
+            f"/v1/models/{name}" if self._settings.protocol == "v1" else f"/v2/models/{name}/ready"
+        )
+        timeout = aiohttp.ClientTimeout(total=min(READY_SECONDS, self._settings.timeout_seconds))
+        try:
+            async with self._session.get(
+                self._url(path), timeout=timeout, allow_redirects=False
+            ) as response:
+                body = await response.read()
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+        return response.status == 200 and _says_ready(body)
+
+    def _url(self, path: str) -> URL:
+        url = self._urls.get(path)
+        if url is None:
+            url = self._urls[path] = URL(self._settings.base_url + path, encoded=True)
+        return url
+
+    async def _post(self, path: str, body: bytes, headers: dict[str, str]) -> Answer:
+        """Post a body; try again where the predictor cannot have started on the call."""
+        retries = self._settings.retries
+        raced = False
+        deadline: float | None = None
+        tried = 0
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        while True:
+            attempt = _Attempt()
+            _attempt.set(attempt)
+            try:
+                return await self._attempt_post(path, body, headers, deadline)
+            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as failure:
+                last: Exception = failure
+            except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as failure:
+                last = failure
+                if not attempt.connected and not raced:
+                    # The predictor closed an idle connection while we took it: nobody saw the call.
+                    raced = True
+                    deadline = started + self._settings.timeout_seconds
+                    continue
+            except (aiohttp.ClientError, TimeoutError) as failure:
+                return _failed(failure, self._settings)
+            if tried >= retries:
+                return _failed(last, self._settings)
+            tried += 1
+            deadline = started + self._settings.timeout_seconds
+            await asyncio.sleep(min(0.1 * 2 ** (tried - 1), 1.0))
+
+    async def _attempt_post(
+        self, path: str, body: bytes, headers: dict[str, str], deadline: float | None
+    ) -> Answer:
+        options: dict[str, Any] = {}
+        if deadline is not None:
+            left = max(deadline - asyncio.get_running_loop().time(), 0.001)
+            options["timeout"] = aiohttp.ClientTimeout(total=left, sock_connect=CONNECT_SECONDS)
+        async with self._session.post(
+            self._url(path),
+            data=body if len(body) <= STREAM_BYTES else io.BytesIO(body),
+            headers=headers,
+            allow_redirects=False,
+            **options,
+        ) as response:
+            answer = await response.read()
+        return _passed_on(response, answer)
+
+
+def _passed_on(response: aiohttp.ClientResponse, body: bytes) -> Answer:
+    status = response.status
+    if status == 200:
+        return Answer(200, body, hop_headers.to_caller(response.raw_headers))
+    if 300 <= status < 400:
+        return refusal(502, f"the predictor answered with a redirect ({status})")
+    error = None if status < 300 else error_text(body, status)
+    return Answer(status, body, hop_headers.to_caller(response.raw_headers), error)
+
+
+def _failed(failure: Exception, settings: PredictorSettings) -> Answer:
+    """The answer to a call that the predictor did not answer; the log alone has the address."""
+    if isinstance(failure, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        answer = refusal(503, "the predictor is unreachable")
+    elif isinstance(failure, TimeoutError):
+        answer = refusal(504, f"the predictor did not answer in {settings.timeout_seconds:g} s")
+    elif isinstance(failure, aiohttp.ClientPayloadError):
+        answer = refusal(502, "the predictor's answer was cut off")
+    elif isinstance(failure, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
+        answer = refusal(502, "the predictor closed the connection without an answer")
+    else:
+        answer = refusal(502, "the predictor's answer is not valid HTTP")
+    log.debug("call to %s failed: %r", settings.base_url, failure)
+    return answer
+
+
+def _says_ready(body: bytes) -> bool:
+    """False only if the body says so itself: older servers answer 200 with ready=false."""
+    try:
+        ready = orjson.loads(body).get("ready", True)
+    except (orjson.JSONDecodeError, AttributeError):
+        return True
+    return ready not in (False, "False", "false")

@@ -1,0 +1,41 @@
+"""What a record is: one call, its request row and its response row, and what identifies it."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from dataclasses import dataclass
+from typing import Literal
+
+Protocol = Literal["v1", "v2", "grpc"]
+PairSource = Literal["x-shadow-pair-id", "x-request-id", "generated"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call that this process chose to record and whose request row is on the spool."""
+
+    record_bytes: bytes  # the record id, UUIDv7
+    request_time_us: int  # since the epoch; the same in both rows
+    started_ns: int  # time.perf_counter_ns() on arrival
+
+    @property
+    def record_id(self) -> uuid.UUID:
+        return uuid.UUID(bytes=self.record_bytes)
+
+
+def new_record_id(now_us: int) -> bytes:
+    """A UUIDv7 (RFC 9562) of that microsecond: later ids sort after earlier ones.
+
+    The 12 bits after the millisecond hold its fraction (method 3 of section 6.2), the rest is random.
+    """
+    millisecond, fraction_us = divmod(now_us, 1000)
+    rand_b = int.from_bytes(os.urandom(8), "big") >> 2
+    value = millisecond << 80 | 0x7 << 76 | (fraction_us * 4096 // 1000) << 64 | 0b10 << 62 | rand_b
+    return value.to_bytes(16, "big")
+
+
+def now_us() -> int:
+    """Microseconds since the epoch."""
+    return time.time_ns() // 1000

@@ -1,0 +1,180 @@
+"""The format of a spool file: a header, then records, each with its length and checksum.
+
+    file   = header (64 bytes), frame, frame, ...
+    header = magic, capacity, recorder_id, created_us   written by the owner
+             delivered                                  written by the delivery process
+    frame  = magic, crc32 of the rest, version, kind, length, body_at, time_us (24 bytes),
+             row (`length` bytes)
+    name   = <recorder_id>-<number>.seg, numbers ascending
+
+Only the owner appends, and holds an flock on the file for as long as it may: a file that can be
+locked belongs to nobody any more. `capacity` is the room that the file has taken of the spool's cap;
+the owner or, after its death, the delivery process lowers it to the file's size when it is sealed.
+Everything before `delivered` is in Postgres. It may be too low after a crash, never too high.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple
+from zlib import crc32
+
+SUFFIX = ".seg"
+UNFINISHED_SUFFIX = ".new"
+CORRUPT_SUFFIX = ".corrupt"
+
+_HEADER = struct.Struct("<8sQ16sQ")
+_DELIVERED = struct.Struct("<Q")
+_DELIVERED_AT = _HEADER.size
+_CAPACITY_AT = 8
+_MAGIC = b"spool\x01\r\n"
+HEADER_BYTES = 64
+
+_FRAME_START = struct.Struct("<2sI")
+_FRAME_REST = struct.Struct("<BBIIq")
+_FRAME = struct.Struct("<2sIBBIIq")
+_FRAME_MAGIC = b"\xf5R"
+_VERSION = 1
+FRAME_BYTES = _FRAME.size
+# Longer than any record: its body is at most 64 MiB, its JSON form some times that.
+MAX_ROW_BYTES = 1 << 30
+
+
+class Kind(IntEnum):
+    REQUEST = 1
+    RESPONSE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    capacity: int
+    recorder_id: bytes
+    created_us: int
+    delivered: int
+
+
+class Frame(NamedTuple):
+    """One whole row of a segment, and where it was."""
+
+    kind: int
+    row: memoryview
+    body_at: int  # where its body begins in the row
+    end: int  # where it ends in its file
+    origin: Any  # whatever its reader knows the file by
+
+
+def encode_header(capacity: int, recorder_id: bytes, created_us: int) -> bytes:
+    start = _HEADER.pack(_MAGIC, capacity, recorder_id, created_us)
+    return (start + _DELIVERED.pack(HEADER_BYTES)).ljust(HEADER_BYTES, b"\0")
+
+
+def read_header(descriptor: int) -> Header | None:
+    """The header of an open segment; None when it is none."""
+    text = os.pread(descriptor, HEADER_BYTES, 0)
+    if len(text) < HEADER_BYTES or not text.startswith(_MAGIC):
+        return None
+    _, capacity, recorder_id, created_us = _HEADER.unpack_from(text)
+    (delivered,) = _DELIVERED.unpack_from(text, _DELIVERED_AT)
+    return Header(capacity, recorder_id, created_us, max(HEADER_BYTES, delivered))
+
+
+def file_name(recorder_id: bytes, number: int) -> str:
+    """Name of a recorder's segment without its suffix."""
+    return f"{recorder_id.hex()}-{number:08d}"
+
+
+def recorder_of(name: str) -> bytes | None:
+    """The recorder whose segment has this name; None when it is no segment's name."""
+    recorder, _, number = name.removesuffix(SUFFIX).partition("-")
+    try:
+        return bytes.fromhex(recorder) if number.isdecimal() else None
+    except ValueError:
+        return None
+
+
+def write_capacity(descriptor: int, capacity: int) -> None:
+    os.pwrite(descriptor, _DELIVERED.pack(capacity), _CAPACITY_AT)
+
+
+def write_delivered(descriptor: int, offset: int) -> None:
+    os.pwrite(descriptor, _DELIVERED.pack(offset), _DELIVERED_AT)
+
+
+def seed_of(recorder_id: bytes) -> int:
+    """What the checksums of a recorder's frames start from.
+
+    A caller cannot know it, so that a body which contains a frame is never taken for one, even when
+    the record around it is torn.
+    """
+    return crc32(recorder_id)
+
+
+def encode_frame(kind: int, time_us: int, row: Sequence[bytes], seed: int) -> list[bytes]:
+    """The frame of a row that is given in pieces, in pieces; the body begins after the first."""
+    length = sum(map(len, row))
+    rest = _FRAME_REST.pack(_VERSION, kind, length, len(row[0]), time_us)
+    checksum = crc32(rest, seed)
+    for piece in row:
+        checksum = crc32(piece, checksum)
+    return [_FRAME_START.pack(_FRAME_MAGIC, checksum), rest, *row]
+
+
+def frame_time_us(start: bytes) -> int | None:
+    """When the record was made whose frame starts with these bytes; None when they start no frame."""
+    if declared_frame_bytes(start) is None:
+        return None
+    return int(_FRAME.unpack_from(start)[6])
+
+
+def declared_frame_bytes(start: bytes) -> int | None:
+    """How long the frame says it is that starts with these bytes; None when they start no frame."""
+    if len(start) < FRAME_BYTES:
+        return None
+    magic, _, version, kind, length, _, _ = _FRAME.unpack_from(start)
+    if magic != _FRAME_MAGIC or version != _VERSION or kind not in (1, 2) or length > MAX_ROW_BYTES:
+        return None
+    return FRAME_BYTES + int(length)
+
+
+def frames(
+    data: bytes | memoryview, base: int, seed: int, origin: object = None
+) -> Iterator[Frame]:
+    """The whole and sound records that `data`, read at offset `base` of `origin`, begins with."""
+    view = memoryview(data)
+    position = 0
+    size = len(view)
+    unpack = _FRAME.unpack_from
+    while position + FRAME_BYTES <= size:
+        magic, expected, version, kind, length, body_at, _ = unpack(view, position)
+        start = position + FRAME_BYTES
+        end = start + length
+        if magic != _FRAME_MAGIC or version != _VERSION or end > size:
+            return
+        if crc32(view[position + _FRAME_START.size : end], seed) != expected:
+            return
+        position = end
+        yield Frame(kind, view[start:end], body_at, base + end, origin)
+
+
+def find_frame(data: bytes, seed: int) -> int | None:
+    """Where the first whole and sound record after the first byte begins; None without one."""
+    view = memoryview(data)
+    start = 0
+    while (start := data.find(_FRAME_MAGIC, start + 1)) >= 0:
+        if next(frames(view[start:], 0, seed), None) is not None:
+            return start
+    return None
+
+
+def lock(descriptor: int) -> bool:
+    """Take the file's lock, or its owner's place; False while its owner lives."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

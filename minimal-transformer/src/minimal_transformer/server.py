@@ -1,0 +1,166 @@
+"""Wiring: settings and arguments into a running transformer, and its orderly end."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from kserve import context, model_server
+from kserve.predictor_config import PredictorConfig
+
+from minimal_transformer import logs
+from minimal_transformer.endpoints.infer_rpc import GrpcServer, PortTaken
+from minimal_transformer.predictor.settings import PredictorSettings
+from minimal_transformer.server_settings import ServerSettings
+from minimal_transformer.settings import RecordSettings, SettingsError
+from minimal_transformer.transformer import PersistTransformer
+from minimal_transformer.workers import RestServer, RestWorkers, loop_factory
+
+log = logging.getLogger(__name__)
+
+USAGE_ERROR = 2
+
+
+def serve(
+    make_model: type[PersistTransformer] = PersistTransformer, argv: Sequence[str] | None = None
+) -> int:
+    """Run the transformer until SIGTERM or SIGINT; the process's exit code."""
+    args = _arguments(argv)
+    try:
+        records = RecordSettings.from_environment()
+        settings = ServerSettings.from_environment()
+        predictor = _predictor_settings(args)
+    except SettingsError as failure:
+        print(failure, file=sys.stderr)
+        return USAGE_ERROR
+    if args.configure_logging:
+        logs.configure(settings.log_format, args.log_config_file)
+    model = make_model(args.model_name, records, predictor)
+    model.enable_latency_logging = args.enable_latency_logging
+    model.load()
+    try:
+        return TransformerServer(model, settings, args).run()
+    except PortTaken as failure:
+        print(failure, file=sys.stderr)
+        return 1
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="minimal-transformer",
+        description="Forwards each call to the predictor and records it in Postgres. "
+        "POSTGRES_URI and SHADOW_ROLE must be set; see README.md for the other variables.",
+        parents=[model_server.parser],
+        allow_abbrev=False,
+    )
+    # KServe logs a line per call by default; ACCESS_LOG=1 does it with the pair id.
+    parser.set_defaults(enable_latency_logging=False)
+    return parser.parse_args(argv)
+
+
+def _predictor_settings(args: argparse.Namespace) -> PredictorSettings:
+    config = PredictorConfig(
+        args.predictor_host,
+        args.predictor_protocol,
+        args.predictor_use_ssl,
+        args.predictor_request_timeout_seconds,
+        args.predictor_request_retries,
+        args.enable_predictor_health_check,
+    )
+    context.set_predictor_config(config)
+    settings = PredictorSettings.of(args.model_name, config)
+    if problem := settings.problem():
+        raise SettingsError(problem)
+    return settings
+
+
+class TransformerServer:
+    """KServe's REST and gRPC servers around one model, started and stopped in order.
+
+    kserve.ModelServer closes the predictor's client before gRPC has drained, never uses uvloop
+    with one worker and lets go of the model first; so its parts are put together here.
+    """
+
+    def __init__(self, model: PersistTransformer, settings: ServerSettings, args: Any) -> None:
+        self._model = model
+        self._settings = settings
+        self._args = args
+        self._rest = RestServer(model, settings, args, args.workers)
+        self._grpc = GrpcServer(
+            model, self._rest.dataplane, args.grpc_port, vars(args), settings.access_log
+        )
+        self._stopping: asyncio.Event
+
+    def run(self) -> int:
+        """Serve until a signal; then finish the calls in flight and deliver the spool."""
+        listener = _listen(self._rest.config.port)
+        # Uvicorn puts its own handlers over these while it serves, and raises the signal again.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        handler = self._model.recording.handler
+        handler.start_delivery()
+        try:
+            with asyncio.Runner(loop_factory=loop_factory(self._args.event_loop)) as runner:
+                return runner.run(self._serve(listener))
+        finally:
+            handler.stop_delivery(self._settings.shutdown_drain_seconds)
+            log.info("stopped")
+
+    async def _serve(self, listener: socket.socket) -> int:
+        self._stopping = asyncio.Event()
+        async with self._model.serving():
+            if self._args.enable_grpc:
+                await self._grpc.start()
+            log.info("serving model %s on port %d", self._model.name, self._rest.config.port)
+            run_rest = self._run_workers if self._args.workers > 1 else self._run_alone
+            async with asyncio.TaskGroup() as group:
+                group.create_task(run_rest(listener))
+                group.create_task(self._stop_grpc())
+        return 0
+
+    async def _run_alone(self, listener: socket.socket) -> None:
+        self._rest.create_application()
+        server = self._rest.uvicorn_server
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        # Uvicorn owns the signals while it serves, and tells of them in this flag alone.
+        while not (server.should_exit or serving.done()):  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+        self._stopping.set()
+        await serving
+
+    async def _run_workers(self, listener: socket.socket) -> None:
+        workers = RestWorkers(self._rest)
+        loop = asyncio.get_running_loop()
+
+        def stop() -> None:
+            workers.should_exit.set()
+            self._stopping.set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop)
+        await workers.run([listener])
+
+    async def _stop_grpc(self) -> None:
+        await self._stopping.wait()
+        await self._grpc.stop(self._settings.shutdown_grace_seconds)
+
+
+def _listen(port: int) -> socket.socket:
+    """A listening socket's predecessor: bound, so that a port in use is known before all else."""
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(("0.0.0.0", port))  # noqa: S104  a pod's server is for its network
+    except OSError as failure:
+        listener.close()
+        raise PortTaken(
+            f"--http_port {port} cannot be used ({failure.strerror}); free it or set another."
+        ) from None
+    listener.set_inheritable(True)
+    return listener

@@ -1,0 +1,105 @@
+"""Runs the delivery process beside the server and starts it again when it dies."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+
+from minimal_transformer.settings import RecordSettings
+
+logger = logging.getLogger("minimal_transformer.recording")
+
+MAX_RESTART_SECONDS = 30.0
+
+
+class DeliveryProcess:
+    """The one background writer of a spool folder, as a child process that outlives no server.
+
+    It is a process so that its work never takes the event loop's interpreter lock, and it holds one
+    end of a pipe: when this process dies, however it dies, the pipe's end tells it.
+    """
+
+    def __init__(self, settings: RecordSettings, extra_environment: dict[str, str]) -> None:
+        self._environment = os.environ | settings.as_environment() | extra_environment
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._child: subprocess.Popen[bytes] | None = None
+        self._watcher: threading.Thread | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Of the process that runs now, for tests and the log."""
+        child = self._child
+        return child.pid if child is not None and child.poll() is None else None
+
+    def start(self) -> None:
+        self._spawn()
+        self._watcher = threading.Thread(target=self._watch, name="delivery-watch", daemon=True)
+        self._watcher.start()
+
+    def stop(self, timeout: float) -> None:
+        """Have it drain the spool for at most `timeout` seconds; what is left stays on the spool."""
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            self._stopping.set()
+            if self._child is None or self._child.poll() is not None:
+                self._spawn_locked()
+            child = self._child
+        if child is None or child.stdin is None:
+            return
+        try:
+            child.stdin.write(b"drain %f\n" % timeout)
+            child.stdin.flush()
+            child.wait(max(0.1, deadline + 1.0 - time.monotonic()))
+        except (OSError, subprocess.TimeoutExpired):
+            child.kill()
+            child.wait()
+        finally:
+            try:
+                child.stdin.close()
+            except OSError:  # it is gone
+                pass
+        if self._watcher is not None:
+            self._watcher.join(1.0)
+
+    def _spawn(self) -> None:
+        with self._lock:
+            if not self._stopping.is_set():
+                self._spawn_locked()
+
+    def _spawn_locked(self) -> None:
+        try:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "minimal_transformer.delivery"],
+                env=self._environment,
+                stdin=subprocess.PIPE,
+            )
+        except OSError as error:
+            self._child = None
+            logger.error("The delivery process does not start: %s; trying again.", error)
+
+    def _watch(self) -> None:
+        pause = 0.5
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            child = self._child
+            if child is not None:
+                code = child.wait()
+                if self._stopping.is_set():
+                    return
+                if child.stdin is not None:
+                    child.stdin.close()
+                logger.warning(
+                    "The delivery process ended with code %s; starting it again in %.1f s. The records"
+                    " wait on the spool.",
+                    code,
+                    pause,
+                )
+            if self._stopping.wait(pause):
+                return
+            pause = 0.5 if time.monotonic() - started > 60 else min(pause * 2, MAX_RESTART_SECONDS)
+            self._spawn()

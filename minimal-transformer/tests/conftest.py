@@ -1,0 +1,94 @@
+"""Servers and a database that the tests of one session share; each call has a pair id of its own."""
+
+from __future__ import annotations
+
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+# `import kserve` parses the command line; pytest's own is not meant for it.
+_argv, sys.argv = sys.argv, sys.argv[:1]
+import kserve  # noqa: E402, F401
+
+sys.argv = _argv
+
+from scripted import ScriptedPredictor  # noqa: E402
+from serving import Predictor, Transformer, free_port  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def shared_uri(postgres_server: str, postgres_template: str) -> Iterator[str]:
+    """A database with the schema for the servers that several tests share."""
+    name = f"shared_{uuid.uuid4().hex}"
+    copy = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(copy.format(sql.Identifier(name), sql.Identifier(postgres_template)))
+    parts = conninfo_to_dict(postgres_server)
+    password = f":{parts['password']}" if parts.get("password") else ""
+    yield f"postgresql://{parts['user']}{password}@{parts['host']}:{parts['port']}/{name}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Logs and spools of the servers that several tests share."""
+    return tmp_path_factory.mktemp("servers")
+
+
+@pytest.fixture(scope="session")
+def predictor(folder: Path) -> Iterator[Predictor]:
+    """The example model, multiplying by two."""
+    with Predictor(folder) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def transformer(folder: Path, shared_uri: str, predictor: Predictor) -> Iterator[Transformer]:
+    """A transformer in front of the example model over REST."""
+    with Transformer(folder, shared_uri, predictor.address) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def grpc_transformer(folder: Path, shared_uri: str, predictor: Predictor) -> Iterator[Transformer]:
+    """A transformer in front of the example model over gRPC."""
+    arguments = ["--predictor_protocol", "grpc-v2"]
+    with Transformer(folder, shared_uri, predictor.grpc_address, *arguments) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def scripted() -> Iterator[ScriptedPredictor]:
+    """A predictor that misbehaves on demand."""
+    with ScriptedPredictor() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def fronting(folder: Path, shared_uri: str, scripted: ScriptedPredictor) -> Iterator[Transformer]:
+    """A transformer in front of the misbehaving predictor, with a timeout of a second."""
+    arguments = ["--predictor_request_timeout_seconds", "1"]
+    with Transformer(folder, shared_uri, scripted.address, *arguments) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def retrying(folder: Path, shared_uri: str, scripted: ScriptedPredictor) -> Iterator[Transformer]:
+    """A transformer in front of the misbehaving predictor that tries twice more."""
+    arguments = ["--predictor_request_retries", "2"]
+    with Transformer(folder, shared_uri, scripted.address, *arguments) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def away(folder: Path, shared_uri: str) -> Iterator[Transformer]:
+    """A transformer whose predictor is not there."""
+    with Transformer(folder, shared_uri, f"127.0.0.1:{free_port()}") as running:
+        yield running

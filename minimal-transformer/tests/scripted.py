@@ -1,0 +1,161 @@
+"""A predictor that does what a call's body says: {"do": "hang"}. Plain sockets, no HTTP library."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+import time
+from dataclasses import dataclass, field
+
+ANSWER = b'{"predictions": [1.50, 2E2]}'
+
+
+@dataclass
+class Seen:
+    """A request as it came over the wire."""
+
+    line: str
+    headers: dict[str, str]
+    body: bytes
+
+
+def answer(
+    status: str = "200 OK", body: bytes = ANSWER, type_: str = "application/json", more: str = ""
+) -> bytes:
+    """A whole HTTP answer."""
+    head = f"HTTP/1.1 {status}\r\ncontent-type: {type_}\r\ncontent-length: {len(body)}\r\n{more}\r\n"
+    return head.encode() + body
+
+
+SCRIPT: dict[str, bytes] = {
+    "answer": answer(),
+    "bad request": answer("400 Bad Request", b'{"error": "values[1] is not a number"}'),
+    "not found": answer("404 Not Found", b'{"error": "no such model"}'),
+    "busy": answer("503 Service Unavailable", b'{"error": "busy"}', more="retry-after: 7\r\n"),
+    "broken": answer("500 Internal Server Error", b"<h1>Oops</h1>", "text/html"),
+    "created": answer("201 Created"),
+    "empty error": answer("500 Internal Server Error", b"", "text/plain"),
+    "redirect": answer("302 Found", b"", more="location: http://10.9.8.7/secret\r\n"),
+    "text": answer(body=b"plain \xff\x00 bytes", type_="application/x-custom"),
+    "charset": answer(type_="application/json; charset=utf-8"),
+    "nan": answer(body=b'{"predictions": [NaN, Infinity]}'),
+    "gzip": answer(body=b"\x1f\x8b\x08\x00fake", more="content-encoding: gzip\r\n"),
+    "chatty": answer(more="set-cookie: a=b\r\nserver: secret/1\r\nx-internal: 10.0.0.1\r\n"),
+    "truncated": answer()[:-5],
+    "garbage": b"this is not HTTP\r\n\r\n",
+    "silent": b"",
+    "chunked": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+    "half chunk": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nabc",
+}
+CLOSING = {"truncated", "garbage", "silent", "half chunk"}
+
+
+@dataclass
+class ScriptedPredictor:
+    """Listens until the `with` block ends; `seen` holds every request in the order of arrival."""
+
+    seen: list[Seen] = field(default_factory=list)
+    connections: int = 0
+    ready: bool = True
+    ready_asked: int = 0
+    # Close the connection instead of answering so many of the next calls.
+    drop_next: int = 0
+
+    def __enter__(self) -> ScriptedPredictor:
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.release = threading.Event()
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release.set()
+        self._listener.close()
+        self.close_connections()
+
+    def close_connections(self) -> None:
+        """End every open connection, as a predictor does with idle ones."""
+        for connection in self._open:
+            try:
+                connection.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                continue
+        self._open.clear()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._open.append(connection)
+            threading.Thread(target=self._serve, args=[connection], daemon=True).start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, connection.makefile("rb") as stream:
+            try:
+                while (seen := _read(stream)) is not None:
+                    if not self._answer(connection, seen):
+                        return
+            except OSError:
+                return
+
+    def _answer(self, connection: socket.socket, seen: Seen) -> bool:
+        """Answer one request; False when the connection is to be closed."""
+        if seen.line.startswith("GET"):
+            self.ready_asked += 1
+            state = b'{"ready": true}' if self.ready else b'{"error": "not ready"}'
+            status = "200 OK" if self.ready else "503 Service Unavailable"
+            connection.sendall(answer(status, state))
+            return True
+        self.seen.append(seen)
+        if self.drop_next > 0:
+            self.drop_next -= 1
+            return False
+        what = _wanted(seen.body)
+        if what == "hang":
+            self.release.wait(30)
+            return False
+        if what == "reset":
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            return False
+        if what.startswith("slow "):
+            time.sleep(float(what.removeprefix("slow ")))
+            what = "answer"
+        connection.sendall(SCRIPT[what])
+        return what not in CLOSING
+
+
+def body(what: str) -> bytes:
+    """The body that makes the predictor do it."""
+    return json.dumps({"do": what}).encode()
+
+
+def _wanted(sent: bytes) -> str:
+    try:
+        return str(json.loads(sent)["do"])
+    except (ValueError, KeyError, TypeError):
+        return "answer"
+
+
+def _read(stream: object) -> Seen | None:
+    line = stream.readline().decode("latin-1").strip()  # type: ignore[attr-defined]
+    if not line:
+        return None
+    headers: dict[str, str] = {}
+    while head := stream.readline().decode("latin-1").strip():  # type: ignore[attr-defined]
+        name, _, value = head.partition(":")
+        headers[name.lower()] = value.strip()
+    length = int(headers.get("content-length", 0))
+    if headers.get("transfer-encoding") == "chunked":
+        sent = b""
+        while size := int(stream.readline(), 16):  # type: ignore[attr-defined]
+            sent += stream.read(size)  # type: ignore[attr-defined]
+            stream.readline()  # type: ignore[attr-defined]
+        stream.readline()  # type: ignore[attr-defined]
+        return Seen(line, headers, sent)
+    return Seen(line, headers, stream.read(length))  # type: ignore[attr-defined]

@@ -1,0 +1,1 @@
+"""Compares the primary's and the shadow's answers, and says whether the shadow may replace it."""

@@ -1,0 +1,13 @@
+-- What each recording process contributed, in small groups: who, how many, when, from where.
+SELECT role, inference_service, model_name, model_version, protocol, pair_source, recorder_id,
+       count(*)                                   AS calls,
+       count(*) FILTER (WHERE request_truncated)  AS cut_requests,
+       min(request_time)                          AS first_call,
+       max(request_time)                          AS last_call,
+       min(sequence)                              AS first_sequence,
+       max(sequence)                              AS last_sequence,
+       extract(epoch FROM max(created_at - request_time))::double precision AS delivery_lag_seconds
+FROM inference_requests
+WHERE request_time >= %(since)s::timestamptz AND request_time < %(until)s::timestamptz
+GROUP BY role, inference_service, model_name, model_version, protocol, pair_source, recorder_id
+ORDER BY role, inference_service, first_call, recorder_id

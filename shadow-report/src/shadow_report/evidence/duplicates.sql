@@ -1,0 +1,11 @@
+-- Further calls with a pair id that the same side had recorded already, by role.
+SELECT role, sum(calls - 1)::bigint AS duplicates
+FROM (
+    SELECT role, count(*) AS calls
+    FROM inference_requests
+    WHERE inference_service IN (%(primary)s, %(shadow)s)
+      AND request_time >= %(since)s::timestamptz AND request_time < %(until)s::timestamptz
+    GROUP BY role, pair_id
+    HAVING count(*) > 1
+) AS repeated
+GROUP BY role

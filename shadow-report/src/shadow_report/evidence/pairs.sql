@@ -1,0 +1,53 @@
+-- One row per pair id in the window: the first primary and the first shadow call with their answers,
+-- NULLs where one is missing. The leading columns are never NULL and of fixed width, so that a batch
+-- of them is read as one array; `stream.py` states the same layout.
+-- The window is the primary's: a replayed or late shadow call still finds its pair.
+WITH later AS MATERIALIZED (
+    -- Further calls with a pair id that the same side had recorded already. Looked for only when
+    -- duplicates.sql found some: it costs a sort.
+    SELECT record_id
+    FROM (
+        SELECT record_id,
+               row_number() OVER (PARTITION BY pair_id, role ORDER BY request_time, record_id) AS attempt
+        FROM inference_requests
+        WHERE %(deduplicate)s AND inference_service IN (%(primary)s, %(shadow)s)
+    ) AS attempts
+    WHERE attempt > 1
+),
+primary_call AS (
+    SELECT r.pair_id, r.record_id, r.request_time, r.request_size, r.request_sha256, r.request_truncated,
+           r.request_headers, r.request_data
+    FROM inference_requests r
+    WHERE r.role = 'primary' AND r.inference_service = %(primary)s
+      AND r.request_time >= %(since)s::timestamptz AND r.request_time < %(until)s::timestamptz
+      AND (NOT %(deduplicate)s OR r.record_id NOT IN (SELECT record_id FROM later))
+),
+shadow_call AS (
+    SELECT r.pair_id, r.record_id, r.request_time, r.request_sha256, r.request_truncated
+    FROM inference_requests r
+    WHERE r.role = 'shadow' AND r.inference_service = %(shadow)s
+      AND r.request_time >= %(since)s::timestamptz - interval '1 day'
+      AND (NOT %(deduplicate)s OR r.record_id NOT IN (SELECT record_id FROM later))
+)
+SELECT coalesce(p.request_time, '-infinity')                                  AS primary_time,
+       coalesce(s.request_time, '-infinity')                                  AS shadow_time,
+       CASE WHEN p.record_id IS NULL THEN -1 ELSE coalesce(pa.status_code, 0) END AS primary_status,
+       CASE WHEN s.record_id IS NULL THEN -1 ELSE coalesce(sa.status_code, 0) END AS shadow_status,
+       coalesce(pa.duration_ms, 'NaN')                                        AS primary_duration_ms,
+       coalesce(sa.duration_ms, 'NaN')                                        AS shadow_duration_ms,
+       coalesce(p.request_size, 0)                                            AS request_size,
+       (p.request_sha256 IS NOT DISTINCT FROM s.request_sha256)::int
+           + 2 * coalesce(pa.response_truncated, false)::int
+           + 4 * coalesce(sa.response_truncated, false)::int                  AS flags,
+       hashtextextended(coalesce(p.pair_id, s.pair_id), 0)                    AS pair_hash,
+       coalesce(convert_to(pa.response_data::text, 'UTF8'), pa.response_raw)  AS primary_body,
+       coalesce(convert_to(sa.response_data::text, 'UTF8'), sa.response_raw)  AS shadow_body,
+       coalesce(p.pair_id, s.pair_id)                                         AS pair_id,
+       CASE WHEN %(with_requests)s THEN p.request_data END                    AS request_data,
+       CASE WHEN %(with_requests)s THEN p.request_headers END                 AS request_headers
+FROM primary_call p
+FULL JOIN shadow_call s ON s.pair_id = p.pair_id
+LEFT JOIN inference_responses pa ON pa.record_id = p.record_id AND pa.request_time = p.request_time
+LEFT JOIN inference_responses sa ON sa.record_id = s.record_id AND sa.request_time = s.request_time
+WHERE p.record_id IS NOT NULL
+   OR (s.request_time >= %(since)s::timestamptz AND s.request_time < %(until)s::timestamptz)

@@ -1,0 +1,56 @@
+"""Which two services are compared, and what each side recorded about itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from shadow_report.evidence.database import CallGroup
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """The service of one role, and the others of that role that were recorded too."""
+
+    service: str | None
+    others: tuple[str, ...]
+
+
+def choose_service(groups: Sequence[CallGroup], role: str, wanted: str | None) -> Chosen:
+    """The wanted service, or the one of this role with most calls; None without any call."""
+    calls: Counter[str] = Counter()
+    for group in groups:
+        if group.role == role:
+            calls[group.inference_service] += group.calls
+    if wanted is not None:
+        return Chosen(wanted if wanted in calls else None, ())
+    ranked = sorted(calls, key=lambda service: (-calls[service], service))
+    return Chosen(ranked[0] if ranked else None, tuple(ranked[1:]))
+
+
+def groups_of(groups: Sequence[CallGroup], role: str, service: str) -> list[CallGroup]:
+    """The groups of one side."""
+    return [g for g in groups if g.role == role and g.inference_service == service]
+
+
+def calls_by(groups: Sequence[CallGroup], value: Callable[[CallGroup], str | None]) -> dict[str, int]:
+    """Calls by some property, most frequent first; a missing value counts as `(none)`."""
+    calls: Counter[str] = Counter()
+    for group in groups:
+        calls[value(group) or "(none)"] += group.calls
+    return dict(calls.most_common())
+
+
+def may_have_gaps(groups: Sequence[CallGroup], *, whole_history: bool) -> bool:
+    """False when every recorder's numbers in the window are without a hole; cheap to tell.
+
+    Over the whole history each recorder must also begin with 1.
+    """
+    for recorder in {group.recorder_id for group in groups}:
+        own = [group for group in groups if group.recorder_id == recorder]
+        first = min(group.first_sequence for group in own)
+        last = max(group.last_sequence for group in own)
+        if last - first + 1 != sum(group.calls for group in own) or (whole_history and first != 1):
+            return True
+    return False

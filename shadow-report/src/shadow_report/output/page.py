@@ -1,0 +1,140 @@
+"""The report as one HTML file that needs nothing else: no network, no server, no other file.
+
+Foreign text is escaped by Jinja2, and before that its control and bidirectional characters are
+written out. The page's policy (Content-Security-Policy) lets run only the style and the script
+whose hashes it names, so that even a hole in the escaping could neither run nor load anything.
+"""
+
+import base64
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from shadow_report.output import plots, wording
+from shadow_report.output.body_difference import Parts, marked
+from shadow_report.output.json_file import as_json, replace_file
+from shadow_report.output.worst import worst_pairs
+from shadow_report.report import Example, Report, Signature
+
+MOST_BYTES = 300_000
+# (pairs, characters of each body): the first that keeps the page small enough is used.
+BUDGETS = ((60, 2_000), (60, 700), (40, 300), (20, 120), (5, 60))
+
+
+@dataclass(frozen=True, slots=True)
+class WorstPair:
+    """A pair as the page shows it, its bodies cut and their difference marked."""
+
+    signature: Signature
+    example: Example
+    request: str
+    primary: Parts
+    shadow: Parts
+    is_cut: bool
+
+
+def write_page(report: Report, file: Path) -> None:
+    """Write the page to `file`, in one step."""
+    replace_file(file, render_page(report).encode())
+
+
+def render_page(report: Report) -> str:
+    """The page; under 300 kB, for which it shows fewer pairs and shorter bodies where needed."""
+    page = ""
+    for pairs, characters in BUDGETS:
+        page = render(report, pairs, characters)
+        if len(page.encode()) < MOST_BYTES:
+            break
+    return page
+
+
+def render(report: Report, pairs: int, characters: int) -> str:
+    environment = environment_of_templates()
+    style, script = (source(environment, name) for name in ("page.css", "page.js"))
+    return environment.get_template("page.html.j2").render(
+        report=report,
+        plots=plots,
+        meaning=wording.VERDICT_MEANINGS.get(report.verdict, ""),
+        worst=[worst_pair(s, e, characters) for s, e in worst_pairs(report.signatures, pairs)],
+        timeline=plots.timeline_plot(report),
+        shift=plots.shift_plot(report.latency),
+        confidence=confidence(report),
+        style=Markup(style),  # noqa: S704 - our own files, not foreign text
+        script=Markup(script),  # noqa: S704
+        style_hash=policy_hash(style),
+        script_hash=policy_hash(script),
+        embedded=embedded(report),
+    )
+
+
+def environment_of_templates() -> Environment:
+    """Templates in which every printed value is made visible and then escaped."""
+    environment = Environment(
+        loader=PackageLoader("shadow_report.output"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=shown,
+    )
+    for filter_name in (
+        "percent",
+        "percent_range",
+        "number",
+        "number_range",
+        "signed",
+        "count",
+        "moment",
+        "span",
+        "cut",
+    ):
+        environment.filters[filter_name] = getattr(wording, filter_name)
+    environment.globals["gate_titles"] = wording.GATE_TITLES
+    return environment
+
+
+def shown(value: object) -> object:
+    """What a template prints for a value."""
+    if isinstance(value, Markup):
+        return value
+    return wording.NOTHING if value is None else wording.visible(value)
+
+
+def source(environment: Environment, name: str) -> str:
+    """A style or script as it stands in the templates' folder."""
+    assert environment.loader is not None  # noqa: S101 - set above; for the type checker
+    return environment.loader.get_source(environment, name)[0].strip()
+
+
+def policy_hash(text: str) -> str:
+    """The hash by which the page's policy knows an inline style or script."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def embedded(report: Report) -> Markup:
+    """The figures as JSON within a script element, without the bodies that the page shows anyway.
+
+    `<`, `>` and `&` are written as escapes, so that no text in it can end the element.
+    """
+    text = as_json(replace(report, signatures=())).decode()
+    for char in "<>&\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return Markup(text)  # noqa: S704 - see above
+
+
+def worst_pair(signature: Signature, example: Example, characters: int) -> WorstPair:
+    bodies = (example.request, example.primary_response, example.shadow_response)
+    request, *answers = (wording.cut(wording.visible(body), characters) for body in bodies)
+    primary, shadow = marked(*answers)
+    is_cut = example.request_cut or example.primary_cut or example.shadow_cut
+    too_long = any(len(wording.visible(body)) > characters for body in bodies)
+    return WorstPair(signature, example, request, primary, shadow, is_cut or too_long)
+
+
+def confidence(report: Report) -> str:
+    """The level of the intervals, as `95 %`."""
+    alpha = report.settings.get("alpha")
+    return wording.percent(1 - alpha) if isinstance(alpha, float) else ""

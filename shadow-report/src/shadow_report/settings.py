@@ -1,0 +1,162 @@
+"""Everything that a comparison is asked to do, checked before it starts."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import orjson
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings
+
+from shadow_report.answers.paths import Rules, Tolerance, parse_path
+from shadow_report.margins import Margins
+from shadow_report.tallies.slices import RequestField
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+
+
+class SettingWrong(ValueError):
+    """A setting makes no sense; the message names it, its value and the remedy."""
+
+
+class Database(BaseSettings):
+    """Where the tables are: POSTGRES_URI from the environment."""
+
+    postgres_uri: str = Field(min_length=1)
+
+
+def database_uri() -> str:
+    """POSTGRES_URI; SettingWrong when it is not set."""
+    try:
+        return Database().postgres_uri  # type: ignore[call-arg]
+    except ValidationError as error:
+        raise SettingWrong(
+            "POSTGRES_URI is not set; set it to the database of the deployment, like "
+            "postgresql://report:password@host:5432/inference."
+        ) from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """What `compare` looks at and how it judges; all of it stands in the report."""
+
+    margins: Margins = Margins()
+    rules: Rules = Rules()
+    primary: str | None = None
+    shadow: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    warm_up: timedelta = timedelta(0)
+    settle: timedelta = timedelta(seconds=30)
+    mirrored_share: float = 1.0
+    slo_ms: float | None = None
+    slices: tuple[RequestField, ...] = ()
+    cluster: RequestField | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.mirrored_share <= 1:
+            raise SettingWrong(
+                f"--mirrored-share is {self.mirrored_share}; set it above 0 and up to 1, "
+                "the VirtualService's mirrorPercentage over 100."
+            )
+        if self.slo_ms is not None and not 0 < self.slo_ms < float("inf"):
+            raise SettingWrong(f"--slo-ms is {self.slo_ms}; set it to milliseconds above 0.")
+        if self.since and self.until and self.since >= self.until:
+            raise SettingWrong(
+                f"The window from {self.since} to {self.until} is empty; set --since before --until."
+            )
+
+    def as_plain(self) -> dict[str, object]:
+        """The settings as JSON values, for the report and for its hash."""
+        rules, margins = self.rules, self.margins
+        return {
+            "primary": self.primary,
+            "shadow": self.shadow,
+            "since": self.since.isoformat() if self.since else None,
+            "until": self.until.isoformat() if self.until else None,
+            "warm_up_seconds": self.warm_up.total_seconds(),
+            "settle_seconds": self.settle.total_seconds(),
+            "mirrored_share": self.mirrored_share,
+            "slo_ms": self.slo_ms,
+            "slices": [field.name for field in self.slices],
+            "cluster": self.cluster.name if self.cluster else None,
+            "absolute_tolerance": rules.tolerance.absolute,
+            "relative_tolerance": rules.tolerance.relative,
+            "tolerances": {p: [t.absolute, t.relative] for p, t in sorted(rules.by_path.items())},
+            "ignored": sorted(rules.ignored),
+            "min_coverage": margins.min_coverage,
+            "max_new_faults": margins.max_faults,
+            "max_disagreement": margins.max_disagreement,
+            "max_newly_slow": margins.max_slow,
+            "alpha": margins.alpha,
+            "min_duration_seconds": margins.min_duration.total_seconds(),
+        }
+
+    def sha256(self) -> str:
+        """A fingerprint of the settings: equal settings, equal judgement of equal rows."""
+        text = orjson.dumps(self.as_plain(), option=orjson.OPT_SORT_KEYS)
+        return hashlib.sha256(text).hexdigest()
+
+
+def parse_span(text: str, option: str) -> timedelta:
+    """A span like `90s`, `15m`, `24h`, `7d` or `1h30m`; SettingWrong otherwise."""
+    parts = _SPAN.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
+        raise SettingWrong(f"{option} is '{text}'; write a span like 90s, 15m, 24h or 7d.")
+    try:
+        return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in parts))
+    except OverflowError as error:
+        raise SettingWrong(f"{option} is '{text}', too long; write it like 7d.") from error
+
+
+def parse_time(text: str, option: str) -> datetime:
+    """An ISO 8601 time, UTC when it has no offset; SettingWrong otherwise."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise SettingWrong(
+            f"{option} is '{text}'; write a time like 2026-11-23T14:00:00Z."
+        ) from error
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def parse_tolerance(text: str) -> tuple[str, Tolerance]:
+    """`PATH=ABS` or `PATH=ABS,REL`; SettingWrong otherwise."""
+    path, separator, figures = text.rpartition("=")
+    values = figures.split(",")
+    try:
+        parse_path(path)
+        absolute, relative = float(values[0]), float(values[1]) if len(values) > 1 else 0.0
+    except ValueError as error:
+        separator = ""
+        cause: ValueError | None = error
+    else:
+        cause = None
+    if not separator or len(values) > 2 or not (absolute >= 0 and relative >= 0):
+        raise SettingWrong(
+            f"--tolerance is '{text}'; write it like predictions[*]=0.01 or "
+            "outputs.score.data[*]=1e-9,1e-4 (absolute, relative)."
+        ) from cause
+    return path, Tolerance(absolute, relative)
+
+
+def parse_field(text: str, option: str) -> RequestField:
+    """A request field for --slice or --cluster; SettingWrong otherwise."""
+    try:
+        return RequestField.of(text)
+    except ValueError as error:
+        raise SettingWrong(f"{option}: {error}") from error
+
+
+def parse_ignored(texts: list[str]) -> frozenset[str]:
+    """Paths for --ignore; SettingWrong names one that is none."""
+    for text in texts:
+        try:
+            parse_path(text)
+        except ValueError as error:
+            raise SettingWrong(f"--ignore: {error}") from error
+    return frozenset(texts)

@@ -1,0 +1,159 @@
+"""From a batch of rows to what became of each pair."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shadow_report.answers.bodies import UNPARSEABLE, parse
+from shadow_report.answers.comparer import OUTCOMES, Comparer, Marks
+from shadow_report.answers.outcome import Outcome
+from shadow_report.evidence.batch import (
+    NO_ANSWER,
+    NO_CALL,
+    PRIMARY_CUT,
+    SAME_REQUEST,
+    SHADOW_CUT,
+    Batch,
+)
+from shadow_report.tallies.judged import Bools, Judged
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """Microseconds since 2000-01-01 UTC, as Postgres counts."""
+
+    counted_from: int
+    """The end of the warm-up."""
+    settled_before: int
+    """Newer calls may still be under way to the tables."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """Rows that are not judged, and why; and both sides' counts on the way."""
+
+    in_flight: int = 0
+    warm_up: int = 0
+    different_requests: int = 0
+    shadow_only: int = 0
+    calls: dict[str, int] = field(default_factory=lambda: {"primary": 0, "shadow": 0})
+    unanswered: dict[str, int] = field(default_factory=lambda: {"primary": 0, "shadow": 0})
+    failed: dict[str, int] = field(default_factory=lambda: {"primary": 0, "shadow": 0})
+    cut: dict[str, int] = field(default_factory=lambda: {"primary": 0, "shadow": 0})
+    unparseable: dict[str, int] = field(default_factory=lambda: {"primary": 0, "shadow": 0})
+    cut_pairs: int = 0
+
+
+class Judge:
+    """Decides for each row whether it counts, and compares the answers of those that do."""
+
+    def __init__(self, comparer: Comparer, clock: Clock) -> None:
+        self._comparer = comparer
+        self._clock = clock
+        self.counts = Counts()
+
+    def judge(self, batch: Batch) -> Judged:
+        """What became of each pair of the batch."""
+        status = {"primary": batch.integers("primary_status"), "shadow": batch.integers("shadow_status")}
+        times, flags = batch.integers("primary_time"), batch.integers("flags")
+        counted = self._counted(batch, status, times)
+        called = counted & (status["primary"] != NO_CALL)
+        paired = called & (status["shadow"] != NO_CALL)
+        usable = paired & (flags & SAME_REQUEST > 0)
+        ok = {role: (codes >= 200) & (codes < 300) for role, codes in status.items()}
+        cut = {"primary": flags & PRIMARY_CUT > 0, "shadow": flags & SHADOW_CUT > 0}
+        self._count(counted, status, ok, cut, paired, usable)
+
+        outcomes = np.zeros(len(batch), dtype=np.int8)
+        outcomes[usable & ok["primary"] & ~ok["shadow"]] = Outcome.FAILED
+        outcomes[usable & ~ok["primary"] & ok["shadow"]] = Outcome.MENDED
+        outcomes[usable & ~ok["primary"] & ~ok["shadow"]] = Outcome.BOTH_FAULTY
+        whole = usable & ok["primary"] & ok["shadow"] & ~cut["primary"] & ~cut["shadow"]
+        self._compare(batch, whole, outcomes)
+        marks = self._comparer.flush()
+        np.maximum.at(outcomes, marks.rows, (marks.codes % OUTCOMES).astype(np.int8))
+        mended = usable & (outcomes == Outcome.MENDED)
+        mended[marks.rows[marks.codes % OUTCOMES == Outcome.MENDED]] = True
+        mended &= outcomes < Outcome.LENGTH
+        return Judged(
+            batch=batch,
+            called=called,
+            missing=called & ~usable,
+            usable=usable,
+            compared=whole & (outcomes < Outcome.LENGTH) & (outcomes != Outcome.BOTH_FAULTY),
+            outcomes=outcomes,
+            mended=mended,
+            primary_times=times,
+            primary_durations_ms=batch.floats("primary_duration_ms"),
+            shadow_durations_ms=batch.floats("shadow_duration_ms"),
+            marks=self._with_failures(marks, outcomes),
+        )
+
+    def _counted(
+        self, batch: Batch, status: dict[str, NDArray[np.int64]], times: NDArray[np.int64]
+    ) -> Bools:
+        """Rows after the warm-up and not in flight."""
+        shadow_times = batch.integers("shadow_time")
+        newest = np.maximum(times, shadow_times)
+        warm_up = newest < self._clock.counted_from
+        complete = (status["primary"] > NO_ANSWER) & (status["shadow"] > NO_ANSWER)
+        in_flight = ~complete & (newest >= self._clock.settled_before)
+        self.counts.warm_up += int(np.count_nonzero(warm_up))
+        self.counts.in_flight += int(np.count_nonzero(in_flight & ~warm_up))
+        return np.asarray(~warm_up & ~in_flight)
+
+    def _count(
+        self,
+        counted: Bools,
+        status: dict[str, NDArray[np.int64]],
+        ok: dict[str, Bools],
+        cut: dict[str, Bools],
+        paired: Bools,
+        usable: Bools,
+    ) -> None:
+        counts = self.counts
+        for role, codes in status.items():
+            here = counted & (codes != NO_CALL)
+            counts.calls[role] += int(np.count_nonzero(here))
+            counts.unanswered[role] += int(np.count_nonzero(here & (codes == NO_ANSWER)))
+            counts.failed[role] += int(np.count_nonzero(here & ~ok[role]))
+            counts.cut[role] += int(np.count_nonzero(here & cut[role]))
+        counts.different_requests += int(np.count_nonzero(paired & ~usable))
+        counts.shadow_only += int(np.count_nonzero(counted & (status["primary"] == NO_CALL)))
+        both_ok = usable & ok["primary"] & ok["shadow"]
+        counts.cut_pairs += int(np.count_nonzero(both_ok & (cut["primary"] | cut["shadow"])))
+
+    def _compare(self, batch: Batch, whole: Bools, outcomes: NDArray[np.int8]) -> None:
+        compare, bodies = self._comparer.compare, batch.bodies
+        for row in np.flatnonzero(whole).tolist():
+            primary_body, shadow_body = bodies(row)
+            primary = parse(primary_body)
+            # The same bytes say the same; comparing the value with itself only counts it.
+            shadow = primary if primary_body == shadow_body else parse(shadow_body)
+            if primary is UNPARSEABLE or shadow is UNPARSEABLE:
+                same = primary_body == shadow_body
+                outcomes[row] = self._unparseable(primary is UNPARSEABLE, shadow is UNPARSEABLE, same)
+            else:
+                compare(primary, shadow, row)
+
+    def _unparseable(self, primary: bool, shadow: bool, same: bool) -> Outcome:
+        self.counts.unparseable["primary"] += primary
+        self.counts.unparseable["shadow"] += shadow
+        if primary and shadow:
+            return Outcome.EQUAL if same else Outcome.TEXT
+        return Outcome.UNPARSEABLE if shadow else Outcome.MENDED
+
+    @staticmethod
+    def _with_failures(marks: Marks, outcomes: NDArray[np.int8]) -> Marks:
+        """The marks, and one at the root for each row whose answer as a whole is the fault."""
+        whole = (outcomes >= Outcome.UNPARSEABLE) | (outcomes == Outcome.TEXT)
+        rows = np.flatnonzero(whole)
+        rows = rows[~np.isin(rows, marks.rows)]
+        return Marks(
+            np.concatenate([marks.rows, rows]),
+            np.concatenate([marks.codes, outcomes[rows].astype(np.int64)]),
+            np.concatenate([marks.sizes, np.zeros(rows.size)]),
+        )

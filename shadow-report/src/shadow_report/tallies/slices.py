@@ -1,0 +1,127 @@
+"""Parts of the traffic where the shadow is worse than elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+from scipy.stats import hypergeom
+
+from shadow_report.answers.paths import Step, parse_path, pick
+from shadow_report.report import Slice
+from shadow_report.statistics.multiplicity import benjamini_hochberg
+from shadow_report.tallies.judged import Judged
+
+MAX_VALUES = 1000
+OTHER_VALUES = "(other values)"
+NO_VALUE = "(none)"
+MAX_VALUE_LENGTH = 80
+# Below this a slice can say nothing, and would only cost power for the others.
+MIN_PAIRS = 5
+
+
+@dataclass(frozen=True, slots=True)
+class RequestField:
+    """Something that a request says about itself: a JSON path of its body, or `header:NAME`."""
+
+    name: str
+    header: str | None
+    steps: tuple[Step, ...]
+
+    @classmethod
+    def of(cls, text: str) -> RequestField:
+        """From the command line; ValueError when it is neither a header nor a path."""
+        if text.startswith("header:"):
+            if not (header := text.removeprefix("header:").strip().lower()):
+                raise ValueError(f"'{text}' names no header; write it like header:x-country.")
+            return cls(text, header, ())
+        return cls(text, None, parse_path(text))
+
+    def read(self, body: object, headers: object) -> str:
+        """The field's value as text, cut when it is long."""
+        if self.header is None:
+            value = pick(body, self.steps)
+        elif isinstance(headers, dict):
+            value = next((v for k, v in headers.items() if k.lower() == self.header), None)
+        else:
+            value = None
+        if value is None:
+            return NO_VALUE
+        text = value if isinstance(value, str) else orjson.dumps(value).decode()
+        return text[:MAX_VALUE_LENGTH]
+
+
+def request_parts(body: bytes | None, headers: bytes | None) -> tuple[object, object]:
+    """The request's body and headers as values; None where they are not JSON."""
+    parts: list[object] = []
+    for text in (body, headers):
+        try:
+            parts.append(orjson.loads(text) if text else None)
+        except orjson.JSONDecodeError:
+            parts.append(None)
+    return parts[0], parts[1]
+
+
+class SliceTally:
+    """Pairs, new faults and disagreements by each value of some request fields."""
+
+    def __init__(self, fields: tuple[RequestField, ...]) -> None:
+        self._fields = fields
+        self._counts: dict[tuple[str, str], list[int]] = {}
+        self._values = dict.fromkeys((field.name for field in fields), 0)
+        self._pairs = self._bad = 0
+
+    def add(self, judged: Judged) -> None:
+        """Count a batch that was read with its requests."""
+        if not self._fields:
+            return
+        faults, disagreements = judged.faults, judged.disagreements
+        for row in np.flatnonzero(judged.usable).tolist():
+            body, headers = request_parts(*judged.batch.texts(row)[1:])
+            is_fault, differs = bool(faults[row]), bool(disagreements[row])
+            self._pairs += 1
+            self._bad += is_fault or differs
+            for field in self._fields:
+                counts = self._at(field.name, field.read(body, headers))
+                counts[0] += 1
+                counts[1] += is_fault
+                counts[2] += differs
+
+    def _at(self, name: str, value: str) -> list[int]:
+        if (name, value) not in self._counts:
+            if self._values[name] >= MAX_VALUES:
+                value = OTHER_VALUES
+            self._values[name] += 1
+        return self._counts.setdefault((name, value), [0, 0, 0])
+
+    def report(self, alpha: float) -> tuple[Slice, ...]:
+        """All slices, those first that are worse than the rest.
+
+        One-sided Fisher's exact test of each slice against all other pairs; the false discovery
+        rate over all slices is at most alpha (Benjamini and Hochberg 1995).
+        """
+        tested = [(key, c) for key, c in self._counts.items() if MIN_PAIRS <= c[0] < self._pairs]
+        if not tested:
+            return ()
+        p_values = [
+            float(hypergeom.sf(c[1] + c[2] - 1, self._pairs, self._bad, c[0])) for _, c in tested
+        ]
+        adjusted = benjamini_hochberg(p_values).tolist()
+        slices = [
+            Slice(
+                by=by,
+                value=value,
+                pairs=pairs,
+                new_faults=faults,
+                disagreements=disagreements,
+                share=(faults + disagreements) / pairs,
+                rest_share=(self._bad - faults - disagreements) / (self._pairs - pairs),
+                p_value=p_value,
+                discovered=at <= alpha,
+            )
+            for ((by, value), (pairs, faults, disagreements)), p_value, at in zip(
+                tested, p_values, adjusted, strict=True
+            )
+        ]
+        return tuple(sorted(slices, key=lambda s: (not s.discovered, s.p_value, -s.pairs)))

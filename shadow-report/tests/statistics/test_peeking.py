@@ -1,0 +1,132 @@
+"""What the gates promise when someone looks 200 times, simulated with the gates' own rule."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from looks import (
+    ALPHA,
+    changes_at,
+    clears,
+    events_at,
+    exceeds,
+    look_times,
+    share_ever,
+)
+from statsmodels.stats.proportion import proportion_confint
+
+from shadow_report.gates import ChangeTally, Evidence, Tally, judge
+from shadow_report.margins import Margins
+from shadow_report.verdict import Outcome, decide
+
+REJECT_ALPHA = ALPHA / 3
+TIMES = look_times(200_000)
+TRIALS = TIMES.astype(np.float64)
+
+
+@given(
+    st.integers(1, 200_000).flatmap(lambda n: st.tuples(st.integers(0, min(n, 900)), st.just(n)))
+)
+def test_the_simulated_rule_is_the_rule_of_the_gates(counts: tuple[int, int]) -> None:
+    """The vectorised rule of these simulations and `judge` always say the same."""
+    events, trials = counts
+    evidence = Evidence(
+        missing=Tally(events, trials),
+        faults=ChangeTally(events, 0, trials),
+        disagreement=Tally(events, trials),
+    )
+    k, n = np.array([float(events)]), np.array([float(trials)])
+    for gate, maximum in zip(judge(evidence, Margins()), (0.01, 0.001, 0.01), strict=True):
+        assert (gate.status == "pass") == clears(k, n, maximum)[0]
+        assert (gate.status == "fail") == exceeds(k, n, maximum, REJECT_ALPHA)[0]
+
+
+@pytest.mark.parametrize("margin", [0.001, 0.01], ids=["faults", "disagreement and coverage"])
+def test_shadow_at_the_margin_is_promoted_in_at_most_alpha(margin: float) -> None:
+    """The hardest bad shadow, exactly at the margin, passes a gate in at most 5 % of the runs."""
+    events = events_at(TIMES, margin, runs=4_000, seed=3)
+    assert share_ever(clears(events, TRIALS, margin)) <= ALPHA
+
+
+@pytest.mark.parametrize("margin", [0.001, 0.01], ids=["faults", "disagreement and coverage"])
+def test_shadow_at_the_margin_is_rejected_in_at_most_its_share_of_alpha(margin: float) -> None:
+    """A shadow that just keeps the margin fails each of three gates in at most alpha/3."""
+    events = events_at(TIMES, margin, runs=4_000, seed=4)
+    assert share_ever(exceeds(events, TRIALS, margin, REJECT_ALPHA)) <= REJECT_ALPHA
+
+
+def test_slow_gate_keeps_both_promises() -> None:
+    """Net slow answers at the margin: promoted in at most alpha, rejected in at most alpha/4."""
+    times = look_times(50_000)
+    gained, lost = changes_at(times, 0.03, 0.02, runs=60, seed=5)
+    passes, fails = [], []
+    for run in range(60):
+        tallies = [
+            ChangeTally(int(g), int(b), int(n))
+            for g, b, n in zip(gained[run], lost[run], times, strict=True)
+        ]
+        passes.append([tally.interval(ALPHA).upper <= 0.01 for tally in tallies])
+        fails.append([tally.interval(ALPHA / 4).lower > 0.01 for tally in tallies])
+    assert share_ever(np.array(passes)) <= ALPHA
+    assert share_ever(np.array(fails)) <= ALPHA / 4
+
+
+def test_one_fault_in_500_is_never_promoted() -> None:
+    """500 runs of 200 looks up to 200,000 pairs: not one look would promote."""
+    events = events_at(TIMES, 1 / 500, runs=500, seed=6)
+    assert not clears(events, TRIALS, 0.001).any()
+
+
+def test_one_fault_in_500_is_rejected_in_the_end() -> None:
+    """And it does not wait for ever: nearly every run rejects by 200,000 pairs."""
+    events = events_at(TIMES, 1 / 500, runs=500, seed=7)
+    assert share_ever(exceeds(events, TRIALS, 0.001, REJECT_ALPHA)) >= 0.99
+
+
+def test_label_flipped_one_time_in_500_never_passes_a_tenth_of_a_percent() -> None:
+    """`--max-disagreement 0.001` with the flip alone, looked at after every single pair."""
+    flips = np.random.default_rng(8).random((100, 40_000)) < 1 / 500
+    events = flips.cumsum(axis=1).astype(np.float64)
+    assert not clears(events, np.arange(1.0, 40_001), 0.001).any()
+
+
+def test_fixed_horizon_interval_would_promote_far_too_often() -> None:
+    """Why the gates need a confidence sequence: Wilson's bound fails the same test."""
+    times = look_times(10_000, first=100)
+    events = events_at(times, 0.02, runs=2_000, seed=9)
+    # Two-sided 90 %: its upper end has an error of 5 % at one look.
+    _, upper = proportion_confint(events, np.broadcast_to(times, events.shape), 0.1, "wilson")
+    assert share_ever(upper <= 0.02) > 0.2
+    assert share_ever(clears(events, times.astype(np.float64), 0.02)) <= ALPHA
+
+
+def _verdict(pairs: int, *, differing: int = 0, faulty: int = 0) -> Outcome:
+    evidence = Evidence(
+        missing=Tally(0, pairs),
+        faults=ChangeTally(faulty, 0, pairs),
+        disagreement=Tally(differing, pairs - faulty),
+    )
+    return decide(judge(evidence, Margins()), Margins()).outcome
+
+
+def test_identical_shadow_is_promoted_from_8062_pairs_on() -> None:
+    """Before that it is WAIT, never anything else."""
+    assert {_verdict(n) for n in range(1, 8062, 40)} == {Outcome.WAIT}
+    assert _verdict(8061) is Outcome.WAIT
+    assert _verdict(8062) is Outcome.PROMOTE
+    assert _verdict(1_000_000) is Outcome.PROMOTE
+
+
+def test_shadow_whose_answers_all_differ_is_rejected_within_a_few_pairs() -> None:
+    """FACTOR=3 against FACTOR=2 needs no two hundred calls."""
+    assert _verdict(2, differing=2) is Outcome.REJECT
+    assert _verdict(200, differing=200) is Outcome.REJECT
+
+
+def test_shadow_with_one_fault_in_500_waits_and_then_is_rejected() -> None:
+    """The whole verdict along the expected counts: WAIT, then REJECT, never PROMOTE."""
+    outcomes = [_verdict(n, faulty=n // 500) for n in range(500, 60_001, 500)]
+    assert set(outcomes) == {Outcome.WAIT, Outcome.REJECT}
+    assert outcomes == sorted(outcomes, key=lambda outcome: outcome is Outcome.REJECT)
