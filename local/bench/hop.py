@@ -38,18 +38,28 @@ class Measurement:
 
 
 Rounds = dict[tuple[Cell, str], list[Measurement]]
+Servers = dict[tuple[str, str], Server]
+"""By protocol and target: a stock transformer speaks one protocol with its predictor."""
 
 
 @contextmanager
-def all_targets(postgres_uri: str, folder: Path) -> Iterator[dict[str, Server]]:
-    """The four servers at once, on one predictor; the idle ones cost nothing."""
+def all_targets(postgres_uri: str, folder: Path) -> Iterator[Servers]:
+    """All servers at once, on one predictor; the idle ones cost nothing."""
     with (
         predictor() as alone,
-        stock_transformer(alone.url) as stock,
+        stock_transformer(alone.url, "v1") as stock_v1,
+        stock_transformer(alone.url, "v2") as stock_v2,
         recording_transformer(alone.url, postgres_uri, folder / "c") as recording,
         recording_transformer(alone.url, postgres_uri, folder / "d", RECORD_SAMPLE="0") as silent,
     ):
-        yield dict(zip(TARGETS, (alone, stock, recording, silent), strict=True))
+        stock = {"v1": stock_v1, "v2": stock_v2}
+        yield {
+            (protocol, target): server
+            for protocol in PATHS
+            for target, server in zip(
+                TARGETS, (alone, stock[protocol], recording, silent), strict=True
+            )
+        }
 
 
 def body_of(protocol: str, size: int) -> bytes:
@@ -61,7 +71,8 @@ def body_of(protocol: str, size: int) -> bytes:
     count = max(3, size // 8)
     data = [round(i * 0.37, 2) for i in range(count)]
     tensor = {"name": "x", "shape": [count], "datatype": "FP64", "data": data}
-    return json.dumps({"inputs": [tensor]}).encode()
+    # Stock KServe fails on an answer without id, and ours answers with the request's.
+    return json.dumps({"id": "bench", "inputs": [tensor]}).encode()
 
 
 def cells(body_sizes: tuple[int, ...]) -> list[Cell]:
@@ -74,16 +85,16 @@ def cells(body_sizes: tuple[int, ...]) -> list[Cell]:
 
 
 def as_fast_as_they_go(
-    servers: dict[str, Server], loads: list[Cell], rounds: int, seconds: float, progress: Progress
+    servers: Servers, loads: list[Cell], rounds: int, seconds: float, progress: Progress
 ) -> Rounds:
     """Interleaved: in each round every cell visits every server, so that noise hits all alike."""
-    found: Rounds = {(cell, name): [] for cell in loads for name in servers}
+    found: Rounds = {(cell, name): [] for cell in loads for name in TARGETS}
     task = progress.add_task("as fast as it goes", total=rounds * len(found))
     for number in range(rounds):
         for cell in loads:
-            names = list(servers)
-            for name in names[number % len(names) :] + names[: number % len(names)]:
-                found[cell, name].append(measured(servers[name], cell, seconds))
+            for name in TARGETS[number % 4 :] + TARGETS[: number % 4]:
+                server = servers[cell.protocol, name]
+                found[cell, name].append(measured(server, cell, seconds))
                 progress.advance(task)
     return found
 
@@ -101,16 +112,17 @@ def measured(server: Server, cell: Cell, seconds: float) -> Measurement:
 
 
 def at_half_of_stock(
-    servers: dict[str, Server], found: Rounds, rounds: int, seconds: float, progress: Progress
+    servers: Servers, found: Rounds, rounds: int, seconds: float, progress: Progress
 ) -> tuple[int, dict[str, list[Load]]]:
     """e) Latency at half of the calls/s that stock KServe reached at 16 connections."""
     cell = Cell("v1", 34, 16)
     reached = statistics.median(m.load.calls_per_s for m in found[cell, TARGETS[1]])
     rate = int(reached / 2)
-    loads: dict[str, list[Load]] = {name: [] for name in servers}
-    task = progress.add_task("constant arrival rate", total=rounds * len(servers))
+    loads: dict[str, list[Load]] = {name: [] for name in TARGETS}
+    task = progress.add_task("constant arrival rate", total=rounds * len(TARGETS))
     for _ in range(rounds):
-        for name, server in servers.items():
+        for name in TARGETS:
+            server = servers["v1", name]
             url = server.url + PATHS["v1"]
             loads[name].append(at_a_constant_rate(url, body_of("v1", 34), rate, seconds))
             server.wait_until_delivered()

@@ -103,10 +103,11 @@ def predictor() -> Iterator[Server]:
 
 
 @contextmanager
-def stock_transformer(predictor_url: str) -> Iterator[Server]:
+def stock_transformer(predictor_url: str, protocol: str) -> Iterator[Server]:
     """b) KServe's own Model as a transformer that changes and records nothing."""
     host = predictor_url.removeprefix("http://")
     command = [str(TRANSFORMER_PYTHON), str(STOCK), "--predictor_host", host]
+    command += ["--predictor_protocol", protocol]
     with running("stock", command) as server:
         yield server
 

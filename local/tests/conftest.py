@@ -2,83 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from backends import Backend, answering
+from gateways import Gateways, StartGateway
 
-from shadow_local.gateway import entry_path, gateway_process
-from shadow_local.mesh import build_mesh
-from shadow_local.ports import free_port
-from shadow_local.rendering import render, topology
-from shadow_local.services import inference_services
-from shadow_local.stack import Options, Stack, wait_until_ready
-from shadow_local.supervisor import Supervisor
-
-
-@cache
-def rendered(topology_name: str) -> list[dict[str, Any]]:
-    return render(topology(topology_name))
-
-
-@dataclass(frozen=True)
-class Running:
-    """A gateway that takes traffic."""
-
-    url: str
-    entry_url: str
-    predict_url: str
-    admin_url: str
-
-
-StartGateway = Callable[..., Running]
+from shadow_local.rendering import topology
+from shadow_local.stack import Options, Stack
 
 
 @pytest.fixture
-def start_gateway(tmp_path: Path) -> Iterator[StartGateway]:
+def gateways(tmp_path: Path) -> Iterator[Gateways]:
+    """Gateways of this test's own."""
+    running = Gateways(tmp_path)
+    yield running
+    running.supervisor.stop_all()
+
+
+@pytest.fixture
+def start_gateway(gateways: Gateways) -> StartGateway:
     """Start Envoy with the manifests' routes: start(primary port, shadow port, …)."""
-    supervisor = Supervisor(tmp_path / "logs")
-    started = 0
+    return gateways.start
 
-    def start(
-        primary: int,
-        shadow: int,
-        topology_name: str = "standard",
-        suffix: bool = False,
-        api_key: str | None = None,
-    ) -> Running:
-        nonlocal started
-        started += 1
-        manifests = rendered(topology_name)
-        services = inference_services(manifests)
-        ports = {"primary": primary, "shadow": shadow}
-        endpoints = {
-            service.host(kind): ports[service.role]
-            for service in services
-            for kind in ("transformer", "predictor")
-        }
-        port = free_port()
-        mesh = build_mesh(manifests, endpoints, port, free_port, suffix)
-        name = f"gateway-{started}"
-        gateway = gateway_process(mesh, tmp_path / name, api_key, name)
-        supervisor.start(gateway.command)
-        wait_until_ready(gateway.command, supervisor.check)
-        url = f"http://127.0.0.1:{port}"
-        entry = url + entry_path(mesh, services)
-        return Running(url, entry, f"{entry}v1/models/model:predict", gateway.admin_url)
 
-    yield start
-    supervisor.stop_all()
+@pytest.fixture
+def primary() -> Iterator[Backend]:
+    """A recording server in place of the primary's transformer."""
+    with answering("primary") as backend:
+        yield backend
+
+
+@pytest.fixture
+def shadow() -> Iterator[Backend]:
+    """A recording server in place of the shadow's transformer."""
+    with answering("shadow") as backend:
+        yield backend
 
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The whole standard deployment, shared: tests tell their own calls by pair id."""
-    options = Options(tmp_path_factory.mktemp("stack"), topology("standard"))
-    running = Stack(options)
+    running = Stack(Options(tmp_path_factory.mktemp("stack"), topology("standard")))
     try:
         running.start()
         yield running

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from backends import answering, refusing, resetting, stuck
 from calls import post, post_at_once
-from conftest import StartGateway
+from gateways import StartGateway
 from psycopg import errors
 from psycopg.rows import dict_row
 from waiting import until

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterator
 
 import pytest
-from backends import Backend, answering
+from backends import Backend
 from calls import post, post_chunked
-from conftest import StartGateway
+from gateways import StartGateway
 from waiting import until
 
 CREDENTIALS = {"authorization": "Bearer secret", "x-api-key": "secret", "cookie": "session=secret"}
@@ -22,18 +21,6 @@ CLIENT_IDS = {
     "repeated header": ["one", "two"],
     "empty": [""],
 }
-
-
-@pytest.fixture
-def primary() -> Iterator[Backend]:
-    with answering("primary") as backend:
-        yield backend
-
-
-@pytest.fixture
-def shadow() -> Iterator[Backend]:
-    with answering("shadow") as backend:
-        yield backend
 
 
 @pytest.mark.parametrize(("topology", "suffix"), TOPOLOGIES)

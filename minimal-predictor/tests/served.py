@@ -1,6 +1,7 @@
 """Starts the predictor as users do and talks to it over REST and gRPC."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -48,8 +49,14 @@ class Predictor:
     """A running predictor; leaving the `with` block ends it and everything it started."""
 
     def __init__(
-        self, folder: Path, *arguments: str, command: list[str] | None = None, **variables: str
+        self,
+        folder: Path,
+        *arguments: str,
+        command: list[str] | None = None,
+        wait: bool = True,
+        **variables: str,
     ) -> None:
+        self.waits = wait
         self.http_port, self.grpc_port = free_port(), free_port()
         self.log_file = folder / "predictor.log"
         ports = ["--http_port", str(self.http_port), "--grpc_port", str(self.grpc_port)]
@@ -64,13 +71,9 @@ class Predictor:
         self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.http_port}", timeout=60)
 
     def __enter__(self) -> Self:
-        while True:
-            assert self.process.poll() is None, self.log
-            try:
-                self.client.get("/v1/models")
-                return self
-            except httpx.TransportError:
-                time.sleep(0.05)
+        if self.waits:
+            self.wait()
+        return self
 
     def __exit__(
         self,
@@ -78,6 +81,31 @@ class Predictor:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._end()
+
+    def wait(self) -> None:
+        """Return once it answers."""
+        try:
+            while not self._answers():
+                assert self.process.poll() is None, self.log
+                time.sleep(0.05)
+        except BaseException:
+            self._end()
+            raise
+
+    def workers(self) -> list[int]:
+        """The worker processes, oldest first, as the log names them."""
+        started = re.findall(r"Started (?:new )?child process \[(\d+)\]", self.log)
+        dead = re.findall(r"Child process \[(\d+)\] died", self.log)
+        return [int(pid) for pid in started if pid not in dead]
+
+    def _answers(self) -> bool:
+        try:
+            return self.client.get("/v1/models").is_success
+        except httpx.TransportError:
+            return False
+
+    def _end(self) -> None:
         self.client.close()
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)

@@ -1,7 +1,9 @@
 """How the process starts, logs, scales to workers and ends."""
 
 import json
+import os
 import shutil
+import signal
 import socket
 import sys
 import time
@@ -111,6 +113,10 @@ def test_the_log_is_quiet(folder: Path) -> None:
         predictor.client.post("/v1/models/other:predict", content=b"{}")
         predictor.client.post("/v1/models/model:explain", content=b"{}")
         predictor.client.post("/v2/repository/models/model/unload")
+        with socket.create_connection(("127.0.0.1", predictor.http_port)) as leaver:
+            leaver.sendall(
+                b"POST /v1/models/model:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{"
+            )
         for datatype in ("BYTES", "BF16", "FP64"):
             asked = {"name": "a", "shape": [2], "datatype": datatype}
             with pytest.raises(grpc.RpcError):
@@ -146,6 +152,34 @@ def test_two_workers_serve_as_one(folder: Path) -> None:
         assert "POST" not in predictor.log[len(before) :]
         assert predictor.stop() == 0
         assert "Traceback" not in predictor.log
+
+
+def test_a_killed_worker_and_a_hung_one_are_replaced(folder: Path) -> None:
+    """The server goes on, and soon with two workers again."""
+    with Predictor(folder, "--workers", "2") as predictor:
+        for number in (signal.SIGKILL, signal.SIGSTOP):
+            os.kill(predictor.workers()[0], number)
+            replaced = predictor.log.count("Started new child process") + 1
+            while predictor.log.count("Started new child process") < replaced:
+                time.sleep(0.1)
+        predictor.client.headers["connection"] = "close"
+        assert predictor.predict({"values": [1]}).json() == {"predictions": [2.0]}
+        assert predictor.stop() == 0
+
+
+def test_workers_have_time_to_start(folder: Path) -> None:
+    """A worker that needs longer than KServe's 5 s to start is not killed for it."""
+    with Predictor(folder, "--workers", "2", wait=False) as predictor:
+        while len(stopped := predictor.workers()) < 2:
+            time.sleep(0.05)
+        for worker in stopped:
+            os.kill(worker, signal.SIGSTOP)
+        time.sleep(12)
+        for worker in stopped:
+            os.kill(worker, signal.SIGCONT)
+        predictor.wait()
+        assert predictor.workers() == stopped
+        assert predictor.predict({"values": [1]}).json() == {"predictions": [2.0]}
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

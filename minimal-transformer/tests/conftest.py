@@ -1,4 +1,4 @@
-"""Servers and a database that the tests of one session share; each call has a pair id of its own."""
+"""Servers and a database that one session's tests share; each call has its own pair id."""
 
 from __future__ import annotations
 
@@ -91,4 +91,20 @@ def retrying(folder: Path, shared_uri: str, scripted: ScriptedPredictor) -> Iter
 def away(folder: Path, shared_uri: str) -> Iterator[Transformer]:
     """A transformer whose predictor is not there."""
     with Transformer(folder, shared_uri, f"127.0.0.1:{free_port()}") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def grpc_away(folder: Path, shared_uri: str) -> Iterator[Transformer]:
+    """A transformer whose gRPC predictor is not there."""
+    arguments = ["--predictor_protocol", "grpc-v2"]
+    with Transformer(folder, shared_uri, f"127.0.0.1:{free_port()}", *arguments) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def no_postgres(folder: Path, scripted: ScriptedPredictor) -> Iterator[Transformer]:
+    """A transformer whose database is not there."""
+    uri = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
+    with Transformer(folder, uri, scripted.address) as running:
         yield running

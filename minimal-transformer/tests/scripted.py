@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 
 ANSWER = b'{"predictions": [1.50, 2E2]}'
+CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 @dataclass
@@ -25,7 +26,9 @@ def answer(
     status: str = "200 OK", body: bytes = ANSWER, type_: str = "application/json", more: str = ""
 ) -> bytes:
     """A whole HTTP answer."""
-    head = f"HTTP/1.1 {status}\r\ncontent-type: {type_}\r\ncontent-length: {len(body)}\r\n{more}\r\n"
+    head = (
+        f"HTTP/1.1 {status}\r\ncontent-type: {type_}\r\ncontent-length: {len(body)}\r\n{more}\r\n"
+    )
     return head.encode() + body
 
 
@@ -46,8 +49,8 @@ SCRIPT: dict[str, bytes] = {
     "truncated": answer()[:-5],
     "garbage": b"this is not HTTP\r\n\r\n",
     "silent": b"",
-    "chunked": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
-    "half chunk": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n9\r\nabc",
+    "chunked": CHUNKED + b"3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n",
+    "half chunk": CHUNKED + b"9\r\nabc",
 }
 CLOSING = {"truncated", "garbage", "silent", "half chunk"}
 
@@ -137,8 +140,9 @@ def body(what: str) -> bytes:
 
 def _wanted(sent: bytes) -> str:
     try:
-        return str(json.loads(sent)["do"])
-    except (ValueError, KeyError, TypeError):
+        document = json.loads(sent)
+        return str(document["do"] if "do" in document else document["parameters"]["do"])
+    except (ValueError, KeyError, TypeError, RecursionError):
         return "answer"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import signal
@@ -30,7 +31,10 @@ SERVICE = "/inference.GRPCInferenceService"
 WAIT_SECONDS = 45.0
 
 # What a developer's shell may hold and a test must not inherit.
-_OURS = ("POSTGRES_", "SHADOW_", "SPOOL_", "RECORD_", "INFERENCE_", "MODEL_", "LOG_", "ACCESS_")
+_OURS = (
+    *("POSTGRES_", "SHADOW_", "SPOOL_", "RECORD_", "INFERENCE_", "MODEL_", "LOG_", "ACCESS_"),
+    *("SHUTDOWN_", "REQUESTS_CA_", "CURL_CA_", "KSERVE_"),
+)
 
 
 def free_port() -> int:
@@ -68,10 +72,15 @@ class Answered:
 class Process:
     """A server as a child process; leaving the `with` block ends it and all that it started."""
 
+    # KServe's own default takes over without it.
+    names_grpc_port = True
+
     def __init__(self, folder: Path, module: str, *arguments: str, **variables: str) -> None:
         self.http_port, self.grpc_port = free_port(), free_port()
         self.log_file = folder / f"{module}-{self.http_port}.log"
-        ports = ["--http_port", str(self.http_port), "--grpc_port", str(self.grpc_port)]
+        ports = ["--http_port", str(self.http_port)]
+        if self.names_grpc_port:
+            ports += ["--grpc_port", str(self.grpc_port)]
         with self.log_file.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", module, *ports, *arguments],
@@ -82,14 +91,16 @@ class Process:
             )
 
     def __enter__(self) -> Self:
-        until(self._answers, f"{self.log_file.name} to answer")
+        try:
+            until(self._answers, f"{self.log_file.name} to answer")
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
 
     def _answers(self) -> bool:

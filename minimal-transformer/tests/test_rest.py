@@ -259,7 +259,9 @@ def test_fresh_connection_closed_unanswered_is_not_tried_again(
     assert sum(s.headers.get("x-shadow-pair-id") == pair for s in scripted.seen) == 1
 
 
-def test_retries_do_what_their_help_says(retrying: Transformer, scripted: ScriptedPredictor) -> None:
+def test_retries_do_what_their_help_says(
+    retrying: Transformer, scripted: ScriptedPredictor
+) -> None:
     """--predictor_request_retries 2 survives two lost connections, and answers are not retried."""
     scripted.close_connections()
     retrying.post(PREDICT, body("silent"))
@@ -321,4 +323,4 @@ def test_unknown_model_and_path_are_kserves_404(transformer: Transformer) -> Non
         {"error": "Model with name other does not exist."},
     )
     assert transformer.post("/nowhere", SAMPLE).status == 404
-    assert transformer.get(PREDICT).status == 405
+    assert transformer.get(INFER).status == 405

@@ -5,21 +5,28 @@ import subprocess
 import sys
 import uuid
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
-import typer
 from embedded_postgres import as_role
-from typer.testing import CliRunner
 
-from shadow_report.durations import parse_duration
 from shadow_report.errors import OneLineError
-from shadow_report.maintain import maintain, maintain_command
-
-app = typer.Typer()
-app.command()(maintain_command)
+from shadow_report.maintain import keep_of, maintain
+from shadow_report.settings import SettingWrong
 
 PARTITIONS = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'inference_requests'::regclass"
+
+
+def command(uri: str, *options: str) -> subprocess.Popen[str]:
+    """`shadow-report maintain` as a process of its own."""
+    return subprocess.Popen(
+        [Path(sys.executable).with_name("shadow-report"), "maintain", *options],
+        env={**os.environ, "POSTGRES_URI": uri},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def insert_call(uri: str, time: datetime, sequence: int = 1) -> None:
@@ -72,16 +79,7 @@ def test_drops_only_days_that_ended_before_keep(postgres_uri: str) -> None:
 def test_two_processes_at_once_do_it_once(postgres_uri: str) -> None:
     """Started together, every partition is made by exactly one of them and none fails."""
     uri = as_role(postgres_uri, "maintenance")
-    program = "import typer; from shadow_report.maintain import maintain_command as c; typer.run(c)"
-    runs = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, "--keep", "30d", "--ahead", "12"],
-            env={**os.environ, "POSTGRES_URI": uri},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for _ in range(3)
-    ]
+    runs = [command(uri, "--keep", "30d", "--ahead", "12") for _ in range(3)]
     outputs = [run.communicate(timeout=60)[0] for run in runs]
     assert [run.returncode for run in runs] == [0, 0, 0]
     lines = [line for output in outputs for line in output.splitlines()]
@@ -93,24 +91,31 @@ def test_two_processes_at_once_do_it_once(postgres_uri: str) -> None:
 
 def test_says_what_it_did_line_by_line(postgres_uri: str) -> None:
     """The command prints one line per partition, and says so when there was nothing to do."""
-    environment = {"POSTGRES_URI": as_role(postgres_uri, "maintenance")}
-    first = CliRunner().invoke(app, ["--keep", "4w", "--ahead", "8"], env=environment)
-    assert first.exit_code == 0
+    uri = as_role(postgres_uri, "maintenance")
+    first, _ = command(uri, "--keep", "4w", "--ahead", "8").communicate(timeout=60)
     day = f"{datetime.now(UTC) + timedelta(days=8):%Y%m%d}"
-    assert first.stdout.splitlines() == [
+    assert first.splitlines() == [
         f"created inference_requests_{day}",
         f"created inference_responses_{day}",
     ]
-    second = CliRunner().invoke(app, ["--keep", "4w", "--ahead", "8"], env=environment)
-    assert second.stdout == "nothing to do\n"
+    second, _ = command(uri, "--keep", "4w", "--ahead", "8").communicate(timeout=60)
+    assert second == "nothing to do\n"
 
 
 @pytest.mark.parametrize("keep", ["12h", "0d", "23h59m", "soon", "", "-3d", "30"])
 def test_refuses_a_senseless_keep(keep: str) -> None:
-    """Less than a day, or no length of time, is a usage error and touches nothing."""
-    result = CliRunner().invoke(app, ["--keep", keep], env={"POSTGRES_URI": "postgresql://nowhere"})
-    assert result.exit_code == 2
-    assert "--keep" in result.stderr
+    """Less than a day, or no length of time, is refused with the right form."""
+    with pytest.raises(SettingWrong, match=r"--keep is"):
+        keep_of(keep)
+
+
+def test_keeps_weeks_and_days() -> None:
+    """Without --keep nothing is ever dropped."""
+    assert [keep_of(text) for text in ("4w", "1d", None)] == [
+        timedelta(days=28),
+        timedelta(days=1),
+        None,
+    ]
 
 
 def test_waits_for_readers_and_gives_up_in_one_line(postgres_uri: str) -> None:
@@ -125,31 +130,17 @@ def test_waits_for_readers_and_gives_up_in_one_line(postgres_uri: str) -> None:
 
 
 def test_says_what_is_missing(empty_postgres_uri: str, postgres_uri: str) -> None:
-    """No schema, a wrong role, no server, no URI: one line with the remedy, exit code 1."""
+    """No schema, a wrong role, no server, no URI: one line with the remedy and an exit code."""
     cases = {
-        empty_postgres_uri: "make schema",
-        as_role(postgres_uri, "transformer"): "connect as the role maintenance",
-        "postgresql://someone:secret@127.0.0.1:1/db": "check POSTGRES_URI",
-        "": "POSTGRES_URI is not set",
+        empty_postgres_uri: (1, "make schema"),
+        as_role(postgres_uri, "transformer"): (1, "connect as the role maintenance"),
+        "postgresql://someone:secret@127.0.0.1:1/db": (1, "check POSTGRES_URI"),
+        "": (2, "POSTGRES_URI is not set"),
     }
-    for uri, remedy in cases.items():
-        result = CliRunner().invoke(app, ["--keep", "30d"], env={"POSTGRES_URI": uri})
-        assert result.exit_code == 1
-        assert remedy in result.stderr
-        assert "secret" not in result.stderr
-        assert len(result.stderr.splitlines()) == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("30d", 30), ("4w", 28), ("36h", 1.5), ("1d12h", 1.5), (" 2D ", 2), ("1440m", 1)],
-)
-def test_durations(text: str, expected: float) -> None:
-    """Weeks, days, hours, minutes and seconds, alone or together."""
-    assert parse_duration(text) == timedelta(days=expected)
-
-
-def test_durations_refuse_what_no_clock_holds() -> None:
-    """A length past Python's own limit is refused like any other nonsense."""
-    with pytest.raises(ValueError, match="no length of time"):
-        parse_duration("9999999999999w")
+    runs = {uri: command(uri, "--keep", "30d") for uri in cases}
+    for uri, (code, remedy) in cases.items():
+        _, said = runs[uri].communicate(timeout=60)
+        assert remedy in said
+        assert runs[uri].returncode == code
+        assert "secret" not in said
+        assert len(said.splitlines()) == 1

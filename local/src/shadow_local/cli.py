@@ -20,9 +20,10 @@ from shadow_local.demo import demonstrate
 from shadow_local.document import Untranslated
 from shadow_local.platforms import unsupported
 from shadow_local.ports import PortBusy
+from shadow_local.probes import NotReady
 from shadow_local.rendering import RenderingFailed, repository, topology
-from shadow_local.report import compare
-from shadow_local.stack import NotReady, Options, Progress, Stack
+from shadow_local.report import ReportFailed, compare
+from shadow_local.stack import Options, Progress, Stack
 from shadow_local.stopping import StopRequested, stopped_at_the_end
 from shadow_local.supervisor import ChildDied
 
@@ -33,6 +34,7 @@ EXPECTED = (
     PortBusy,
     PostgresFailed,
     RenderingFailed,
+    ReportFailed,
     Untranslated,
     psycopg.OperationalError,
 )
@@ -49,6 +51,7 @@ ApiKey = Annotated[str | None, typer.Option(envvar="X_API_KEY", help="demanded i
 PostgresUri = Annotated[
     str | None, typer.Option(envvar="POSTGRES_URI", help="in place of the embedded Postgres")
 ]
+Folder = Annotated[Path | None, typer.Option(help="all that it writes; local/.run by default")]
 Suffix = Annotated[
     bool,
     typer.Option(
@@ -61,7 +64,7 @@ Suffix = Annotated[
 
 @app.command()
 def up(  # noqa: PLR0917 - typer calls it with keywords
-    gateway_port: Annotated[int, typer.Option(envvar="GATEWAY_PORT")] = 8080,
+    gateway_port: Annotated[int, typer.Option(envvar="GATEWAY_PORT", min=1, max=65535)] = 8080,
     topology_name: Topology = "standard",
     kustomization: Kustomization = None,
     without: Annotated[
@@ -71,7 +74,7 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
     x_api_key: ApiKey = None,
     postgres_uri: PostgresUri = None,
     mirror_host_suffix: Suffix = False,
-    folder: Annotated[Path | None, typer.Option(help="what it writes; local/.run")] = None,
+    folder: Folder = None,
 ) -> None:
     """Run the deployment until Ctrl-C or SIGTERM."""
     with _reported():
@@ -93,11 +96,12 @@ def demo(
     requests: Annotated[int, typer.Option(envvar="REQUESTS", min=1)] = 200,
     topology_name: Topology = "standard",
     postgres_uri: PostgresUri = None,
+    folder: Folder = None,
 ) -> None:
     """Run the deployment, send sample traffic, show the comparison, stop everything."""
     with _reported():
         options = Options(
-            folder=_folder(None) / "demo",
+            folder=_folder(folder) / "demo",
             kustomization=topology(topology_name),
             postgres_uri=postgres_uri or None,
         )
@@ -106,10 +110,12 @@ def demo(
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def report(context: typer.Context, postgres_uri: PostgresUri = None) -> None:
+def report(context: typer.Context, postgres_uri: PostgresUri = None, folder: Folder = None) -> None:
     """Compare what a running `up`, or POSTGRES_URI, has recorded; more options go to compare."""
     with _reported():
-        raise typer.Exit(compare(postgres_uri or None, _folder(None) / "state.json", context.args))
+        raise typer.Exit(
+            compare(postgres_uri or None, _folder(folder) / "state.json", context.args)
+        )
 
 
 def _run(stack: Stack) -> None:
@@ -120,8 +126,9 @@ def _run(stack: Stack) -> None:
             with _progress() as progress:
                 state = stack.start(progress)
             state.write(state_file)
-            for difference in stack.differences:
-                screen.print(difference, style="dim", soft_wrap=True)
+            about = [*stack.differences, f"psql {state.postgres_uri}"]
+            for line in [*about, f"logs in {stack.supervisor.log_folder}; Ctrl-C stops all of it"]:
+                screen.print(line, style="dim", soft_wrap=True)
             screen.print(f"ready: {state.predict_url}", style="bold green", soft_wrap=True)
             while True:
                 stack.check()
@@ -148,12 +155,14 @@ def _progress() -> Iterator[Progress]:
 
 @contextmanager
 def _reported() -> Iterator[None]:
-    """Say what went wrong in the error's own words and exit with 1."""
+    """Say what went wrong in the error's own words and exit with 1; 0 when asked to end."""
     if reason := unsupported():
         errors.print(reason, style="red", soft_wrap=True)
         raise typer.Exit(1)
     try:
         yield
+    except StopRequested:
+        raise typer.Exit from None
     except EXPECTED as error:
         errors.print(f"shadow-local: {error}", style="red", soft_wrap=True, markup=False)
         raise typer.Exit(1) from error

@@ -16,8 +16,10 @@ MANAGER = "http_connection_manager.v3.HttpConnectionManager"
 
 def bootstrap(mesh: Mesh, admin_port: int, api_key: str | None = None) -> dict[str, Any]:
     """A configuration file's content; with `api_key` the ingress demands it in `x-api-key`."""
-    listeners = [_listener(mesh.ingress, _with_any_host(mesh.ingress), api_key)]
-    listeners += [_listener(gateway, gateway.virtual_hosts, None) for gateway in mesh.others]
+    filters = [_rbac(rules) for rules in mesh.denials]
+    demands = [_rbac(_demand_key(api_key))] if api_key else []
+    listeners = [_listener(mesh.ingress, _with_any_host(mesh.ingress), demands + filters)]
+    listeners += [_listener(gateway, gateway.virtual_hosts, filters) for gateway in mesh.others]
     clusters = [
         _cluster(host, number, port, mesh.rules.get(host))
         for (host, number), port in mesh.ports.items()
@@ -40,10 +42,11 @@ def _with_any_host(ingress: Gateway) -> dict[str, list[dict[str, Any]]]:
 
 
 def _listener(
-    gateway: Gateway, virtual_hosts: dict[str, list[dict[str, Any]]], api_key: str | None
+    gateway: Gateway,
+    virtual_hosts: dict[str, list[dict[str, Any]]],
+    filters: list[dict[str, Any]],
 ) -> dict[str, Any]:
-    filters = [_demand_key(api_key)] if api_key else []
-    filters.append(_typed("envoy.filters.http.router", f"{HTTP}.router.v3.Router"))
+    router = _typed("envoy.filters.http.router", f"{HTTP}.router.v3.Router")
     manager = {
         "stat_prefix": gateway.name,
         # What Istio sets for a gateway. use_remote_address makes Envoy mint x-request-id anew at
@@ -67,7 +70,7 @@ def _listener(
                 for host, routes in virtual_hosts.items()
             ],
         },
-        "http_filters": filters,
+        "http_filters": [*filters, router],
     }
     filter_chain = {"filters": [_typed(f"{MANAGER}", f"{NETWORK}.{MANAGER}", **manager)]}
     return {
@@ -78,10 +81,13 @@ def _listener(
 
 
 def _demand_key(api_key: str) -> dict[str, Any]:
-    """Refuse with 403 what does not carry the key, as an Istio AuthorizationPolicy would."""
+    """Refuse with 403 what does not carry the key, as the option api-key does on a cluster."""
     header = {"name": "x-api-key", "string_match": {"exact": api_key}}
     caller = {"permissions": [{"any": True}], "principals": [{"header": header}]}
-    rules = {"action": "ALLOW", "policies": {"api-key": caller}}
+    return {"action": "ALLOW", "policies": {"api-key": caller}}
+
+
+def _rbac(rules: dict[str, Any]) -> dict[str, Any]:
     return _typed("envoy.filters.http.rbac", f"{HTTP}.rbac.v3.RBAC", rules=rules)
 
 

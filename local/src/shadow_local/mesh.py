@@ -7,11 +7,17 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from typing import Any
 
+from shadow_local.authorization import denials
 from shadow_local.destinations import destination_rules
-from shadow_local.document import Untranslated, document
+from shadow_local.document import Untranslated
+from shadow_local.gateways import entrances, openings
 from shadow_local.routes import VirtualService, cluster_name, virtual_services
 from shadow_local.services import InferenceService, inference_services
 
+TRANSLATED = {"AuthorizationPolicy", "DestinationRule", "Gateway", "InferenceService", "Service"}
+TRANSLATED |= {"VirtualService"}
+# Objects beside the calls' way: what runs by the clock, watches, or fences pods off.
+NOT_RUN = {"ConfigMap", "CronJob", "NetworkPolicy", "PodMonitor", "ServiceAccount"}
 # Knative's own gateway for calls inside the cluster, and the Service in front of it.
 KNATIVE_GATEWAY = "knative-serving/knative-local-gateway"
 KNATIVE_SERVICE = ("knative-local-gateway.istio-system.svc.cluster.local", 80)
@@ -35,6 +41,7 @@ class Mesh:
     others: tuple[Gateway, ...]
     ports: Mapping[tuple[str, int], int]  # a Service's host and port -> local port
     rules: Mapping[str, dict[str, Any]]
+    denials: tuple[dict[str, Any], ...]
 
 
 def build_mesh(
@@ -50,19 +57,22 @@ def build_mesh(
     ports of gateways besides the ingress one. Untranslated names a host or gateway that exists
     nowhere.
     """
+    _check_kinds(manifests)
     services = inference_services(manifests)
     routes = virtual_services(manifests, mirror_host_suffix)
     ports = {(host, 80): port for host, port in _standard(services, endpoints).items()}
-    gateways = {
-        name: Gateway(name, choose_port(), hosts) for name, hosts in _gateways(manifests).items()
-    }
+    opened = openings(manifests)
+    gateways = {item.gateway: Gateway(item.gateway, choose_port(), item.hosts) for item in opened}
     knative = [service for service in services if service.mode == "knative"]
     if knative:
         local = gateways[KNATIVE_GATEWAY] = Gateway(KNATIVE_GATEWAY, choose_port())
         ports[KNATIVE_SERVICE] = local.port
         for service in knative:
             _knative_routes(service, endpoints, local, ports)
-    ports |= _gateway_services(manifests, gateways)
+    pods = {(item.pods, item.number): gateways[item.gateway].port for item in opened}
+    for entrance in entrances(manifests):
+        if target := pods.get((entrance.pods, entrance.target)):
+            ports[(entrance.host, entrance.number)] = target
     ingress = _ingress(routes, gateways, ingress_port)
     for item in routes:
         _attach(item, gateways | {ingress.name: ingress})
@@ -76,7 +86,16 @@ def build_mesh(
     rules = destination_rules(manifests)
     for host in rules.keys() - {host for host, _ in ports}:
         raise Untranslated(f"DestinationRule: host {host} is no Service of this deployment.")
-    return Mesh(ingress, tuple(gateways.values()), ports, rules)
+    return Mesh(ingress, tuple(gateways.values()), ports, rules, tuple(denials(manifests)))
+
+
+def _check_kinds(manifests: Iterable[dict[str, Any]]) -> None:
+    for item in manifests:
+        if item.get("kind") not in TRANSLATED | NOT_RUN:
+            raise Untranslated(
+                f"{item.get('kind')} {item['metadata']['name']}: the local runner does not "
+                "translate objects of this kind."
+            )
 
 
 def _standard(services: Iterable[InferenceService], endpoints: Mapping[str, int]) -> dict[str, int]:
@@ -97,52 +116,6 @@ def _knative_routes(
     ports[(f"{host}.revision", 80)] = endpoints[host]
     target = {"cluster": cluster_name(f"{host}.revision", 80), "timeout": "0s"}
     gateway.virtual_hosts[host] = [{"match": {"prefix": "/"}, "route": target}]
-
-
-def _gateways(manifests: Iterable[dict[str, Any]]) -> dict[str, tuple[str, ...]]:
-    """Gateways among the rendered objects, with the hosts that they admit."""
-    found = {}
-    for manifest in manifests:
-        if manifest.get("kind") != "Gateway":
-            continue
-        with document(manifest) as top, top.section("metadata") as metadata:
-            top.has_no_effect_here("apiVersion", "kind")
-            metadata.has_no_effect_here("labels", "annotations")
-            hosts: list[str] = []
-            with top.section("spec") as spec:
-                spec.table("selector")
-                for section in spec.sections("servers"):
-                    with section as server, server.section("port") as port:
-                        server.has_no_effect_here("name")
-                        port.has_no_effect_here("name", "number")
-                        if port.text("protocol") not in ("HTTP", "HTTP2"):
-                            raise port.refusal("protocol", "the listeners here speak plain HTTP")
-                        hosts += [host.rsplit("/", 1)[-1] for host in server.texts("hosts")]
-            found[f"{metadata.text('namespace')}/{metadata.text('name')}"] = tuple(hosts)
-    return found
-
-
-def _gateway_services(
-    manifests: list[dict[str, Any]], gateways: Mapping[str, Gateway]
-) -> dict[tuple[str, int], int]:
-    """Services whose target is a port that a rendered Gateway opens on the same pods."""
-    opened = {}
-    for item in manifests:
-        if item.get("kind") == "Gateway":
-            name = f"{item['metadata']['namespace']}/{item['metadata']['name']}"
-            for server in item["spec"]["servers"]:
-                pods = tuple(sorted(item["spec"]["selector"].items()))
-                opened[(pods, server["port"]["number"])] = gateways[name].port
-    found = {}
-    for item in manifests:
-        if item.get("kind") == "Service":
-            host = f"{item['metadata']['name']}.{item['metadata']['namespace']}.svc.cluster.local"
-            pods = tuple(sorted(item["spec"].get("selector", {}).items()))
-            for port in item["spec"]["ports"]:
-                target = (pods, port.get("targetPort", port["port"]))
-                if target in opened:
-                    found[(host, port["port"])] = opened[target]
-    return found
 
 
 def _ingress(

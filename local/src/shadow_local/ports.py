@@ -8,6 +8,7 @@ import socket
 
 # Below Linux's and macOS's ephemeral ranges, so that no outgoing connection takes one meanwhile.
 LOWEST, HIGHEST = 20_000, 32_000
+_given: set[int] = set()  # not yet bound by those who asked for them, so the system knows nothing
 
 
 class PortBusy(Exception):
@@ -17,36 +18,41 @@ class PortBusy(Exception):
 def is_free(port: int) -> bool:
     """Could a server listen on this port now, on every address?"""
     # A server on 127.0.0.1 alone does not stop one on 0.0.0.0 everywhere, so both are tried.
-    return all(_binds(host, port) for host in ("127.0.0.1", "0.0.0.0"))  # noqa: S104
+    return all(_binding_error(host, port) == 0 for host in ("127.0.0.1", "0.0.0.0"))  # noqa: S104
 
 
 def free_port(preferred: int | None = None) -> int:
-    """The preferred port when it is free, else any free one outside the ephemeral range."""
-    if preferred is not None and is_free(preferred):
-        return preferred
-    while True:
-        port = random.randint(LOWEST, HIGHEST)  # noqa: S311
-        if is_free(port):
-            return port
+    """The preferred port when it is free, else any outside the ephemeral range; none twice."""
+    port = preferred if preferred and preferred <= 65_535 else _any_port()
+    while port in _given or not is_free(port):
+        port = _any_port()
+    _given.add(port)
+    return port
+
+
+def _any_port() -> int:
+    return random.randint(LOWEST, HIGHEST)  # noqa: S311
 
 
 def demand(port: int, who: str, variable: str) -> int:
     """The port itself, when it is free; PortBusy otherwise."""
+    if _binding_error("127.0.0.1", port) == errno.EACCES:
+        raise PortBusy(f"Port {port} ({who}) needs root; set {variable} to one above 1023.")
     if not is_free(port):
         raise PortBusy(
             f"Port {port} ({who}) is in use; stop what listens there or set {variable} to another."
         )
+    _given.add(port)
     return port
 
 
-def _binds(host: str, port: int) -> bool:
+def _binding_error(host: str, port: int) -> int:
+    """0 when a server could listen there, else the system's error number."""
     with socket.socket() as listener:
         # As servers do: connections of the last run in TIME_WAIT do not keep a port busy.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((host, port))
         except OSError as error:
-            if error.errno in (errno.EADDRINUSE, errno.EACCES):
-                return False
-            raise
-    return True
+            return error.errno or errno.EADDRINUSE
+    return 0

@@ -8,8 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from embedded_postgres import as_role
-from shadow_local.rendering import RenderingFailed, repository
+from shadow_local.rendering import repository
 from shadow_local.state import read_state
+
+# shadow-report's exit codes without a verdict on the shadow: errors, and evidence that is unsound.
+FAILURES = (1, 2, 12)
+
+
+class ReportFailed(Exception):
+    """There is nothing to report on, or nothing to report with."""
 
 
 def compare(postgres_uri: str | None, state_file: Path, more: Sequence[str]) -> int:
@@ -17,7 +24,7 @@ def compare(postgres_uri: str | None, state_file: Path, more: Sequence[str]) -> 
     if postgres_uri is None:
         state = read_state(state_file)
         if state is None:
-            raise RenderingFailed("Nothing runs here; start `make up`, or set POSTGRES_URI.")
+            raise ReportFailed("Nothing runs here; start `make up`, or set POSTGRES_URI.")
         postgres_uri = as_role(str(state["postgres_uri"]), "report")
     return verdict(postgres_uri, more)
 
@@ -26,6 +33,6 @@ def verdict(postgres_uri: str, more: Sequence[str] = ()) -> int:
     """Print the comparison of the rows in a database; shadow-report's exit code."""
     program = repository() / "shadow-report" / ".venv" / "bin" / "shadow-report"
     if not program.exists():
-        raise RenderingFailed(f"{program} is missing; run `uv sync --project shadow-report`.")
+        raise ReportFailed(f"{program} is missing; run `uv sync --project shadow-report`.")
     env = os.environ | {"POSTGRES_URI": postgres_uri}
     return subprocess.run([program, "compare", *more], env=env, check=False).returncode

@@ -10,13 +10,7 @@ from shadow_local.destinations import full_host
 from shadow_local.document import Section, document
 from shadow_local.headers import header_changes
 from shadow_local.matches import route_matches
-
-DEFAULT_RETRIES = {
-    "num_retries": 2,
-    "retry_on": "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes",
-    "retriable_status_codes": [503],
-    "host_selection_retry_max_attempts": 5,
-}
+from shadow_local.retries import retry_policy
 
 
 @dataclass(frozen=True)
@@ -103,7 +97,7 @@ class _Reader:
         action |= _rewrite(http.section("rewrite"))
         if host := route.pop("host_rewrite_literal", None):
             action["host_rewrite_literal"] = host
-        if (retries := _retries(http)) is not None:
+        if (retries := retry_policy(http)) is not None:
             action["retry_policy"] = retries
         action |= self._targets(http, route)
         if copies := list(self._mirrors(http)):
@@ -179,22 +173,6 @@ def _rewrite(section: Section) -> dict[str, Any]:
                     "substitution": regex.text("rewrite"),
                 }
     return found
-
-
-def _retries(http: Section) -> dict[str, Any] | None:
-    """Istio retries twice unless a route says otherwise; None when it says 0 attempts."""
-    if not http.has("retries"):
-        return DEFAULT_RETRIES
-    with http.section("retries") as retries:
-        attempts = retries.whole("attempts", 0)
-        policy = DEFAULT_RETRIES | {"num_retries": attempts}
-        if retries.has("perTryTimeout"):
-            policy["per_try_timeout"] = retries.duration("perTryTimeout")
-        if retries.has("retryOn"):
-            words = [word.strip() for word in retries.text("retryOn").split(",")]
-            policy["retriable_status_codes"] = [int(word) for word in words if word.isdigit()]
-            policy["retry_on"] = ",".join(word for word in words if not word.isdigit())
-    return policy if attempts else None
 
 
 def _direct_response(section: Section) -> dict[str, Any]:

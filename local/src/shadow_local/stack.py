@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shadow_local.database import Database
@@ -15,19 +12,15 @@ from shadow_local.document import Untranslated
 from shadow_local.gateway import direct_paths, entry_path, gateway_process
 from shadow_local.mesh import Mesh, build_mesh
 from shadow_local.ports import demand, free_port
+from shadow_local.probes import wait_until_ready
 from shadow_local.processes import Command, Ports, Surroundings, command
 from shadow_local.rendering import render, repository
 from shadow_local.services import InferenceService, Kind, inference_services
 from shadow_local.state import Side, State
 from shadow_local.supervisor import Supervisor
 
-READY_SECONDS = 300
 KINDS: tuple[Kind, ...] = ("transformer", "predictor")
 Progress = Callable[[str], None]
-
-
-class NotReady(Exception):
-    """A process did not answer its probe in time; the message has its last answer."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +51,10 @@ class Stack:
         self.supervisor = Supervisor(options.folder / "logs")
         self.differences: list[str] = []
         self.admin_url = ""
+        self.state: State | None = None
+        self._commands: dict[str, Command] = {}
         self._pids: dict[str, int] = {}
         self._ports: dict[str, Ports] = {}
-        self.state: State | None = None
         self._spools: dict[str, str] = {}
 
     def start(self, progress: Progress = lambda _: None) -> State:
@@ -70,7 +64,8 @@ class Stack:
         mesh = build_mesh(self.manifests, self.endpoints, gateway_port, free_port, suffix)
         progress("starting Postgres")
         self.database.open()
-        commands = self._commands()
+        self._commands = {item.name: item for item in self._prepare()}
+        commands = list(self._commands.values())
         by_hand = self._left_out(commands)
         for item in commands:
             if item is not by_hand:
@@ -91,6 +86,14 @@ class Stack:
         """Raise when a part of the stack is no longer running."""
         self.supervisor.check()
         self.database.check()
+
+    def restart(self, name: str, env: Mapping[str, str]) -> None:
+        """End one process and start it with more environment; returns once it is ready."""
+        self.supervisor.stop(name)
+        old = self._commands[name]
+        item = self._commands[name] = replace(old, env={**old.env, **env})
+        self._pids[name] = self.supervisor.start(item)
+        wait_until_ready(item, self.check)
 
     def stop(self) -> None:
         """End everything: the gateway, the transformers (they deliver what they hold), the rest."""
@@ -117,7 +120,7 @@ class Stack:
                 self._ports[f"{service.role}-{kind}"] = ports
         return port
 
-    def _commands(self) -> list[Command]:
+    def _prepare(self) -> list[Command]:
         around = Surroundings(
             repository=repository(),
             folder=self.options.folder,
@@ -171,25 +174,3 @@ class Stack:
             predictor_pid=self._pids.get(f"{service.role}-predictor"),
             spool_dir=self._spools[service.role],
         )
-
-
-def wait_until_ready(item: Command, check: Callable[[], None], endless: bool = False) -> None:
-    """Return when every probe of a process answers 200; `check`, asked meanwhile, may raise."""
-    deadline = time.monotonic() + READY_SECONDS
-    for url in item.probes:
-        while (answer := _answer(url)) != "200":
-            check()
-            if not endless and time.monotonic() > deadline:
-                raise NotReady(f"{item.name}: GET {url}: {answer}, {READY_SECONDS} s long.")
-            time.sleep(0.1)
-
-
-def _answer(url: str) -> str:
-    """The status of a GET, or what went wrong."""
-    try:
-        with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310
-            return str(response.status)
-    except urllib.error.HTTPError as error:
-        return str(error.code)
-    except OSError as error:
-        return str(error)

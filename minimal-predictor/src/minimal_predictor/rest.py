@@ -11,7 +11,7 @@ from fastapi import FastAPI
 from kserve.errors import InvalidInput, ModelNotFound, ModelNotReady
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.rest.server import RESTServer
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -29,6 +29,7 @@ STATUS_OF_MISTAKE: dict[type[Exception], int] = {
     InvalidInput: 400,
     RepositoryClosed: 403,
     ModelNotFound: 404,
+    ClientDisconnect: 499,  # nobody reads it; without a status it would be a fault in the log
     NotImplementedError: 501,
     ModelNotReady: 503,
 }

@@ -11,11 +11,13 @@ from kserve.protocol.rest.multiprocess import server as multiprocess
 from minimal_predictor.closed import ClosedRepository, FixedModels
 from minimal_predictor.rest import QuietRESTServer
 from minimal_predictor.rpc import QuietGRPCServer
+from minimal_predictor.workers import PatientProcess
 
 # KServe has no argument for these; it looks them up by these names when it starts.
 model_server.RESTServer = QuietRESTServer
 model_server.GRPCServer = QuietGRPCServer
 multiprocess.RESTServer = QuietRESTServer
+multiprocess.RESTServerProcess = PatientProcess
 
 
 def serve(model: Model) -> None:

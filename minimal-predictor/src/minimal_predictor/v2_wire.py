@@ -1,5 +1,6 @@
 """v2 requests and answers between bytes and KServe's objects, with the binary tensor extension."""
 
+import struct
 from typing import Any
 
 import numpy as np
@@ -96,5 +97,5 @@ def _tensor(where: str, tensor: TensorBody, raw: bytes) -> NDArray[Any]:
         raise BadInput(f"{where}.datatype is {show(tensor.datatype)}, which KServe does not know.")
     try:
         return deserialize_bytes_tensor(raw) if datatype == "BYTES" else np.frombuffer(raw, type_)
-    except Exception:
+    except (ValueError, struct.error):
         raise BadInput(f"{where} has {len(raw)} bytes, which are no {datatype} tensor.") from None

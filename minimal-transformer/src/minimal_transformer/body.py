@@ -1,4 +1,4 @@
-"""How a request's or an answer's body is stored: what goes to *_data, what to *_raw, what is cut."""
+"""How a body is stored: what goes to *_data, what to *_raw, and what is cut."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _MAX_SIZE = 2**31 - 1
 class StoredBody:
     """A body as its row will have it.
 
-    `data` is text that may be JSON: Postgres decides, and keeps it in *_raw when it casts to no jsonb.
+    `data` is text that may be JSON: Postgres decides, and puts it in *_raw where it does not cast.
     `raw` is what goes to *_raw in any case.
     """
 
@@ -36,7 +36,7 @@ NO_BODY = StoredBody(None, None, None, truncated=False, hashed=None)
 def stored_body(
     body: bytes | None, data: bytes | None, max_bytes: int, paths: tuple[JsonPath, ...]
 ) -> StoredBody:
-    """How to store `body`, and with it its JSON form `data` where the body itself is not JSON (gRPC).
+    """How to store `body`, and with it its JSON form `data` where it is not JSON itself (gRPC).
 
     A body over `max_bytes` is cut, without its JSON form, and keeps its true size and hash. With
     `paths` to redact, a body that is no JSON is not stored, and its hash not told.

@@ -1,4 +1,4 @@
-"""SPOOL_FSYNC=1: an answer waits until its records are on the disk, and many answers share one wait."""
+"""SPOOL_FSYNC=1: an answer waits until its records are on the disk; many answers share a sync."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class GroupCommit:
         self._failing = Episode(logger, "the disk syncs the spool again; %d syncs had failed")
 
     async def wait(self) -> None:
-        """Returns when everything that was appended before the call is on the disk, or cannot be."""
+        """Returns when all that was appended before the call is on the disk, or cannot be."""
         if self._running is None:
             covering = self._running = asyncio.get_running_loop().create_future()
             self._start(covering)
@@ -51,7 +51,7 @@ class GroupCommit:
 
 
 def _sync(descriptors: list[int]) -> str | None:
-    """Sync and close; what was wrong, if anything. An answer outranks its record, so nothing is raised."""
+    """Sync and close; what was wrong, if anything: an answer outranks its record."""
     error = None
     for descriptor in descriptors:
         try:

@@ -1,4 +1,4 @@
-"""A trouble that lasts is told when it begins and when it is over, not at each record that it meets."""
+"""A trouble that lasts is told when it begins and when it is over, not at each record."""
 
 from __future__ import annotations
 

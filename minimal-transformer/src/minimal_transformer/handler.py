@@ -41,7 +41,7 @@ class PredictionDBHandler:
             self._recorder = Recorder(self._settings, self._counters_folder)
 
     def close(self) -> None:
-        """Leave the spool files to delivery. Records of late calls are still taken, in a new file."""
+        """Leave the spool files to delivery; late calls are still recorded, in a new file."""
         if self._recorder is not None:
             self._recorder.close()
 
@@ -55,10 +55,10 @@ class PredictionDBHandler:
         predict_url: str,
         data: bytes | None = None,
     ) -> Call | None:
-        """Put a call's request row on the spool; None when it is not sampled or was dropped (counted).
+        """Put a call's request row on the spool; None when not sampled, or dropped and counted.
 
-        `headers` has lower-case keys. `data` is the body's JSON form where the body is not JSON (gRPC).
-        Never raises and never waits for Postgres.
+        `headers` has lower-case keys. `data` is the body's JSON form where the body is not JSON
+        (gRPC). Never raises and never waits for Postgres.
         """
         if self._recorder is None:
             self.open()
@@ -84,7 +84,7 @@ class PredictionDBHandler:
             self._recorder.record_response(call, status_code, body, error, data)
 
     async def durable(self) -> None:
-        """With SPOOL_FSYNC=1, returns when all that was recorded so far is on the disk; else at once.
+        """With SPOOL_FSYNC=1, returns when all recorded so far is on the disk; else at once.
 
         The sync runs in a thread and many calls share one. Await it before answering.
         """
@@ -99,7 +99,7 @@ class PredictionDBHandler:
         self._delivery.start()
 
     def stop_delivery(self, timeout: float) -> None:
-        """Drain the spool for at most `timeout` seconds and end the writer; the rest stays there."""
+        """Drain the spool for at most `timeout` seconds and end the writer; the rest waits."""
         if self._delivery is not None:
             self._delivery.stop(timeout)
             self._delivery = None
@@ -110,7 +110,7 @@ class PredictionDBHandler:
         return None if self._delivery is None else self._delivery.pid
 
     def metrics(self) -> RecordMetrics:
-        """The metrics over all processes. open() registers them with prometheus_client's REGISTRY."""
+        """The metrics over all processes; open() registers them with prometheus_client."""
         self.open()
         assert self._recorder is not None  # noqa: S101
         return self._recorder.metrics

@@ -28,7 +28,7 @@ class Call:
 def new_record_id(now_us: int) -> bytes:
     """A UUIDv7 (RFC 9562) of that microsecond: later ids sort after earlier ones.
 
-    The 12 bits after the millisecond hold its fraction (method 3 of section 6.2), the rest is random.
+    The 12 bits after the millisecond hold its fraction (section 6.2, method 3), the rest is random.
     """
     millisecond, fraction_us = divmod(now_us, 1000)
     rand_b = int.from_bytes(os.urandom(8), "big") >> 2

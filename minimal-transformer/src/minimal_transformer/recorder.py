@@ -1,4 +1,4 @@
-"""One process that records: its id, its numbering, its spool files, and the path of every record."""
+"""One process that records: its id, its numbering, its spool files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import time
 import uuid
 from collections.abc import Mapping
 from functools import lru_cache
-from hashlib import sha256
 from pathlib import Path
 
 from prometheus_client import REGISTRY
@@ -21,7 +20,8 @@ from minimal_transformer.durability import GroupCommit
 from minimal_transformer.episode import Episode
 from minimal_transformer.headers import listed_headers
 from minimal_transformer.metrics import RecordMetrics
-from minimal_transformer.record import Call, PairSource, new_record_id, now_us
+from minimal_transformer.pairing import pair_of
+from minimal_transformer.record import Call, new_record_id, now_us
 from minimal_transformer.redaction import REDACTED, Step
 from minimal_transformer.sampling import is_sampled
 from minimal_transformer.segment import Kind
@@ -32,10 +32,8 @@ from minimal_transformer.text import storable
 logger = logging.getLogger("minimal_transformer.recording")
 
 _ERROR_CHARACTERS = 2000
-_SHORT_ERROR_CHARACTERS = 120  # of at most 4 bytes each: with it a row fits in a response's reserve
+SHORT_ERROR_CHARACTERS = 120  # of at most 4 bytes each: with it a row fits in a response's reserve
 _NAME_CHARACTERS = 2048
-# A longer value does not fit in the index on pair_id; its hash does, and still pairs.
-_PAIR_ID_CHARACTERS = 500
 
 Route = tuple[str, str, str]  # model_name, protocol, predict_url
 
@@ -56,7 +54,7 @@ class Recorder:
             settings.spool_folder, settings.spool_max_bytes, self.recorder_id, settings.spool_fsync
         )
         self._sequence = 0
-        # Numbering and appending are one step, so that the order on the spool is the numbers' order.
+        # Numbering and appending are one step, so that the spool has the order of the numbers.
         self._lock = threading.Lock()
         self._counters = Counters(counters_folder)
         self._dropping = Episode(logger, "Calls are recorded again; %d were dropped.")
@@ -67,17 +65,14 @@ class Recorder:
     def close(self) -> None:
         """Leave the spool files to delivery; a later record opens a new one."""
         with self._lock:
-            try:
-                self._spool.close()
-            except OSError as error:
-                logger.warning("A spool file could not be closed cleanly: %s", error)
+            self._spool.close()
 
     def record_request(
         self, body: bytes, headers: Mapping[str, str], route: Route, data: bytes | None
     ) -> Call | None:
-        """The call, once its request row is on the spool; None when unsampled or dropped. Never raises."""
+        """The call, once its request row is on the spool; None when unsampled or dropped."""
         try:
-            pair_id, source = _pair(headers)
+            pair_id, source = pair_of(headers)
             if not is_sampled(pair_id, self._settings.record_sample):
                 return None
         except Exception as error:
@@ -148,41 +143,26 @@ class Recorder:
                 self._spool.append_response(
                     whole,
                     lambda: frame(
-                        _without_content(stored), error and error[:_SHORT_ERROR_CHARACTERS]
+                        _without_content(stored), error and error[:SHORT_ERROR_CHARACTERS]
                     ),
                 )
         except Exception as fault:
             self._drop(fault, numbered=True)
 
     def _drop(self, error: Exception, numbered: bool) -> None:
-        """Count a record that is lost; its number stays unused, so that the tables show the hole."""
+        """Count a lost record; its number stays unused, so that the tables show the hole."""
         with self._lock:
             if not numbered:
                 self._sequence += 1
             self._counters.add(slots.DROPPED)
             self._dropping.hit(
-                f"Calls are answered but not recorded: {type(error).__name__}: {error}. Free space in"
-                f" {self._settings.spool_folder}, raise SPOOL_MAX_BYTES or make it writable."
+                f"Calls are answered but not recorded: {type(error).__name__}: {error}. Free space"
+                f" in {self._settings.spool_folder}, raise SPOOL_MAX_BYTES or make it writable."
             )
 
     def _take_unsynced(self) -> list[int]:
         with self._lock:
             return self._spool.take_unsynced()
-
-
-def _pair(headers: Mapping[str, str]) -> tuple[str, PairSource]:
-    """What pairs the call with its mirrored copy, and where it was taken from."""
-    source: PairSource = "x-shadow-pair-id"
-    value = headers.get(source)
-    if not value:
-        source = "x-request-id"
-        value = headers.get(source)
-    if not value:
-        return str(uuid.uuid4()), "generated"
-    if len(value) > _PAIR_ID_CHARACTERS:
-        whole = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
-        return f"sha256:{sha256(whole).hexdigest()}", source
-    return storable(value, _PAIR_ID_CHARACTERS), source
 
 
 @lru_cache(maxsize=256)

@@ -1,4 +1,4 @@
-"""Values that never leave the process: named by JSON path, replaced before the spool sees the body."""
+"""Values that never leave the process: named by JSON path, replaced before the spool sees them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STEP = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One step of a path: a key, an index, or everything (None); `deep` looks at all depths below."""
+    """One step of a path: a key, an index or all (None); `deep` looks at all depths below."""
 
     key: str | int | None
     deep: bool = False
@@ -34,7 +34,7 @@ class Unparseable(ValueError):
 
 
 def parse_path(text: str) -> JsonPath:
-    """The steps of a JSON path: names, ['names'], [indexes], [*], .* and `..name`; ValueError if not one."""
+    """The steps of a path of names, ['names'], [indexes], [*], .* and ..name, or ValueError."""
     rest = text.removeprefix("$")
     if rest and rest is text and not rest.startswith("["):
         rest = "." + rest
@@ -42,7 +42,7 @@ def parse_path(text: str) -> JsonPath:
     position = 0
     while position < len(rest):
         match = _STEP.match(rest, position)
-        if match is None or (match["name"] or match["any"]) and rest[position] not in ".":
+        if match is None or ((match["name"] or match["any"]) and rest[position] != "."):
             raise ValueError(
                 f"{text!r} is not a JSON path; write it like $.user.email or rows[*].id"
             )
@@ -116,7 +116,7 @@ def _places(node: Any, step: Step) -> Iterator[tuple[Any, Any]]:
 
 
 def _repeats_a_key(body: bytes, document: Any) -> bool:
-    """Whether the text may hold more keys than the document, judged from above: colons over keys."""
+    """Whether the text may hold more keys than the document: it has more colons."""
     keys = 0
     stack = [document]
     while stack:

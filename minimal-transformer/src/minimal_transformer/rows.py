@@ -1,13 +1,14 @@
 """The rows of a record in Postgres' binary COPY format, as the stage tables take them.
 
-A row is encoded once, when it is made; spool and delivery hand its bytes on as they are. Columns and
-order are those of the stage tables in delivery/sql/begin.sql.
+A row is encoded once, when it is made; spool and delivery hand its bytes on as they are. Columns
+and order are those of the COPY statements in delivery/sql/.
 """
 
 from __future__ import annotations
 
 import struct
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -160,37 +161,36 @@ def join_fields(fields: list[bytes | None]) -> bytes:
     return struct.pack(">h", len(fields)) + b"".join(_field(field) for field in fields)
 
 
-def with_raw_body(row: bytes | memoryview) -> bytes | None:
-    """The same row with its body in *_raw, for a body that no server casts; None if it is there already."""
-    fields = split_fields(row)
-    data, raw = fields[-2:]
-    if data is None:
-        return None
-    fields[-2:] = [None, data if raw is None else raw]
-    return join_fields(fields)
+def with_raw_body(row: bytes | memoryview) -> bytes:
+    """The same row with what was for *_data in *_raw, unless that is taken."""
+    *fields, data, raw = split_fields(row)
+    return join_fields([*fields, None, data if raw is None else raw])
 
 
 def decode_row(kind: Kind, row: bytes | memoryview) -> dict[str, object]:
     """The row as Python values by column name, for people and dead letters; bytes stay bytes."""
     return {
-        name: None if field is None else _decode(type_name, field)
+        name: None if field is None else _DECODE[type_name](field)
         for (name, type_name), field in zip(COLUMNS[kind], split_fields(row), strict=True)
     }
 
 
-def _decode(type_name: str, field: bytes) -> object:
-    match type_name:
-        case "uuid":
-            return str(uuid.UUID(bytes=field))
-        case "timestamptz":
-            microseconds = int.from_bytes(field, "big", signed=True)
-            return (_POSTGRES_EPOCH + timedelta(microseconds=microseconds)).isoformat()
-        case "bigint" | "integer":
-            return int.from_bytes(field, "big", signed=True)
-        case "double precision":
-            return struct.unpack(">d", field)[0]
-        case "boolean":
-            return field != b"\0"
-        case "text":
-            return field.decode()
-    return field
+def _time(field: bytes) -> str:
+    microseconds = int.from_bytes(field, "big", signed=True)
+    return (_POSTGRES_EPOCH + timedelta(microseconds=microseconds)).isoformat()
+
+
+def _integer(field: bytes) -> int:
+    return int.from_bytes(field, "big", signed=True)
+
+
+_DECODE: Final[dict[str, Callable[[bytes], object]]] = {
+    "uuid": lambda field: str(uuid.UUID(bytes=field)),
+    "timestamptz": _time,
+    "bigint": _integer,
+    "integer": _integer,
+    "double precision": lambda field: struct.unpack(">d", field)[0],
+    "boolean": lambda field: field != b"\0",
+    "text": bytes.decode,
+    "bytea": bytes,
+}

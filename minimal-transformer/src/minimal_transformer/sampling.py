@@ -1,4 +1,4 @@
-"""Which pairs are recorded, decided by the pair id alone so that primary and shadow keep the same."""
+"""Which pairs are recorded: the pair id alone decides, so that both sides keep the same."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hashlib import sha256
 
 
 def is_sampled(pair_id: str, share: float) -> bool:
-    """Whether the pair is among the `share` (0 to 1) that is kept; the same answer in every process."""
+    """Whether the pair is among the `share` (0 to 1) that is kept, the same in every process."""
     if share >= 1.0:
         return True
     if share <= 0.0:

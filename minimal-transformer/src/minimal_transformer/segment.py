@@ -8,9 +8,9 @@
     name   = <recorder_id>-<number>.seg, numbers ascending
 
 Only the owner appends, and holds an flock on the file for as long as it may: a file that can be
-locked belongs to nobody any more. `capacity` is the room that the file has taken of the spool's cap;
-the owner or, after its death, the delivery process lowers it to the file's size when it is sealed.
-Everything before `delivered` is in Postgres. It may be too low after a crash, never too high.
+locked belongs to nobody any more. `capacity` is the room that the file takes of the spool's cap;
+the owner or, after its death, the delivery process lowers it to the file's size. Everything before
+`delivered` is in Postgres: after a crash it may be too low, never too high.
 """
 
 from __future__ import annotations
@@ -125,14 +125,14 @@ def encode_frame(kind: int, time_us: int, row: Sequence[bytes], seed: int) -> li
 
 
 def frame_time_us(start: bytes) -> int | None:
-    """When the record was made whose frame starts with these bytes; None when they start no frame."""
+    """When the record was made whose frame starts so; None when no frame does."""
     if declared_frame_bytes(start) is None:
         return None
     return int(_FRAME.unpack_from(start)[6])
 
 
 def declared_frame_bytes(start: bytes) -> int | None:
-    """How long the frame says it is that starts with these bytes; None when they start no frame."""
+    """How long the frame says it is that starts so; None when no frame does."""
     if len(start) < FRAME_BYTES:
         return None
     magic, _, version, kind, length, _, _ = _FRAME.unpack_from(start)

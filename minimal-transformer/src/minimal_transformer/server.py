@@ -9,9 +9,15 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from kserve import context, model_server
+from kserve.constants.constants import (
+    DEFAULT_GRPC_PORT,
+    DEFAULT_HTTP_PORT,
+    DEFAULT_HTTPS_PORT,
+)
 from kserve.predictor_config import PredictorConfig
 
 from minimal_transformer import logs
@@ -60,8 +66,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     # KServe logs a line per call by default; ACCESS_LOG=1 does it with the pair id.
-    parser.set_defaults(enable_latency_logging=False)
-    return parser.parse_args(argv)
+    parser.set_defaults(enable_latency_logging=False, grpc_port=_DefaultPort(DEFAULT_GRPC_PORT))
+    args = parser.parse_args(argv)
+    if args.ssl_certfile and args.ssl_keyfile and args.http_port == DEFAULT_HTTP_PORT:
+        args.http_port = DEFAULT_HTTPS_PORT
+    return args
 
 
 def _predictor_settings(args: argparse.Namespace) -> PredictorSettings:
@@ -80,6 +89,10 @@ def _predictor_settings(args: argparse.Namespace) -> PredictorSettings:
     return settings
 
 
+class _DefaultPort(int):
+    """A port that nobody asked for."""
+
+
 class TransformerServer:
     """KServe's REST and gRPC servers around one model, started and stopped in order.
 
@@ -96,10 +109,12 @@ class TransformerServer:
             model, self._rest.dataplane, args.grpc_port, vars(args), settings.access_log
         )
         self._stopping: asyncio.Event
+        self._serves_grpc = False
 
     def run(self) -> int:
         """Serve until a signal; then finish the calls in flight and deliver the spool."""
-        listener = _listen(self._rest.config.port)
+        listener = _listen("http_port", self._rest.config.port)
+        self._serves_grpc = self._args.enable_grpc and self._grpc_port_is_free()
         # Uvicorn puts its own handlers over these while it serves, and raises the signal again.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
@@ -112,10 +127,25 @@ class TransformerServer:
             handler.stop_delivery(self._settings.shutdown_drain_seconds)
             log.info("stopped")
 
+    def _grpc_port_is_free(self) -> bool:
+        """Whether to serve gRPC: beside a predictor on KServe's default port only when asked to."""
+        port = self._args.grpc_port
+        try:
+            _listen("grpc_port", port).close()
+        except PortTaken:
+            if not isinstance(port, _DefaultPort):
+                raise
+            log.warning("gRPC is off: its default port %d is in use; set --grpc_port.", port)
+            return False
+        return True
+
     async def _serve(self, listener: socket.socket) -> int:
         self._stopping = asyncio.Event()
+        if self._args.max_asyncio_workers:
+            threads = ThreadPoolExecutor(self._args.max_asyncio_workers)
+            asyncio.get_running_loop().set_default_executor(threads)
         async with self._model.serving():
-            if self._args.enable_grpc:
+            if self._serves_grpc:
                 await self._grpc.start()
             log.info("serving model %s on port %d", self._model.name, self._rest.config.port)
             run_rest = self._run_workers if self._args.workers > 1 else self._run_alone
@@ -151,8 +181,8 @@ class TransformerServer:
         await self._grpc.stop(self._settings.shutdown_grace_seconds)
 
 
-def _listen(port: int) -> socket.socket:
-    """A listening socket's predecessor: bound, so that a port in use is known before all else."""
+def _listen(argument: str, port: int) -> socket.socket:
+    """A socket bound to the port; PortTaken when another process has it."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
@@ -160,7 +190,7 @@ def _listen(port: int) -> socket.socket:
     except OSError as failure:
         listener.close()
         raise PortTaken(
-            f"--http_port {port} cannot be used ({failure.strerror}); free it or set another."
+            f"--{argument} {port} cannot be used ({failure.strerror}); free it or set another."
         ) from None
     listener.set_inheritable(True)
     return listener

@@ -1,4 +1,4 @@
-"""What a recording process must know, read once at start and refused with a remedy when it is wrong."""
+"""What a recording process must know, read once at start; a wrong value is refused with a remedy."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class RecordSettings(BaseSettings):
 
     @classmethod
     def from_environment(cls) -> RecordSettings:
-        """The settings of this process' environment; SettingsError names what is wrong and the remedy."""
+        """The settings of this process' environment; SettingsError names fault and remedy."""
         try:
             return cls()
         except ValidationError as error:
@@ -109,8 +109,8 @@ class RecordSettings(BaseSettings):
         names = tuple(dict.fromkeys(name.lower() for name in names))
         if refused := [name for name in names if is_credential(name)]:
             raise ValueError(
-                f"{', '.join(refused)} carries credentials and is never stored; take it off the list"
-                f" (refused: {', '.join(sorted(CREDENTIAL_HEADERS))} and the like)"
+                f"take {', '.join(refused)} off it: what lets its reader act as the caller is never"
+                f" stored ({', '.join(sorted(CREDENTIAL_HEADERS))} and the like)"
             )
         return names
 

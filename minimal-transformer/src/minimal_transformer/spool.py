@@ -7,9 +7,8 @@ the other processes.
 
 from __future__ import annotations
 
-import ctypes
+import logging
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,55 +16,15 @@ from pathlib import Path
 from minimal_transformer import folder as spool_folder
 from minimal_transformer import segment
 from minimal_transformer.record import now_us
+from minimal_transformer.segment_file import Frame, Segment, SpoolFull, reserve
+
+logger = logging.getLogger("minimal_transformer.recording")
 
 MAX_SEGMENT_BYTES = 16 * 1024 * 1024
 # A response row without its body fits in this, so that an admitted call always gets one.
 RESPONSE_RESERVE = 640
 # A full folder is looked at again this often, not for each call that it cannot take.
 RETRY_SECONDS = 0.05
-
-
-# A frame in pieces, as the kernel gathers them.
-Frame = list[bytes]
-
-
-class SpoolFull(OSError):
-    """The spool's cap leaves no room for another segment."""
-
-
-class Segment:
-    """An open segment of this process; only it appends to the file."""
-
-    def __init__(self, path: Path, descriptor: int, capacity: int) -> None:
-        self.path = path
-        self.descriptor = descriptor
-        self.capacity = capacity
-        self.end = segment.HEADER_BYTES
-
-    def append(self, frame: Frame, size: int) -> None:
-        """Put a frame at the end, whole or not at all; OSError when the folder does not take it."""
-        written = -1
-        try:
-            written = os.pwritev(self.descriptor, frame, self.end)
-            if written == size:
-                self.end += written
-                return
-        finally:
-            if written != size:
-                os.ftruncate(self.descriptor, self.end)
-        raise SpoolFull(f"only {written} of {size} bytes could be written to {self.path}")
-
-    def is_gone(self) -> bool:
-        """Whether somebody deleted the file: what is appended to it would be lost."""
-        return os.fstat(self.descriptor).st_nlink == 0
-
-    def close(self) -> None:
-        """Give back the room that is left and leave the file to the delivery process."""
-        try:
-            segment.write_capacity(self.descriptor, self.end)
-            os.ftruncate(self.descriptor, self.end)  # frees blocks that were reserved past the end
-        finally:
-            os.close(self.descriptor)
 
 
 class Spool:
@@ -80,13 +39,14 @@ class Spool:
         self._recorder_id = recorder_id
         self._number = 0
         self._retry_at = 0.0
+        self._refused_capacity = 0
         self._keeps_unsynced = keeps_unsynced
         self._unsynced: list[int] = []
         self.segment: Segment | None = None
         self.unanswered = 0  # calls whose response row is still to come
 
     def append_request(self, frame: Frame) -> None:
-        """Put a request row on the spool and keep room for its response; OSError when it is dropped."""
+        """Put a request row on the spool and keep room for its response; OSError if dropped."""
         size = sum(map(len, frame))
         needed = size + (self.unanswered + 1) * RESPONSE_RESERVE
         self._with_room(needed).append(frame, size)
@@ -124,7 +84,10 @@ class Spool:
     def _leave(self, current: Segment) -> None:
         if self._keeps_unsynced:
             self._unsynced.append(os.dup(current.descriptor))
-        current.close()
+        try:
+            current.close()
+        except OSError as error:  # delivery seals it when this process ends
+            logger.warning("%s could not be closed cleanly: %s", current.path, error)
 
     def _with_room(self, needed: int) -> Segment:
         current = self.segment
@@ -138,14 +101,16 @@ class Spool:
 
     def _roll(self, needed: int) -> Segment:
         now = time.monotonic()
-        if now < self._retry_at:
+        # With room to spare, so that many unanswered calls do not make a segment of each request.
+        spare = segment.HEADER_BYTES + self._segment_bytes // 2
+        capacity = max(self._segment_bytes, needed + spare)
+        if now < self._retry_at and capacity * 2 > self._refused_capacity:
             raise SpoolFull(f"{self._folder} had no room a moment ago")
-        capacity = max(self._segment_bytes, segment.HEADER_BYTES + needed)
         try:
             fresh = self._create(capacity)
         except OSError:
-            if capacity == self._segment_bytes:
-                self._retry_at = now + RETRY_SECONDS
+            self._refused_capacity = capacity
+            self._retry_at = now + RETRY_SECONDS
             raise
         previous, self.segment = self.segment, fresh
         if previous is not None:
@@ -171,7 +136,7 @@ class Spool:
                 raise SpoolFull(
                     f"{taken - capacity} of SPOOL_MAX_BYTES={self._max_bytes} are taken"
                 )
-            _reserve(descriptor, capacity)
+            reserve(descriptor, capacity)
             path = unfinished.with_suffix(segment.SUFFIX)
             unfinished.rename(path)
         except OSError:
@@ -180,20 +145,3 @@ class Spool:
             raise
         self._number += 1
         return Segment(path, descriptor, capacity)
-
-
-def _reserve(descriptor: int, capacity: int) -> None:
-    """Have the file system set blocks aside, so that a disk that others fill costs no response row.
-
-    The file's size stays as it is. Where this is not Linux or the file system cannot, nothing is set
-    aside. OSError (ENOSPC) when there are not so many blocks.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    keep_size = 1  # FALLOC_FL_KEEP_SIZE
-    fallocate = ctypes.CDLL(None, use_errno=True).fallocate
-    fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
-    if fallocate(descriptor, keep_size, 0, capacity) != 0:
-        number = ctypes.get_errno()
-        if number not in (95, 38):  # EOPNOTSUPP, ENOSYS
-            raise OSError(number, os.strerror(number))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
@@ -42,7 +43,7 @@ class DeliveryProcess:
         self._watcher.start()
 
     def stop(self, timeout: float) -> None:
-        """Have it drain the spool for at most `timeout` seconds; what is left stays on the spool."""
+        """Have it drain the spool for at most `timeout` seconds; the rest stays there."""
         deadline = time.monotonic() + timeout
         with self._lock:
             self._stopping.set()
@@ -59,10 +60,8 @@ class DeliveryProcess:
             child.kill()
             child.wait()
         finally:
-            try:
+            with contextlib.suppress(OSError):  # it is gone
                 child.stdin.close()
-            except OSError:  # it is gone
-                pass
         if self._watcher is not None:
             self._watcher.join(1.0)
 
@@ -94,8 +93,8 @@ class DeliveryProcess:
                 if child.stdin is not None:
                     child.stdin.close()
                 logger.warning(
-                    "The delivery process ended with code %s; starting it again in %.1f s. The records"
-                    " wait on the spool.",
+                    "The delivery process ended with code %s; starting it again in %.1f s, the"
+                    " records wait on the spool.",
                     code,
                     pause,
                 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def storable(value: object, limit: int) -> str:
-    """`value` as at most `limit` characters without NUL and lone surrogates, which Postgres refuses.
+    """`value` as at most `limit` characters, without what Postgres refuses.
 
     NUL becomes U+FFFD and a lone surrogate "?"; bytes (gRPC's -bin metadata) are read as Latin-1.
     """

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
+import os
 import signal
 import socket
+import threading
+import time
 from typing import Any
 
 import uvicorn
@@ -27,6 +31,9 @@ from minimal_transformer.transformer import PersistTransformer
 
 # A worker that reached the end of its grace period still writes its last records.
 KILL_AFTER_GRACE_SECONDS = 8
+# Without an answer for so long a worker hangs; until its first one it may still be starting.
+HANG_SECONDS = 5.0
+START_SECONDS = 120.0
 
 _STATUS_BY_FAILURE: dict[type[Exception], int] = {
     errors.InvalidInput: 400,
@@ -62,6 +69,8 @@ class RestServer(RESTServer):  # type: ignore[misc]
         )
         # Uvicorn's access line knows no pair id; ours does.
         self.config.access_log = False
+        # Nothing here asks for the caller's address, so no call pays for finding it.
+        self.config.proxy_headers = False
         self._model = model
         self._settings = settings
         self._event_loop = args.event_loop
@@ -100,6 +109,7 @@ class RestServer(RESTServer):  # type: ignore[misc]
         # Uvicorn raises the signal again once it has stopped; the default would end us there.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
+        threading.Thread(target=_end_with_parent, daemon=True).start()
         self.create_application()
         with asyncio.Runner(loop_factory=loop_factory(self._event_loop)) as runner:
             runner.run(self._serve_worker(sockets))
@@ -113,9 +123,11 @@ class RestWorkers(RESTServerMultiProcess):  # type: ignore[misc]
     """KServe's worker processes; one that dies or hangs is replaced and stalls nobody."""
 
     def __init__(self, server: RestServer) -> None:
+        # KServe's own constructor would make a RESTServer of its own.
         self.log_config_file = server._log_config_file
         self._rest_server = server
         self._processes: list[RESTServerProcess] = []
+        self._started: set[int] = set()
         self.should_exit = asyncio.Event()
 
     async def run(self, sockets: list[socket.socket]) -> None:
@@ -134,18 +146,49 @@ class RestWorkers(RESTServerMultiProcess):  # type: ignore[misc]
         await self.terminate_all()
 
     async def keep_subprocess_alive(self, sockets: list[socket.socket]) -> None:
-        """Replace workers that are gone; KServe's own check blocks the gRPC server meanwhile."""
-        for index, process in enumerate(self._processes):
-            if await asyncio.to_thread(process.is_alive) or self.should_exit.is_set():
-                continue
-            process.kill()
-            await process.wait_for_termination()
-            replacement = RESTServerProcess(
-                sockets, self._rest_server.run, log_config_file=self.log_config_file
-            )
-            await asyncio.to_thread(replacement.start)
-            logger.warning("worker %s died; %s replaces it", process.pid, replacement.pid)
-            self._processes[index] = replacement
+        """Replace the workers that are dead, or hang."""
+        await asyncio.gather(*(self._check(i, sockets) for i in range(len(self._processes))))
+
+    async def _check(self, index: int, sockets: list[socket.socket]) -> None:
+        process = self._processes[index]
+        if await self._answers(process) or self.should_exit.is_set():
+            return
+        process.kill()
+        await process.wait_for_termination()
+        replacement = RESTServerProcess(
+            sockets, self._rest_server.run, log_config_file=self.log_config_file
+        )
+        replacement.start()
+        self._processes[index] = replacement
+        logger.warning("worker %s died; %s replaces it", process.pid, replacement.pid)
+
+    async def _answers(self, process: RESTServerProcess) -> bool:
+        """Whether a worker answers a ping; KServe's own wait for it would block the gRPC server.
+
+        KServe also kills a worker that does not answer 5 s after its start, over and over where
+        importing takes longer than that: a pod with little CPU never gets up.
+        """
+        seconds = HANG_SECONDS if process.pid in self._started else START_SECONDS
+        deadline = time.monotonic() + seconds
+        pipe = process._parent_conn
+        pipe.send(b"ping")
+        while process._process.is_alive() and time.monotonic() < deadline:
+            if pipe.poll():
+                pipe.recv()
+                self._started.add(process.pid)
+                return True
+            if self.should_exit.is_set():
+                return False
+            await asyncio.sleep(0.05)
+        return False
+
+
+def _end_with_parent() -> None:
+    """Stop this worker when its parent was killed; nobody else would, and it holds the port."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def loop_factory(event_loop: str) -> Any:

@@ -1,21 +1,9 @@
-"""Where the database is, and its failures in one line without the password."""
-
-import os
+"""The database's failures in one line, without the password."""
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from shadow_report.errors import OneLineError
-
-
-def postgres_uri() -> str:
-    """The connection URI of POSTGRES_URI; OneLineError when it is unset."""
-    uri = os.environ.get("POSTGRES_URI", "").strip()
-    if not uri:
-        raise OneLineError(
-            "POSTGRES_URI is not set; set it to postgresql://user:password@host:5432/database."
-        )
-    return uri
 
 
 def failure(error: psycopg.Error, uri: str, role: str) -> OneLineError:
@@ -31,6 +19,12 @@ def failure(error: psycopg.Error, uri: str, role: str) -> OneLineError:
         case psycopg.errors.InsufficientPrivilege():
             return OneLineError(
                 f"The role of POSTGRES_URI may not do this ({what}); connect as the role {role}."
+            )
+        case psycopg.ProgrammingError() if error.sqlstate is None:
+            # libpq's own words repeat the URI, and with it the password.
+            return OneLineError(
+                "POSTGRES_URI is not a connection URI; "
+                "write it like postgresql://report:password@host:5432/inference."
             )
         case psycopg.OperationalError() if error.sqlstate is None:
             return OneLineError(f"{where} does not answer: {what}; check POSTGRES_URI.")

@@ -22,7 +22,6 @@ class Facts:
     other_shadows: tuple[str, ...]
     pairs: int
     """Pairs with the same request on both sides."""
-    expected_pairs: float
     different_requests: int
     cut_pairs: int
     in_flight: int
@@ -189,7 +188,7 @@ def _losses(facts: Facts) -> Iterator[Finding]:
                 beyond,
                 f"{side.lost_records:,} records of the {side.role} are lost (inference_gaps).",
                 "Was the spool full or its disk failing? Raise SPOOL_MAX_BYTES and look at "
-                "prediction_db_records_total{outcome=\"dropped\"}.",
+                'prediction_db_records_total{outcome="dropped"}.',
             )
         if side.duplicates:
             beyond = side.duplicates > (1 - facts.min_coverage) * (side.calls + side.duplicates)

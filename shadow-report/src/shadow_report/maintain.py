@@ -14,9 +14,9 @@ import psycopg
 import typer
 from psycopg.rows import class_row
 
-from shadow_report.connection import failure, place, postgres_uri
-from shadow_report.durations import parse_duration
-from shadow_report.errors import OneLineError, one_line_errors
+from shadow_report.connection import failure, place
+from shadow_report.errors import OneLineError
+from shadow_report.settings import SettingWrong, database_uri, parse_span
 
 # A long comparison or another maintain holds the locks for a while; the function itself waits 5 s.
 ATTEMPTS = 12
@@ -85,11 +85,9 @@ def maintain_command(
     ] = 7,
 ) -> None:
     """Make the daily partitions ahead, and drop those older than --keep. Connects as POSTGRES_URI."""
-    kept = keep_of(keep)
-    with one_line_errors():
-        actions = maintain(
-            postgres_uri(), kept, ahead, say=lambda text: typer.echo(text, err=True)
-        )
+    actions = maintain(
+        database_uri(), keep_of(keep), ahead, say=lambda text: typer.echo(text, err=True)
+    )
     for action in actions:
         typer.echo(str(action))
     if not actions:
@@ -97,16 +95,12 @@ def maintain_command(
 
 
 def keep_of(text: str | None) -> timedelta | None:
-    """The retention, or a usage error."""
+    """The retention; SettingWrong when it is less than a day."""
     if text is None:
         return None
-    try:
-        kept = parse_duration(text)
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--keep") from error
+    kept = parse_span(text, "--keep")
     if kept < timedelta(days=1):
-        raise typer.BadParameter(
-            f"{text} is less than a day; partitions are days, keep at least 1d.",
-            param_hint="--keep",
+        raise SettingWrong(
+            f"--keep is '{text}', less than a day; partitions are days, keep at least 1d."
         )
     return kept

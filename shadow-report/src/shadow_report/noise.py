@@ -12,7 +12,7 @@ from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.paths import Rules
 from shadow_report.evidence.database import Scope, Tables
 from shadow_report.report import Noise
-from shadow_report.statistics.fixed_horizon import wilson
+from shadow_report.statistics.fixed_horizon import wilson_interval
 from shadow_report.statistics.interval import Interval
 
 # Enough for an interval of a percent or so; more would only cost time.
@@ -36,10 +36,15 @@ def noise_floor(
     for _, answers in groupby(rows, key=lambda row: row[0]):
         bodies = [body for _, status, body in answers if 200 <= status < 300]
         repeated += len(bodies) > 1
-        comparisons += max(0, len(bodies) - 1)
-        disagreements += sum(_differs(comparer, bodies[0], body) for body in bodies[1:])
+        for body in bodies[1:]:
+            disagreements += _compare(comparer, bodies[0], body, comparisons)
+            comparisons += 1
+    marks = comparer.flush()
+    disagreements += np.unique(marks.rows[marks.codes % OUTCOMES >= Outcome.MENDED]).size
     share = disagreements / comparisons if comparisons else None
-    interval: Interval | None = wilson(disagreements, comparisons, alpha) if comparisons else None
+    interval: Interval | None = (
+        wilson_interval(disagreements, comparisons, alpha) if comparisons else None
+    )
     return Noise(
         repeated_requests=repeated,
         comparisons=comparisons,
@@ -50,11 +55,12 @@ def noise_floor(
     )
 
 
-def _differs(comparer: Comparer, first: bytes | None, other: bytes | None) -> bool:
+def _compare(comparer: Comparer, first: bytes | None, other: bytes | None, row: int) -> bool:
+    """True when the two differ and cannot be parsed; what can is compared at the flush."""
     if first == other:
         return False
     values = parse(first), parse(other)
     if UNPARSEABLE in values:
         return True
-    comparer.compare(*values, 0)
-    return bool(np.any(comparer.flush().codes % OUTCOMES >= Outcome.MENDED))
+    comparer.compare(*values, row)
+    return False

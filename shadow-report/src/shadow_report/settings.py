@@ -50,6 +50,8 @@ class Comparison:
     shadow: str | None = None
     since: datetime | None = None
     until: datetime | None = None
+    shadow_since: datetime | None = None
+    """For a replay: the shadow's calls from here on count, whenever their primary's were."""
     warm_up: timedelta = timedelta(0)
     settle: timedelta = timedelta(seconds=30)
     mirrored_share: float = 1.0
@@ -78,6 +80,7 @@ class Comparison:
             "shadow": self.shadow,
             "since": self.since.isoformat() if self.since else None,
             "until": self.until.isoformat() if self.until else None,
+            "shadow_since": self.shadow_since.isoformat() if self.shadow_since else None,
             "warm_up_seconds": self.warm_up.total_seconds(),
             "settle_seconds": self.settle.total_seconds(),
             "mirrored_share": self.mirrored_share,

@@ -55,15 +55,13 @@ def decide(
 ) -> Verdict:
     """The verdict on these gates.
 
-    Unsound evidence comes first: with a problem, or with coverage beyond its margin, the verdict
-    is INVALID whatever the other gates say. Then one failing gate rejects; then every gate must
-    pass and the window must be long enough to promote; else it is WAIT.
+    Unsound evidence comes first: a problem or failing coverage is INVALID whatever the others say.
+    Then one failing gate rejects; to promote, all must pass and the window be long enough.
 
     problems: sentences that make the evidence unsound (what is wrong and how to mend it).
     duration: how long the window of the evidence is, for `margins.min_duration`.
     pairs_per_second: the present rate of new pairs, for the time that a WAIT takes.
-    details: by gate name, a sentence that names what the gate saw ("mostly non-finite at
-        predictions[*]"); added to the reason of a gate that does not pass.
+    details: by gate name, a sentence on what it saw; follows the reason of one not passing.
     """
     details = details or {}
     kept = tuple(gates)

@@ -76,7 +76,7 @@ def test_counting_pairs_as_independent_would_promote_far_too_often() -> None:
 def test_effective_n_restores_the_coverage_of_a_wilson_interval(correlation: float) -> None:
     """With clusters the plain interval misses far too often; with the effective n it does not."""
     rate, hits, plain = 0.1, 0, 0
-    rows = _clustered_events(rate, correlation, 500, runs=2_000, seed=12)
+    rows = _clustered_events(rate, correlation, 500, runs=4_000, seed=12)
     for events in rows:
         counts = ClusterCounts.of(np.full(500, SIZE), events)
         worth = effective_trials(counts)
@@ -85,7 +85,7 @@ def test_effective_n_restores_the_coverage_of_a_wilson_interval(correlation: flo
         hits += interval.lower <= rate <= interval.upper
         low, high = proportion_confint(counts.events, counts.trials, ALPHA, "wilson")
         plain += low <= rate <= high
-    assert 0.935 <= hits / 2_000 <= 0.965
+    assert 0.935 <= hits / 4_000 <= 0.965
     assert plain < hits
 
 

@@ -1,8 +1,8 @@
 """python -m minimal_transformer.delivery: the one writer of a spool folder.
 
-Started by PredictionDBHandler.start_delivery() with the transformer's environment. Its standard input
-is a pipe from there: a line "drain <seconds>" ends it when the spool is empty or the time is over, and
-the pipe's end, which is the transformer's death, does the same with DRAIN_SECONDS.
+Started by PredictionDBHandler.start_delivery() with the transformer's environment. Its standard
+input is a pipe from there: a line "drain <seconds>" ends it when the spool is empty or the time is
+over, and the pipe's end, which is the transformer's death, does the same with DRAIN_SECONDS.
 """
 
 from __future__ import annotations

@@ -10,9 +10,10 @@ from importlib.resources import files
 from types import FrameType
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from minimal_transformer.delivery.castable import surely_casts
-from minimal_transformer.rows import json_body
+from minimal_transformer.delivery.castable import casting
+from minimal_transformer.rows import json_body, with_raw_body
 from minimal_transformer.segment import Frame, Kind
 
 CONNECT_SECONDS = 5
@@ -36,24 +37,32 @@ _CONNECTION_DEFAULTS = {
 
 
 class Database:
-    """Stores batches; connects when it must. psycopg.Error from every method that talks to Postgres."""
+    """Stores batches and connects when it must; what goes wrong there is a psycopg.Error."""
 
     def __init__(self, uri: str) -> None:
-        # What the URI itself says goes first.
-        said = psycopg.conninfo.conninfo_to_dict(uri)
-        self._parameters = _CONNECTION_DEFAULTS | {k: str(v) for k, v in said.items()}
+        said = conninfo_to_dict(uri)
+        unsaid = {name: value for name, value in _CONNECTION_DEFAULTS.items() if name not in said}
+        self._conninfo = make_conninfo(uri, **unsaid)
         self._connection: psycopg.Connection[tuple[object, ...]] | None = None
 
     def store(self, records: Sequence[Frame], *, trusting: bool) -> None:
         """Have these records in their tables, all or none.
 
-        Trusting, rows go straight into their tables, except those whose body only Postgres can judge:
-        a row that is there already, from a delivery that died before it could say so, is an error.
+        Trusting, rows go straight into their tables, except those whose body only Postgres can
+        judge: a row that a delivery stored which then died before it could say so is an error.
         Otherwise all go through a stage, and rows that are there already stay as they are.
         """
-        straight, staged = [], []
+        straight: list[Frame] = []
+        staged: list[Frame] = []
         for record in records:
-            (straight if trusting and _needs_no_judge(record) else staged).append(record)
+            body = json_body(record.row, record.body_at)
+            casts = "surely" if body is None else casting(body)
+            if casts == "never":
+                staged.append(record._replace(row=memoryview(with_raw_body(record.row))))
+            elif casts == "surely" and trusting:
+                straight.append(record)
+            else:
+                staged.append(record)
         connection = self._connected()
         with _deadline(connection, TRANSACTION_SECONDS):
             try:
@@ -78,7 +87,7 @@ class Database:
             self.close()
             # No prepared statements: behind a transaction pooler they belong to somebody else.
             self._connection = psycopg.connect(
-                **self._parameters, autocommit=True, prepare_threshold=None
+                self._conninfo, autocommit=True, prepare_threshold=None
             )
         return self._connection
 
@@ -87,11 +96,6 @@ class Database:
             connection.execute("ROLLBACK")
         except psycopg.Error:
             self.close()
-
-
-def _needs_no_judge(record: Frame) -> bool:
-    body = json_body(record.row, record.body_at)
-    return body is None or surely_casts(body)
 
 
 def _copy(

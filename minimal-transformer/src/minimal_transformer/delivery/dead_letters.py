@@ -18,9 +18,9 @@ TABLES: dict[int, str] = {Kind.REQUEST: "inference_requests", Kind.RESPONSE: "in
 
 
 def set_aside(spool: Path, record: Frame, error: psycopg.Error) -> Path:
-    """Append the record to today's dead-letter file and have it on the disk; OSError when it cannot be.
+    """Append the record to today's dead-letter file, synced; OSError when it cannot be.
 
-    A line holds `reason`, `sqlstate`, `table` and `row`: the columns by name, bytes as {"base64": ...}.
+    A line holds `reason`, `sqlstate`, `table` and `row`: columns by name, bytes as {"base64": …}.
     """
     now = datetime.now(UTC)
     folder = spool / DEAD_LETTER_FOLDER

@@ -17,7 +17,7 @@ class Election:
         self._descriptor: int | None = None
 
     def is_won(self) -> bool:
-        """Whether this process is the folder's writer, from now to its end; False without a folder."""
+        """Whether this process is the folder's writer from now on; False without a folder."""
         if self._descriptor is None:
             self._descriptor = self._open()
         return self._descriptor is not None and segment.lock(self._descriptor)

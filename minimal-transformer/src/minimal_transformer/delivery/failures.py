@@ -3,78 +3,72 @@
 from __future__ import annotations
 
 import psycopg
-from psycopg import errors
+from psycopg.errors import CheckViolation
 
-SCHEMA_REMEDY = "Apply manifests/database/schema.sql"
+SCHEMA = "manifests/database/schema.sql"
 
 # Classes of SQLSTATE that speak about the rows and not about the server.
 _DATA_CLASSES = ("21", "22", "23", "54")
 
-_REMEDIES: tuple[tuple[tuple[type[psycopg.Error], ...], str], ...] = (
-    ((errors.UndefinedTable, errors.UndefinedColumn, errors.UndefinedFunction, errors.InvalidSchemaName),
-     f"the tables are missing or of another version. {SCHEMA_REMEDY}"),
-    ((errors.InsufficientPrivilege,),
-     f"the role may not insert or make a temporary table. {SCHEMA_REMEDY}, which grants it to the role"
-     " transformer"),
-    ((errors.CheckViolation,),
-     "a partition is missing. Run shadow-report maintain, or apply manifests/database/schema.sql"),
-    ((errors.ReadOnlySqlTransaction,),
-     "the server is read-only. Point POSTGRES_URI at the primary server, or end its read-only state"),
-    ((errors.DiskFull,), "the server's disk is full. Free space or drop old partitions with"
-     " shadow-report maintain --keep"),
-    ((errors.OutOfMemory,), "the server is out of memory"),
-    ((errors.TooManyConnections, errors.ConfigurationLimitExceeded),
-     "the server has no connection left. Raise max_connections"),
-    ((errors.InvalidPassword, errors.InvalidAuthorizationSpecification),
-     "the server refuses the login. Correct the user or password in POSTGRES_URI"),
-    ((errors.InvalidCatalogName,), "the database is missing. Create it or correct POSTGRES_URI"),
-    ((errors.QueryCanceled,), "the server is too slow for the batch. Smaller batches are tried"),
-)  # fmt: skip
-
-_TEXTS = (
-    ("password authentication failed", "correct the user or password in POSTGRES_URI"),
-    ("no password supplied", "add the password to POSTGRES_URI"),
-    ('role "', "create the role (schema.sql does) or correct POSTGRES_URI"),
-    ('database "', "create the database or correct POSTGRES_URI"),
-    ("pg_hba.conf", "have pg_hba.conf allow this host"),
-    ("too many clients", "raise max_connections"),
-    ("SSL", "look at sslmode and sslrootcert in POSTGRES_URI"),
-)
+_TABLES = f"the tables are missing or of another version; apply {SCHEMA}"
+_LOGIN = "the server refuses the login; correct the user or password in POSTGRES_URI"
+_FULL = "the server has no connection left; raise its max_connections"
+_REMEDIES = {
+    "42P01": _TABLES,
+    "42703": _TABLES,
+    "42883": _TABLES,
+    "3F000": _TABLES,
+    "42501": f"the role may not write; apply {SCHEMA} and use its role transformer",
+    "23514": f"a partition is missing; run shadow-report maintain or apply {SCHEMA}",
+    "25006": "the server is read-only; point POSTGRES_URI at the one that is not",
+    "53100": "the server's disk is full; free space, or shadow-report maintain --keep 30d",
+    "53200": "the server is out of memory; give it more",
+    "53300": _FULL,
+    "53400": _FULL,
+    "28P01": _LOGIN,
+    "28000": _LOGIN,
+    "3D000": "the database is missing; create it or correct POSTGRES_URI",
+    "57014": "the server is too slow for the batch; smaller ones are tried",
+}
+# A connection that fails has no SQLSTATE, only libpq's words.
+_WORDS = {
+    "password authentication failed": _REMEDIES["28P01"],
+    "no password supplied": _REMEDIES["28P01"],
+    "pg_hba.conf": "have the server's pg_hba.conf allow this user and host",
+    "too many clients": _REMEDIES["53300"],
+    'role "': f"create the role with {SCHEMA}, or correct POSTGRES_URI",
+    'database "': _REMEDIES["3D000"],
+    "SSL": "look at sslmode and sslrootcert in POSTGRES_URI",
+    "could not translate host name": "correct the host in POSTGRES_URI",
+}
+_UNREACHABLE = "it is retried until the server answers"
 
 
 def is_about_data(error: psycopg.Error) -> bool:
     """Whether other rows may go through where these did not."""
-    state = error.sqlstate
-    if state is None:
+    if error.sqlstate is None:
         return isinstance(error, psycopg.DataError)
     # "no partition found for row" has the state of a violated CHECK, but names no constraint.
-    if isinstance(error, errors.CheckViolation) and error.diag.constraint_name is None:
+    if isinstance(error, CheckViolation) and error.diag.constraint_name is None:
         return False
-    return state[:2] in _DATA_CLASSES
+    return error.sqlstate[:2] in _DATA_CLASSES
 
 
 def is_transient(error: psycopg.Error) -> bool:
-    """Whether the same batch may go through at once: a deadlock, a serialization failure."""
-    return error.sqlstate in ("40001", "40P01")
+    """Whether the same batch may go through at once: a serialization failure or a deadlock."""
+    return error.sqlstate in {"40001", "40P01"}
 
 
 def state_of(error: psycopg.Error) -> str:
     """A name of the state that the server is in, the same for each failure of that kind."""
-    if error.sqlstate is not None:
-        return error.sqlstate
-    for text, _ in _TEXTS:
-        if text in str(error):
-            return text
-    return "unreachable"
+    words = (text for text in _WORDS if text in str(error))
+    return error.sqlstate or next(words, "unreachable")
 
 
 def advice(error: psycopg.Error) -> str:
     """One line: what Postgres said, what it means, and what to do."""
     said = error.diag.message_primary or " ".join(str(error).split()) or type(error).__name__
-    for kinds, remedy in _REMEDIES:
-        if isinstance(error, kinds):
-            return f"{said}: {remedy}."
-    for text, remedy in _TEXTS:
-        if text in said:
-            return f"{said}: {remedy}."
-    return f"{said}."
+    if is_about_data(error):
+        return f"{said}."
+    state = state_of(error)
+    return f"{said}: {_REMEDIES.get(state) or _WORDS.get(state, _UNREACHABLE)}."

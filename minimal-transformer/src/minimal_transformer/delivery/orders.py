@@ -41,9 +41,10 @@ class Orders:
         """Listen for so long, or until an order comes; whether there is an order to drain."""
         if self._deadline is not None:
             seconds = max(0.0, min(seconds, self._deadline - time.monotonic()))
-        listening = [self._wake] if self._pipe is None else [self._wake, self._pipe]
+        wake = self._wake.fileno()
+        listening = [wake] if self._pipe is None else [wake, self._pipe]
         ready, _, _ = select.select(listening, [], [], seconds)
-        if self._wake in ready:
+        if wake in ready:
             self._wake.recv(64)
         if self._pipe is not None and self._pipe in ready:
             self._listen(self._pipe)

@@ -21,33 +21,30 @@ class Outage:
         self._failures = 0
         self._caught_up = 0
 
-    @property
-    def is_on(self) -> bool:
-        """Whether the last attempt failed, or what waited meanwhile is not all written."""
-        return bool(self._states)
-
     def hit(self, state: str, advice: str) -> float:
-        """An attempt failed; the seconds to wait before the next, longer each time and never the same."""
+        """An attempt failed; the seconds to wait before the next, longer each time."""
         if not self._states:
             self._began = time.monotonic()
         if state not in self._states:
             self._states.add(state)
             logger.error(
-                "Postgres does not take the records: %s They wait on the spool, calls are answered as"
-                " ever.",
+                "Postgres does not take the records: %s They wait on the spool; calls are answered"
+                " as ever.",
                 advice,
             )
         self._failures += 1
         longest = min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(self._failures, 10))
         return random.uniform(longest / 2, longest)  # noqa: S311
 
-    def passed(self, records: int, is_caught_up: bool) -> None:
-        """So many calls were written; `is_caught_up` when none waits any more."""
+    def passed(self, records: int) -> None:
+        """So many calls were written."""
         self._failures = 0
-        if not self._states:
-            return
-        self._caught_up += records
-        if is_caught_up:
+        if self._states:
+            self._caught_up += records
+
+    def over(self) -> None:
+        """Nothing waits any more."""
+        if self._states:
             logger.warning(
                 "Postgres takes the records again after %.1f s; %d calls caught up.",
                 time.monotonic() - self._began,

@@ -1,9 +1,8 @@
-"""Reads the spool folder's segments in the order of their recorders, and remembers how far Postgres is."""
+"""Reads the spool's segments in their recorders' order, and remembers what Postgres has of them."""
 
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,7 +19,7 @@ UNFINISHED_SECONDS = 60.0
 
 
 class Reader:
-    """Gives out each record once, oldest segment first; holds no more than the batch it gave out."""
+    """Gives out each record once, oldest segment first; holds no more than one batch."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -28,8 +27,8 @@ class Reader:
         self._unreadable: set[str] = set()
 
     def next_batch(self, max_rows: int, max_bytes: int) -> list[Frame]:
-        """The next records, in each recorder's order; fewer than `max_rows` only when there are no more."""
-        self._look()
+        """The next records in each recorder's order; empty when there are none for now."""
+        self.look()
         batch: list[Frame] = []
         for source in list(self._sources.values()):
             try:
@@ -57,11 +56,10 @@ class Reader:
             source.close()
         self._sources.clear()
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Find new segments, and give back what the dead hold of the spool's cap."""
         try:
-            names = sorted(
-                name for name in os.listdir(self._folder) if name.endswith(segment.SUFFIX)
-            )  # noqa: PTH208
+            names = sorted(path.name for path in self._folder.glob("*" + segment.SUFFIX))
         except OSError:  # no folder yet, or none any more
             names = []
         for name in self._sources.keys() - set(names):  # somebody deleted it
@@ -75,6 +73,8 @@ class Reader:
                 self._complain(self._folder / name, error)
         if fresh:
             self._sources = dict(sorted(self._sources.items(), key=lambda item: item[1].order))
+        for source in self._sources.values():
+            source.seal()
 
     def _sweep(self) -> None:
         """Delete files whose maker died before they became segments."""
@@ -96,4 +96,5 @@ class Reader:
     def _complain(self, path: Path, error: OSError) -> None:
         if str(path) not in self._unreadable:
             self._unreadable.add(str(path))
-            logger.error("%s: %s; the rest of the spool goes on.", path, error)
+            reason = error.strerror or error
+            logger.error("%s: %s; the rest of the spool is delivered.", path, reason)

@@ -51,7 +51,7 @@ class Source:
         return self._is_read and self._delivered >= self._given
 
     def read(self, max_bytes: int, max_rows: int) -> list[Frame]:
-        """The next whole records; empty when there are none for now, or none any more (is_finished)."""
+        """The next whole records; empty when there are none for now, or for ever (is_finished)."""
         wanted = min(_READ_BYTES, max_bytes)
         while not self._is_read:
             data = os.pread(self._descriptor, max(wanted, segment.FRAME_BYTES), self._position)
@@ -71,13 +71,11 @@ class Source:
     def _pass_what_is_no_record(self, size: int, declared: int | None) -> bool:
         """Move past bytes that are no record; False when its owner may yet complete them."""
         if not self._is_abandoned:
-            if not segment.lock(self._descriptor):
-                if declared is not None and self._position + declared > size:
-                    return False
-                return self._skip_damage(size)
-            self._is_abandoned = True
-            self._seal()
-            return True  # it may have grown before its owner let go
+            if self.seal():
+                return True  # it may have grown before its owner let go
+            if declared is not None and self._position + declared > size:
+                return False
+            return self._skip_damage(size)
         if self._skip_damage(size):
             return True
         if size > self._position:
@@ -98,10 +96,11 @@ class Source:
         return True
 
     def _pass_tail(self, size: int, declared: int | None) -> None:
-        if declared is not None and self._position + declared > size:
+        is_torn = size - self._position < segment.FRAME_BYTES
+        if is_torn or (declared is not None and self._position + declared > size):
             logger.warning(
-                "%s ends in %d bytes of a record that was never completed; they are skipped. No answered"
-                " call is concerned.",
+                "%s ends in %d bytes of a record that was never completed; they are skipped, no"
+                " answered call is concerned.",
                 self.path,
                 size - self._position,
             )
@@ -112,8 +111,8 @@ class Source:
     def _tell_damage(self, start: int, end: int) -> None:
         self._damaged_bytes += end - start
         logger.error(
-            "%s is damaged from byte %d to %d; its other records are delivered, and the file is then kept"
-            " in %s/ for you to look at and delete.",
+            "%s is damaged from byte %d to %d; its other records are delivered, and the file is"
+            " then kept in %s/ for you to look at and delete.",
             self.path,
             start,
             end,
@@ -121,7 +120,7 @@ class Source:
         )
 
     def mark_delivered(self, offset: int) -> None:
-        """What ends at or before `offset` is in Postgres, also for a delivery process after this one."""
+        """What ends at or before `offset` is in Postgres; later delivery processes know it too."""
         self._delivered = max(self._delivered, offset)
         if self._is_writable:
             try:
@@ -129,14 +128,20 @@ class Source:
             except OSError:  # sent again after a restart, which changes nothing in Postgres
                 self._is_writable = False
 
-    def _seal(self) -> None:
-        """Give the room that its owner reserved back to the spool's cap."""
+    def seal(self) -> bool:
+        """Give back the room that a dead owner reserved; False while the owner lives."""
+        if self._is_abandoned:
+            return True
+        if not segment.lock(self._descriptor):
+            return False
+        self._is_abandoned = True
         try:
             size = os.fstat(self._descriptor).st_size
             segment.write_capacity(self._descriptor, size)
-            os.ftruncate(self._descriptor, size)
+            os.ftruncate(self._descriptor, size)  # frees the blocks past its end
         except OSError:
             self._is_writable = False
+        return True
 
     def remove(self) -> None:
         """Delete the delivered file, or keep it for inspection when parts of it were damaged.

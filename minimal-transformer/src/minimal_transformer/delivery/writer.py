@@ -1,10 +1,8 @@
-"""Moves records from the spool to Postgres for as long as it takes, past outages and past bad rows."""
+"""Moves records from the spool to Postgres, past outages and past bad rows."""
 
 from __future__ import annotations
 
 import logging
-import random
-from collections.abc import Sequence
 from pathlib import Path
 
 import psycopg
@@ -15,7 +13,7 @@ from minimal_transformer.delivery import dead_letters, failures
 from minimal_transformer.delivery.database import Database
 from minimal_transformer.delivery.outage import Outage
 from minimal_transformer.delivery.reader import Reader
-from minimal_transformer.rows import with_raw_body
+from minimal_transformer.rows import json_body, with_raw_body
 from minimal_transformer.segment import Frame, Kind
 
 logger = logging.getLogger("minimal_transformer.delivery")
@@ -38,16 +36,16 @@ class Writer:
         self._trusting = True
 
     def advance(self) -> float | None:
-        """Deliver the next batch. Seconds to wait after a failure, 0 after a full batch, None when idle."""
-        if not self._pending:
+        """Deliver a batch. Seconds to wait for the next; None when nothing is left for now."""
+        was_kept = bool(self._pending)
+        if was_kept:
+            self._reader.look()
+        else:
             self._pending = self._reader.next_batch(self._max_rows, MAX_BYTES)
         if not self._pending:
+            self._outage.over()
             return None
-        there_is_more = (
-            self._outage.is_on
-            or len(self._pending) >= self._max_rows
-            or sum(len(record.row) for record in self._pending) >= MAX_BYTES // 2
-        )
+        there_is_more = was_kept or self._is_full(self._pending)
         try:
             while self._pending:
                 self._trusting = True
@@ -58,55 +56,62 @@ class Writer:
                 return 0.0
             if isinstance(error, psycopg.errors.QueryCanceled):
                 self._max_rows = max(1, self._max_rows // 2)
+            # A new connection may reach another server, and sees what an administrator has changed.
+            self._database.close()
             return self._outage.hit(failures.state_of(error), failures.advice(error))
         except OSError as error:
             self._counters.add(slots.WRITE_ERRORS)
-            return self._outage.hit(
-                "dead-letter", f"A row is refused and cannot be set aside: {error}."
-            )
-        return 0.0 if there_is_more else None
+            reason = f"a row is refused and cannot be set aside: {error}."
+            return self._outage.hit("dead-letter", reason)
+        if there_is_more:
+            return 0.0
+        self._outage.over()
+        return None
+
+    def _is_full(self, batch: list[Frame]) -> bool:
+        """Whether the batch ended at its limits, and not because the spool was empty."""
+        return len(batch) >= self._max_rows or sum(len(r.row) for r in batch) >= MAX_BYTES // 2
 
     def close(self) -> None:
         self._reader.close()
         self._database.close()
 
-    def _deliver(self, records: Sequence[Frame]) -> None:
+    def _deliver(self, records: list[Frame]) -> None:
         """Have the records in Postgres, or set aside those that it refuses for what is in them."""
         try:
             self._store(records)
         except psycopg.Error as error:
             if not failures.is_about_data(error):
                 raise
-            if len(records) > 1:
-                half = len(records) // 2
-                self._deliver(records[:half])
-                self._deliver(records[half:])
+            if len(records) == 1:
+                self._deliver_refused(records[0], error)
                 return
-            self._deliver_refused(records[0], error)
+        else:
+            self._done(records, sum(record.kind == Kind.REQUEST for record in records))
             return
-        self._done(records, sum(record.kind == Kind.REQUEST for record in records))
+        half = len(records) // 2
+        self._deliver(records[:half])
+        self._deliver(records[half:])
 
-    def _store(self, records: Sequence[Frame]) -> None:
-        """Straight into the tables, which is fast; through the stage when a row does not go that way."""
+    def _store(self, records: list[Frame]) -> None:
+        """Straight into the tables, which is fast; else through the stage."""
         if self._trusting:
             try:
                 self._database.store(records, trusting=True)
             except psycopg.Error as error:
                 if not failures.is_about_data(error):
                     raise
-                self._trusting = False  # until the batch is done: its rows are looked at one by one
+                self._trusting = False  # for the rest of the batch
             else:
                 return
         self._database.store(records, trusting=False)
 
     def _deliver_refused(self, record: Frame, error: psycopg.Error) -> None:
         """Store the row with its body as raw bytes; when that is refused as well, set it aside."""
-        raw = with_raw_body(record.row)
-        if raw is not None:
+        if json_body(record.row, record.body_at) is not None:
+            raw = record._replace(row=memoryview(with_raw_body(record.row)))
             try:
-                self._database.store(
-                    [Record(record.kind, memoryview(raw), record.source, record.end)]
-                )
+                self._database.store([raw], trusting=False)
             except psycopg.Error as second:
                 if not failures.is_about_data(second):
                     raise
@@ -115,16 +120,14 @@ class Writer:
                 self._done([record], int(record.kind == Kind.REQUEST))
                 return
         path = dead_letters.set_aside(self._folder, record, error)
-        logger.error("Postgres refuses a row: %s; it is kept in %s.", failures.advice(error), path)
+        logger.error("Postgres refuses a row: %s It is kept in %s.", failures.advice(error), path)
         self._counters.add(slots.DEAD_LETTER)
+        self._counters.add(slots.WRITE_ERRORS)
         self._done([record], 0)
 
-    def _done(self, records: Sequence[Frame], written: int) -> None:
+    def _done(self, records: list[Frame], written: int) -> None:
         self._reader.delivered(records)
         self._counters.add(slots.WRITTEN, written)
-        self._pending = self._pending[len(records) :]
+        del self._pending[: len(records)]
         self._max_rows = min(MAX_ROWS, self._max_rows * 2)
-        self._outage.passed(written, self._is_caught_up())
-
-    def _is_caught_up(self) -> bool:
-        return not self._pending
+        self._outage.passed(written)

@@ -93,7 +93,7 @@ def fill_parameters(target: Any, parameters: Mapping[str, Any] | None) -> None:
 
 
 def fill(target: Any, raw_target: Any, found: Sequence[Any], tail: bytes) -> None:
-    """Put REST's tensors into a gRPC message: all raw as soon as one of them is, as gRPC demands."""
+    """Put REST's tensors into a gRPC message: all raw as soon as one is, as gRPC demands."""
     sizes = [(tensor.get("parameters") or {}).get("binary_data_size") for tensor in found]
     is_raw = any(size is not None for size in sizes) or any(
         tensor["datatype"] not in tensors.CONTENTS_FIELDS for tensor in found

@@ -147,15 +147,19 @@ class RestPredictor:
         if deadline is not None:
             left = max(deadline - asyncio.get_running_loop().time(), 0.001)
             options["timeout"] = aiohttp.ClientTimeout(total=left, sock_connect=CONNECT_SECONDS)
-        async with self._session.post(
+        response = await self._session.post(
             self._url(path),
             data=body if len(body) <= STREAM_BYTES else io.BytesIO(body),
             headers=headers,
             allow_redirects=False,
             **options,
-        ) as response:
-            answer = await response.read()
-        return _passed_on(response, answer)
+        )
+        try:
+            # Reading to the end gives the connection back to the pool.
+            return _passed_on(response, await response.read())
+        except BaseException:
+            response.close()
+            raise
 
 
 def _passed_on(response: aiohttp.ClientResponse, body: bytes) -> Answer:

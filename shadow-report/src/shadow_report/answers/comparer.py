@@ -90,7 +90,7 @@ class Comparer:
         elif kind is list and shadow_kind is list:
             self._lists(place, p, s, row)
         elif kind in _NUMBER_TYPES and shadow_kind in _NUMBER_TYPES:
-            place.numbers.add_one(p, s, row)
+            place.numbers.add((p,), (s,), row)
         elif kind is not shadow_kind:
             self._other_type(place, p, s, row)
         elif kind is str:
@@ -186,5 +186,3 @@ class Comparer:
 def place_and_outcome(code: int) -> tuple[int, Outcome]:
     """The parts of a mark's code: the place's key and the outcome."""
     return code // OUTCOMES, Outcome(code % OUTCOMES)
-
-

@@ -39,7 +39,9 @@ def parse_path(text: str) -> tuple[Step, ...]:
             steps.append(match["key"] or match["quoted"] or "")
         at = match.end()
     if not steps or at < len(text):
-        raise ValueError(f"'{text}' is not a path; write it like predictions[*] or outputs.score.data[*].")
+        raise ValueError(
+            f"'{text}' is not a path; write it like predictions[*] or outputs.score.data[*]."
+        )
     return tuple(steps)
 
 

@@ -37,7 +37,9 @@ class Place:
         "tolerance",
     )
 
-    def __init__(self, path: str, key: int, depth: int, tolerance: Tolerance, ignored: bool) -> None:
+    def __init__(
+        self, path: str, key: int, depth: int, tolerance: Tolerance, ignored: bool
+    ) -> None:
         self.path = path
         self.key = key
         self.depth = depth

@@ -85,7 +85,7 @@ class Batch:
         return (values[2] or b"").decode(), values[3], values[4]
 
 
-def batches(messages: Iterable[bytes | memoryview]) -> Iterator[Batch]:
+def batches(messages: Iterable[bytes | bytearray | memoryview]) -> Iterator[Batch]:
     """Group the messages of a binary COPY, one row each, into batches bounded in rows and bytes."""
     rows: list[bytes] = []
     size = 0

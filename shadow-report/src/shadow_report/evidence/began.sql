@@ -5,7 +5,7 @@ FROM (
     SELECT pair_id
     FROM inference_requests
     WHERE role = 'shadow' AND inference_service = %(shadow)s
-      AND request_time >= %(since)s::timestamptz - interval '1 day'
+      AND request_time >= %(shadow_joined_since)s::timestamptz
     ORDER BY request_time
     LIMIT %(earliest)s::bigint
 ) AS s

@@ -5,25 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib.resources import files
 from typing import Any
 from uuid import UUID
 
 import psycopg
-from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import class_row
 
+from shadow_report.connection import failure
 from shadow_report.evidence.batch import Batch, batches
 
 # The joins of a million pairs stay in memory with this, and spill to disk beyond.
 WORK_MEM = "64MB"
 
 EARLIEST_SHADOW_CALLS = 1000
-
-
-class EvidenceUnavailable(RuntimeError):
-    """The tables cannot be read; the message says where, why and what to do."""
+CONNECT_SECONDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,16 +45,31 @@ class CallGroup:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which calls: the two services and the window of the primary's calls."""
+    """Which calls: the two services, the window of the primary's calls, and for a replay the time
+    from which on the shadow's calls are its own.
+    """
 
     primary: str
     shadow: str
     since: datetime | None
     until: datetime | None
+    shadow_since: datetime | None = None
 
     @property
     def parameters(self) -> dict[str, object]:
-        return {"primary": self.primary, "shadow": self.shadow} | window(self.since, self.until)
+        """The scope as SQL parameters; an open end is an infinite one."""
+        since, until = self.since or "-infinity", self.until or "infinity"
+        # A late call's clock may lag; a day is more than any clock, and one partition.
+        joined = self.shadow_since or (self.since - timedelta(days=1) if self.since else since)
+        return {
+            "primary": self.primary,
+            "shadow": self.shadow,
+            "since": since,
+            "until": until,
+            "shadow_since": self.shadow_since or since,
+            "shadow_until": "infinity" if self.shadow_since else until,
+            "shadow_joined_since": joined,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +87,6 @@ class WholePair:
     shadow_response: bytes | None
 
 
-def window(since: datetime | None, until: datetime | None) -> dict[str, object]:
-    """The bounds as SQL parameters; an open end is an infinite one."""
-    return {"since": since or "-infinity", "until": until or "infinity"}
-
-
 class Tables:
     """One read-only snapshot of the tables; every question sees the same rows."""
 
@@ -90,10 +97,10 @@ class Tables:
         """The server's clock when the snapshot was taken."""
         return self._one("SELECT now()", {})  # type: ignore[no-any-return]
 
-    def calls(self, since: datetime | None, until: datetime | None) -> list[CallGroup]:
-        """All calls in the window by who recorded them and how."""
+    def calls(self, scope: Scope) -> list[CallGroup]:
+        """All calls in the window, of any service, by who recorded them and how."""
         cursor = self._connection.cursor(row_factory=class_row(CallGroup))
-        return cursor.execute(_sql("calls"), window(since, until)).fetchall()
+        return cursor.execute(_sql("calls"), scope.parameters).fetchall()
 
     def began(self, scope: Scope) -> datetime | None:
         """The time of the first primary call in the window that was mirrored; None without any."""
@@ -134,22 +141,18 @@ class Tables:
         return cursor.execute(_sql("examples"), asked).fetchall()
 
     def _one(self, query: bytes | str, asked: dict[str, Any]) -> Any:
-        row = self._connection.execute(query, asked).fetchone()  # type: ignore[arg-type]
+        row = self._connection.execute(query, asked).fetchone()
         assert row is not None
         return row[0]
 
 
 @contextmanager
 def open_tables(uri: str) -> Iterator[Tables]:
-    """A snapshot of the database at `uri`; EvidenceUnavailable says what to mend."""
+    """A snapshot of the database at `uri`; OneLineError says what to mend when it cannot be read."""
     try:
-        connection = psycopg.connect(uri, connect_timeout=10, application_name="shadow-report")
-    except psycopg.Error as error:
-        raise EvidenceUnavailable(
-            f"Postgres at {_place(uri)} does not answer: {_first_line(error)}; check POSTGRES_URI."
-        ) from error
-    with connection:
-        try:
+        with psycopg.connect(
+            uri, connect_timeout=CONNECT_SECONDS, application_name="shadow-report"
+        ) as connection:
             connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
             connection.read_only = True
             connection.execute(f"SET LOCAL work_mem = '{WORK_MEM}'")
@@ -157,35 +160,9 @@ def open_tables(uri: str) -> Iterator[Tables]:
             connection.execute("SET LOCAL jit = off")
             connection.execute("SET LOCAL search_path = public, pg_temp")
             yield Tables(connection)
-        except psycopg.errors.UndefinedTable as error:
-            raise EvidenceUnavailable(
-                f"The database at {_place(uri)} has no shadow tables ({_first_line(error)}); "
-                "apply manifests/database/schema.sql to it with `make schema`."
-            ) from error
-        except psycopg.errors.InsufficientPrivilege as error:
-            raise EvidenceUnavailable(
-                f"The role of POSTGRES_URI may not read the tables ({_first_line(error)}); "
-                "connect as the role report."
-            ) from error
-        except psycopg.Error as error:
-            raise EvidenceUnavailable(
-                f"Postgres at {_place(uri)} failed: {_first_line(error)}."
-            ) from error
+    except psycopg.Error as error:
+        raise failure(error, uri, "report") from error
 
 
 def _sql(name: str) -> bytes:
     return files("shadow_report.evidence").joinpath(f"{name}.sql").read_bytes()
-
-
-def _place(uri: str) -> str:
-    """Host, port and database of a URI, without its password."""
-    try:
-        parts = conninfo_to_dict(uri)
-    except psycopg.Error:
-        return "the given URI"
-    return f"{parts.get('host', 'localhost')}:{parts.get('port', 5432)}/{parts.get('dbname', '')}"
-
-
-def _first_line(error: psycopg.Error) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[-1].strip().rstrip(".") if lines else type(error).__name__

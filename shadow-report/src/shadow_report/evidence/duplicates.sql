@@ -4,7 +4,10 @@ FROM (
     SELECT role, count(*) AS calls
     FROM inference_requests
     WHERE inference_service IN (%(primary)s, %(shadow)s)
-      AND request_time >= %(since)s::timestamptz AND request_time < %(until)s::timestamptz
+      AND CASE role
+          WHEN 'primary' THEN request_time >= %(since)s::timestamptz AND request_time < %(until)s::timestamptz
+          ELSE request_time >= %(shadow_since)s::timestamptz AND request_time < %(shadow_until)s::timestamptz
+          END
     GROUP BY role, pair_id
     HAVING count(*) > 1
 ) AS repeated

@@ -11,6 +11,8 @@ WITH later AS MATERIALIZED (
                row_number() OVER (PARTITION BY pair_id, role ORDER BY request_time, record_id) AS attempt
         FROM inference_requests
         WHERE %(deduplicate)s AND inference_service IN (%(primary)s, %(shadow)s)
+          AND request_time >= CASE role WHEN 'primary' THEN %(since)s::timestamptz
+                                        ELSE %(shadow_joined_since)s::timestamptz END
     ) AS attempts
     WHERE attempt > 1
 ),
@@ -26,7 +28,7 @@ shadow_call AS (
     SELECT r.pair_id, r.record_id, r.request_time, r.request_sha256, r.request_truncated
     FROM inference_requests r
     WHERE r.role = 'shadow' AND r.inference_service = %(shadow)s
-      AND r.request_time >= %(since)s::timestamptz - interval '1 day'
+      AND r.request_time >= %(shadow_joined_since)s::timestamptz
       AND (NOT %(deduplicate)s OR r.record_id NOT IN (SELECT record_id FROM later))
 )
 SELECT coalesce(p.request_time, '-infinity')                                  AS primary_time,

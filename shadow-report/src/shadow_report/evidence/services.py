@@ -34,7 +34,9 @@ def groups_of(groups: Sequence[CallGroup], role: str, service: str) -> list[Call
     return [g for g in groups if g.role == role and g.inference_service == service]
 
 
-def calls_by(groups: Sequence[CallGroup], value: Callable[[CallGroup], str | None]) -> dict[str, int]:
+def calls_by(
+    groups: Sequence[CallGroup], value: Callable[[CallGroup], str | None]
+) -> dict[str, int]:
     """Calls by some property, most frequent first; a missing value counts as `(none)`."""
     calls: Counter[str] = Counter()
     for group in groups:

@@ -7,9 +7,11 @@ whose hashes it names, so that even a hole in the escaping could neither run nor
 
 import base64
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import orjson
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -20,6 +22,7 @@ from shadow_report.output.worst import worst_pairs
 from shadow_report.report import Example, Report, Signature
 
 MOST_BYTES = 300_000
+MOST_EMBEDDED_BYTES = 80_000
 # (pairs, characters of each body): the first that keeps the page small enough is used.
 BUDGETS = ((60, 2_000), (60, 700), (40, 300), (20, 120), (5, 60))
 
@@ -114,15 +117,17 @@ def policy_hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def embedded(report: Report) -> Markup:
+def embedded(report: Report) -> Markup | None:
     """The figures as JSON within a script element, without the bodies that the page shows anyway.
 
-    `<`, `>` and `&` are written as escapes, so that no text in it can end the element.
+    ASCII, with `<`, `>` and `&` as escapes, so that no text in it can end the element. None when
+    they would be the larger part of the page: `--json` has them.
     """
-    text = as_json(replace(report, signatures=())).decode()
-    for char in "<>&\u2028\u2029":
+    figures = orjson.loads(as_json(replace(report, signatures=())))
+    text = json.dumps(figures, separators=(",", ":"))
+    for char in "<>&":
         text = text.replace(char, f"\\u{ord(char):04x}")
-    return Markup(text)  # noqa: S704 - see above
+    return Markup(text) if len(text) < MOST_EMBEDDED_BYTES else None  # noqa: S704 - see above
 
 
 def worst_pair(signature: Signature, example: Example, characters: int) -> WorstPair:

@@ -68,6 +68,10 @@ def about(report: Report) -> Table:
         table.add_row(
             "when", Text(f"{moment(window.first_pair)} to {moment(window.last_pair)} UTC")
         )
+    if report.more_pairs is not None:
+        hours = None if report.eta_seconds is None else report.eta_seconds / 3600
+        time = f", {span(hours)} at this rate" if hours is not None else ""
+        table.add_row("needed", Text(f"about {count(report.more_pairs)} more pairs{time}"))
     return table
 
 

@@ -1,7 +1,6 @@
 """Figures and foreign text as a person reads them; the same in the terminal and on the page."""
 
 import math
-import unicodedata
 from datetime import datetime, timedelta
 
 NOTHING = "–"  # noqa: RUF001 - the dash of an empty cell
@@ -95,14 +94,11 @@ def visible(text: object) -> str:
     drive a terminal or show another text than the one stored; line feeds and tabs stay.
     """
     return "".join(
-        escaped(char) if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Zl", "Zp") else char
+        char
+        if char.isprintable() or char in "\n\t"
+        else char.encode("unicode_escape", "surrogatepass").decode()
         for char in str(text)
     )
-
-
-def escaped(char: str) -> str:
-    """One character as its Python escape; line feed and tab as they are."""
-    return char if char in "\n\t" else char.encode("unicode_escape", "surrogatepass").decode()
 
 
 def one_line(text: object) -> str:

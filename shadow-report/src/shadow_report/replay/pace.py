@@ -3,16 +3,18 @@
 import re
 from datetime import datetime
 
+from shadow_report.settings import SettingWrong
+
 RATE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:/\s*([smh]))?")
 SECONDS = {"s": 1, "m": 60, "h": 3600, None: 1}
 
 
 def parse_rate(text: str) -> float:
-    """Calls per second from `50`, `50/s`, `600/m` or `10000/h`; ValueError says what would be right."""
+    """Calls per second from `50`, `50/s`, `600/m` or `10000/h`; SettingWrong otherwise."""
     match = RATE.fullmatch(text.strip().lower())
     if match and (rate := float(match[1]) / SECONDS[match[2]]) > 0:
         return rate
-    raise ValueError(f"{text!r} is no rate; write calls per second, like 50/s.")
+    raise SettingWrong(f"--rate is '{text}'; write calls per second, like 50/s.")
 
 
 class Pace:

@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
-from shadow_report.errors import OneLineError
 from shadow_report.replay.stored_calls import StoredCall
+from shadow_report.settings import SettingWrong
 
 MODEL_PATH = re.compile(r"^(?P<base>.*?)/v[12]/models/(?P<model>[^/:]+)(?::\w+|/.*)?$")
 EXPLAIN = re.compile(r":explain(?:$|\?)")
@@ -47,7 +47,7 @@ def parse_target(text: str) -> Target:
     """The address before `/v1`, or a whole predict URL, whose model name then counts."""
     parts = urlsplit(text.strip())
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise OneLineError(
+        raise SettingWrong(
             f"--to is {text!r}; give the candidate's address, like http://candidate:8080."
         )
     address = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")

@@ -57,7 +57,10 @@ class Judge:
 
     def judge(self, batch: Batch) -> Judged:
         """What became of each pair of the batch."""
-        status = {"primary": batch.integers("primary_status"), "shadow": batch.integers("shadow_status")}
+        status = {
+            "primary": batch.integers("primary_status"),
+            "shadow": batch.integers("shadow_status"),
+        }
         times, flags = batch.integers("primary_time"), batch.integers("flags")
         counted = self._counted(batch, status, times)
         called = counted & (status["primary"] != NO_CALL)
@@ -135,7 +138,9 @@ class Judge:
             shadow = primary if primary_body == shadow_body else parse(shadow_body)
             if primary is UNPARSEABLE or shadow is UNPARSEABLE:
                 same = primary_body == shadow_body
-                outcomes[row] = self._unparseable(primary is UNPARSEABLE, shadow is UNPARSEABLE, same)
+                outcomes[row] = self._unparseable(
+                    primary is UNPARSEABLE, shadow is UNPARSEABLE, same
+                )
             else:
                 compare(primary, shadow, row)
 

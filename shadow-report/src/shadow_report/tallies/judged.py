@@ -43,9 +43,7 @@ class Judged:
     @property
     def disagreements(self) -> Bools:
         return np.asarray(
-            self.compared
-            & (self.outcomes >= Outcome.EXTRA)
-            & (self.outcomes <= Outcome.NUMBER)
+            self.compared & (self.outcomes >= Outcome.EXTRA) & (self.outcomes <= Outcome.NUMBER)
         )
 
     def slow(self, slo_ms: float) -> tuple[Bools, Bools]:

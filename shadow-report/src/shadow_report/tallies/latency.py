@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shadow_report.report import Latency, PairedTable, QuantileShift
 from shadow_report.statistics.pair_sample import PairSample
@@ -51,8 +52,8 @@ class LatencyTally:
 
 
 def _shift(
-    p: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
-    s: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+    p: NDArray[np.float64],
+    s: NDArray[np.float64],
     share: float,
     alpha: float,
 ) -> QuantileShift:

@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Hashable
 
 import numpy as np
-from scipy.special import kolmogorov
-from scipy.stats import chi2_contingency
+from numpy.typing import NDArray
+from scipy.special import chdtrc, kolmogorov
 
 from shadow_report.answers.sketch import Sketch, distance
 from shadow_report.report import MissingContrast
@@ -66,11 +66,13 @@ class MissingTally:
         )
 
 
-def _contrast(respect: str, missing: Counter[Hashable], paired: Counter[Hashable]) -> MissingContrast:
+def _contrast(
+    respect: str, missing: Counter[Hashable], paired: Counter[Hashable]
+) -> MissingContrast:
     keys = sorted(missing.keys() | paired.keys(), key=str)
     table = np.array([[side[key] for key in keys] for side in (missing, paired)], dtype=float)
     shares = table / table.sum(axis=1, keepdims=True)
-    p_value = float(chi2_contingency(table)[1]) if len(keys) > 1 else 1.0
+    p_value = _same_shares_p(table)
     most = int(np.argmax(shares[0] - shares[1]))
     what = f"status {keys[most]}" if respect == "status" else f"step {keys[most]} of the timeline"
     return MissingContrast(
@@ -83,6 +85,15 @@ def _contrast(respect: str, missing: Counter[Hashable], paired: Counter[Hashable
     )
 
 
-def _counter(values: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> dict[Hashable, int]:
+def _same_shares_p(table: NDArray[np.float64]) -> float:
+    """Pearson's chi-squared test that both rows have the same shares; 1 for a single column."""
+    if table.shape[1] < 2:
+        return 1.0
+    expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0) / table.sum()
+    statistic = float((np.square(table - expected) / expected).sum())
+    return float(chdtrc(table.shape[1] - 1, statistic))
+
+
+def _counter(values: NDArray[np.int64]) -> dict[Hashable, int]:
     found, counts = np.unique(values, return_counts=True)
     return dict(zip(found.tolist(), counts.tolist(), strict=True))

@@ -164,6 +164,8 @@ def rejected() -> Report:
             "The most frequent difference is predictions[*]: number, in 201 pairs.",
         ),
         pairs=12480,
+        more_pairs=None,
+        eta_seconds=None,
         gates=(
             gate("coverage", 0.99840, (0.9972, 0.9991), 0.99, "pass", "Coverage is at least 99 %."),
             gate(
@@ -326,6 +328,8 @@ def waiting() -> Report:
         verdict="WAIT",
         reasons=("No gate is beyond its margin; 7,200 more pairs settle it, about 17 hours.",),
         pairs=800,
+        more_pairs=7200,
+        eta_seconds=17 * 3600.0,
         gates=(
             gate("coverage", 1.0, (0.9931, 1.0), 0.99, "pass", "Coverage is at least 99 %.", n=800),
             gate("faults", 0.0, (0.0, 0.0098), 0.001, "wait", "No fault yet.", need, n=800),

@@ -1,0 +1,37 @@
+"""The rendered manifests as they are meant to be; run as a program, this writes them anew."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from tree import OTHER_SETTINGS, STAGES, TOPOLOGIES, Tree
+
+FOLDER = Path(__file__).with_name("golden")
+
+
+def renderings(folder: Path) -> Iterator[tuple[str, str]]:
+    """Each golden file's name, with what kubectl renders today."""
+    for topology in TOPOLOGIES:
+        plain = Tree(folder / topology)
+        plain.choose_topology(topology)
+        yield f"{topology}.yaml", plain.text()
+        for stage in STAGES:
+            if stage not in (
+                "mirroring-on",
+                "mirroring-off",
+            ):  # these equal others: see test_stages
+                yield f"{topology}-{stage}.yaml", plain.text(f"manifests/stages/{stage}")
+        full = Tree(folder / f"{topology}-full")
+        full.choose_topology(topology)
+        full.switch_on_options(topology)
+        full.choose_settings(OTHER_SETTINGS)
+        yield f"{topology}-every-option-other-settings.yaml", full.text()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, text in renderings(Path(scratch)):
+            (FOLDER / name).write_text(text)
+            print(f"wrote {name}")

@@ -1,0 +1,116 @@
+"""What an API server would refuse: unknown fields, wrong types, missing ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate  # type: ignore[import-untyped]
+import yaml
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+
+# The oldest that KServe 0.16 runs on, and the newest that is known here.
+KUBERNETES_VERSIONS = ("1.32", "1.37")
+CORE_GROUPS = ("", "batch", "networking.k8s.io")
+METADATA = {"name", "namespace", "labels", "annotations"}
+# No package has the CRD of the Prometheus operator; these are the fields that the option uses.
+TEXTS = {"type": "array", "items": {"type": "string"}}
+EXPRESSION = {
+    "type": "object",
+    "required": ["key", "operator", "values"],
+    "properties": {"key": {"type": "string"}, "operator": {"enum": ["In"]}, "values": TEXTS},
+}
+ENDPOINT = {
+    "type": "object",
+    "properties": {
+        "targetPort": {"type": "integer"},
+        "path": {"type": "string"},
+        "interval": {"type": "string", "pattern": "^[0-9]+s$"},
+    },
+}
+SELECTOR = {
+    "matchLabels": {"type": "object", "additionalProperties": {"type": "string"}},
+    "matchExpressions": {"type": "array", "items": EXPRESSION},
+}
+POD_MONITOR_SPEC = {
+    "type": "object",
+    "required": ["selector"],
+    "properties": {
+        "podTargetLabels": TEXTS,
+        "selector": {"type": "object", "properties": SELECTOR},
+        "podMetricsEndpoints": {"type": "array", "items": ENDPOINT},
+    },
+}
+POD_MONITOR = {"type": "object", "properties": {"spec": POD_MONITOR_SPEC}}
+
+
+def schema_errors(item: dict[str, Any], crd_folder: Path | None) -> Iterator[str]:
+    """One line for each thing that an API server would refuse in an object.
+
+    Without a folder of CRDs the custom resources pass unseen. Rules in CEL are not evaluated: only
+    a real API server does that.
+    """
+    label = f"{item.get('kind')} {item.get('metadata', {}).get('name')}"
+    for key in item.get("metadata", {}).keys() - METADATA:
+        yield f"{label}: metadata.{key} is not for us to set"
+    group, _, version = item["apiVersion"].rpartition("/")
+    if group == "monitoring.coreos.com":
+        yield from _errors(label, item, closed(POD_MONITOR, top=True))
+    elif group in CORE_GROUPS:
+        for kubernetes in KUBERNETES_VERSIONS:
+            try:
+                kubernetes_validate.validate(item, kubernetes, strict=True)
+            except kubernetes_validate.ValidationError as error:
+                yield f"{label}: {'.'.join(map(str, error.path))}: {error.message}"
+    elif crd_folder:
+        schemas = custom_resources(crd_folder)
+        if (group, version, item["kind"]) in schemas:
+            yield from _errors(label, item, schemas[group, version, item["kind"]])
+        else:
+            yield f"{label}: no CRD serves {item['apiVersion']}"
+
+
+def _errors(label: str, item: dict[str, Any], schema: dict[str, Any]) -> Iterator[str]:
+    for error in Draft202012Validator(schema).iter_errors(item):
+        yield f"{label}: {'.'.join(map(str, error.absolute_path))}: {error.message}"
+
+
+@cache
+def custom_resources(folder: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """The served versions of the CRDs in a folder, as schemas that refuse unknown fields."""
+    found = {}
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    for path in sorted(folder.glob("*.y*ml")):
+        spec = yaml.load(path.read_text(), Loader=loader)["spec"]
+        for version in spec["versions"]:
+            if version["served"]:
+                schema = closed(version["schema"]["openAPIV3Schema"], top=True)
+                found[spec["group"], version["name"], spec["names"]["kind"]] = schema
+    return found
+
+
+def closed(schema: dict[str, Any], top: bool = False) -> dict[str, Any]:
+    """A structural schema that allows no field it does not name, as an API server prunes by it."""
+    result = dict(schema)
+    if schema.get("nullable"):
+        result["type"] = [schema["type"], "null"]
+    if "items" in schema:
+        result["items"] = closed(schema["items"])
+    if isinstance(schema.get("additionalProperties"), dict):
+        result["additionalProperties"] = closed(schema["additionalProperties"])
+    if "properties" in schema:
+        result["properties"] = {k: closed(v) for k, v in schema["properties"].items()}
+        if top:
+            result["properties"] |= {"apiVersion": {}, "kind": {}, "metadata": {"type": "object"}}
+        if not schema.get("x-kubernetes-preserve-unknown-fields"):
+            result.setdefault("additionalProperties", False)
+    return result
+
+
+def crd_folder() -> Path | None:
+    """CRD_DIR: a folder with the CRDs of KServe, Istio and the Crunchy operator."""
+    value = os.environ.get("CRD_DIR")
+    return Path(value) if value else None

@@ -1,0 +1,38 @@
+"""Both topologies keep every promise, with the default settings and with others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from promises import broken_promises
+from tree import OTHER_SETTINGS, TOPOLOGIES, Tree
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("settings", [None, OTHER_SETTINGS], ids=["defaults", "other-settings"])
+def test_deployment_keeps_its_promises(
+    tmp_path: Path, topology: str, settings: dict[str, str] | None
+) -> None:
+    """Routes, guards, pods, database users, options: what each file promises, the whole keeps."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(topology)
+    tree.switch_on_options(topology)
+    if settings:
+        tree.choose_settings(settings)
+    assert broken_promises(tree) == []
+
+
+def test_options_are_off_unless_switched_on(tmp_path: Path) -> None:
+    """As it comes, only the retention job is there besides the models and their routes."""
+    kinds = {item["kind"] for item in Tree(tmp_path / "tree").objects()}
+    assert kinds == {"InferenceService", "VirtualService", "DestinationRule", "CronJob"}
+
+
+def test_a_missing_api_key_stops_the_rendering(tmp_path: Path) -> None:
+    """Switched on without a key, the option does not render: nothing is opened by forgetting."""
+    tree = Tree(tmp_path / "tree")
+    tree.switch_on_options("standard")
+    (tree.folder / "manifests/options/api-key/api-key.env").unlink()
+    with pytest.raises(AssertionError, match=r"api-key\.env"):
+        tree.text()

@@ -1,0 +1,74 @@
+"""What an API server with these CRDs would say to each object of each overlay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from goldens import FOLDER
+from schemas import crd_folder, schema_errors
+from tree import REPOSITORY, kustomize, parse
+
+WHAT_RUNS_IT = "set CRD_DIR to a folder with the CRDs of KServe, Istio and PGO; .ci/run does"
+CORE_KINDS = ("CronJob", "NetworkPolicy", "Service", "ConfigMap")
+
+
+@pytest.fixture
+def crds() -> Path:
+    folder = crd_folder()
+    if folder is None:
+        pytest.skip(WHAT_RUNS_IT)
+    return folder
+
+
+def _objects() -> list[dict[str, Any]]:
+    return [item for path in sorted(FOLDER.iterdir()) for item in parse(path.read_text())]
+
+
+def test_custom_resources_are_accepted(crds: Path) -> None:
+    """Unknown fields, wrong types, missing ones: none in any overlay, stage or option."""
+    items = [*_objects(), yaml.safe_load((REPOSITORY / "postgres-crd.yml").read_text())]
+    assert [error for item in items for error in schema_errors(item, crds)] == []
+
+
+def test_core_objects_are_accepted() -> None:
+    """The jobs, policies, Services and ConfigMaps fit the oldest and the newest Kubernetes."""
+    items = [item for item in _objects() if item["kind"] in CORE_KINDS]
+    items += parse(kustomize(REPOSITORY / "manifests/database"))
+    assert {item["kind"] for item in items} == set(CORE_KINDS)
+    assert [error for item in items for error in schema_errors(item, None)] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value"),
+    [
+        ("VirtualService", "spec.http.0.mirors", []),
+        ("VirtualService", "spec.http.0.retries.attempts", "none"),
+        ("VirtualService", "spec.http.0.route.0.destination", {"port": {"number": 80}}),
+        ("DestinationRule", "spec.trafficPolicy.connectionPool.http.http1MaxPending", 3),
+        ("InferenceService", "spec.transformer.minReplica", 1),
+        ("InferenceService", "spec.transformer.containers.0.env.0", {"nam": "FACTOR"}),
+        ("InferenceService", "spec.predictor.containers.0.readinessProbe.httpGet.prt", 8080),
+        ("PostgresCluster", "spec.users.0.password.type", "Letters"),
+        ("PostgresCluster", "spec.databaseInitSQL", {"name": "prediction-db-schema"}),
+    ],
+)
+def test_validation_is_strict(crds: Path, kind: str, path: str, value: object) -> None:
+    """The check itself sees an unknown field, a wrong type and a missing one, deep down."""
+    items = [*_objects(), yaml.safe_load((REPOSITORY / "postgres-crd.yml").read_text())]
+    item = next(item for item in items if item["kind"] == kind)
+    place: Any = item
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split(".")]
+    for part in parents:
+        place = place[part]
+    place[last] = value
+    assert list(schema_errors(item, crds))
+
+
+def test_core_validation_is_strict() -> None:
+    """An unknown field of a core object is refused too."""
+    job = next(item for item in _objects() if item["kind"] == "CronJob")
+    job["spec"]["jobTemplate"]["spec"]["backofLimit"] = 1
+    assert list(schema_errors(job, None))

@@ -1,0 +1,92 @@
+"""Copies of the manifests that a test may change, and what kubectl renders from them."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+REPOSITORY = Path(__file__).parents[3]
+SETTINGS = "manifests/settings/settings.yaml"
+OPTIONS = "manifests/options/kustomization.yaml"
+STAGES = ("primary-alone", "shadow-added", "mirroring-on", "mirroring-off", "shadow-promoted")
+TOPOLOGIES = ("standard", "knative")
+
+# Values that differ in form too: a port in the registry, a number as tag, more and fewer hyphens.
+OTHER_SETTINGS = {
+    "domain": "models.company.internal",
+    "profile": "fraud",
+    "gateway": "gateways/public-gateway",
+    "entry": "score",
+    "primary": "fraud-2024-11",
+    "shadow": "fraudnext",
+    "mirror-percentage": "12.5",
+    "image-registry": "registry.company.internal:5000/ml/shadow",
+    "image-tag": "2026",
+}
+
+
+class Tree:
+    """A copy of the repository's manifests in a folder of the test's own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        shutil.copytree(REPOSITORY / "manifests", folder / "manifests")
+        for name in ("kustomization.yaml", "postgres-crd.yml"):
+            shutil.copy(REPOSITORY / name, folder / name)
+        # The tests bring a key of their own; a developer's real one stays out of them.
+        (folder / "manifests/options/api-key/api-key.env").write_text("key=sesame123\n")
+
+    def replace(self, file: str, old: str, new: str) -> None:
+        """Put `new` where `old` stands first; the test is wrong when it stands nowhere."""
+        path = self.folder / file
+        text = path.read_text()
+        assert old in text, f"{file} has no {old!r}"
+        path.write_text(text.replace(old, new, 1))
+
+    def choose_topology(self, name: str) -> None:
+        self.replace("manifests/mirroring/kustomization.yaml", "- standard ", f"- {name} ")
+
+    def choose_settings(self, values: dict[str, str]) -> None:
+        document = yaml.safe_load((self.folder / SETTINGS).read_text())
+        assert document["data"].keys() == values.keys()
+        document["data"] = values
+        (self.folder / SETTINGS).write_text(yaml.safe_dump(document))
+
+    def switch_on_options(self, topology: str) -> None:
+        """Every option that fits the topology."""
+        other = "knative" if topology == "standard" else "standard"
+        path = self.folder / OPTIONS
+        lines = path.read_text().splitlines()
+        kept = [line for line in lines if f"network-policies/{other}" not in line]
+        path.write_text("\n".join(line.replace("  # - ", "  - ") for line in kept) + "\n")
+
+    def settings(self) -> dict[str, str]:
+        data: dict[str, str] = yaml.safe_load((self.folder / SETTINGS).read_text())["data"]
+        return data
+
+    def text(self, kustomization: str = ".") -> str:
+        return kustomize(self.folder / kustomization)
+
+    def objects(self, kustomization: str = ".") -> list[dict[str, Any]]:
+        return parse(self.text(kustomization))
+
+
+def parse(text: str) -> list[dict[str, Any]]:
+    """The objects of a rendering."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    return list(yaml.load_all(text, Loader=loader))
+
+
+def kustomize(folder: Path) -> str:
+    """What `kubectl kustomize` prints; AssertionError with its message when it refuses."""
+    kubectl = Path(sys.executable).with_name("kubectl")
+    result = subprocess.run(
+        [kubectl, "kustomize", folder], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout

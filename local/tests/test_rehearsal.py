@@ -1,0 +1,110 @@
+"""The stages of a shadow's life and the options, as a cluster would get them in turn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import psycopg
+import pytest
+from backends import Backend
+from calls import post
+from gateways import Gateways
+from tree import OPTIONS, Tree
+from waiting import until
+
+from shadow_local.rendering import render, repository
+from shadow_local.stack import Options, Stack
+
+# Stage: who answers the callers, whether the other one gets copies, and what the direct paths do.
+STAGES = {
+    "primary-alone": ("primary", False, (200, 404)),
+    "shadow-added": ("primary", False, (200, 200)),
+    "mirroring-on": ("primary", True, (200, 200)),
+    "mirroring-off": ("primary", False, (200, 200)),
+    "shadow-promoted": ("shadow", False, (200, 200)),
+}
+
+
+@pytest.mark.parametrize("topology", ["standard", "knative"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_does_what_its_name_says(  # noqa: PLR0917
+    gateways: Gateways,
+    primary: Backend,
+    shadow: Backend,
+    tmp_path: Path,
+    topology: str,
+    stage: str,
+) -> None:
+    """In each stage the right model answers, and the other gets copies only when it should."""
+    answerer, copies, direct = STAGES[stage]
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(topology)
+    manifests = render(tree.folder / "manifests" / "stages" / stage)
+    gateway = gateways.start_from(manifests, primary.port, shadow.port)
+    for _ in range(10):
+        status, headers, body = post(gateway.predict_url)
+        assert (status, json.loads(body)) == (200, {"from": answerer})
+        assert headers["x-shadow-pair-id"]
+    for name, wanted in zip(("double", "triple"), direct, strict=True):
+        service = f"{name}-minimal-custom-inference"
+        url = gateway.predict_url.replace("mirrored-inference", service)
+        assert post(url)[0] == wanted
+    answering, other = (primary, shadow) if answerer == "primary" else (shadow, primary)
+    # The direct calls came last: once they are there, so is every copy that was sent before them.
+    expected = (11, 11 if copies else 1) if direct == (200, 200) else (11, 0)
+    until(lambda: (len(answering.calls), len(other.calls)) == expected)
+
+
+@pytest.mark.parametrize(
+    ("stage", "service", "answer"),
+    [
+        ("primary-alone", "double-minimal-custom-inference", [6.6, 124.6, 648.0]),
+        ("shadow-promoted", "triple-minimal-custom-inference", [9.9, 186.9, 972.0]),
+    ],
+)
+def test_a_stage_runs_with_the_real_models(
+    tmp_path: Path, stage: str, service: str, answer: list[float]
+) -> None:
+    """Who answers the callers is recorded as the primary, and nobody as a shadow."""
+    stack = Stack(Options(tmp_path, repository() / "manifests" / "stages" / stage))
+    try:
+        state = stack.start()
+        status, headers, body = post(state.predict_url)
+        assert status == 200
+        assert json.loads(body)["predictions"] == pytest.approx(answer)
+        query = "SELECT role, inference_service FROM inference_requests WHERE pair_id = %s"
+        pair_id = headers["x-shadow-pair-id"]
+
+        def stored() -> list[tuple[str, str]]:
+            with psycopg.connect(state.postgres_uri) as connection:
+                return connection.execute(query, [pair_id]).fetchall()
+
+        until(lambda: stored() != [])
+        assert stored() == [("primary", service)]
+        assert (state.shadow is None) == (stage == "primary-alone")
+    finally:
+        stack.stop()
+
+
+@pytest.mark.parametrize("topology", ["standard", "knative"])
+def test_the_option_api_key_guards_every_path(
+    gateways: Gateways, primary: Backend, shadow: Backend, tmp_path: Path, topology: str
+) -> None:
+    """Switched on, the gateway's own policy refuses what has no key, by any path."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(topology)
+    tree.replace(OPTIONS, "# - api-key", "- api-key")
+    gateway = gateways.start_from(render(tree.folder), primary.port, shadow.port)
+    for entry in ("mirrored", "double-minimal-custom", "triple-minimal-custom"):
+        url = gateway.predict_url.replace("mirrored", entry, 1)
+        for headers in ([], [("x-api-key", "wrong")], [("x-api-key", "")]):
+            assert post(url, headers=headers)[0] == 403
+    assert not primary.calls
+    assert not shadow.calls
+    for entry in ("mirrored", "double-minimal-custom", "triple-minimal-custom"):
+        url = gateway.predict_url.replace("mirrored", entry, 1)
+        assert post(url, headers=[("x-api-key", "sesame123")])[0] == 200
+    until(lambda: (len(primary.calls), len(shadow.calls)) == (2, 2))
+    for call in primary.calls + shadow.calls:
+        assert "x-api-key" not in call.headers

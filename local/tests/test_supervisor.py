@@ -1,0 +1,130 @@
+"""Children are watched, and none of them outlives the process that started them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from waiting import until
+
+from shadow_local.processes import Command
+from shadow_local.supervisor import ChildDied, Supervisor
+
+# A child with a child of its own that ignores SIGTERM, both known by the file they write.
+FAMILY = """
+import os, subprocess, sys, time
+grandchild = "import os, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+grandchild += "open(sys.argv[1], 'w').write(str(os.getpid())); time.sleep(600)"
+subprocess.Popen([sys.executable, "-c", grandchild, sys.argv[1] + "/grandchild"])
+open(sys.argv[1] + "/child", "w").write(str(os.getpid()))
+time.sleep(600)
+"""
+STARTER = """
+import sys, time
+from pathlib import Path
+from shadow_local.processes import Command
+from shadow_local.supervisor import Supervisor
+folder = Path(sys.argv[1])
+words = (sys.executable, "-c", sys.argv[2], str(folder))
+Supervisor(folder / "logs").start(Command("family", words, {}, folder))
+time.sleep(600)
+"""
+
+
+def python(folder: Path, program: str, name: str = "child", stop_seconds: int = 30) -> Command:
+    words = (sys.executable, "-c", program, str(folder))
+    return Command(name, words, dict(os.environ), folder, stop_seconds=stop_seconds)
+
+
+def pid_in(path: Path) -> int:
+    until(lambda: path.exists() and path.read_text() != "")
+    return int(path.read_text())
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
+    running = Supervisor(tmp_path / "logs")
+    yield running
+    running.hurried = True
+    running.stop_all()
+
+
+def test_stopping_ends_children_and_what_they_started(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    """Nothing of a family is left, a grandchild that ignores SIGTERM included."""
+    supervisor.start(python(tmp_path, FAMILY))
+    pids = [pid_in(tmp_path / "child"), pid_in(tmp_path / "grandchild")]
+    supervisor.stop_all()
+    until(lambda: not any(_is_running(pid) for pid in pids))
+
+
+def test_a_killed_starter_leaves_no_child(tmp_path: Path) -> None:
+    """Even SIGKILL of the runner ends its children and theirs."""
+    starter = subprocess.Popen([sys.executable, "-c", STARTER, str(tmp_path), FAMILY])
+    pids = [pid_in(tmp_path / "child"), pid_in(tmp_path / "grandchild")]
+    starter.kill()
+    starter.wait()
+    until(lambda: not any(_is_running(pid) for pid in pids))
+
+
+def test_a_dead_child_is_reported_with_its_last_lines(
+    supervisor: Supervisor, tmp_path: Path
+) -> None:
+    """The message has the name, the exit code, and the end of what the child said."""
+    program = "import sys; print('\\n'.join(str(n) for n in range(100))); sys.exit('out of luck')"
+    supervisor.start(python(tmp_path, program, "shadow-predictor"))
+    message = _death(supervisor)
+    assert message.startswith("shadow-predictor exited with code 1; ")
+    assert message.endswith("  98\n  99\n  out of luck")
+    assert "\n  80\n" not in message
+
+
+def test_a_killed_child_is_reported_with_its_signal(supervisor: Supervisor, tmp_path: Path) -> None:
+    """A signal is named, not given as a negative number; silence is said to be silence."""
+    pid = supervisor.start(python(tmp_path, "import time; time.sleep(600)", "gateway"))
+    os.kill(pid, 9)
+    message = _death(supervisor)
+    assert message.startswith("gateway was ended by SIGKILL; ")
+    assert message.endswith("(nothing)")
+
+
+def test_a_stubborn_child_is_killed_after_its_grace(supervisor: Supervisor, tmp_path: Path) -> None:
+    """A child has its grace period to end by itself, and no more."""
+    program = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+open(sys.argv[1] + "/ready", "w").write("1")
+time.sleep(600)
+"""
+    pid = supervisor.start(python(tmp_path, program, stop_seconds=1))
+    pid_in(tmp_path / "ready")
+    supervisor.stop("child")
+    assert not _is_running(pid)
+
+
+def _death(supervisor: Supervisor) -> str:
+    def died() -> bool:
+        try:
+            supervisor.check()
+        except ChildDied:
+            return True
+        return False
+
+    until(died)
+    with pytest.raises(ChildDied) as death:
+        supervisor.check()
+    return str(death.value)
+
+
+def _is_running(pid: int) -> bool:
+    """Zombies are not: whoever inherited them has yet to look."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

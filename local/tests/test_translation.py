@@ -1,0 +1,158 @@
+"""What the manifests say is done or refused: nothing in them is passed over."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gateways import rendered
+
+from shadow_local.document import Untranslated
+from shadow_local.mesh import Mesh, build_mesh
+from shadow_local.processes import Ports, Surroundings, command, expand
+from shadow_local.rendering import repository
+from shadow_local.services import inference_services
+
+Manifest = dict[str, Any]
+
+TOPOLOGIES = ["standard", "knative"]
+# Free text, or what only a pod has; see ONLY_IN_PODS and ONLY_IN_CLUSTERS.
+WITHOUT_A_MEANING_HERE = {
+    "annotations",
+    "labels",
+    "matchLabels",
+    "resources",
+    "securityContext",
+    "secret",
+}
+# Their keys are names of the user's choosing: headers, labels, selectors.
+OPEN_MAPPINGS = {"headers", "set", "add", "selector", "withoutHeaders"}
+
+
+def translate(manifests: list[Manifest], folder: Path) -> Mesh:
+    """Everything that `shadow-local up` reads from manifests, without starting a thing."""
+    services = inference_services(manifests)
+    endpoints = {s.host(kind): 1 for s in services for kind in ("transformer", "predictor")}
+    uri = "postgresql://transformer@127.0.0.1:5432/predictions"
+    around = Surroundings(
+        repository(), folder, "", secret=lambda *_: "x", localised_uri=lambda _: uri
+    )
+    for service in services:
+        for component in (service.predictor, service.transformer):
+            command(service, component, Ports(1, 2), 3, around)
+    return build_mesh(manifests, endpoints, 8080, lambda: 8081)
+
+
+def mappings(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every mapping in a manifest in which an unknown field has to be noticed."""
+    if isinstance(value, dict):
+        if path.rsplit(".", 1)[-1] not in OPEN_MAPPINGS or set(value) & {"request", "response"}:
+            yield path, value
+        for name, item in value.items():
+            if name not in WITHOUT_A_MEANING_HERE:
+                yield from mappings(item, f"{path}.{name}" if path else name)
+    if isinstance(value, list):
+        for position, item in enumerate(value):
+            yield from mappings(item, f"{path}[{position}]")
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_rendered_manifests_are_translated(topology: str, tmp_path: Path) -> None:
+    """The repository's own manifests hold nothing that this runner leaves out."""
+    translate(rendered(topology), tmp_path)
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_a_field_planted_anywhere_is_refused(topology: str, tmp_path: Path) -> None:
+    """An unknown field in any mapping stops the start, with its object, path and value."""
+    planted = 0
+    for number, manifest in enumerate(rendered(topology)):
+        if manifest["kind"] in ("ConfigMap", "CronJob", "NetworkPolicy"):
+            continue
+        paths = [path for path, _ in mappings(manifest)]
+        for position, path in enumerate(paths):
+            changed = copy.deepcopy(rendered(topology))
+            list(mappings(changed[number]))[position][1]["planted"] = "weed"
+            with pytest.raises(Untranslated) as refused:
+                translate(changed, tmp_path)
+            below = f"{path}.planted" if path else "planted"
+            name = manifest["metadata"]["name"]
+            expected = f"{manifest['kind']} {name}: {below} is 'weed'"
+            assert str(refused.value).startswith(expected)
+            planted += 1
+    assert planted > 100
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value", "words"),
+    [
+        ("VirtualService", "spec.http.0.route.0.destination.host", "other.ns.svc", "no Service"),
+        ("VirtualService", "spec.http.0.route.0.destination.port.number", 8080, "no Service"),
+        ("VirtualService", "spec.http.0.mirrors.0.destination.host", "gone", "no Service"),
+        ("VirtualService", "spec.http.0.mirrors.0.percentage.value", 101, "from 0 to 100"),
+        ("VirtualService", "spec.http.0.timeout", "60", "a time such as"),
+        ("VirtualService", "spec.http.0.fault", {"abort": {}}, "does not translate"),
+        ("VirtualService", "spec.gateways", ["mesh"], "not rendered"),
+        ("DestinationRule", "spec.host", "gone.ns.svc.cluster.local", "no Service"),
+        ("DestinationRule", "spec.subsets", [{"name": "v1"}], "does not translate"),
+        ("InferenceService", "metadata.annotations", {}, "deploymentMode"),
+        ("InferenceService", "spec.explainer", {}, "does not translate"),
+        ("InferenceService", "spec.predictor.minReplica", 1, "does not translate"),
+        ("InferenceService", "spec.transformer.containers.0.image", "a/gone:1", "no gone/.venv"),
+        ("InferenceService", "spec.transformer.containers.0.command", ["sh"], "the image's own"),
+        ("InferenceService", "spec.transformer.containers.0.args", ["--http_port=1"], "itself"),
+        ("InferenceService", "spec.transformer.volumes", [], "mounts"),
+        ("InferenceService", "spec.predictor.containers.0.ports.0.containerPort", 9090, "8080"),
+        (
+            "InferenceService",
+            "spec.predictor.containers.0.readinessProbe.httpGet.port",
+            1,
+            "port 1",
+        ),
+    ],
+)
+def test_a_mistake_is_refused(tmp_path: Path, kind: str, path: str, value: Any, words: str) -> None:
+    """Values that would break the deployment on a cluster do not start here either."""
+    changed = copy.deepcopy(rendered("standard"))
+    target: Any = next(item for item in changed if item["kind"] == kind)
+    *parents, last = path.split(".")
+    for step in parents:
+        target = target[int(step) if step.isdigit() else step]
+    target[last] = value
+    with pytest.raises(Untranslated, match=re.escape(words)):
+        translate(changed, tmp_path)
+
+
+def test_an_object_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
+    """A kind that nobody translates is named, not skipped."""
+    unknown = {"kind": "EnvoyFilter", "metadata": {"name": "magic"}}
+    with pytest.raises(Untranslated, match="EnvoyFilter magic"):
+        translate([*rendered("standard"), unknown], tmp_path)
+
+
+def test_a_host_that_its_gateway_does_not_admit_is_refused(tmp_path: Path) -> None:
+    """Istio drops such a host without a word; here it is named."""
+    changed = copy.deepcopy(rendered("knative"))
+    gateway = next(item for item in changed if item["kind"] == "Gateway")
+    gateway["spec"]["servers"][0]["hosts"] = ["*.example.com"]
+    with pytest.raises(Untranslated, match="is not admitted by Gateway"):
+        translate(changed, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "expanded"),
+    [
+        ("plain", "plain"),
+        ("$(A)/$(B)", "one/$(B)"),
+        ("$$(A)", "$(A)"),
+        ("$A", "$A"),
+        ("$(A", "$(A"),
+    ],
+)
+def test_variables_are_expanded_as_in_a_pod(text: str, expanded: str) -> None:
+    """Only `$(NAME)` of a variable that came before is replaced."""
+    assert expand(text, {"A": "one"}) == expanded

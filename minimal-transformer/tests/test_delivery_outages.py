@@ -1,0 +1,215 @@
+"""Postgres away, hung or refusing: every record waits on the spool and is written when it heals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import psycopg
+import pytest
+from delivering import Delivery, record, rows, settings, stored, until
+
+from embedded_postgres import Postgres, apply_schema, as_role
+from minimal_transformer.handler import PredictionDBHandler
+from minimal_transformer.settings import RecordSettings
+
+CALLS = 300
+
+
+def recorded(chosen: RecordSettings) -> PredictionDBHandler:
+    """A recorder that has CALLS answered calls on its spool."""
+    handler = PredictionDBHandler(chosen)
+    handler.open()
+    assert record(handler, CALLS) == CALLS
+    return handler
+
+
+def test_everything_is_written(tmp_path: Path, postgres_uri: str) -> None:
+    """All calls, both rows, no hole, nothing left on the spool."""
+    chosen = settings(tmp_path, as_role(postgres_uri, "transformer"))
+    handler = recorded(chosen)
+    with Delivery(chosen, tmp_path / "log") as delivery:
+        until(lambda: stored(postgres_uri) == (CALLS, CALLS, 0), "all rows")
+        handler.close()
+        assert delivery.drain(10) == 0
+    assert not list((tmp_path / "spool").glob("*.seg"))
+
+
+def test_postgres_absent_at_start_is_told_once_and_caught_up(tmp_path: Path) -> None:
+    """It starts without a server, says so once, and writes all when the server comes."""
+    server = Postgres(tmp_path / "data")
+    server.start()
+    apply_schema(server.uri)
+    uri = as_role(server.uri, "transformer")
+    server.stop()
+    chosen = settings(tmp_path, uri)
+    recorded(chosen)
+    with Delivery(chosen, tmp_path / "log") as delivery:
+        until(lambda: "does not take the records" in delivery.log, "the complaint")
+        time.sleep(2)
+        server.start()
+        try:
+            until(lambda: stored(server.uri) == (CALLS, CALLS, 0), "all rows")
+            until(lambda: f"{CALLS} calls caught up" in delivery.log, "the good news")
+        finally:
+            server.stop()
+    assert delivery.log.count("Connection refused") == 1
+
+
+def test_killed_and_stopped_servers_lose_nothing(tmp_path: Path, own_postgres: Postgres) -> None:
+    """kill -9 of Postgres under load, a restart, a clean stop and start: each row is there once."""
+    chosen = settings(tmp_path, as_role(own_postgres.uri, "transformer"))
+    handler = recorded(chosen)
+    with Delivery(chosen, tmp_path / "log"):
+        for fault in (own_postgres.kill, own_postgres.stop, own_postgres.kill):
+            until(lambda: stored(own_postgres.uri)[0] > 0, "the first rows")
+            fault()
+            record(handler, CALLS)
+            own_postgres.start()
+        until(lambda: stored(own_postgres.uri) == (4 * CALLS, 4 * CALLS, 0), "all rows")
+
+
+def test_tables_created_late(tmp_path: Path, empty_postgres_uri: str) -> None:
+    """Without tables the log names the file to apply; once they exist everything is written."""
+    chosen = settings(tmp_path, empty_postgres_uri)
+    recorded(chosen)
+    with Delivery(chosen, tmp_path / "log") as delivery:
+        until(lambda: "manifests/database/schema.sql" in delivery.log, "the remedy")
+        apply_schema(empty_postgres_uri)
+        until(lambda: stored(empty_postgres_uri) == (CALLS, CALLS, 0), "all rows")
+    assert delivery.log.count("schema.sql") == 1
+
+
+def test_right_to_insert_granted_later(tmp_path: Path, postgres_uri: str) -> None:
+    """A role without INSERT is an outage, not a poison: nothing is set aside."""
+    with psycopg.connect(postgres_uri, autocommit=True) as connection:
+        connection.execute(
+            "REVOKE INSERT ON inference_requests, inference_responses FROM transformer"
+        )
+    chosen = settings(tmp_path, as_role(postgres_uri, "transformer"))
+    recorded(chosen)
+    with Delivery(chosen, tmp_path / "log") as delivery:
+        until(lambda: "permission denied" in delivery.log, "the complaint")
+        with psycopg.connect(postgres_uri, autocommit=True) as connection:
+            connection.execute(
+                "GRANT INSERT ON inference_requests, inference_responses TO transformer"
+            )
+        until(lambda: stored(postgres_uri) == (CALLS, CALLS, 0), "all rows")
+    assert not (tmp_path / "spool" / "dead-letter").exists()
+
+
+def test_read_only_server(tmp_path: Path, postgres_uri: str) -> None:
+    """A read-only database, as in a failover, is waited out; a new setting counts at once."""
+    uri = as_role(postgres_uri, "transformer")
+    name = rows(postgres_uri, "SELECT current_database()")[0][0]
+    with psycopg.connect(postgres_uri, autocommit=True) as connection:
+        connection.execute(
+            f'ALTER DATABASE "{name}" SET default_transaction_read_only = on'.encode()
+        )
+        chosen = settings(tmp_path, uri)
+        recorded(chosen)
+        with Delivery(chosen, tmp_path / "log") as delivery:
+            until(lambda: "read-only" in delivery.log, "the complaint")
+            connection.execute(f'ALTER DATABASE "{name}" RESET ALL'.encode())
+            until(lambda: stored(postgres_uri) == (CALLS, CALLS, 0), "all rows")
+
+
+def test_wrong_password_corrected_later(tmp_path: Path, own_postgres: Postgres) -> None:
+    """A refused login says which variable to correct, never shows the password, and heals."""
+    with psycopg.connect(own_postgres.uri, autocommit=True) as connection:
+        connection.execute("ALTER ROLE transformer LOGIN PASSWORD 'right'")
+    hba = Path(rows(own_postgres.uri, "SHOW hba_file")[0][0])
+    rules = hba.read_text()
+    hba.write_text("host all transformer all scram-sha-256\n" + rules)
+    own_postgres.restart()
+    chosen = settings(
+        tmp_path, f"postgresql://transformer:wr0ng-secret@127.0.0.1:{own_postgres.port}/postgres"
+    )
+    recorded(chosen)
+    with Delivery(chosen, tmp_path / "log") as delivery:
+        until(lambda: "POSTGRES_URI" in delivery.log, "the remedy")
+        with psycopg.connect(own_postgres.uri, autocommit=True) as connection:
+            connection.execute("ALTER ROLE transformer PASSWORD 'wr0ng-secret'")
+        until(lambda: stored(own_postgres.uri) == (CALLS, CALLS, 0), "all rows")
+    assert "password authentication failed" in delivery.log
+    assert "wr0ng-secret" not in delivery.log
+
+
+def test_missing_partition(tmp_path: Path, postgres_uri: str) -> None:
+    """A missing partition is an outage, although Postgres calls it a violated CHECK."""
+    with psycopg.connect(postgres_uri, autocommit=True) as connection:
+        for (name,) in rows(
+            postgres_uri,
+            "SELECT inhrelid::regclass::text FROM pg_inherits JOIN pg_class ON oid = inhrelid"
+            " WHERE relkind = 'r' AND relname LIKE 'inference_re%'",
+        ):
+            connection.execute(f"DROP TABLE {name}".encode())
+    chosen = settings(tmp_path, as_role(postgres_uri, "transformer"))
+    recorded(chosen)
+    with Delivery(chosen, tmp_path / "log") as delivery:
+        until(lambda: "shadow-report maintain" in delivery.log, "the remedy")
+        apply_schema(postgres_uri)
+        until(lambda: stored(postgres_uri) == (CALLS, CALLS, 0), "all rows")
+    assert not (tmp_path / "spool" / "dead-letter").exists()
+
+
+def test_connection_killed_by_the_server(tmp_path: Path, postgres_uri: str) -> None:
+    """pg_terminate_backend of the writer, again and again, loses and doubles nothing."""
+    chosen = settings(tmp_path, as_role(postgres_uri, "transformer"))
+    handler = recorded(chosen)
+    with Delivery(chosen, tmp_path / "log"):
+        for _ in range(10):
+            record(handler, 50)
+            time.sleep(0.1)
+            rows(
+                postgres_uri,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'minimal-transformer' AND datname = current_database()",
+            )
+        until(lambda: stored(postgres_uri) == (CALLS + 500, CALLS + 500, 0), "all rows")
+
+
+def server_processes(pid: int) -> list[int]:
+    """The server and its children."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [pid, *map(int, children)]
+
+
+@pytest.mark.parametrize("calls", [10, 3000])
+def test_hung_server_is_an_outage(
+    tmp_path: Path, own_postgres: Postgres, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is stopped in its tracks is given up after the deadline and tried again."""
+    from minimal_transformer.counters import Counters
+    from minimal_transformer.delivery import database
+    from minimal_transformer.delivery.writer import Writer
+
+    monkeypatch.setattr(database, "CONNECT_SECONDS", 2)
+    monkeypatch.setattr(database, "TRANSACTION_SECONDS", 1.5)
+    chosen = settings(tmp_path, as_role(own_postgres.uri, "transformer"))
+    handler = PredictionDBHandler(chosen)
+    record(handler, 5)
+    writer = Writer(
+        chosen.spool_folder,
+        database.Database(chosen.postgres_uri.get_secret_value()),
+        Counters(None),
+    )
+    assert writer.advance() is None  # connected, five calls written
+    record(handler, calls, b'"' + 10_000 * b"x" + b'"')
+    stopped = server_processes(own_postgres.pid)
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        waits = [
+            writer.advance() for _ in range(2)
+        ]  # first the cut connection, then none to be had
+    finally:
+        for pid in reversed(stopped):
+            os.kill(pid, signal.SIGCONT)
+    assert all(wait is not None and wait > 0 for wait in waits)
+    while writer.advance() is not None:
+        pass
+    writer.close()
+    assert stored(own_postgres.uri) == (5 + calls, 5 + calls, 0)

@@ -1,0 +1,165 @@
+"""What was counted at each path, as figures for the report."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shadow_report.answers.labels import Label, LabelTally
+from shadow_report.answers.number_tally import NumberTally
+from shadow_report.answers.outcome import Outcome
+from shadow_report.answers.place import Place
+from shadow_report.answers.sketch import distance, histogram
+from shadow_report.report import Labels, Numbers, PathReport
+from shadow_report.statistics.concordance import limits_of_agreement, pearson
+from shadow_report.statistics.interval import Interval
+from shadow_report.statistics.kappa import cohens_kappa
+from shadow_report.statistics.mean_sequence import mean_interval
+
+CLASSES_SHOWN = 12
+OTHER_CLASSES = "other"
+
+
+def path_reports(
+    places: list[Place], differing: Counter[int], alpha: float
+) -> tuple[PathReport, ...]:
+    """A report for each place that holds values or differences, the most differing first.
+
+    differing: by place key, in how many pairs it differs beyond tolerance.
+    """
+    reports = [
+        _path_report(place, differing[place.key], alpha)
+        for place in places
+        if not place.ignored and (_values(place) or place.faults)
+    ]
+    return tuple(sorted(reports, key=lambda r: (-r.differing_pairs, -r.values, r.path)))
+
+
+def _values(place: Place) -> int:
+    return place.numbers.tally.values + place.labels.tally.values + place.bools.tally.values + place.nulls
+
+
+def _path_report(place: Place, differing_pairs: int, alpha: float) -> PathReport:
+    numbers, labels, bools = place.numbers.tally, place.labels.tally, place.bools.tally
+    agreeing = numbers.agreeing + labels.agreeing + bools.agreeing + place.nulls
+    shown = _labels_of(place)
+    return PathReport(
+        path=place.path or "(answer)",
+        kind=_kind(place),
+        pairs=place.pairs,
+        differing_pairs=differing_pairs,
+        values=_values(place) + _lost_values(place),
+        agreeing=agreeing,
+        absolute_tolerance=place.tolerance.absolute,
+        relative_tolerance=place.tolerance.relative,
+        faults={
+            outcome.title: count
+            for outcome, count in sorted(place.faults.items(), reverse=True)
+            if outcome is not Outcome.WITHIN_TOLERANCE
+        },
+        numbers=_numbers(numbers, alpha) if numbers.pairs.n else None,
+        labels=None if shown is None else _labels(shown, alpha),
+    )
+
+
+def _lost_values(place: Place) -> int:
+    """Values that stand on one side only, or are of two types: they are in no column."""
+    return sum(place.faults[outcome] for outcome in (Outcome.MISSING, Outcome.EXTRA, Outcome.TYPE))
+
+
+def _kind(place: Place) -> str:
+    numbers, labels = place.numbers.tally, place.labels.tally
+    kinds = {name for name in place.kinds if name != "null"}
+    if numbers.values:
+        kinds.add("number")
+    if labels.values:
+        kinds.add("text" if labels.is_text else "label")
+        kinds.discard("text" if not labels.is_text else "label")
+    if place.bools.tally.values:
+        kinds.add("boolean")
+    if len(kinds) > 1:
+        return "mixed"
+    if kinds == {"number"}:
+        if numbers.top_classes and numbers.top_classes.values:
+            return "probability vector"
+        return "label" if numbers.classes and numbers.classes.values else "number"
+    if kinds:
+        return kinds.pop()
+    return "null" if place.nulls else "list" if None in place.children else "object"
+
+
+def _labels_of(place: Place) -> LabelTally | None:
+    numbers = place.numbers.tally
+    for tally in (place.labels.tally, place.bools.tally):
+        if tally.values and not tally.is_text:
+            return tally
+    for classes in (numbers.top_classes, numbers.classes):
+        if classes and classes.values and not classes.is_text:
+            return classes
+    return None
+
+
+def _numbers(column: NumberTally, alpha: float) -> Numbers:
+    limits = limits_of_agreement(column.pairs, alpha)
+    differences = column.differences
+    interval = mean_interval(differences, alpha)
+    reach = 1.96 * differences.standard_deviation if differences.n > 1 else 0.0
+    correlation = pearson(column.pairs, alpha).value
+    sizes = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+    quantiles = {"p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
+    return Numbers(
+        values=differences.n,
+        bias=limits.bias if differences.n < 2 else differences.mean,
+        bias_interval=None if math.isnan(interval.lower) else interval,
+        sd=0.0 if differences.n < 2 else differences.standard_deviation,
+        mean_absolute=column.absolute_sum / differences.n,
+        absolute_quantiles={name: column.sizes.quantile(share) for name, share in sizes.items()}
+        | {"max": column.sizes.maximum},
+        correlation=None if math.isnan(correlation) else correlation,
+        limits_of_agreement=Interval(differences.mean - reach, differences.mean + reach),
+        primary_quantiles={n: column.primary.quantile(q) for n, q in quantiles.items()},
+        shadow_quantiles={n: column.shadow.quantile(q) for n, q in quantiles.items()},
+        distance=distance(column.primary, column.shadow),
+        histogram=histogram(column.signed),
+    )
+
+
+def _labels(tally: LabelTally, alpha: float) -> Labels:
+    totals: Counter[Label] = Counter()
+    for (primary, shadow), count in tally.counts.items():
+        totals[primary] += count
+        totals[shadow] += count
+    ranked = [label for label, _ in totals.most_common()]
+    index = {label: i for i, label in enumerate(ranked)}
+    matrix: NDArray[np.float64] = np.zeros((len(ranked), len(ranked)))
+    for (primary, shadow), count in tally.counts.items():
+        matrix[index[primary], index[shadow]] += count
+    kappa = cohens_kappa(matrix, alpha).value
+    shares = matrix.sum(axis=1) / tally.values, matrix.sum(axis=0) / tally.values
+    names = [_name(label) for label in ranked]
+    if len(ranked) > CLASSES_SHOWN:
+        names = [*names[: CLASSES_SHOWN - 1], OTHER_CLASSES]
+        matrix = _gathered(matrix, CLASSES_SHOWN - 1)
+    return Labels(
+        values=tally.values,
+        agreement=tally.agreeing / tally.values,
+        kappa=None if math.isnan(kappa) else kappa,
+        classes=tuple(names),
+        confusion=tuple(tuple(int(n) for n in row) for row in matrix.tolist()),
+        distance=float(np.abs(shares[0] - shares[1]).sum() / 2),
+    )
+
+
+def _name(label: Label) -> str:
+    return str(label).lower() if isinstance(label, bool) else str(label)
+
+
+def _gathered(matrix: NDArray[np.float64], kept: int) -> NDArray[np.float64]:
+    """The matrix with all classes from `kept` on added up in one."""
+    group = np.minimum(np.arange(len(matrix)), kept)
+    gathered = np.zeros((kept + 1, kept + 1))
+    np.add.at(gathered, (group[:, None], group[None, :]), matrix)
+    return gathered

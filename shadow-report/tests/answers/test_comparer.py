@@ -1,0 +1,149 @@
+"""The fast comparer, against the plain reference and against what a comparison must be."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shadow_report.answers.bodies import UNPARSEABLE, parse
+from shadow_report.answers.comparer import OUTCOMES, Comparer
+from shadow_report.answers.explain import differences, first_difference
+from shadow_report.answers.outcome import Outcome
+from shadow_report.answers.paths import Rules, Tolerance
+
+RULES = Rules(tolerance=Tolerance(1e-3, 1e-3))
+
+numbers = (
+    st.integers(-5, 5)
+    | st.integers(2**53 - 2, 2**53 + 2)
+    | st.integers(2**70, 2**70 + 2)
+    | st.sampled_from([0.0, -0.0, 0.5, 1.0, 1.0005, 1e308, -1e308, float("nan"), float("inf")])
+    | st.floats()
+)
+scalars = numbers | st.none() | st.booleans() | st.text("ab", max_size=2)
+documents = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("xy.[", max_size=2), inner),
+    max_leaves=12,
+)
+# Pairs that differ in one place are rare among independent ones, so they are made on purpose.
+tensors = st.builds(
+    lambda data, datatype, nested: {
+        "model_name": "m",
+        "outputs": [
+            {
+                "name": "a",
+                "datatype": datatype,
+                "shape": [len(data)],
+                "data": [[x] for x in data] if nested else data,
+            }
+        ],
+    },
+    st.lists(numbers, max_size=4),
+    st.sampled_from(["FP32", "FP64"]),
+    st.booleans(),
+)
+answers = documents | tensors
+
+
+def as_parsed(value: Any) -> Any:
+    return parse(json.dumps(value).encode())
+
+
+def outcomes_of(primary: Any, shadow: Any, rules: Rules = RULES) -> set[tuple[str, Outcome]]:
+    """(path, outcome) of everything that the comparer marks."""
+    comparer = Comparer(rules)
+    comparer.compare(primary, shadow, 0)
+    paths = [place.path for place in comparer.places.all]
+    codes = comparer.flush().codes.tolist()
+    return {(paths[code // OUTCOMES], Outcome(code % OUTCOMES)) for code in codes}
+
+
+@given(answers)
+def test_reflexive(value: Any) -> None:
+    """Any answer equals itself, whatever is in it."""
+    assert outcomes_of(as_parsed(value), as_parsed(value)) == set()
+
+
+OPPOSITE = {
+    Outcome.MISSING: Outcome.EXTRA,
+    Outcome.EXTRA: Outcome.MISSING,
+    Outcome.NON_FINITE: Outcome.MENDED,
+    Outcome.MENDED: Outcome.NON_FINITE,
+}
+
+
+@given(answers, answers)
+def test_symmetric(first: Any, second: Any) -> None:
+    """With the sides swapped the same places differ; missing and extra, broken and mended swap."""
+    one, other = as_parsed(first), as_parsed(second)
+    there = Counter((d.path, d.outcome) for d in differences(one, other, RULES))
+    back = Counter((d.path, OPPOSITE.get(d.outcome, d.outcome)) for d in differences(other, one, RULES))
+    assert there == back
+    # The gravest outcome per list may swap with another; whether a place differs may not.
+    assert {path for path, _ in outcomes_of(one, other)} == {p for p, _ in outcomes_of(other, one)}
+
+
+@given(answers, answers)
+@settings(max_examples=300)
+def test_agrees_with_the_reference(first: Any, second: Any) -> None:
+    """Batched or one by one, the gravest outcome at each path is the same."""
+    one, other = as_parsed(first), as_parsed(second)
+    worst: dict[str, Outcome] = {}
+    for difference in differences(one, other, RULES):
+        at = difference.template
+        worst[at] = max(worst.get(at, Outcome.EQUAL), difference.outcome)
+    marked: dict[str, Outcome] = {}
+    for path, outcome in outcomes_of(one, other):
+        marked[path] = max(marked.get(path, Outcome.EQUAL), outcome)
+    assert marked == worst
+    assert (first_difference(one, other, RULES) == "no difference") == (not worst)
+
+
+@given(st.lists(st.tuples(answers, answers), max_size=6))
+def test_a_batch_is_the_sum_of_its_pairs(batch: list[tuple[Any, Any]]) -> None:
+    """Pairs compared together are marked as each alone."""
+    comparer = Comparer(RULES)
+    parsed = [(as_parsed(a), as_parsed(b)) for a, b in batch]
+    for row, (one, other) in enumerate(parsed):
+        comparer.compare(one, other, row)
+    marks = comparer.flush()
+    paths = [place.path for place in comparer.places.all]
+    for row, (one, other) in enumerate(parsed):
+        codes = marks.codes[marks.rows == row].tolist()
+        assert {(paths[c // OUTCOMES], Outcome(c % OUTCOMES)) for c in codes} == outcomes_of(one, other)
+
+
+def test_the_tree_of_places_is_bounded() -> None:
+    """Answers whose keys are data do not grow memory; they are still compared."""
+    comparer = Comparer(Rules())
+    for row in range(2_000):
+        comparer.compare({f"customer-{row}": 1.0}, {f"customer-{row}": 2.0}, row)
+    assert len(comparer.places.all) < 600
+    assert np.unique(comparer.flush().rows).size == 2_000
+
+
+def test_deep_documents_are_compared_as_a_whole() -> None:
+    """Nesting beyond all sense neither fails nor hides a difference."""
+    deep = b"[" * 500 + b"1" + b"]" * 500
+    other = b"[" * 500 + b"2" + b"]" * 500
+    assert outcomes_of(parse(deep), parse(deep)) == set()
+    ((_, outcome),) = outcomes_of(parse(deep), parse(other))
+    assert outcome is Outcome.TEXT
+    assert parse(b"[" * 100_000) is UNPARSEABLE
+
+
+def test_nothing_is_kept_from_batch_to_batch() -> None:
+    """After a flush the next batch starts clean, and totals go on."""
+    comparer = Comparer(Rules())
+    for _ in range(3):
+        comparer.compare([1.0, 2.0], [1.0, 3.0], 0)
+        assert comparer.flush().rows.tolist() == [0]
+    assert comparer.flush().rows.size == 0
+    place = comparer.places.all[1]
+    assert (place.numbers.tally.values, place.numbers.tally.agreeing, place.pairs) == (6, 3, 3)

@@ -1,0 +1,270 @@
+"""Unsound evidence is INVALID, and the report says what is wrong and how to mend it."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from conftest import Compare
+from traffic import PRIMARY, SHADOW, START, Call, pair, pairs
+
+from shadow_report.report import Finding, Report
+
+
+def finding(report: Report, code: str) -> Finding:
+    return next(found for found in report.integrity.findings if found.code == code)
+
+
+def assert_invalid(report: Report, code: str, *words: str) -> None:
+    """The verdict is INVALID, and for this reason, in these words."""
+    assert report.verdict == "INVALID", report.reasons
+    found = finding(report, code)
+    assert found.unsound
+    text = f"{found.what} {found.remedy}"
+    assert text in report.reasons
+    for word in words:
+        assert word in text
+
+
+def test_empty_tables(compared: Compare) -> None:
+    assert_invalid(compared(), "no-calls", "not one call", "POSTGRES_URI")
+
+
+def test_no_shadow_calls(compared: Compare) -> None:
+    calls = [call for call in pairs(50) if call.role == "primary"]
+    assert_invalid(compared(calls), "no-shadow-calls", "50 calls", "Is mirroring on?")
+
+
+def test_no_primary_calls(compared: Compare) -> None:
+    calls = [call for call in pairs(50) if call.role == "shadow"]
+    assert_invalid(compared(calls), "no-primary-calls", "SHADOW_ROLE=primary")
+
+
+def test_ids_that_never_match(compared: Compare) -> None:
+    """Each side has calls and no pair id in common."""
+    calls = [replace(call, pair_id=f"{call.pair_id}-{call.role}") for call in pairs(50)]
+    assert_invalid(compared(calls), "no-pairs", "no pair among them")
+
+
+def test_ids_from_x_request_id_only(compared: Compare) -> None:
+    """Such ids may pair by luck; the entry VirtualService was not used."""
+    report = compared(pairs(9_000, source="x-request-id"))
+    assert_invalid(report, "pair-ids", "entry VirtualService", "x-request-id")
+
+
+def test_calls_past_the_entry_are_said(compared: Compare) -> None:
+    """Some direct calls lower the coverage and are named, by how they got their ids."""
+    direct = [
+        Call(role="primary", pair_id=f"direct-{i}", source="generated", time=START + timedelta(seconds=i))
+        for i in range(3)
+    ]  # fmt: skip
+    report = compared(pairs(997) + direct)
+    assert finding(report, "direct-calls").what.startswith("3 of 1,000 primary calls")
+    assert report.integrity.coverage == pytest.approx(0.997)
+
+
+def test_lost_coverage(compared: Compare) -> None:
+    """A tenth of the calls without shadow: INVALID, and where they are missing is said."""
+    calls = [
+        call
+        for i in range(2_000)
+        for call in pair(i, request='{"values": ["%s"]}' % ("9" * (4000 if i % 10 == 5 else 1)))
+        if call.role == "primary" or i % 10 != 5
+    ]
+    report = compared(calls)
+    assert report.verdict == "INVALID"
+    assert (report.primary.unpaired, report.integrity.coverage) == (200, 0.9)
+    assert "--mirrored-share" in finding(report, "coverage").remedy
+    unlike = {found.respect for found in report.integrity.missing if found.unlike}
+    assert "request size" in unlike
+    assert "buffer" in finding(report, "missing-unlike").remedy
+
+
+def test_a_told_mirrored_share_is_the_measure(compared: Compare) -> None:
+    """Mirroring half the calls on purpose is full coverage."""
+    calls = [c for i in range(20_000) for c in pair(i) if c.role == "primary" or i % 2 == 0]
+    report = compared(calls, mirrored_share=0.5)
+    assert report.verdict == "PROMOTE", report.reasons
+    assert (report.integrity.coverage, report.pairs) == (1.0, 10_000)
+
+
+def test_calls_before_mirroring_began_do_not_count(compared: Compare) -> None:
+    """Coverage counts from the first mirrored call on."""
+    before = [
+        Call(role="primary", pair_id=f"early-{i}", time=START - timedelta(seconds=i + 1), version="0")
+        for i in range(500)
+    ]  # fmt: skip
+    report = compared(before + pairs(9_000))
+    assert report.verdict == "PROMOTE", report.reasons
+    assert report.window.began == START
+    assert report.primary.calls == 9_000
+
+
+def test_different_requests(compared: Compare) -> None:
+    """Pairs whose sides took different requests are no pairs; many of them are INVALID."""
+    calls = [
+        replace(call, request='{"values": ["9"]}') if call.role == "shadow" and i % 10 == 0 else call
+        for i in range(1_000)
+        for call in pair(i)
+    ]
+    report = compared(calls)
+    assert_invalid(report, "different-requests", "100 pairs", "repeat its request ids")
+    assert report.pairs == 900
+
+
+def test_a_few_different_requests_are_left_out(compared: Compare) -> None:
+    calls = pairs(999) + pair(999, None, {"request": "[]", "answer": "[]"})
+    report = compared(calls)
+    assert not finding(report, "different-requests").unsound
+    assert report.outcomes == {"equal": 999}
+
+
+@pytest.mark.parametrize("role", ["primary", "shadow"])
+def test_several_model_versions(compared: Compare, role: str) -> None:
+    calls = [replace(c, version="2") if c.role == role else c for c in pairs(10)] + pairs(20, first=10)
+    report = compared(calls)
+    assert_invalid(report, "several-versions", f"The {role} changed", "1 (20 calls), 2 (10 calls)")
+
+
+def test_several_services(compared: Compare) -> None:
+    """Two primaries in the tables: INVALID until one is chosen."""
+    calls = pairs(100) + [
+        replace(call, service="old", pair_id=f"old-{call.pair_id}")
+        for call in pairs(50)
+        if call.role == "primary"
+    ]
+    assert_invalid(compared(calls), "several-services", PRIMARY, "old", "--primary")
+    chosen = compared(primary=PRIMARY, shadow=SHADOW)
+    assert chosen.verdict == "WAIT"
+    assert chosen.pairs == 100
+
+
+def test_an_unknown_service_is_no_evidence(compared: Compare) -> None:
+    report = compared(pairs(10), shadow="tripel")
+    assert_invalid(report, "no-shadow-calls")
+
+
+def test_duplicates_count_once(compared: Compare) -> None:
+    """Of a repeated pair id each side's first call counts."""
+    repeated = [
+        replace(call, time=call.time + timedelta(seconds=1), answer="[0]")
+        for call in pair(3)
+        for _ in range(2)
+    ]
+    report = compared(pairs(1_000) + repeated)
+    assert report.outcomes == {"equal": 1_000}
+    assert (report.primary.duplicates, report.shadow.duplicates) == (2, 2)
+    assert not finding(report, "duplicates").unsound
+
+
+def test_many_duplicates(compared: Compare) -> None:
+    repeated = [replace(call, time=call.time + timedelta(seconds=1)) for call in pairs(30)]
+    assert_invalid(compared(pairs(100) + repeated), "duplicates", "30 calls", "retry")
+
+
+def test_lost_records(compared: Compare) -> None:
+    """Holes in a recorder's numbers are lost records, told apart from calls never mirrored."""
+    calls = [
+        replace(call, sequence=i + 1)
+        for i in range(1_000)
+        for call in pair(i)
+        if not (call.role == "shadow" and 100 <= i < 150)
+    ]
+    report = compared(calls)
+    assert_invalid(report, "lost-records", "50 records of the shadow", "SPOOL_MAX_BYTES")
+    assert (report.shadow.lost_records, report.primary.lost_records) == (50, 0)
+
+
+def test_cut_bodies(compared: Compare) -> None:
+    """A cut answer is not compared; many of them are no evidence."""
+    report = compared(pairs(90) + pairs(10, first=90, cut=True, answer=b'{"predictions": [1'))
+    assert_invalid(report, "cut-bodies", "10 of 100 pairs", "RECORD_MAX_BODY_BYTES")
+    assert report.outcomes == {"equal": 100}
+    disagreement = next(gate for gate in report.gates if gate.name == "disagreement")
+    assert disagreement.n == 90
+
+
+def test_unparseable_on_both_sides(compared: Compare) -> None:
+    report = compared(
+        [call for i in range(50) for call in pair(i, {"answer": b"one"}, {"answer": b"two"})]
+    )
+    assert_invalid(report, "unparseable", "byte for byte")
+
+
+def test_unanswered_calls_fail(compared: Compare) -> None:
+    """A call whose process died has no response row; it failed."""
+    report = compared(pairs(99) + pair(99, None, {"status": None}))
+    assert report.shadow.unanswered == 1
+    assert report.new_faults == 1
+    assert "die" in finding(report, "unanswered").remedy
+
+
+def test_calls_in_flight_are_left_out(compared: Compare) -> None:
+    """The newest incomplete calls are neither missing nor failed; complete ones count."""
+    now = datetime.now(UTC) - timedelta(seconds=1)
+    calls = (
+        pairs(100)
+        + pair(100, time=now)
+        + pair(101, None, {"status": None}, time=now)
+        + [Call(role="primary", pair_id="alone", time=now)]
+        + [Call(role="shadow", pair_id="orphan", time=now)]
+    )
+    report = compared(calls)
+    assert (report.pairs, report.window.in_flight) == (101, 3)
+    assert report.integrity.coverage == 1
+    assert report.outcomes == {"equal": 101}
+    assert "3 calls of the last 30 s" in finding(report, "in-flight").what
+
+
+def test_warm_up_is_left_out(compared: Compare) -> None:
+    """Pairs of the first minute do not count, good or bad."""
+    cold = [call for i in range(10) for call in pair(i, None, {"status": 503})]
+    report = compared(cold + pairs(1_000, first=600), warm_up=timedelta(minutes=1))
+    assert (report.pairs, report.new_faults, report.window.warm_up_pairs) == (1_000, 0, 10)
+
+
+def test_clock_skew_is_said_and_harmless(compared: Compare) -> None:
+    """Pairs are joined by id, so a skewed clock costs none; the report names it."""
+    calls = [
+        replace(call, time=call.time + timedelta(minutes=5)) if call.role == "shadow" else call
+        for call in pairs(200)
+    ]
+    report = compared(calls)
+    assert report.pairs == 200
+    assert report.integrity.clock_skew_ms == pytest.approx(300_002, abs=1)
+    assert not finding(report, "clock-skew").unsound
+
+
+def test_model_names_that_differ_are_said(compared: Compare) -> None:
+    calls = [replace(call, model_name="other") if call.role == "shadow" else call for call in pairs(9)]
+    assert "other" in finding(compared(calls), "model-names").what
+
+
+def test_the_window_bounds_the_primary_calls(compared: Compare) -> None:
+    """--since and --until cut by the primary's time; a pair is never torn apart by them."""
+    report = compared(
+        pairs(600), since=START + timedelta(seconds=10), until=START + timedelta(seconds=30)
+    )
+    assert report.pairs == 200
+    assert (report.primary.calls, report.shadow.calls) == (200, 200)
+    assert (report.primary.unpaired, report.shadow.unpaired) == (0, 0)
+
+
+def test_a_replayed_run_is_compared_by_its_own_calls(compared: Compare) -> None:
+    """With shadow_since, earlier shadow calls of the same pairs do not count."""
+    later = datetime.now(UTC) - timedelta(minutes=10)
+    rerun = [
+        replace(call, time=later, answer="[1]", recorder=uuid.UUID(int=9))
+        for call in pairs(100)
+        if call.role == "shadow"
+    ]
+    report = compared(
+        pairs(100) + rerun,
+        since=START,
+        until=START + timedelta(minutes=1),
+        shadow_since=later - timedelta(minutes=1),
+    )
+    assert (report.pairs, report.shadow.calls, report.shadow.duplicates) == (100, 100, 0)
+    assert report.new_faults == 100

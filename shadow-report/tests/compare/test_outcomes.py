@@ -1,0 +1,244 @@
+"""Each way in which two answers can differ is found, counted once and named."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from conftest import Compare
+from traffic import pair, pairs
+
+from shadow_report.answers.paths import Rules, Tolerance
+
+SAME = '{"predictions": [6.6, 124.6, 648.0]}'
+
+# name, primary's answer, shadow's answer, outcome, is a new fault, signature
+CASES = [
+    ("number", SAME, '{"predictions": [6.6, 124.7, 648.0]}', "number", False, "predictions[*]: number"),
+    ("null for a number", SAME, '{"predictions": [6.6, null, 648.0]}', "non-finite", True, "predictions[*]: non-finite"),
+    ("NaN", SAME, b'{"predictions": [6.6, NaN, 648.0]}', "non-finite", True, "predictions[*]: non-finite"),
+    ("Infinity", SAME, b'{"predictions": [6.6, 124.6, -Infinity]}', "non-finite", True, "predictions[*]: non-finite"),
+    ("too large for a float", SAME, b'{"predictions": [1e400, 124.6, 648.0]}', "non-finite", True, "predictions[*]: non-finite"),
+    ("shorter list", SAME, '{"predictions": [6.6, 124.6]}', "length", True, "predictions: length"),
+    ("missing field", SAME, '{}', "missing", True, "predictions: missing"),
+    ("renamed field", SAME, '{"prediction": [6.6, 124.6, 648.0]}', "missing", True, "predictions: missing + prediction: extra"),
+    ("extra field", SAME, '{"predictions": [6.6, 124.6, 648.0], "by": "me"}', "extra", False, "by: extra"),
+    ("number as text", SAME, '{"predictions": ["6.6", 124.6, 648.0]}', "type", True, "predictions[*]: type"),
+    ("list became a number", SAME, '{"predictions": 6.6}', "type", True, "predictions: type"),
+    ("bool is not int", '{"ok": 1}', '{"ok": true}', "type", True, "ok: type"),
+    ("not JSON", SAME, b"<html>502</html>", "unparseable", True, "answer: unparseable"),
+    ("not UTF-8", SAME, b'{"predictions": "\xff"}', "unparseable", True, "answer: unparseable"),
+    ("no body", SAME, None, "unparseable", True, "answer: unparseable"),
+    ("label", '{"predictions": ["cat", "dog"]}', '{"predictions": ["cat", "cow"]}', "label", False, "predictions[*]: label"),
+    ("boolean", '{"ok": true}', '{"ok": false}', "label", False, "ok: label"),
+    ("order of labels", '{"top": ["cat", "dog"]}', '{"top": ["dog", "cat"]}', "order", False, "top[*]: order"),
+    ("order of numbers", SAME, '{"predictions": [124.6, 6.6, 648.0]}', "order", False, "predictions[*]: order"),
+    ("whole numbers past 2^53", '{"id": 9007199254740993}', '{"id": 9007199254740992}', "number", False, "id: number"),
+    ("whole numbers past 2^64", '{"id": 36893488147419103233}', '{"id": 36893488147419103232}', "number", False, "id: number"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("primary", "shadow", "outcome", "is_fault", "signature"),
+    [case[1:] for case in CASES],
+    ids=[case[0] for case in CASES],
+)
+def test_a_difference_is_counted_once_and_named(
+    compared: Compare, primary: str, shadow: str, outcome: str, is_fault: bool, signature: str
+) -> None:
+    """One differing pair among ten is one fault or one disagreement, with its signature."""
+    calls = pairs(9, answer=primary) + pair(9, {"answer": primary}, {"answer": shadow})
+    report = compared(calls)
+    assert report.pairs == 10
+    assert report.outcomes == {"equal": 9, outcome: 1}
+    assert (report.new_faults, report.disagreements) == ((1, 0) if is_fault else (0, 1))
+    (found,) = report.signatures
+    assert (found.signature, found.is_fault, found.pairs) == (signature, is_fault, 1)
+    assert {example.pair_id for example in found.largest} == {"pair-9"}
+
+
+EQUAL = [
+    ("1 and 1.0", '{"predictions": [1, 2]}', '{"predictions": [1.0, 2.0]}'),
+    ("key order and spaces", '{"a": 1, "b": [2]}', '{ "b":[2], "a":1 }'),
+    ("both NaN", b'{"predictions": [NaN]}', b'{"predictions":  [NaN]}'),
+    ("both null", '{"predictions": [null]}', '{"predictions":  [null]}'),
+    ("both the same text that is no JSON", b"pong", b"pong"),
+    ("empty lists", '{"predictions": []}', '{"predictions":  []}'),
+    ("lone surrogates", rb'{"a": "\ud800"}', rb'{"a":  "\ud800"}'),
+    (
+        "v2 flat and nested, by name in any order",
+        '{"model_name": "m", "id": "1", "outputs": [{"name": "a", "shape": [2, 2], "datatype": "FP32",'
+        ' "data": [[1, 2], [3, 4]]}, {"name": "b", "shape": [1], "datatype": "BYTES", "data": ["x"]}]}',
+        '{"model_name": "n", "id": "2", "outputs": [{"name": "b", "shape": [1], "datatype": "BYTES",'
+        ' "data": ["x"]}, {"name": "a", "shape": [2, 2], "datatype": "FP32", "data": [1, 2, 3, 4]}]}',
+    ),
+]
+
+
+@pytest.mark.parametrize(("primary", "shadow"), [c[1:] for c in EQUAL], ids=[c[0] for c in EQUAL])
+def test_the_same_answer_in_other_words_is_equal(
+    compared: Compare, primary: str, shadow: str
+) -> None:
+    """Spelling is no difference; what is broken on both sides alike is no new fault."""
+    report = compared(pair(0, {"answer": primary}, {"answer": shadow}))
+    assert report.outcomes == {"equal": 1}
+
+
+def test_rounding_within_tolerance_agrees(compared: Compare) -> None:
+    """A difference within the tolerance is shown as such and judged as agreement."""
+    report = compared(pair(0, {"answer": "[100.0]"}, {"answer": "[100.00001]"}))
+    assert report.outcomes == {"within tolerance": 1}
+    assert report.disagreements == 0
+
+
+def test_failures_are_paired(compared: Compare) -> None:
+    """A failure is new, mended or on both sides; an answer that never came is a failure."""
+    report = compared(
+        pairs(5)
+        + pair(5, {}, {"status": 500, "answer": '{"error": "x"}'})
+        + pair(6, {}, {"status": None})
+        + pair(7, {"status": 503}, {})
+        + pair(8, {"status": 400}, {"status": 400})
+    )
+    table = report.errors
+    assert (table.neither, table.shadow_only, table.primary_only, table.both) == (5, 2, 1, 1)
+    assert report.outcomes == {"equal": 5, "failed": 2, "mended": 1, "both faulty": 1}
+    assert report.new_faults == 2
+    assert [s.signature for s in report.signatures] == ["not answered", "failed with 500"]
+    assert {(s.primary, s.shadow): s.pairs for s in report.statuses} == {
+        (200, 200): 5, (200, 500): 1, (200, None): 1, (503, 200): 1, (400, 400): 1,
+    }  # fmt: skip
+
+
+def test_mended_answers_do_not_hide_new_faults(compared: Compare) -> None:
+    """A pair that mends one value and breaks another is a new fault."""
+    report = compared(
+        pair(0, {"answer": "[null, 1.0]"}, {"answer": "[1.0, null]"})
+        + pair(1, {"answer": "[null, 1.0]"}, {"answer": "[1.0, 1.0]"})
+    )
+    assert report.outcomes == {"mended": 1, "non-finite": 1}
+    assert report.new_faults == 1
+
+
+def v2(values: np.ndarray, datatype: str) -> bytes:
+    header = (
+        '{"model_name": "m", "outputs": [{"name": "score", "shape": [%d], "datatype": "%s",'
+        ' "parameters": {"binary_data_size": %d}}]}' % (values.size, datatype, values.nbytes)
+    )
+    return header.encode() + values.tobytes()
+
+
+def test_binary_tensors_are_decoded(compared: Compare) -> None:
+    """v2's binary extension is compared value by value, also against its JSON form."""
+    values = np.array([1.0, 2.5, 3.0], dtype="<f4")
+    broken = np.array([1.0, np.nan, 3.0], dtype="<f4")
+    as_json = (
+        '{"outputs": [{"name": "score", "shape": [3], "datatype": "FP32", "data": [1, 2.5, 3]}]}'
+    )
+    report = compared(
+        pair(0, {"answer": v2(values, "FP32")}, {"answer": as_json}, protocol="v2")
+        + pair(1, {"answer": v2(values, "FP32")}, {"answer": v2(broken, "FP32")}, protocol="v2")
+    )
+    assert report.outcomes == {"equal": 1, "non-finite": 1}
+    assert report.signatures[0].signature == "outputs.score.data[*]: non-finite"
+
+
+def test_tensor_type_and_shape_are_part_of_the_answer(compared: Compare) -> None:
+    """The same data as another datatype or in another shape is a new fault."""
+
+    def output(shape: str, datatype: str) -> str:
+        return (
+            f'{{"outputs": [{{"name": "a", "shape": {shape}, "datatype": "{datatype}",'
+            ' "data": [1, 2, 3, 4]}]}'
+        )
+
+    report = compared(
+        pair(0, {"answer": output("[4]", "FP32")}, {"answer": output("[4]", "FP64")})
+        + pair(1, {"answer": output("[4]", "FP32")}, {"answer": output("[2, 2]", "FP32")})
+    )
+    assert report.outcomes == {"length": 1, "type": 1}
+    assert {s.signature for s in report.signatures} == {
+        "outputs.a.datatype: type",
+        "outputs.a.shape: length",
+    }
+
+
+def test_ignored_paths_and_own_tolerances(compared: Compare) -> None:
+    """What is ignored does not differ; a path's tolerance holds at and below it, nowhere else."""
+    rules = Rules(
+        by_path={"predictions": Tolerance(0.5, 0.0)}, ignored=frozenset({"meta.took", "id"})
+    )
+    primary = '{"id": 1, "predictions": [1.0], "meta": {"took": 1, "n": 1.0}}'
+    report = compared(
+        pair(0, {"answer": primary}, {"answer": '{"id": "x", "predictions": [1.4], "meta": {"took": 2, "n": 1.0}}'})
+        + pair(1, {"answer": primary}, {"answer": '{"predictions": [1.6], "meta": {"n": 1.0}}'})
+        + pair(2, {"answer": primary}, {"answer": '{"id": 2, "predictions": [1.0], "meta": {"took": 1, "n": 1.4}}'}),
+        rules=rules,
+    )  # fmt: skip
+    assert report.outcomes == {"within tolerance": 1, "number": 2}
+    assert {s.signature for s in report.signatures} == {"predictions[*]: number", "meta.n: number"}
+
+
+def test_figures_at_a_path(compared: Compare) -> None:
+    """Bias, sizes and correlation of numbers; agreement, kappa and confusion of labels."""
+    calls = []
+    for i in range(100):
+        label = "cat" if i % 2 else "dog"
+        other = "dog" if i == 1 else label
+        calls += pair(
+            i,
+            {"answer": f'{{"score": {i}.5, "label": "{label}"}}'},
+            {"answer": f'{{"score": {i + 2}.5, "label": "{other}"}}'},
+        )
+    report = compared(calls)
+    by_path = {path.path: path for path in report.paths}
+    score, label_report = by_path["score"], by_path["label"]
+    assert (score.kind, score.pairs, score.differing_pairs, score.values) == ("number", 100, 100, 100)
+    assert score.numbers is not None
+    assert score.numbers.bias == pytest.approx(2)
+    assert score.numbers.correlation == pytest.approx(1)
+    assert score.numbers.absolute_quantiles["p50"] == pytest.approx(2, rel=0.01)
+    assert label_report.kind == "label"
+    assert label_report.labels is not None
+    assert label_report.labels.agreement == 0.99
+    assert label_report.labels.classes == ("dog", "cat")
+    assert label_report.labels.confusion == ((50, 0), (1, 49))
+    assert label_report.labels.kappa == pytest.approx(0.98, abs=0.001)
+
+
+def test_kinds_are_told_apart(compared: Compare) -> None:
+    """A probability vector, a class number, a flag and free text are named as such."""
+    calls = []
+    for i in range(80):
+        p = i / 100
+        answer = (
+            f'{{"proba": [{p}, {1 - p}], "class": {i % 3}, "ok": true, "why": "because {i}",'
+            f' "none": null, "score": {i}.25}}'
+        )
+        calls += pair(i, answer=answer)
+    report = compared(calls)
+    assert {path.path: path.kind for path in report.paths} == {
+        "proba[*]": "probability vector",
+        "class": "label",
+        "ok": "boolean",
+        "why": "text",
+        "none": "null",
+        "score": "number",
+    }
+
+
+def test_examples_carry_both_bodies(compared: Compare) -> None:
+    """The worst pair is the one with the largest difference; its bodies are cut in the report only."""
+    long = ", ".join(["1.0"] * 10_000)
+    report = compared(
+        pair(0, {"answer": "[10.0]"}, {"answer": "[11.0]"})
+        + pair(1, {"answer": "[10.0]"}, {"answer": "[90.0]"})
+        + pair(2, {"answer": f"[{long}, 1.0]"}, {"answer": f"[{long}, 1.5]"})
+    )
+    (group,) = report.signatures
+    worst = group.largest[0]
+    assert (worst.pair_id, worst.what) == ("pair-1", "[0]: 10.0 became 90.0")
+    assert (worst.primary_response, worst.shadow_response) == ("[10.0]", "[90.0]")
+    assert worst.request == '{"values": ["3.3", "62.3", "324"]}'
+    cut = next(example for example in group.largest if example.pair_id == "pair-2")
+    assert cut.primary_cut
+    assert cut.what == "[10000]: 1.0 became 1.5"

@@ -1,0 +1,126 @@
+"""Traffic as the transformers record it: calls as values, written straight into the tables."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+
+PRIMARY, SHADOW = "double-minimal-custom-inference", "triple-minimal-custom-inference"
+RECORDERS = {"primary": uuid.UUID(int=1), "shadow": uuid.UUID(int=2)}
+# Long enough ago that nothing is in flight.
+START = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
+
+REQUEST_COLUMNS = (
+    "record_id, request_time, recorder_id, sequence, pair_id, pair_source, role, inference_service,"
+    " model_name, model_version, protocol, predict_url, request_headers, request_data, request_raw,"
+    " request_size, request_sha256, request_truncated"
+)
+RESPONSE_COLUMNS = (
+    "record_id, request_time, response_time, status_code, error, duration_ms, response_data,"
+    " response_raw, response_size, response_truncated"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One recorded call. `answer` is text for *_data or bytes for *_raw; status None: no response."""
+
+    role: str
+    pair_id: str
+    answer: str | bytes | None = '{"predictions": [6.6, 124.6, 648.0]}'
+    status: int | None = 200
+    request: str | bytes = '{"values": ["3.3", "62.3", "324"]}'
+    time: datetime = START
+    duration_ms: float = 5.0
+    service: str | None = None
+    source: str = "x-shadow-pair-id"
+    model_name: str = "model"
+    version: str | None = "1"
+    protocol: str = "v1"
+    headers: dict[str, str] = field(default_factory=dict)
+    recorder: uuid.UUID | None = None
+    sequence: int | None = None
+    cut: bool = False
+    request_cut: bool = False
+
+
+def pair(i: int, primary: dict[str, object] | None = None, shadow: dict[str, object] | None = None, **both: object) -> list[Call]:
+    """Both calls of pair i; `both` applies to the two of them."""
+    time = START + timedelta(seconds=i / 10)
+    common: dict[str, object] = {"pair_id": f"pair-{i}", "time": time} | both
+    late = {"time": common["time"] + timedelta(milliseconds=2)}  # type: ignore[operator]
+    return [
+        Call(role="primary", **(common | (primary or {}))),  # type: ignore[arg-type]
+        Call(role="shadow", **(common | late | (shadow or {}))),  # type: ignore[arg-type]
+    ]
+
+
+def pairs(count: int, first: int = 0, **both: object) -> list[Call]:
+    """This many pairs whose sides agree."""
+    return [call for i in range(first, first + count) for call in pair(i, **both)]
+
+
+def record(uri: str, calls: Iterable[Call]) -> None:
+    """Write the calls, numbered per recorder without a hole unless they say otherwise."""
+    numbers: dict[uuid.UUID, int] = {}
+    requests, responses = [], []
+    for call in calls:
+        recorder = call.recorder or RECORDERS[call.role]
+        numbers[recorder] = call.sequence or numbers.get(recorder, 0) + 1
+        record_id = uuid.uuid4()
+        requests.append(_request_row(replace(call, recorder=recorder), record_id, numbers[recorder]))
+        if call.status is not None:
+            responses.append(_response_row(call, record_id))
+    with psycopg.connect(uri) as connection, connection.cursor() as cursor:
+        for table, columns, rows in (
+            ("inference_requests", REQUEST_COLUMNS, requests),
+            ("inference_responses", RESPONSE_COLUMNS, responses),
+        ):
+            with cursor.copy(f"COPY {table} ({columns}) FROM STDIN") as copy:
+                for row in rows:
+                    copy.write_row(row)
+
+
+def _request_row(call: Call, record_id: uuid.UUID, sequence: int) -> tuple[object, ...]:
+    body = call.request.encode() if isinstance(call.request, str) else call.request
+    return (
+        record_id,
+        call.time,
+        call.recorder,
+        sequence,
+        call.pair_id,
+        call.source,
+        call.role,
+        call.service or (PRIMARY if call.role == "primary" else SHADOW),
+        call.model_name,
+        call.version,
+        call.protocol,
+        "http://predictor/v1/models/model:predict",
+        json.dumps(call.headers),
+        call.request if isinstance(call.request, str) else None,
+        call.request if isinstance(call.request, bytes) else None,
+        len(body),
+        hashlib.sha256(body).digest(),
+        call.request_cut,
+    )
+
+
+def _response_row(call: Call, record_id: uuid.UUID) -> tuple[object, ...]:
+    return (
+        record_id,
+        call.time,
+        call.time + timedelta(milliseconds=call.duration_ms),
+        call.status,
+        None if call.status == 200 else "it failed",
+        call.duration_ms,
+        call.answer if isinstance(call.answer, str) else None,
+        call.answer if isinstance(call.answer, bytes) else None,
+        len(call.answer or ""),
+        call.cut,
+    )

@@ -1,0 +1,244 @@
+"""The page in a real browser: silent, offline, sortable, accessible, safe."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page
+from sample_reports import HOSTILE, hostile, invalid, promoted, rejected, timeline, waiting
+
+from shadow_report.output import write_page
+from shadow_report.output.page import render_page
+from shadow_report.report import Report
+
+ALL = {
+    "rejected": rejected(),
+    "waiting": waiting(),
+    "promoted": promoted(),
+    "invalid": invalid(),
+    "hostile": hostile(),
+}
+
+
+class Opened:
+    """A page and everything that it complained about or asked for."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.complaints: list[str] = []
+        self.requests: list[str] = []
+        page.on("console", lambda message: self.complaints.append(message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        page.on("dialog", lambda dialog: self.complaints.append(dialog.message))
+        page.on("request", lambda request: self.requests.append(request.url))
+
+
+@contextmanager
+def opened(
+    browser: Browser, report: Report, tmp_path: Path, scheme: str = "light"
+) -> Iterator[Opened]:
+    file = tmp_path / "report.html"
+    write_page(report, file)
+    page = browser.new_page(color_scheme=scheme, viewport={"width": 1180, "height": 900})  # type: ignore[arg-type]
+    try:
+        opened = Opened(page)
+        page.goto(file.as_uri(), wait_until="load")
+        yield opened
+    finally:
+        page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ALL)
+def test_opens_without_complaint_or_request(
+    browser: Browser, tmp_path: Path, name: str, scheme: str
+) -> None:
+    """No console message, no error, no dialog; the file itself is all that is asked for."""
+    with opened(browser, ALL[name], tmp_path, scheme) as it:
+        it.page.wait_for_timeout(100)
+        assert it.page.text_content("h1 span") == ALL[name].verdict
+        assert it.complaints == []
+        assert [url for url in it.requests if not url.startswith(("file:", "data:"))] == []
+        # Nothing is wider than the window.
+        assert it.page.evaluate("document.documentElement.scrollWidth") <= 1180
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_is_small(name: str) -> None:
+    """Under 300 kB whatever is in the report, with less than 5 kB of script."""
+    text = render_page(ALL[name])
+    assert len(text.encode()) < 300_000
+    script = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert len(script) == 1
+    assert len(script[0].encode()) < 5_000
+
+
+def test_stays_small_with_a_thousand_of_everything() -> None:
+    """Long lists are cut, never the limit."""
+    report = hostile()
+    report = replace(
+        report,
+        reasons=report.reasons * 1000,
+        notes=report.notes * 1000,
+        paths=report.paths * 500,
+        slices=report.slices * 500,
+        statuses=report.statuses * 500,
+        signatures=report.signatures * 50,
+        timeline=timeline(1000),
+        settings={f"{i} {HOSTILE}": HOSTILE for i in range(1000)},
+    )
+    assert len(render_page(report).encode()) < 300_000
+
+
+def test_hostile_text_stays_text(browser: Browser, tmp_path: Path) -> None:
+    """Nothing in a body becomes an element, runs, hides or turns the writing direction."""
+    with opened(browser, hostile(), tmp_path) as it:
+        assert it.page.title() == "REJECT: shadow report"
+        assert it.page.locator("img").count() == 0
+        assert it.page.locator("svg[onload]").count() == 0
+        assert it.page.locator("script").count() == 2
+        body = it.page.locator("pre").nth(1).text_content() or ""
+        assert body.startswith("</script><img src=x onerror=")
+        assert r"\x1b[31mred\x1b[0m \x00 \u202egnp.exe \u2066iso \ud800 {{7*7}}" in body
+        everything = it.page.content()
+        assert not {"\x1b", "\x00", "\u202e", "\u2066"} & set(everything)
+        assert it.complaints == []
+
+
+def test_embedded_figures_are_json(browser: Browser, tmp_path: Path) -> None:
+    """The figures can be read back from the page, hostile text and all."""
+    with opened(browser, hostile(), tmp_path) as it:
+        embedded = json.loads(it.page.text_content("#report") or "")
+    assert embedded["verdict"] == "REJECT"
+    assert embedded["notes"][0].startswith("</script>")
+
+
+def test_policy_lets_nothing_else_run(browser: Browser, tmp_path: Path) -> None:
+    """Even text that got past the escaping could neither run nor load: the policy forbids it."""
+    with opened(browser, rejected(), tmp_path) as it:
+        it.page.evaluate(
+            """() => {
+                const hole = document.createElement("div");
+                hole.innerHTML = '<img src="https://example.invalid/x.png" onerror="document.title=1">';
+                const script = document.createElement("script");
+                script.textContent = "document.title = 'taken over'";
+                document.body.append(hole, script);
+            }"""
+        )
+        it.page.wait_for_timeout(200)
+        assert it.page.title() == "REJECT: shadow report"
+        assert any("Content Security Policy" in text for text in it.complaints)
+
+
+def sizes(page: Page) -> list[str]:
+    return page.locator("table.worst tbody > tr:first-child > td:nth-child(4)").all_text_contents()
+
+
+def test_worst_pairs_sort_by_mouse_and_keyboard(browser: Browser, tmp_path: Path) -> None:
+    """A click sorts, another turns it round, Enter does the same; bodies stay with their pair."""
+    with opened(browser, rejected(), tmp_path) as it:
+        head = it.page.locator("table.worst th", has_text="Size")
+        button = head.locator("button")
+        assert head.get_attribute("aria-sort") == "none"
+        button.click()
+        assert head.get_attribute("aria-sort") == "descending"
+        assert sizes(it.page) == ["0.7", "0.6", "0.5", "–", "–"]  # noqa: RUF001
+        button.focus()
+        it.page.keyboard.press("Enter")
+        assert head.get_attribute("aria-sort") == "ascending"
+        # Pairs without a size stay last.
+        assert sizes(it.page) == ["0.5", "0.6", "0.7", "–", "–"]  # noqa: RUF001
+        assert it.page.text_content("#said") == "Sorted by Size, ascending."
+        what = it.page.locator("table.worst th", has_text="What differs")
+        what.locator("button").click()
+        assert (head.get_attribute("aria-sort"), what.get_attribute("aria-sort")) == (
+            "none",
+            "ascending",
+        )
+        for body in it.page.locator("table.worst tbody").all():
+            assert body.locator("tr").count() == 2
+        assert it.complaints == []
+
+
+def test_bodies_open_by_keyboard_and_mark_the_difference(browser: Browser, tmp_path: Path) -> None:
+    """Enter on a pair's line opens both answers; what differs is marked."""
+    with opened(browser, rejected(), tmp_path) as it:
+        details = it.page.locator("table.worst details").nth(1)
+        assert details.locator("pre").first.is_hidden()
+        details.locator("summary").focus()
+        it.page.keyboard.press("Enter")
+        assert details.locator("pre").first.is_visible()
+        assert details.locator("mark").first.text_content() == "6.6"
+
+
+def test_screen_readers_get_names_for_everything(browser: Browser, tmp_path: Path) -> None:
+    """Each plot and table has a name, each heading level follows the one before, ids are unique."""
+    with opened(browser, rejected(), tmp_path) as it:
+        faults = it.page.evaluate(
+            """() => {
+                const faults = [];
+                for (const plot of document.querySelectorAll("svg"))
+                    if (plot.getAttribute("aria-hidden") !== "true" && !plot.getAttribute("aria-label"))
+                        faults.push("plot without a name");
+                for (const table of document.querySelectorAll("table")) {
+                    if (!table.caption?.textContent.trim()) faults.push("table without a caption");
+                    for (const head of table.querySelectorAll("th"))
+                        if (!head.scope) faults.push("head without a scope: " + head.textContent);
+                }
+                let level = 0;
+                for (const title of document.querySelectorAll("h1,h2,h3,h4")) {
+                    const next = Number(title.tagName[1]);
+                    if (next > level + 1 && title.tagName !== "H4") faults.push("jump to " + title.textContent);
+                    level = next;
+                }
+                const ids = [...document.querySelectorAll("[id]")].map((element) => element.id);
+                if (new Set(ids).size !== ids.length) faults.push("an id twice");
+                for (const link of document.querySelectorAll('a[href^="#"]'))
+                    if (!document.querySelector(link.getAttribute("href"))) faults.push("dead link");
+                return faults;
+            }"""
+        )
+        assert faults == []
+        it.page.keyboard.press("Tab")
+        assert it.page.evaluate("document.activeElement.className") == "skip"
+
+
+CONTRAST = """() => {
+    const luminance = (colour) => {
+        const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3).map((v) => {
+            const share = v / 255;
+            return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+        });
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const behind = (element) => {
+        for (let at = element; at; at = at.parentElement) {
+            const colour = getComputedStyle(at).backgroundColor;
+            if (!/, 0\\)$/.test(colour)) return colour;
+        }
+        return "rgb(255, 255, 255)";
+    };
+    const weak = new Set();
+    for (const element of document.querySelectorAll("body *:not(svg *, script, .unseen, .skip)")) {
+        const text = [...element.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+        if (!text || !element.getClientRects().length) continue;
+        const pair = [getComputedStyle(element).color, behind(element)].map(luminance).sort((a, b) => b - a);
+        const ratio = (pair[0] + 0.05) / (pair[1] + 0.05);
+        if (ratio < 4.5) weak.add(`${element.className || element.tagName}: ${ratio.toFixed(2)}`);
+    }
+    return [...weak];
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["rejected", "waiting", "promoted", "invalid"])
+def test_text_has_enough_contrast(
+    browser: Browser, tmp_path: Path, name: str, scheme: str
+) -> None:
+    """Every text has a contrast of at least 4.5 to 1 (WCAG 2 AA) in light and in dark."""
+    with opened(browser, ALL[name], tmp_path, scheme) as it:
+        assert it.page.evaluate(CONTRAST) == []
