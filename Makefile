@@ -13,7 +13,8 @@ export UV
 export UV_PYTHON_DOWNLOADS ?= never
 
 IMAGES := minimal-predictor minimal-transformer shadow-report
-PROJECTS := embedded-postgres $(IMAGES) local
+EXAMPLES := examples/scikit-learn
+PROJECTS := embedded-postgres $(IMAGES) $(EXAMPLES) local
 REGISTRY ?= ghcr.io/prokube
 TAG ?= latest
 
@@ -22,7 +23,7 @@ GATEWAY_PORT ?= 8080
 TOPOLOGY ?= standard
 export REQUESTS GATEWAY_PORT TOPOLOGY
 
-.PHONY: help demo up report test check bench soak format lock images deploy schema clean
+.PHONY: help demo up report install test check bench soak format lock images deploy schema clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,10 +32,13 @@ demo: $(IMAGES:%=%/.venv/runs) local/.venv/runs ## Run the whole deployment here
 	@local/.venv/bin/shadow-local demo
 
 up: $(IMAGES:%=%/.venv/runs) local/.venv/runs ## Run it in the foreground until Ctrl-C (GATEWAY_PORT=8080, TOPOLOGY=standard|knative)
+up: $(patsubst %/pyproject.toml,%/.venv/runs,$(wildcard $(KUSTOMIZATION)/pyproject.toml))
 	@local/.venv/bin/shadow-local up
 
-report: shadow-report/.venv/runs local/.venv/runs ## Compare what a running `make up`, or POSTGRES_URI, has recorded
-	@local/.venv/bin/shadow-local report
+report: shadow-report/.venv/runs local/.venv/runs ## Compare what a running `make up`, or POSTGRES_URI, has recorded (ARGS=options of compare)
+	@local/.venv/bin/shadow-local report $(ARGS)
+
+install: $(PROJECT)/.venv/runs ## Install one project, such as PROJECT=examples/scikit-learn
 
 test: $(PROJECTS:%=%/.venv/tests) ## Run every test of every project
 	@for project in $(PROJECTS); do echo "== $$project"; (cd $$project && .venv/bin/pytest); done
@@ -44,8 +48,8 @@ check: $(PROJECTS:%=%/.venv/tests) ## Formatting, lint, types, imports, locks, s
 	@local/.venv/bin/ruff check .
 	@for project in $(PROJECTS); do echo "== $$project"; (cd $$project && .venv/bin/mypy && if grep -q importlinter pyproject.toml; then .venv/bin/lint-imports; fi); done
 	@local/.venv/bin/shellcheck .ci/run
-	@local/.venv/bin/hadolint $(IMAGES:%=%/Dockerfile)
-	@local/.venv/bin/yamllint --strict kustomization.yaml postgres-crd.yml manifests
+	@local/.venv/bin/hadolint $(IMAGES:%=%/Dockerfile) $(EXAMPLES:%=%/Dockerfile)
+	@local/.venv/bin/yamllint --strict kustomization.yaml postgres-crd.yml manifests $(EXAMPLES:%=%/kustomization.yaml)
 	@python3 tools/links.py
 	@python3 tools/lock.py --check $(PROJECTS)
 

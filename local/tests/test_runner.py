@@ -22,7 +22,8 @@ from waiting import until
 from shadow_local.ports import free_port
 
 PROGRAM = Path(sys.executable).with_name("shadow-local")
-SETTINGS = ("GATEWAY_PORT", "POSTGRES_URI", "REQUESTS", "TOPOLOGY", "WITHOUT", "X_API_KEY")
+SETTINGS = ("GATEWAY_PORT", "KUSTOMIZATION", "MIRROR_HOST_SUFFIX", "POSTGRES_URI", "REQUESTS")
+SETTINGS += ("TOPOLOGY", "WITHOUT", "X_API_KEY")
 
 
 class Run:

@@ -102,7 +102,7 @@ def test_a_field_planted_anywhere_is_refused(topology: str, tmp_path: Path) -> N
         ("InferenceService", "metadata.annotations", {}, "deploymentMode"),
         ("InferenceService", "spec.explainer", {}, "does not translate"),
         ("InferenceService", "spec.predictor.minReplica", 1, "does not translate"),
-        ("InferenceService", "spec.transformer.containers.0.image", "a/gone:1", "no gone/.venv"),
+        ("InferenceService", "spec.transformer.containers.0.image", "a/gone:1", "is of no project"),
         ("InferenceService", "spec.transformer.containers.0.command", ["sh"], "the image's own"),
         ("InferenceService", "spec.transformer.containers.0.args", ["--http_port=1"], "itself"),
         ("InferenceService", "spec.transformer.volumes", [], "mounts"),
@@ -132,6 +132,17 @@ def test_an_object_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     unknown = {"kind": "EnvoyFilter", "metadata": {"name": "magic"}}
     with pytest.raises(Untranslated, match="EnvoyFilter magic"):
         translate([*rendered("standard"), unknown], tmp_path)
+
+
+def test_two_services_of_one_role_are_refused(tmp_path: Path) -> None:
+    """Pairs need one of each side."""
+    doubled = [
+        copy.deepcopy(item) for item in rendered("standard") if item["kind"] == "InferenceService"
+    ]
+    for item in doubled:
+        item["metadata"]["name"] += "-again"
+    with pytest.raises(Untranslated, match="both have SHADOW_ROLE"):
+        translate([*rendered("standard"), *doubled], tmp_path)
 
 
 def test_a_host_that_its_gateway_does_not_admit_is_refused(tmp_path: Path) -> None:

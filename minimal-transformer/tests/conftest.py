@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -108,3 +109,15 @@ def no_postgres(folder: Path, scripted: ScriptedPredictor) -> Iterator[Transform
     uri = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
     with Transformer(folder, uri, scripted.address) as running:
         yield running
+
+
+# A busy machine is no fault of the code; an example that takes long is judged by its result.
+hypothesis.settings.register_profile(
+    "patient",
+    deadline=None,
+    suppress_health_check=[
+        hypothesis.HealthCheck.too_slow,
+        hypothesis.HealthCheck.function_scoped_fixture,
+    ],
+)
+hypothesis.settings.load_profile("patient")

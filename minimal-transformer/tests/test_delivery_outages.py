@@ -9,9 +9,12 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from delivering import Delivery, record, rows, settings, stored, until
+from delivering import Delivery, figures, record, rows, settings, stored, until
 
 from embedded_postgres import Postgres, apply_schema, as_role
+from minimal_transformer.counters import Counters
+from minimal_transformer.delivery import database
+from minimal_transformer.delivery.writer import Writer
 from minimal_transformer.handler import PredictionDBHandler
 from minimal_transformer.settings import RecordSettings
 
@@ -171,6 +174,60 @@ def test_connection_killed_by_the_server(tmp_path: Path, postgres_uri: str) -> N
         until(lambda: stored(postgres_uri) == (CALLS + 500, CALLS + 500, 0), "all rows")
 
 
+RAISE = """
+CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION 'the server is in trouble' USING ERRCODE = '{}'; END $$;
+CREATE TRIGGER fail BEFORE INSERT ON inference_responses FOR EACH ROW EXECUTE FUNCTION fail();
+"""
+
+
+@pytest.mark.parametrize("state", ["53100", "53200", "53300", "40001", "55P03", "57P01", "XX000"])
+def test_states_of_the_server_are_waited_out(tmp_path: Path, postgres_uri: str, state: str) -> None:
+    """Disk full, out of memory, locks, a failing server: no row is set aside, all are written."""
+    with psycopg.connect(postgres_uri, autocommit=True) as connection:
+        connection.execute(RAISE.format(state).encode())
+        chosen = settings(tmp_path, as_role(postgres_uri, "transformer"))
+        handler = recorded(chosen)
+        handler.start_delivery()
+        try:
+            until(
+                lambda: figures(handler)["prediction_db_write_errors_total"] > 2, "failing attempts"
+            )
+            assert stored(postgres_uri)[0] == 0, "both rows of a batch are one transaction"
+            connection.execute("DROP FUNCTION fail CASCADE")
+            until(lambda: stored(postgres_uri) == (CALLS, CALLS, 0), "all rows")
+        finally:
+            handler.stop_delivery(5)
+    assert not (tmp_path / "spool" / "dead-letter").exists()
+
+
+def test_slow_server_gets_smaller_batches(
+    tmp_path: Path, postgres_uri: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch that never ends in time is not tried for ever."""
+    begin = database._SQL["begin.sql"]
+    monkeypatch.setitem(database._SQL, "begin.sql", begin.replace("'30s'", "'300ms'"))
+    with psycopg.connect(postgres_uri, autocommit=True) as connection:
+        connection.execute(
+            "CREATE FUNCTION doze() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN PERFORM pg_sleep(0.005); RETURN NEW; END $$"
+        )
+        connection.execute(
+            "CREATE TRIGGER doze BEFORE INSERT ON inference_requests"
+            " FOR EACH ROW EXECUTE FUNCTION doze()"
+        )
+    chosen = settings(tmp_path, as_role(postgres_uri, "transformer"))
+    recorded(chosen)
+    writer = Writer(
+        chosen.spool_folder,
+        database.Database(chosen.postgres_uri.get_secret_value()),
+        Counters(None),
+    )
+    until(lambda: writer.advance() is None, "all rows")
+    writer.close()
+    assert stored(postgres_uri) == (CALLS, CALLS, 0)
+
+
 def server_processes(pid: int) -> list[int]:
     """The server and its children."""
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
@@ -182,10 +239,6 @@ def test_hung_server_is_an_outage(
     tmp_path: Path, own_postgres: Postgres, calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that is stopped in its tracks is given up after the deadline and tried again."""
-    from minimal_transformer.counters import Counters
-    from minimal_transformer.delivery import database
-    from minimal_transformer.delivery.writer import Writer
-
     monkeypatch.setattr(database, "CONNECT_SECONDS", 2)
     monkeypatch.setattr(database, "TRANSACTION_SECONDS", 1.5)
     chosen = settings(tmp_path, as_role(own_postgres.uri, "transformer"))

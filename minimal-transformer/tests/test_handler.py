@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from delivering import ANSWER, SAMPLE, figures, record, request, settings
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -345,9 +345,7 @@ ANY_HEADERS = st.dictionaries(
 )
 
 
-@hypothesis_settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@hypothesis_settings(max_examples=300)
 @given(
     call_in=st.fixed_dictionaries(
         {"body": ANY_BODY, "headers": ANY_HEADERS, "model_name": ANY_TEXT, "predict_url": ANY_TEXT}

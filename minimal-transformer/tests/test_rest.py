@@ -324,3 +324,40 @@ def test_unknown_model_and_path_are_kserves_404(transformer: Transformer) -> Non
     )
     assert transformer.post("/nowhere", SAMPLE).status == 404
     assert transformer.get(INFER).status == 405
+
+
+def test_chunked_request_is_put_together(fronting: Transformer, shared_uri: str) -> None:
+    """The predictor and the row get the body without the framing."""
+    pair, sent = new_pair(), body("answer")
+    head = f"POST {PREDICT} HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n"
+    head += f"x-shadow-pair-id: {pair}\r\nconnection: close\r\n\r\n"
+    chunks = b"".join(b"%x\r\n%s\r\n" % (1, sent[i : i + 1]) for i in range(len(sent)))
+    with socket.create_connection(("127.0.0.1", fronting.http_port)) as caller:
+        caller.sendall(head.encode() + chunks + b"0\r\n\r\n")
+        with caller.makefile("rb") as stream:
+            answered = stream.read()
+    assert answered.startswith(b"HTTP/1.1 200")
+    assert answered.endswith(ANSWER)
+    assert stored(row(shared_uri, pair), "request") == sent
+
+
+def test_ten_thousand_headers_are_no_matter(fronting: Transformer, shared_uri: str) -> None:
+    """They reach neither the predictor nor the row."""
+    pair = new_pair()
+    many = {f"x-h{i}": "v" for i in range(10_000)}
+    headers = many | {"x-shadow-pair-id": pair, "content-type": "application/json"}
+    answered = fronting.call("POST", PREDICT, body("answer"), headers)
+    assert (answered.status, answered.body) == (200, ANSWER)
+    assert row(shared_uri, pair)["request_headers"] == {"content-type": "application/json"}
+
+
+def test_body_cut_off_by_its_caller_is_no_call(
+    fronting: Transformer, scripted: ScriptedPredictor
+) -> None:
+    """What has not arrived whole is not forwarded."""
+    before = len(scripted.seen)
+    head = f"POST {PREDICT} HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", fronting.http_port)) as caller:
+        caller.sendall(head.encode() + b"{")
+    assert fronting.post(PREDICT, body("answer")).status == 200
+    assert len(scripted.seen) == before + 1

@@ -280,3 +280,18 @@ def _call_later(
     )
     caller.start()
     return caller
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_sigterm_while_starting_stops_the_server(
+    folder: Path, shared_uri: str, predictor: Predictor, workers: str
+) -> None:
+    """Whenever it comes, also before uvicorn listens for it: nothing is left and nothing hangs."""
+    for delay in (0.5, 1.5, 2.5):
+        server = Transformer(folder, shared_uri, predictor.address, "--workers", workers)
+        time.sleep(delay)
+        try:
+            assert server.stop() in (0, -signal.SIGTERM)
+            assert "Traceback" not in server.log
+        finally:
+            server.__exit__()

@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -36,7 +36,7 @@ class Owner:
         self.seed = segment.seed_of(self.recorder_id)
         self.spool = Spool(folder, cap, self.recorder_id)
 
-    def frame(self, body: bytes, kind: Kind = Kind.REQUEST) -> list[bytes]:
+    def frame(self, body: bytes, kind: Kind = Kind.REQUEST) -> segment.Pieces:
         return segment.encode_frame(kind, 1, (b"head", b"", body, b""), self.seed)
 
     def request(self, body: bytes) -> None:
@@ -110,7 +110,7 @@ class SpoolMachine(RuleBasedStateMachine):
         owner = self.owners.pop(which % len(self.owners))
         current = owner.spool.segment
         if current is not None:
-            torn = b"".join(owner.frame(b"torn" * size))
+            torn = b"".join(owner.frame(b"torn" * size)[0])
             os.pwrite(current.descriptor, torn[: int(len(torn) * share)], current.end)
         owner.die()
         self.owners = self.owners or [Owner(self.folder)]
@@ -149,15 +149,11 @@ class SpoolMachine(RuleBasedStateMachine):
         assert taken_bytes(self.folder) <= CAP
 
 
-SpoolMachine.TestCase.settings = hypothesis_settings(
-    max_examples=60, stateful_step_count=40, deadline=None
-)
+SpoolMachine.TestCase.settings = hypothesis_settings(max_examples=60, stateful_step_count=40)
 TestSpoolMachine = SpoolMachine.TestCase
 
 
-@hypothesis_settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@hypothesis_settings(max_examples=50)
 @given(data=st.data(), bodies=st.lists(st.binary(max_size=200), min_size=1, max_size=8))
 def test_tail_torn_at_any_byte(tmp_path: Path, data: st.DataObject, bodies: list[bytes]) -> None:
     """Cut anywhere, a dead process' file gives back the records that are whole, and only those."""
@@ -178,9 +174,7 @@ def test_tail_torn_at_any_byte(tmp_path: Path, data: st.DataObject, bodies: list
     assert not list(folder.iterdir())
 
 
-@hypothesis_settings(
-    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@hypothesis_settings(max_examples=50)
 @given(data=st.data())
 def test_damage_anywhere_costs_only_the_records_it_hits(
     tmp_path: Path, data: st.DataObject
@@ -249,12 +243,12 @@ def test_foreign_and_unreadable_files_do_not_stop_the_rest(tmp_path: Path) -> No
 def test_body_that_contains_a_frame_forges_no_record(tmp_path: Path) -> None:
     """A caller who posts a spool file puts no record of his own into a torn segment."""
     other = Owner(tmp_path / "other")
-    forged = b"".join(other.frame(b"forged"))
+    forged = b"".join(other.frame(b"forged")[0])
     owner = Owner(tmp_path)
     owner.request(b"honest")
     current = owner.spool.segment
     assert current is not None
-    torn = b"".join(owner.frame(forged * 10))
+    torn = b"".join(owner.frame(forged * 10)[0])
     os.pwrite(current.descriptor, torn[:-5], current.end)
     owner.die()
     reader = Reader(tmp_path)
@@ -268,7 +262,7 @@ def test_live_writer_is_read_up_to_its_last_whole_record(tmp_path: Path) -> None
     owner.request(b"first")
     current = owner.spool.segment
     assert current is not None
-    frame = b"".join(owner.frame(b"second"))
+    frame = b"".join(owner.frame(b"second")[0])
     os.pwrite(current.descriptor, frame[:20], current.end)
     reader = Reader(tmp_path)
     assert drain(reader) == [b"first"]
@@ -374,7 +368,7 @@ def test_frame_with_a_short_error_fits_in_the_reserve() -> None:
         error="\U0001f600" * SHORT_ERROR_CHARACTERS,
         body=StoredBody(None, None, 2**31 - 1, truncated=True, hashed=None),
     )
-    assert sum(map(len, segment.encode_frame(Kind.RESPONSE, 1, row, 0))) <= RESPONSE_RESERVE
+    assert segment.encode_frame(Kind.RESPONSE, 1, row, 0)[1] <= RESPONSE_RESERVE
 
 
 def test_leftover_of_a_death_while_making_a_segment_is_removed(tmp_path: Path) -> None:

@@ -87,3 +87,12 @@ def test_killed_worker_is_replaced_and_its_records_arrive(
         assert workers.post(PREDICT, SAMPLE).status == 200
     assert workers.stop() == 0, workers.log
     assert counts(postgres_uri) == (100, 100, 0)
+
+
+def test_workers_end_when_their_parent_is_killed(workers: Transformer) -> None:
+    """kill -9 of the parent leaves nobody on the port."""
+    until(lambda: len(serving_pids(workers)) == 4, "four workers")
+    pids = serving_pids(workers)
+    workers.process.kill()
+    workers.process.wait()
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "the workers to end")

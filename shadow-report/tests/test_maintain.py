@@ -9,8 +9,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from embedded_postgres import as_role
 
+from embedded_postgres import as_role
 from shadow_report.errors import OneLineError
 from shadow_report.maintain import keep_of, maintain
 from shadow_report.settings import SettingWrong
@@ -32,10 +32,10 @@ def command(uri: str, *options: str) -> subprocess.Popen[str]:
 def insert_call(uri: str, time: datetime, sequence: int = 1) -> None:
     with psycopg.connect(uri) as connection:
         connection.execute(
-            "INSERT INTO inference_requests (record_id, request_time, recorder_id, sequence, pair_id,"
-            " pair_source, role, inference_service, model_name, protocol, predict_url,"
-            " request_headers, request_size, request_sha256)"
-            " VALUES (%s, %s, %s, %s, 'p', 'generated', 'primary', 's', 'model', 'v1', '/', '{}', 0, '')",
+            "INSERT INTO inference_requests (record_id, request_time, recorder_id, sequence,"
+            " pair_id, pair_source, role, inference_service, model_name, protocol, predict_url,"
+            " request_headers, request_size, request_sha256) VALUES (%s, %s, %s, %s, 'p',"
+            " 'generated', 'primary', 's', 'model', 'v1', '/', '{}', 0, '')",
             (uuid.uuid4(), time, uuid.UUID(int=7), sequence),
         )
 

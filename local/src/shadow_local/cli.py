@@ -24,8 +24,8 @@ from shadow_local.probes import NotReady
 from shadow_local.rendering import RenderingFailed, repository, topology
 from shadow_local.report import ReportFailed, compare
 from shadow_local.stack import Options, Progress, Stack
-from shadow_local.stopping import StopRequested, stopped_at_the_end
-from shadow_local.supervisor import ChildDied
+from shadow_local.stopping import stopped_at_the_end
+from shadow_local.supervisor import ChildDied, StopRequested
 
 # What goes wrong outside this program; its message is enough, a trace would hide it.
 EXPECTED = (
@@ -40,12 +40,13 @@ EXPECTED = (
 )
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
-screen = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+screen = Console(highlight=False, markup=False)
+errors = Console(stderr=True, highlight=False, markup=False)
 
 Topology = Annotated[str, typer.Option("--topology", envvar="TOPOLOGY", help="standard or knative")]
 Kustomization = Annotated[
-    Path | None, typer.Option(help="another kustomization, such as manifests/stages/…")
+    Path | None,
+    typer.Option(envvar="KUSTOMIZATION", help="another kustomization, such as manifests/stages/…"),
 ]
 ApiKey = Annotated[str | None, typer.Option(envvar="X_API_KEY", help="demanded in x-api-key")]
 PostgresUri = Annotated[
@@ -164,7 +165,7 @@ def _reported() -> Iterator[None]:
     except StopRequested:
         raise typer.Exit from None
     except EXPECTED as error:
-        errors.print(f"shadow-local: {error}", style="red", soft_wrap=True, markup=False)
+        errors.print(f"shadow-local: {error}", style="red", soft_wrap=True)
         raise typer.Exit(1) from error
 
 

@@ -45,11 +45,6 @@ class Container:
     mounts: dict[str, str]  # mount path -> volume name
     probes: tuple[Probe, ...]
 
-    @property
-    def project(self) -> str:
-        """The folder of the project that the image is built from: its name without registry."""
-        return self.image.rsplit("/", 1)[-1].split("@")[0].split(":")[0]
-
 
 def read_container(section: Section) -> Container:
     """The container of a section, with every field read."""

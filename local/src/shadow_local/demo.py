@@ -16,7 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from shadow_local.pairs import Pair, complete_pairs, pairs_table, summary
 from shadow_local.report import FAILURES, verdict
 from shadow_local.stack import Options, Stack
-from shadow_local.stopping import StopRequested, stopped_at_the_end
+from shadow_local.stopping import stopped_at_the_end
+from shadow_local.supervisor import StopRequested
 from shadow_local.traffic import Answer, send
 
 SHOWN_PAIRS = 5
@@ -71,7 +72,7 @@ def _answers(stack: Stack, requests: int, bar: Progress) -> list[Answer]:
     task = bar.add_task("calls through the gateway", total=requests)
     url = stack.state.predict_url if stack.state else ""
     key = stack.options.api_key
-    return asyncio.run(send(url, requests, key, lambda: bar.advance(task)))
+    return asyncio.run(send(url, requests, key, lambda: bar.advance(task), stack.check))
 
 
 def _delivered(stack: Stack, answers: list[Answer], bar: Progress) -> list[Pair]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from shadow_local.containers import Container, Variable
 from shadow_local.document import Untranslated
+from shadow_local.projects import Project, image_name, project_of
 from shadow_local.services import Component, InferenceService
 
 
@@ -66,27 +67,38 @@ def command(
         if component.volumes[volume] == "folder"
     }
     env, differences = _environment(service, container, mounts, around, name)
-    python = around.repository / container.project / ".venv" / "bin" / "python"
-    if not python.exists():
-        raise Untranslated(
-            f"{container.owner}: image {container.image} has no {container.project}/.venv here; "
-            f"run `uv sync --project {container.project}`."
-        )
+    project = _project(container, around.repository)
     args = _arguments(service, component, ports, predictor_port, env)
-    module = container.project.replace("-", "_")
-    _check_entrypoint(container, module)
+    _check_entrypoint(container, project.module)
     for path in (folder, *mounts.values()):
         path.mkdir(parents=True, exist_ok=True)
-    env |= {"PATH": f"{python.parent}:{around.path}", "PYTHONUNBUFFERED": "1"}
+    env |= {"PATH": f"{project.python.parent}:{around.path}", "PYTHONUNBUFFERED": "1"}
     probes = [f"http://127.0.0.1:{ports.http}{probe.path}" for probe in container.probes]
     return Command(
         name=name,
-        words=(str(python), "-m", module, *args),
+        words=(str(project.python), "-m", project.module, *args),
         env=env,
         folder=folder,
         probes=tuple(dict.fromkeys(probes)),
         stop_seconds=component.stop_seconds,
     ), differences
+
+
+def _project(container: Container, repository: Path) -> Project:
+    """The installed project behind a container's image."""
+    project = project_of(container.image, repository)
+    if project is None:
+        raise Untranslated(
+            f"{container.owner}: image {container.image} is of no project here; name it like a "
+            "console script in a pyproject.toml of this repository or of a folder in examples/."
+        )
+    if not project.python.exists():
+        folder = project.folder.relative_to(repository)
+        raise Untranslated(
+            f"{container.owner}: {folder}, of image {container.image}, is not installed; "
+            f"run `make install PROJECT={folder}`."
+        )
+    return project
 
 
 def _environment(
@@ -173,11 +185,11 @@ def _arguments(
 
 def _check_entrypoint(container: Container, module: str) -> None:
     """Accept the image's own entry point only: it is what is run here."""
-    entrypoints = ((), ("python", "-m", module), (container.project,))
+    entrypoints = ((), ("python", "-m", module), (image_name(container.image),))
     if container.command not in entrypoints:
         raise Untranslated(
             f"{container.owner}: command {list(container.command)} is not the image's own; "
-            f"leave it out or make it {container.project}."
+            f"leave it out or make it {image_name(container.image)}."
         )
     for probe in container.probes:
         if probe.container_port != container.http_port:

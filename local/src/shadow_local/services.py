@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from shadow_local.containers import Container, Variable, read_container
-from shadow_local.document import Section, document
+from shadow_local.document import Section, Untranslated, document
 
 Kind = Literal["predictor", "transformer"]
 Role = Literal["primary", "shadow"]
@@ -79,6 +79,13 @@ class InferenceService:
 def inference_services(manifests: Iterable[dict[str, Any]]) -> list[InferenceService]:
     """The InferenceServices among rendered objects, primary first."""
     found = [_read(item) for item in manifests if item.get("kind") == "InferenceService"]
+    by_role = {service.role: service for service in found}
+    for service in found:
+        if (other := by_role[service.role]) is not service:
+            raise Untranslated(
+                f"InferenceServices {service.name} and {other.name} both have SHADOW_ROLE "
+                f"{service.role}; only one can."
+            )
     return sorted(found, key=lambda service: service.role)
 
 

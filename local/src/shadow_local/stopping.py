@@ -3,41 +3,39 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from shadow_local.stack import Stack
 
+SAME_WISH_SECONDS = 1.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-
-class StopRequested(BaseException):
-    """Someone asked this process to end; not an error, so no `except Exception` swallows it."""
 
 
 @contextmanager
 def stopped_at_the_end(stack: Stack) -> Iterator[None]:
     """Stop the stack when the block ends, however it ends.
 
-    The first signal raises StopRequested in the block; another one, while the children are being
-    given time to finish, kills them at once.
+    A signal makes the stack's next `check` raise StopRequested; one more, sent after the children
+    were given some time to finish, kills them at once.
     """
-    stopping = False
+    first = float("inf")
 
     def on_signal(_: int, __: FrameType | None) -> None:
-        nonlocal stopping
-        if stopping:
-            stack.supervisor.hurried = True
-        else:
-            stopping = True
-            raise StopRequested
+        # Nothing is raised here: Python would swallow it if a destructor happened to be running.
+        nonlocal first
+        stack.supervisor.stop_requested = True
+        # `make` passes on what the whole process group got: the same signal twice is one wish.
+        stack.supervisor.hurried = time.monotonic() > first + SAME_WISH_SECONDS
+        first = min(first, time.monotonic())
 
     before = {number: signal.signal(number, on_signal) for number in SIGNALS}
     try:
         yield
     finally:
-        stopping = True
+        stack.supervisor.stop_requested = True
         stack.stop()
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -17,6 +17,10 @@ class ChildDied(Exception):
     """A child ended by itself; the message has its name, how it ended and its last log lines."""
 
 
+class StopRequested(Exception):
+    """Someone asked this process to end."""
+
+
 class Supervisor:
     """Children in a process group of their own, which ends with this process in any case."""
 
@@ -25,6 +29,7 @@ class Supervisor:
         log_folder.mkdir(parents=True, exist_ok=True)
         self._children: dict[str, tuple[subprocess.Popen[bytes], Command]] = {}
         self._watchdog: subprocess.Popen[bytes] | None = None
+        self.stop_requested = False
         self.hurried = False
 
     def start(self, command: Command) -> int:
@@ -53,7 +58,9 @@ class Supervisor:
         return self.log_folder / f"{name}.log"
 
     def check(self) -> None:
-        """Raise ChildDied when a child is no longer running."""
+        """Raise StopRequested once the end is asked for, ChildDied when a child has ended."""
+        if self.stop_requested:
+            raise StopRequested
         for name, (child, _) in self._children.items():
             if (code := child.poll()) is not None:
                 raise ChildDied(

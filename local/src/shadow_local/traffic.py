@@ -33,9 +33,16 @@ def sample_values(count: int, seed: int = 1) -> Iterator[list[str]]:
 
 
 async def send(
-    url: str, count: int, api_key: str | None, sent: Callable[[], None], callers: int = CALLERS
+    url: str,
+    count: int,
+    api_key: str | None,
+    sent: Callable[[], None],
+    check: Callable[[], None],
 ) -> list[Answer]:
-    """Call `count` times with a few callers at once; `sent` is told after each answer."""
+    """Call `count` times, with a few callers at once.
+
+    `sent` is told after each answer; `check` is asked meanwhile, and ends it all by raising.
+    """
     waiting = sample_values(count)
     headers = {"x-api-key": api_key} if api_key else {}
     timeout = aiohttp.ClientTimeout(total=SECONDS_PER_CALL)
@@ -48,7 +55,11 @@ async def send(
                 answers.append(await _call(session, url, values))
                 sent()
 
-        await asyncio.gather(*(call_in_turn() for _ in range(callers)))
+        callers = asyncio.gather(*(call_in_turn() for _ in range(CALLERS)))
+        while not callers.done():
+            check()
+            await asyncio.wait([callers], timeout=0.2)
+        await callers
     return answers
 
 

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import logging.config
-from datetime import UTC, datetime
+import os
+import warnings
 from typing import Any
 
 from kserve.logging import configure_logging
 
-_TEXT = "%(asctime)s.%(msecs)03d %(process)d %(levelname)s %(name)s: %(message)s"
-_EXTRA = ("pair_id", "status", "duration_ms")
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object per record; an exception is a field of it and not further lines."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """The record as one line of JSON."""
-        line: dict[str, Any] = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
-            "level": record.levelname,
-            "logger": record.name,
-            "process": record.process,
-            "message": record.getMessage(),
-        }
-        line |= {name: getattr(record, name) for name in _EXTRA if hasattr(record, name)}
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+from minimal_transformer.log_format import formatter
 
 
 def configure(log_format: str, config_file: str | None = None) -> None:
@@ -37,26 +18,29 @@ def configure(log_format: str, config_file: str | None = None) -> None:
     if config_file is not None:
         configure_logging(config_file)
         return
-    formatters: dict[str, Any] = {
-        "text": {"format": _TEXT, "datefmt": "%Y-%m-%d %H:%M:%S"},
-        "json": {"()": JsonLines},
-    }
+    # KServe 0.21 names this class in its FastAPI app; the warning takes five lines in each process.
+    warnings.filterwarnings("ignore", message="ORJSONResponse is deprecated")
     ours: dict[str, Any] = {"level": "INFO", "handlers": ["stderr"], "propagate": False}
     logging.config.dictConfig(
         {
             "version": 1,
             "disable_existing_loggers": False,
-            "formatters": formatters,
+            "formatters": {"line": {"()": formatter, "log_format": log_format}},
             "handlers": {
                 "stderr": {
                     "class": "logging.StreamHandler",
                     "stream": "ext://sys.stderr",
-                    "formatter": log_format,
+                    "formatter": "line",
                 }
             },
             "root": {"level": "WARNING", "handlers": ["stderr"]},
-            "loggers": dict.fromkeys(("minimal_transformer", "kserve", "kserve.trace"), ours)
-            # Uvicorn tells of each start and stop; we say it once ourselves.
-            | {"uvicorn": ours | {"level": "WARNING"}},
+            "loggers": {
+                "minimal_transformer": ours,
+                # Only with --enable_latency_logging.
+                "kserve.trace": ours,
+                # Both tell at INFO of each step of a start; we say once that we serve.
+                "kserve": ours | {"level": os.environ.get("KSERVE_LOGLEVEL", "WARNING").upper()},
+                "uvicorn": ours | {"level": "WARNING"},
+            },
         }
     )

@@ -43,7 +43,11 @@ class Recorder:
 
     def __init__(self, settings: RecordSettings, counters_folder: Path) -> None:
         self.recorder_id = uuid.uuid4().bytes
-        self._settings = settings
+        self._folder = settings.spool_folder
+        # Read for each call.
+        self._share = settings.record_sample
+        self._max_body_bytes = settings.max_body_bytes
+        self._listed = settings.record_headers
         self._paths = settings.redacted_paths
         self._errors_are_redacted = (Step("error"),) in self._paths
         self._process = rows.text_fields(
@@ -73,7 +77,7 @@ class Recorder:
         """The call, once its request row is on the spool; None when unsampled or dropped."""
         try:
             pair_id, source = pair_of(headers)
-            if not is_sampled(pair_id, self._settings.record_sample):
+            if not is_sampled(pair_id, self._share):
                 return None
         except Exception as error:
             self._drop(error, numbered=False)
@@ -82,8 +86,8 @@ class Recorder:
         try:
             time_us = now_us()
             call = Call(new_record_id(time_us), time_us, time.perf_counter_ns())
-            stored = stored_body(body, data, self._settings.max_body_bytes, self._paths)
-            listed = listed_headers(headers, self._settings.record_headers)
+            stored = stored_body(body, data, self._max_body_bytes, self._paths)
+            listed = listed_headers(headers, self._listed)
             pair, encoded_route = rows.text_fields(pair_id, source), _route_fields(route)
             with self._lock:
                 self._sequence += 1
@@ -125,7 +129,7 @@ class Recorder:
                 error = storable(error, _ERROR_CHARACTERS)
                 error = REDACTED if self._errors_are_redacted else error
 
-            def frame(stored: StoredBody, error: str | None) -> list[bytes]:
+            def frame(stored: StoredBody, error: str | None) -> segment.Pieces:
                 row = rows.encode_response(
                     record_id=call.record_bytes,
                     request_time_us=call.request_time_us,
@@ -137,7 +141,7 @@ class Recorder:
                 )
                 return segment.encode_frame(Kind.RESPONSE, time_us, row, self._seed)
 
-            stored = stored_body(body, data, self._settings.max_body_bytes, self._paths)
+            stored = stored_body(body, data, self._max_body_bytes, self._paths)
             whole = frame(stored, error)
             with self._lock:
                 self._spool.append_response(
@@ -157,7 +161,7 @@ class Recorder:
             self._counters.add(slots.DROPPED)
             self._dropping.hit(
                 f"Calls are answered but not recorded: {type(error).__name__}: {error}. Free space"
-                f" in {self._settings.spool_folder}, raise SPOOL_MAX_BYTES or make it writable."
+                f" in {self._folder}, raise SPOOL_MAX_BYTES or make it writable."
             )
 
     def _take_unsynced(self) -> list[int]:

@@ -10,9 +10,6 @@ from pathlib import Path
 
 from minimal_transformer import segment
 
-# A frame in pieces, as the kernel gathers them.
-Frame = list[bytes]
-
 
 class SpoolFull(OSError):
     """The spool's cap leaves no room for another segment."""
@@ -27,11 +24,12 @@ class Segment:
         self.capacity = capacity
         self.end = segment.HEADER_BYTES
 
-    def append(self, frame: Frame, size: int) -> None:
+    def append(self, frame: segment.Pieces) -> None:
         """Put a frame at the end, whole or not at all; OSError when the folder does not take it."""
+        pieces, size = frame
         written = -1
         try:
-            written = os.pwritev(self.descriptor, frame, self.end)
+            written = os.pwritev(self.descriptor, pieces, self.end)
             if written == size:
                 self.end += written
                 return

@@ -23,10 +23,11 @@ from kserve.predictor_config import PredictorConfig
 from minimal_transformer import logs
 from minimal_transformer.endpoints.infer_rpc import GrpcServer, PortTaken
 from minimal_transformer.predictor.settings import PredictorSettings
+from minimal_transformer.rest_server import RestServer, loop_factory
 from minimal_transformer.server_settings import ServerSettings
 from minimal_transformer.settings import RecordSettings, SettingsError
 from minimal_transformer.transformer import PersistTransformer
-from minimal_transformer.workers import RestServer, RestWorkers, loop_factory
+from minimal_transformer.workers import RestWorkers
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +118,7 @@ class TransformerServer:
         self._serves_grpc = self._args.enable_grpc and self._grpc_port_is_free()
         # Uvicorn puts its own handlers over these while it serves, and raises the signal again.
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: None)
+            signal.signal(number, self._rest.stop_soon)
         handler = self._model.recording.handler
         handler.start_delivery()
         try:
@@ -147,7 +148,6 @@ class TransformerServer:
         async with self._model.serving():
             if self._serves_grpc:
                 await self._grpc.start()
-            log.info("serving model %s on port %d", self._model.name, self._rest.config.port)
             run_rest = self._run_workers if self._args.workers > 1 else self._run_alone
             async with asyncio.TaskGroup() as group:
                 group.create_task(run_rest(listener))
@@ -157,7 +157,7 @@ class TransformerServer:
     async def _run_alone(self, listener: socket.socket) -> None:
         self._rest.create_application()
         server = self._rest.uvicorn_server
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        serving = asyncio.create_task(self._rest.serve([listener]))
         # Uvicorn owns the signals while it serves, and tells of them in this flag alone.
         while not (server.should_exit or serving.done()):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
@@ -174,6 +174,8 @@ class TransformerServer:
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop)
+        if self._rest.uvicorn_server.should_exit:
+            stop()  # A signal came while we started.
         await workers.run([listener])
 
     async def _stop_grpc(self) -> None:

@@ -1,4 +1,4 @@
-"""What a recording process must know, read once at start; a wrong value is refused with a remedy."""
+"""What a recording process must know: read once at start, refused with a remedy when wrong."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from minimal_transformer import folder as spool_folder
 from minimal_transformer import segment
 from minimal_transformer.record import now_us
-from minimal_transformer.segment_file import Frame, Segment, SpoolFull, reserve
+from minimal_transformer.segment_file import Segment, SpoolFull, reserve
 
 logger = logging.getLogger("minimal_transformer.recording")
 
@@ -45,28 +45,31 @@ class Spool:
         self.segment: Segment | None = None
         self.unanswered = 0  # calls whose response row is still to come
 
-    def append_request(self, frame: Frame) -> None:
+    def append_request(self, frame: segment.Pieces) -> None:
         """Put a request row on the spool and keep room for its response; OSError if dropped."""
-        size = sum(map(len, frame))
-        needed = size + (self.unanswered + 1) * RESPONSE_RESERVE
-        self._with_room(needed).append(frame, size)
+        current = self.segment
+        if current is not None and current.is_gone():
+            self.segment = None
+            os.close(current.descriptor)
+        needed = frame[1] + (self.unanswered + 1) * RESPONSE_RESERVE
+        self._with_room(needed).append(frame)
         self.unanswered += 1
 
-    def append_response(self, frame: Frame, without_body: Callable[[], Frame]) -> None:
+    def append_response(
+        self, frame: segment.Pieces, without_body: Callable[[], segment.Pieces]
+    ) -> None:
         """Put a response row on the spool, without its body where that has no room.
 
         OSError only when the folder itself fails.
         """
         self.unanswered -= 1
-        size = sum(map(len, frame))
         try:
-            chosen = self._with_room(size + self.unanswered * RESPONSE_RESERVE)
+            chosen = self._with_room(frame[1] + self.unanswered * RESPONSE_RESERVE)
         except OSError:
             if self.segment is None:
                 raise
             chosen, frame = self.segment, without_body()
-            size = sum(map(len, frame))
-        chosen.append(frame, size)
+        chosen.append(frame)
 
     def close(self) -> None:
         """Leave the files to the delivery process; a later append opens a new one."""
@@ -91,10 +94,6 @@ class Spool:
 
     def _with_room(self, needed: int) -> Segment:
         current = self.segment
-        if current is not None and current.is_gone():
-            self.segment = None
-            os.close(current.descriptor)
-            current = None
         if current is not None and current.end + needed <= current.capacity:
             return current
         return self._roll(needed)

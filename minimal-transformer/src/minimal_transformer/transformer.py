@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import gc
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -82,6 +83,9 @@ class PersistTransformer(HookedModel):
         hops = [hop for hop in (self._predictor, self._explainer) if hop is not None]
         for hop in hops:
             await hop.open()
+        # A full collection would walk all that kserve imports while every call waits.
+        gc.collect()
+        gc.freeze()
         try:
             yield
         finally:

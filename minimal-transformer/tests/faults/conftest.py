@@ -9,9 +9,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from embedded_postgres import Postgres, apply_schema, as_role
 from processes import mount, unmount
 from serving import Predictor, Transformer
+
+from embedded_postgres import Postgres, apply_schema, as_role
 
 Start = Callable[..., Transformer]
 

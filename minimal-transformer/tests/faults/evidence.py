@@ -68,11 +68,12 @@ def check_every_answer_is_stored_once(uri: str, *loads: Load, others: Collection
     """
     answered = set(others).union(*(load.answered for load in loads))
     unanswered = set().union(*(load.sent for load in loads)) - answered
-    until(
-        lambda: all(stored(uri).statuses.get(pair) is not None for pair in answered),
-        f"the rows of {len(answered)} answered calls",
-    )
-    found = stored(uri)
+
+    def delivered() -> Stored | None:
+        rows = stored(uri)
+        return rows if all(rows.statuses.get(pair) is not None for pair in answered) else None
+
+    found: Stored = until(delivered, f"the rows of {len(answered)} answered calls")
     unexpected = found.statuses.keys() - answered - unanswered
     assert not unexpected
     assert Counter(found.statuses[pair] for pair in answered) == {200: len(answered)}

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from conftest import Start
-from embedded_postgres import Postgres
 from evidence import check_every_answer_is_stored_once, stored
 from load import Load
-from processes import delivery_pid, descendants, kill_pod, send
+from processes import delivery_pid, kill_pod, send
 from serving import Transformer, until
 from test_workers import serving_pids
+
+from embedded_postgres import Postgres
 
 # What a caller of a server that is no more may see; never a wrong answer.
 GONE = {"ClientConnectorError", "ServerDisconnectedError", "ClientOSError"}
@@ -64,7 +64,7 @@ def test_kill_during_an_outage_loses_no_answered_call(
 def test_killed_worker_loses_no_answered_call(
     postgres: Postgres, transformer_uri: str, start: Start
 ) -> None:
-    """kill -9 of one of four workers: its callers reconnect, its records arrive, a new one serves."""
+    """kill -9 of one of four workers: its records arrive, and a new one serves."""
     server = start(transformer_uri, "--workers", "4")
     until(lambda: len(serving_pids(server)) == 4, "four workers")
     with Load(server) as load:
@@ -80,7 +80,7 @@ def test_killed_worker_loses_no_answered_call(
 def test_killed_delivery_process_costs_nothing(
     postgres: Postgres, transformer_uri: str, start: Start
 ) -> None:
-    """kill -9 of the delivery process, again and again: no caller notices, no row is missing or twice."""
+    """kill -9 of the delivery process, three times: no caller notices, none is missing or twice."""
     server = start(transformer_uri)
     with Load(server) as load:
         for _ in range(3):

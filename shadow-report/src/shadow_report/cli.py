@@ -1,4 +1,4 @@
-"""The command line: reads options, shows progress, prints the report, exits with the verdict's code."""
+"""The command line: options in, progress and report out, the verdict as exit code."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from shadow_report.verdict import Outcome
 RUNTIME_ERROR, USAGE_ERROR, INTERRUPTED = 1, 2, 130
 
 app = typer.Typer(
-    help="Compares what the primary and the shadow answered, and says whether the shadow may replace it.",
+    help="Compares the primary's and the shadow's answers: may the shadow replace the primary?",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -50,6 +50,7 @@ app.command("maintain")(maintain_command)
 
 @app.command()
 def compare(
+    *,
     since: Annotated[str | None, typer.Option(help="First call, as an ISO time.")] = None,
     until: Annotated[str | None, typer.Option(help="End of the window, as an ISO time.")] = None,
     last: Annotated[str | None, typer.Option(help="Only the last 90s, 15m, 24h, 7d …")] = None,
@@ -82,6 +83,9 @@ def compare(
     json: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as one page.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write the gates as JUnit XML.")] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Print every reason, finding and note, and ten pairs.")
+    ] = False,
 ) -> None:
     """Judge the pairs in the tables at POSTGRES_URI.
 
@@ -110,13 +114,20 @@ def compare(
     )
     with _progress() as progress:
         report = comparison.compare(database_uri(), settings, progress)
-    publish(report, json=json, html=html, junit=junit)
+    publish(report, json=json, html=html, junit=junit, verbose=verbose)
     raise typer.Exit(Outcome(report.verdict).exit_code)
 
 
-def publish(report: Report, *, json: Path | None, html: Path | None, junit: Path | None) -> None:
+def publish(
+    report: Report,
+    *,
+    json: Path | None,
+    html: Path | None,
+    junit: Path | None,
+    verbose: bool = False,
+) -> None:
     """Print the report and write the files that were asked for."""
-    print_report(report, Console())
+    print_report(report, Console(), verbose=verbose)
     if json:
         write_json(report, json)
     if html:

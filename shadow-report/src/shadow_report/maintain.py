@@ -46,9 +46,10 @@ def maintain(
     attempts: int = ATTEMPTS,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[Action]:
-    """Make the partitions from today to `ahead` days on and drop days that ended before `keep`.
+    """Make the partitions from today to `ahead` days on, drop days that ended before `keep`.
 
-    keep None drops nothing. Tries again while the tables are in use; OneLineError when they stay so.
+    keep None drops nothing. Tries again while the tables are in use, for a minute or two; then,
+    and on any other failure, OneLineError.
     """
     for attempt in range(1, attempts + 1):
         try:
@@ -84,7 +85,7 @@ def maintain_command(
         int, typer.Option(min=0, max=366, help="Make the partitions of this many days to come.")
     ] = 7,
 ) -> None:
-    """Make the daily partitions ahead, and drop those older than --keep. Connects as POSTGRES_URI."""
+    """Make the daily partitions ahead, and drop those older than --keep."""
     actions = maintain(
         database_uri(), keep_of(keep), ahead, say=lambda text: typer.echo(text, err=True)
     )

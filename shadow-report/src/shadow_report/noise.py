@@ -12,7 +12,7 @@ from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.paths import Rules
 from shadow_report.evidence.database import Scope, Tables
 from shadow_report.report import Noise
-from shadow_report.statistics.fixed_horizon import wilson_interval
+from shadow_report.statistics.binomial_sequence import beta_binomial_interval
 from shadow_report.statistics.interval import Interval
 
 # Enough for an interval of a percent or so; more would only cost time.
@@ -22,7 +22,13 @@ HASHES = 65_536
 
 
 def noise_floor(
-    tables: Tables, scope: Scope, rules: Rules, calls: int, shadow_share: float | None, alpha: float
+    tables: Tables,
+    scope: Scope,
+    rules: Rules,
+    *,
+    calls: int,
+    shadow_share: float | None,
+    alpha: float,
 ) -> Noise:
     """Each repeated request's first answer by the primary against its next ones.
 
@@ -43,7 +49,7 @@ def noise_floor(
     disagreements += np.unique(marks.rows[marks.codes % OUTCOMES >= Outcome.MENDED]).size
     share = disagreements / comparisons if comparisons else None
     interval: Interval | None = (
-        wilson_interval(disagreements, comparisons, alpha) if comparisons else None
+        beta_binomial_interval(disagreements, comparisons, alpha) if comparisons else None
     )
     return Noise(
         repeated_requests=repeated,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 import orjson
@@ -13,7 +13,7 @@ from pydantic_settings import BaseSettings
 
 from shadow_report.answers.paths import Rules, Tolerance, parse_path
 from shadow_report.margins import Margins
-from shadow_report.tallies.slices import RequestField
+from shadow_report.request_field import RequestField
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
@@ -44,8 +44,8 @@ def database_uri() -> str:
 class Comparison:
     """What `compare` looks at and how it judges; all of it stands in the report."""
 
-    margins: Margins = Margins()
-    rules: Rules = Rules()
+    margins: Margins = field(default_factory=Margins)
+    rules: Rules = field(default_factory=Rules)
     primary: str | None = None
     shadow: str | None = None
     since: datetime | None = None
@@ -69,7 +69,8 @@ class Comparison:
             raise SettingWrong(f"--slo-ms is {self.slo_ms}; set it to milliseconds above 0.")
         if self.since and self.until and self.since >= self.until:
             raise SettingWrong(
-                f"The window from {self.since} to {self.until} is empty; set --since before --until."
+                f"The window from {self.since} to {self.until} is empty; "
+                "set --since before --until."
             )
 
     def as_plain(self) -> dict[str, object]:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from shadow_report.answers.bodies import parse
 from shadow_report.answers.explain import first_difference
 from shadow_report.answers.paths import Rules
 from shadow_report.evidence.database import Scope, Tables, WholePair
 from shadow_report.report import Example, Signature
+from shadow_report.tallies.all import Tallies
 from shadow_report.tallies.worst import Candidate, title
-
-if TYPE_CHECKING:
-    from shadow_report.compare import Tallies
 
 SHOWN = 20
 # A body longer than this is cut in the report; the tables keep it whole.

@@ -83,7 +83,9 @@ def test_symmetric(first: Any, second: Any) -> None:
     """With the sides swapped the same places differ; missing and extra, broken and mended swap."""
     one, other = as_parsed(first), as_parsed(second)
     there = Counter((d.path, d.outcome) for d in differences(one, other, RULES))
-    back = Counter((d.path, OPPOSITE.get(d.outcome, d.outcome)) for d in differences(other, one, RULES))
+    back = Counter(
+        (d.path, OPPOSITE.get(d.outcome, d.outcome)) for d in differences(other, one, RULES)
+    )
     assert there == back
     # The gravest outcome per list may swap with another; whether a place differs may not.
     assert {path for path, _ in outcomes_of(one, other)} == {p for p, _ in outcomes_of(other, one)}
@@ -116,7 +118,9 @@ def test_a_batch_is_the_sum_of_its_pairs(batch: list[tuple[Any, Any]]) -> None:
     paths = [place.path for place in comparer.places.all]
     for row, (one, other) in enumerate(parsed):
         codes = marks.codes[marks.rows == row].tolist()
-        assert {(paths[c // OUTCOMES], Outcome(c % OUTCOMES)) for c in codes} == outcomes_of(one, other)
+        assert {(paths[c // OUTCOMES], Outcome(c % OUTCOMES)) for c in codes} == outcomes_of(
+            one, other
+        )
 
 
 def test_the_tree_of_places_is_bounded() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import pytest
-from embedded_postgres import as_role
 from traffic import Call, record
 
+from embedded_postgres import as_role
 from shadow_report.compare import compare
 from shadow_report.report import Report
 from shadow_report.settings import Comparison

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from embedded_postgres import Postgres, as_role
 from traffic import PRIMARY, pair, pairs, record
 
+from embedded_postgres import Postgres, as_role
 from shadow_report.cli import main
 
 

@@ -57,9 +57,9 @@ def test_ids_from_x_request_id_only(compared: Compare) -> None:
 def test_calls_past_the_entry_are_said(compared: Compare) -> None:
     """Some direct calls lower the coverage and are named, by how they got their ids."""
     direct = [
-        Call(role="primary", pair_id=f"direct-{i}", source="generated", time=START + timedelta(seconds=i))
-        for i in range(3)
-    ]  # fmt: skip
+        Call(role="primary", pair_id=f"direct-{i}", source="generated", time=time)
+        for i, time in enumerate([START + timedelta(seconds=1)] * 3)
+    ]
     report = compared(pairs(997) + direct)
     assert finding(report, "direct-calls").what.startswith("3 of 1,000 primary calls")
     assert report.integrity.coverage == pytest.approx(0.997)
@@ -93,9 +93,9 @@ def test_a_told_mirrored_share_is_the_measure(compared: Compare) -> None:
 def test_calls_before_mirroring_began_do_not_count(compared: Compare) -> None:
     """Coverage counts from the first mirrored call on."""
     before = [
-        Call(role="primary", pair_id=f"early-{i}", time=START - timedelta(seconds=i + 1), version="0")
-        for i in range(500)
-    ]  # fmt: skip
+        Call(role="primary", pair_id=f"early-{i}", time=time, version="0")
+        for i, time in enumerate([START - timedelta(seconds=1)] * 500)
+    ]
     report = compared(before + pairs(9_000))
     assert report.verdict == "PROMOTE", report.reasons
     assert report.window.began == START
@@ -105,7 +105,9 @@ def test_calls_before_mirroring_began_do_not_count(compared: Compare) -> None:
 def test_different_requests(compared: Compare) -> None:
     """Pairs whose sides took different requests are no pairs; many of them are INVALID."""
     calls = [
-        replace(call, request='{"values": ["9"]}') if call.role == "shadow" and i % 10 == 0 else call
+        replace(call, request='{"values": ["9"]}')
+        if call.role == "shadow" and i % 10 == 0
+        else call
         for i in range(1_000)
         for call in pair(i)
     ]
@@ -123,7 +125,9 @@ def test_a_few_different_requests_are_left_out(compared: Compare) -> None:
 
 @pytest.mark.parametrize("role", ["primary", "shadow"])
 def test_several_model_versions(compared: Compare, role: str) -> None:
-    calls = [replace(c, version="2") if c.role == role else c for c in pairs(10)] + pairs(20, first=10)
+    calls = [replace(c, version="2") if c.role == role else c for c in pairs(10)] + pairs(
+        20, first=10
+    )
     report = compared(calls)
     assert_invalid(report, "several-versions", f"The {role} changed", "1 (20 calls), 2 (10 calls)")
 
@@ -238,7 +242,9 @@ def test_clock_skew_is_said_and_harmless(compared: Compare) -> None:
 
 
 def test_model_names_that_differ_are_said(compared: Compare) -> None:
-    calls = [replace(call, model_name="other") if call.role == "shadow" else call for call in pairs(9)]
+    calls = [
+        replace(call, model_name="other") if call.role == "shadow" else call for call in pairs(9)
+    ]
     assert "other" in finding(compared(calls), "model-names").what
 
 

@@ -1,5 +1,7 @@
 """Each way in which two answers can differ is found, counted once and named."""
 
+# ruff: noqa: E501 - cases read as a table, one a line
+
 from __future__ import annotations
 
 import numpy as np
@@ -42,7 +44,7 @@ CASES = [
     [case[1:] for case in CASES],
     ids=[case[0] for case in CASES],
 )
-def test_a_difference_is_counted_once_and_named(
+def test_a_difference_is_counted_once_and_named(  # noqa: PLR0917 - one per column
     compared: Compare, primary: str, shadow: str, outcome: str, is_fault: bool, signature: str
 ) -> None:
     """One differing pair among ten is one fault or one disagreement, with its signature."""
@@ -66,10 +68,12 @@ EQUAL = [
     ("lone surrogates", rb'{"a": "\ud800"}', rb'{"a":  "\ud800"}'),
     (
         "v2 flat and nested, by name in any order",
-        '{"model_name": "m", "id": "1", "outputs": [{"name": "a", "shape": [2, 2], "datatype": "FP32",'
-        ' "data": [[1, 2], [3, 4]]}, {"name": "b", "shape": [1], "datatype": "BYTES", "data": ["x"]}]}',
-        '{"model_name": "n", "id": "2", "outputs": [{"name": "b", "shape": [1], "datatype": "BYTES",'
-        ' "data": ["x"]}, {"name": "a", "shape": [2, 2], "datatype": "FP32", "data": [1, 2, 3, 4]}]}',
+        """{"model_name": "m", "id": "1", "outputs": [
+            {"name": "a", "shape": [2, 2], "datatype": "FP32", "data": [[1, 2], [3, 4]]},
+            {"name": "b", "shape": [1], "datatype": "BYTES", "data": ["x"]}]}""",
+        """{"model_name": "n", "id": "2", "outputs": [
+            {"name": "b", "shape": [1], "datatype": "BYTES", "data": ["x"]},
+            {"name": "a", "shape": [2, 2], "datatype": "FP32", "data": [1, 2, 3, 4]}]}""",
     ),
 ]
 
@@ -121,8 +125,8 @@ def test_mended_answers_do_not_hide_new_faults(compared: Compare) -> None:
 
 def v2(values: np.ndarray, datatype: str) -> bytes:
     header = (
-        '{"model_name": "m", "outputs": [{"name": "score", "shape": [%d], "datatype": "%s",'
-        ' "parameters": {"binary_data_size": %d}}]}' % (values.size, datatype, values.nbytes)
+        f'{{"model_name": "m", "outputs": [{{"name": "score", "shape": [{values.size}],'
+        f' "datatype": "{datatype}", "parameters": {{"binary_data_size": {values.nbytes}}}}}]}}'
     )
     return header.encode() + values.tobytes()
 
@@ -192,7 +196,12 @@ def test_figures_at_a_path(compared: Compare) -> None:
     report = compared(calls)
     by_path = {path.path: path for path in report.paths}
     score, label_report = by_path["score"], by_path["label"]
-    assert (score.kind, score.pairs, score.differing_pairs, score.values) == ("number", 100, 100, 100)
+    assert (score.kind, score.pairs, score.differing_pairs, score.values) == (
+        "number",
+        100,
+        100,
+        100,
+    )
     assert score.numbers is not None
     assert score.numbers.bias == pytest.approx(2)
     assert score.numbers.correlation == pytest.approx(1)

@@ -29,7 +29,7 @@ RESPONSE_COLUMNS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One recorded call. `answer` is text for *_data or bytes for *_raw; status None: no response."""
+    """One recorded call: text bodies go to *_data, bytes to *_raw; status None is no response."""
 
     role: str
     pair_id: str
@@ -50,7 +50,12 @@ class Call:
     request_cut: bool = False
 
 
-def pair(i: int, primary: dict[str, object] | None = None, shadow: dict[str, object] | None = None, **both: object) -> list[Call]:
+def pair(
+    i: int,
+    primary: dict[str, object] | None = None,
+    shadow: dict[str, object] | None = None,
+    **both: object,
+) -> list[Call]:
     """Both calls of pair i; `both` applies to the two of them."""
     time = START + timedelta(seconds=i / 10)
     common: dict[str, object] = {"pair_id": f"pair-{i}", "time": time} | both
@@ -74,7 +79,9 @@ def record(uri: str, calls: Iterable[Call]) -> None:
         recorder = call.recorder or RECORDERS[call.role]
         numbers[recorder] = call.sequence or numbers.get(recorder, 0) + 1
         record_id = uuid.uuid4()
-        requests.append(_request_row(replace(call, recorder=recorder), record_id, numbers[recorder]))
+        requests.append(
+            _request_row(replace(call, recorder=recorder), record_id, numbers[recorder])
+        )
         if call.status is not None:
             responses.append(_response_row(call, record_id))
     with psycopg.connect(uri) as connection, connection.cursor() as cursor:

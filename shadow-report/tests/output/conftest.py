@@ -27,9 +27,12 @@ def browser_path() -> str | None:
     return named or next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """The browser; without one the test is skipped, and in CI it fails."""
+    """The browser, for one module: Playwright holds an event loop while it runs.
+
+    Without a browser the test is skipped, and in CI it fails.
+    """
     path = browser_path()
     if path is None:
         missing = "No Chromium: install it with `apt-get install chromium`, or name it in CHROMIUM."

@@ -46,12 +46,17 @@ def test_numbers() -> None:
         "-2",
     ]
     assert [signed(v) for v in (1.5, -1.5, 0.0, None)] == ["+1.5", "-1.5", "0", "–"]  # noqa: RUF001
-    assert [span(h) for h in (0.0, 30.0, 0.51, 24 * 8.0)] == ["0 s", "1 d 6 h", "30 min 36 s", "8 d"]
+    assert [span(h) for h in (0.0, 30.0, 0.51, 24 * 8.0)] == [
+        "0 s",
+        "1 d 6 h",
+        "30 min 36 s",
+        "8 d",
+    ]
 
 
 @given(st.text(alphabet=st.characters(), max_size=200))
 def test_visible_text_holds_nothing_that_acts(text: str) -> None:
-    """Whatever comes in, what goes out can be encoded and holds no control but line feed and tab."""
+    """What goes out can be encoded and holds no control but line feed and tab."""
     shown = visible(text)
     shown.encode()
     assert all(char.isprintable() or char in "\n\t" for char in shown)
@@ -87,4 +92,7 @@ def test_every_value_has_a_place_on_its_axis(values: list[float]) -> None:
     axis = scale(values, 0, 100)
     assert all(0 <= axis.at(value) <= 100 for value in values)
     assert 1 <= len(axis.ticks()) <= 11
-    assert all(axis.low - 1e-6 * abs(axis.low) <= tick <= axis.high + 1e-6 * abs(axis.high) for tick in axis.ticks())
+    assert all(
+        axis.low - 1e-6 * abs(axis.low) <= tick <= axis.high + 1e-6 * abs(axis.high)
+        for tick in axis.ticks()
+    )

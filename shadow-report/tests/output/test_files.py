@@ -42,7 +42,12 @@ def test_json_has_null_for_what_is_not_finite(tmp_path: Path) -> None:
     """NaN and infinity never reach the file."""
     report = as_json(invalid(), tmp_path)
     assert report["gates"][0]["interval"] == [None, None]
-    settings = {"slo": float("inf"), "n": 2**70, "span": timedelta(1), "at": datetime(2026, 1, 1, tzinfo=UTC)}
+    settings = {
+        "slo": float("inf"),
+        "n": 2**70,
+        "span": timedelta(1),
+        "at": datetime(2026, 1, 1, tzinfo=UTC),
+    }
     report = as_json(replace(rejected(), settings=settings), tmp_path)
     assert report["settings"] == {
         "slo": None,

@@ -10,37 +10,44 @@ from shadow_report.output import print_report
 from shadow_report.report import Report
 
 
-def printed(report: Report, *, terminal: bool = False, width: int = 80) -> str:
+def printed(
+    report: Report, *, terminal: bool = False, width: int = 80, verbose: bool = False
+) -> str:
     file = io.StringIO()
     console = Console(
-        file=file, width=width, force_terminal=terminal, color_system="truecolor" if terminal else None
+        file=file,
+        width=width,
+        force_terminal=terminal,
+        color_system="truecolor" if terminal else None,
     )
-    print_report(report, console)
+    print_report(report, console, verbose=verbose)
     return file.getvalue()
 
 
-@pytest.mark.parametrize("width", [40, 80, 200])
+@pytest.mark.parametrize("verbose", [False, True])
+@pytest.mark.parametrize("width", [60, 80, 200])
 @pytest.mark.parametrize("report", [rejected(), waiting(), promoted(), invalid(), hostile()])
-def test_fits_its_width_without_trailing_blanks(report: Report, width: int) -> None:
+def test_fits_its_width_without_trailing_blanks(report: Report, width: int, verbose: bool) -> None:
     """No line is longer than the terminal, and none ends in blanks."""
-    lines = printed(report, width=width).splitlines()
+    lines = printed(report, width=width, verbose=verbose).splitlines()
     assert max(map(len, lines)) <= width
     assert not any(line != line.rstrip() for line in lines)
 
 
 def test_starts_with_the_verdict_and_why() -> None:
-    """The first lines are the verdict, what it means and the reasons."""
+    """The verdict, what it means, one reason, what was compared: all within ten lines."""
     lines = printed(rejected()).splitlines()
+    assert "shadow   triple-minimal-custom-inference" in lines[:10]
     assert lines[0] == " REJECT   The shadow must not replace the primary."
     assert lines[1].strip().startswith("Disagreement is 2.88 % of 12,480 pairs")
 
 
 def test_shows_each_gate_with_its_figures() -> None:
-    """Estimate, interval, margin, n and the reason of every gate; what a waiting gate waits for."""
-    text = printed(rejected(), width=120)
-    assert "FAIL  Disagreement    2.88 %  2.42 % to 3.41 %    max 1 %    12,480" in text
-    assert "PASS  Coverage       99.84 %  99.72 % to 99.91 %  min 99 %   12,480" in text
-    assert "About 9,400 more pairs at this rate." in text
+    """Estimate, interval, margin and n of every gate; how many pairs a waiting one needs."""
+    text = " ".join(printed(rejected()).split())
+    assert "FAIL Disagreement 2.88 % 2.42 to 3.41 % max 1 % 12,480" in text
+    assert "PASS Coverage 99.84 % 99.72 to 99.91 % min 99 % 12,480" in text
+    assert "WAIT New faults 0.048 % 0.012 to 0.13 % max 0.1 % 12,480 9,400 to pass" in text
 
 
 def test_shows_three_worst_pairs_with_both_bodies() -> None:
@@ -53,7 +60,17 @@ def test_shows_three_worst_pairs_with_both_bodies() -> None:
 
 def test_says_how_to_mend_unsound_evidence() -> None:
     """INVALID names the fault and the remedy."""
-    assert "! The shadow recorded no call. Is mirroring on?" in printed(invalid())
+    assert "The shadow recorded no call: is mirroring on?" in printed(invalid())
+    assert "! The shadow recorded no call. Is mirroring on?" in printed(invalid(), verbose=True)
+
+
+def test_says_the_rest_only_when_asked() -> None:
+    """One screen by default; every reason, finding and note with verbose."""
+    short, long = printed(rejected()), printed(rejected(), verbose=True)
+    assert len(short.splitlines()) <= 40
+    for detail in (*rejected().reasons[1:], "larger requests than the others", *rejected().notes):
+        assert detail not in " ".join(short.split())
+        assert detail in " ".join(long.split())
 
 
 def test_colour_only_on_a_terminal() -> None:

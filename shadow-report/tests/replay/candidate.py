@@ -14,9 +14,9 @@ import psycopg
 from aiohttp import web
 
 CALL = """
-INSERT INTO inference_requests (record_id, request_time, recorder_id, sequence, pair_id, pair_source,
-    role, inference_service, model_name, protocol, predict_url, request_headers, request_data,
-    request_raw, request_size, request_sha256, request_truncated)
+INSERT INTO inference_requests (record_id, request_time, recorder_id, sequence, pair_id,
+    pair_source, role, inference_service, model_name, protocol, predict_url, request_headers,
+    request_data, request_raw, request_size, request_sha256, request_truncated)
 VALUES (%s, %s, %s, %s, %s, 'x-shadow-pair-id', %s, %s, 'model', %s, %s, %s, %s, %s, %s, %s, %s)
 """
 ANSWER = """
@@ -104,6 +104,7 @@ class Candidate:
     delay_seconds: float = 0.0
     status_of: Callable[[int], int] = lambda _: 200
     arrived: list[tuple[str, bytes, dict[str, str]]] = field(default_factory=list)
+    kept: int = 0
     at_once: int = 0
     most_at_once: int = 0
     port: int = 0
@@ -135,20 +136,26 @@ class Candidate:
             except (ValueError, KeyError, TypeError):
                 status, answer = 400, b'{"error": "bad request"}'
             if self.uri is not None:
-                self.keep(number, request.path, body, headers, status, answer)
+                self.keep(request.path, body, headers, status, answer)
             return web.Response(body=answer, status=status, content_type="application/json")
         finally:
             self.at_once -= 1
 
     def keep(
-        self, number: int, path: str, body: bytes, headers: dict[str, str], status: int, answer: bytes
+        self,
+        path: str,
+        body: bytes,
+        headers: dict[str, str],
+        status: int,
+        answer: bytes,
     ) -> None:
         assert self.uri is not None
+        self.kept += 1
         with psycopg.connect(self.uri) as connection:
             record(
                 connection,
                 role="shadow",
-                sequence=number,
+                sequence=self.kept,
                 pair_id=headers["x-shadow-pair-id"],
                 body=body,
                 service="candidate",

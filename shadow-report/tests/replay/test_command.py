@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 from candidate import Candidate, serving, store
-from embedded_postgres import as_role
 
+from embedded_postgres import as_role
 from shadow_report.errors import OneLineError
 from shadow_report.replay.command import Asked, replay
 from shadow_report.replay.run import Plan
 from shadow_report.replay.target import parse_target
+from shadow_report.settings import SettingWrong
 
 SINCE = "2026-11-20T00:00:00Z"
 
@@ -42,7 +43,7 @@ def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
 def test_ends_with_the_comparison_of_that_run(
     postgres_uri: str, tmp_path: Path, live_shadow: str
 ) -> None:
-    """A mended candidate is judged by its own answers, not by those of the live shadow before it."""
+    """A candidate is judged by its own answers, not by those of the live shadow before it."""
     store(postgres_uri, 80)
     store(postgres_uri, 80, factor=3, role="shadow", service=live_shadow)
     with serving(Candidate(postgres_uri)) as candidate:
@@ -81,9 +82,9 @@ def test_ctrl_c_keeps_the_place(postgres_uri: str, tmp_path: Path) -> None:
         assert "--resume" in errors
         assert 5 <= len(candidate.arrived) < 90
 
-        code, out, errors = finished(command(postgres_uri, tmp_path, *options))
-        assert code == 2
-        assert "--resume" in errors
+        # Starting anew would send calls twice: it has to be said.
+        with pytest.raises(SettingWrong, match="--resume, or delete the file"):
+            asked_of(postgres_uri, tmp_path, state_file="shadow-replay.json")
 
         code, out, errors = finished(
             command(postgres_uri, tmp_path, "--to", candidate.url, "--resume")
@@ -113,9 +114,9 @@ def test_failures_are_one_line(
     assert len(errors.splitlines()) == 1
 
 
-def asked_of(uri: str, folder: Path, **fields: object) -> int:
+def asked_of(uri: str, folder: Path, state_file: str = "state.json", **fields: object) -> int:
     """A replay in this process to an address where nothing listens."""
-    plan = Plan(parse_target("http://127.0.0.1:1"), 4, None, False, 20.0, folder / "state.json")
+    plan = Plan(parse_target("http://127.0.0.1:1"), 4, None, False, 20.0, folder / state_file)
     asked = replace(Asked(None, None, None, False), **fields)  # type: ignore[arg-type]
     return asyncio.run(replay(as_role(uri, "report"), plan, asked))
 
@@ -138,7 +139,10 @@ def test_says_which_calls_there_are(
 
 
 def test_a_candidate_that_records_nothing_is_invalid(
-    postgres_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    postgres_uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     """It says what is missing, and the comparison is INVALID."""
     monkeypatch.setattr("shadow_report.replay.afterwards.RECORDS_SECONDS", 1.0)

@@ -9,13 +9,14 @@ from pathlib import Path
 import psycopg
 import pytest
 from candidate import START, Candidate, record, serving, store
-from embedded_postgres import as_role
 
+from embedded_postgres import as_role
 from shadow_report.errors import OneLineError
 from shadow_report.replay.run import Plan, Run
 from shadow_report.replay.state import Counts, State, load
 from shadow_report.replay.stored_calls import Selection, open_stored_calls
 from shadow_report.replay.target import parse_target
+
 
 def plan(to: str, folder: Path, **settings: object) -> Plan:
     usual: dict[str, object] = {
@@ -121,7 +122,12 @@ def test_skips_and_counts_what_cannot_be_sent(postgres_uri: str, tmp_path: Path)
         ):
             time = START + timedelta(minutes=1 + i)
             record(
-                connection, role="primary", sequence=50 + i, body=b"{}", time=time, **fields  # type: ignore[arg-type]
+                connection,
+                role="primary",
+                sequence=50 + i,
+                body=b"{}",
+                time=time,
+                **fields,  # type: ignore[arg-type]
             )
     with serving(Candidate(None)) as candidate:
         finished, run = go(postgres_uri, plan(candidate.url, tmp_path))
@@ -138,9 +144,15 @@ def test_window_and_primary_bound_the_calls(postgres_uri: str, tmp_path: Path) -
     """Only the asked primary's calls from since on and before until."""
     store(postgres_uri, 10)
     store(postgres_uri, 10, service="other", path="/v1/models/other:predict")
-    state = new_state("http://x", since=START + timedelta(seconds=3), until=START + timedelta(seconds=6))
+    state = new_state(
+        "http://x", since=START + timedelta(seconds=3), until=START + timedelta(seconds=6)
+    )
     with serving(Candidate(None)) as candidate:
-        go(postgres_uri, plan(candidate.url, tmp_path, concurrency=1), replace(state, to=candidate.url))
+        go(
+            postgres_uri,
+            plan(candidate.url, tmp_path, concurrency=1),
+            replace(state, to=candidate.url),
+        )
     assert candidate.pair_ids == ["p3", "p4", "p5"]
 
 
@@ -156,7 +168,7 @@ def test_never_more_at_once_than_asked(postgres_uri: str, tmp_path: Path) -> Non
 def test_stopped_and_resumed_sends_each_call_once(
     postgres_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, portion: int
 ) -> None:
-    """However often it is stopped, in the end each call was sent exactly once and is counted once."""
+    """However often it is stopped, in the end each call was sent and counted exactly once."""
     monkeypatch.setattr("shadow_report.replay.stored_calls.PORTION_CALLS", portion)
     store(postgres_uri, 40)
     stops = 0
@@ -180,7 +192,7 @@ def test_a_candidate_that_is_down_costs_no_call(postgres_uri: str, tmp_path: Pat
     with serving(Candidate(None)) as candidate:
         port = candidate.port
     asked = plan(f"http://127.0.0.1:{port}", tmp_path)
-    with pytest.raises(OneLineError, match="does not answer.*--resume"):
+    with pytest.raises(OneLineError, match=r"does not answer.*--resume"):
         go(postgres_uri, asked)
     with serving(Candidate(None), port) as candidate:
         finished, run = go(postgres_uri, asked, load(asked.state_file))

@@ -54,8 +54,13 @@ def test_a_hostile_model_name_stays_within_the_path() -> None:
 
 
 def test_headers_keep_what_was_stored_and_name_the_pair() -> None:
-    """Stored headers go along, those of the first connection do not, the pair id is the original."""
-    stored = {"X-Tenant": "a", "Content-Length": "9", "X-Request-Id": "old", "X-Shadow-Pair-Id": "b"}
+    """Stored headers go along, those of the connection do not; the pair id is the original."""
+    stored = {
+        "X-Tenant": "a",
+        "Content-Length": "9",
+        "X-Request-Id": "old",
+        "X-Shadow-Pair-Id": "b",
+    }
     assert headers_of(call(headers=stored)) == {
         "content-type": "application/json",
         "x-tenant": "a",

@@ -19,6 +19,7 @@ from minimal_transformer.delivery.database import Database
 from minimal_transformer.delivery.election import Election
 from minimal_transformer.delivery.orders import Orders
 from minimal_transformer.delivery.writer import Writer
+from minimal_transformer.log_format import formatter
 from minimal_transformer.settings import RecordSettings, SettingsError
 
 # A batch is sent when it is full or this old.
@@ -27,11 +28,9 @@ ELECTION_SECONDS = 0.5
 
 
 def main() -> int:
-    logging.basicConfig(
-        level=logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s %(message)s",
-        stream=sys.stderr,
-    )
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter(os.environ.get("LOG_FORMAT", "text")))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     # Ctrl-C goes to the whole process group; the transformer says when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(10)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 
 from minimal_transformer import segment
+from minimal_transformer.episode import Episode
 from minimal_transformer.folder import DELIVERY_LOCK
+
+logger = logging.getLogger("minimal_transformer.delivery")
 
 
 class Election:
@@ -15,12 +19,17 @@ class Election:
     def __init__(self, folder: Path) -> None:
         self._path = folder / DELIVERY_LOCK
         self._descriptor: int | None = None
+        self._refused = Episode(logger, "the spool folder can be locked again; %d attempts failed")
 
     def is_won(self) -> bool:
         """Whether this process is the folder's writer from now on; False without a folder."""
         if self._descriptor is None:
             self._descriptor = self._open()
-        return self._descriptor is not None and segment.lock(self._descriptor)
+        try:
+            return self._descriptor is not None and segment.lock(self._descriptor)
+        except OSError as error:  # a file system without locks
+            self._refused.hit(f"{self._path} cannot be locked: {error}; use another SPOOL_DIR.")
+            return False
 
     def _open(self) -> int | None:
         # A read-only folder can still be read empty: locking takes no right to write.

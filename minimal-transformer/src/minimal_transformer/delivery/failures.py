@@ -54,11 +54,6 @@ def is_about_data(error: psycopg.Error) -> bool:
     return error.sqlstate[:2] in _DATA_CLASSES
 
 
-def is_transient(error: psycopg.Error) -> bool:
-    """Whether the same batch may go through at once: a serialization failure or a deadlock."""
-    return error.sqlstate in {"40001", "40P01"}
-
-
 def state_of(error: psycopg.Error) -> str:
     """A name of the state that the server is in, the same for each failure of that kind."""
     words = (text for text in _WORDS if text in str(error))

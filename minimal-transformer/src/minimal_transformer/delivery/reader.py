@@ -74,7 +74,10 @@ class Reader:
         if fresh:
             self._sources = dict(sorted(self._sources.items(), key=lambda item: item[1].order))
         for source in self._sources.values():
-            source.seal()
+            try:
+                source.seal()
+            except OSError as error:
+                self._complain(source.path, error)
 
     def _sweep(self) -> None:
         """Delete files whose maker died before they became segments."""

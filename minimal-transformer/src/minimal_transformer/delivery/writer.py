@@ -18,7 +18,7 @@ from minimal_transformer.segment import Frame, Kind
 
 logger = logging.getLogger("minimal_transformer.delivery")
 
-MAX_ROWS = 2000
+MAX_ROWS = 5000
 MAX_BYTES = 8 * 1024 * 1024
 
 
@@ -52,8 +52,6 @@ class Writer:
                 self._deliver(self._pending[: self._max_rows])
         except psycopg.Error as error:
             self._counters.add(slots.WRITE_ERRORS)
-            if failures.is_transient(error):
-                return 0.0
             if isinstance(error, psycopg.errors.QueryCanceled):
                 self._max_rows = max(1, self._max_rows // 2)
             # A new connection may reach another server, and sees what an administrator has changed.
@@ -129,5 +127,5 @@ class Writer:
         self._reader.delivered(records)
         self._counters.add(slots.WRITTEN, written)
         del self._pending[: len(records)]
-        self._max_rows = min(MAX_ROWS, self._max_rows * 2)
+        self._max_rows = min(MAX_ROWS, self._max_rows + self._max_rows // 8 + 1)
         self._outage.passed(written)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shadow_report.answers.numbers import Number
 from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.paths import Rules
 from shadow_report.answers.place import MAX_DEPTH, Place, Places
 from shadow_report.answers.tensors import Tensor
 
 _NUMBER_TYPES = frozenset({int, float})
-_TEXT_TYPES = frozenset({str})
-_BOOL_TYPES = frozenset({bool})
+_TEXT_TYPES = {str}
+_LABEL_TYPES: list[set[type]] = [{str}, {bool}]
 _KIND_OF = {str: "text", bool: "boolean", int: "number", float: "number", dict: "object"}
 _KIND_OF |= {list: "list", type(None): "null", Tensor: "tensor"}
 
@@ -47,6 +49,16 @@ class Comparer:
         self.places = Places.under(rules)
         self._rows: list[int] = []
         self._codes: list[int] = []
+        self._same_type: dict[type, Callable[[Place, Any, Any, int], None]] = {
+            dict: self._objects,
+            list: self._lists,
+            int: self._number,
+            float: self._number,
+            str: self._text,
+            bool: self._flag,
+            type(None): self._null,
+            Tensor: self._tensors,
+        }
 
     def compare(self, primary: Any, shadow: Any, row: int) -> None:
         """Compare two values as `bodies.parse` returns them."""
@@ -85,28 +97,30 @@ class Comparer:
             place.last_row = row
             place.pairs += 1
         kind, shadow_kind = type(p), type(s)
-        if kind is dict and shadow_kind is dict:
-            self._objects(place, p, s, row)
-        elif kind is list and shadow_kind is list:
-            self._lists(place, p, s, row)
+        if kind is shadow_kind:
+            self._same_type[kind](place, p, s, row)
         elif kind in _NUMBER_TYPES and shadow_kind in _NUMBER_TYPES:
-            place.numbers.add((p,), (s,), row)
-        elif kind is not shadow_kind:
+            place.numbers.add_one(p, s, row)
+        else:
             self._other_type(place, p, s, row)
-        elif kind is str:
-            place.labels.add_one(p, s)
-            if p != s:
-                self._mark(place, Outcome.LABEL, row)
-        elif kind is Tensor:
-            self._tensors(place, p, s, row)
-        elif kind is bool:
-            place.bools.add_one(p, s)
-            if p is not s:
-                self._mark(place, Outcome.LABEL, row)
-        elif p is None:
-            place.nulls += 1
-        elif p != s:
-            self._mark(place, Outcome.TEXT, row)
+
+    @staticmethod
+    def _number(place: Place, p: Number, s: Number, row: int) -> None:
+        place.numbers.add_one(p, s, row)
+
+    @staticmethod
+    def _null(place: Place, _p: None, _s: None, _row: int) -> None:
+        place.nulls += 1
+
+    def _text(self, place: Place, p: str, s: str, row: int) -> None:
+        place.labels.add_one(p, s)
+        if p != s:
+            self._mark(place, Outcome.LABEL, row)
+
+    def _flag(self, place: Place, p: bool, s: bool, row: int) -> None:
+        place.bools.add_one(p, s)
+        if p is not s:
+            self._mark(place, Outcome.LABEL, row)
 
     def _objects(self, place: Place, p: dict[str, Any], s: dict[str, Any], row: int) -> None:
         if place.depth >= MAX_DEPTH:
@@ -140,7 +154,7 @@ class Comparer:
         types = {*map(type, p), *map(type, s)}
         if types <= _NUMBER_TYPES:
             child.numbers.add(p, s, row)
-        elif types == _TEXT_TYPES or types == _BOOL_TYPES:
+        elif types in _LABEL_TYPES:
             column = child.labels if types == _TEXT_TYPES else child.bools
             column.add(p, s)
             if p != s:

@@ -1,4 +1,4 @@
-"""What differs between two answers, said exactly: the reference that the fast comparer agrees with."""
+"""What differs between two answers, value by value: the reference for the fast comparer."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from shadow_report.answers.bodies import UNPARSEABLE
@@ -25,8 +25,36 @@ class Difference:
     template: str
     path: str
     outcome: Outcome
-    primary: object
-    shadow: object
+    primary: Any
+    shadow: Any
+
+
+@dataclass(frozen=True, slots=True)
+class _At:
+    """A place in both answers."""
+
+    rules: Rules
+    tolerance: Tolerance
+    template: str = ""
+    path: str = ""
+
+    @property
+    def is_ignored(self) -> bool:
+        return self.template in self.rules.ignored
+
+    def key(self, key: str) -> _At:
+        return self._below(join(self.template, key), join(self.path, key))
+
+    def item(self, position: int) -> _At:
+        return self._below(join(self.template, None), join(self.path, position))
+
+    def _below(self, template: str, path: str) -> _At:
+        tolerance = self.rules.tolerance_at(template, self.tolerance)
+        return replace(self, tolerance=tolerance, template=template, path=path)
+
+    def differs(self, outcome: Outcome, p: Any, s: Any) -> Iterator[Difference]:
+        if not self.is_ignored:
+            yield Difference(self.template, self.path, outcome, p, s)
 
 
 def first_difference(primary: object, shadow: object, rules: Rules) -> str:
@@ -42,84 +70,70 @@ def first_difference(primary: object, shadow: object, rules: Rules) -> str:
     if found.outcome is Outcome.EXTRA:
         return f"{at} is new: {_short(found.shadow)}"
     if found.outcome is Outcome.LENGTH and isinstance(found.primary, list):
-        return f"{at}: {len(found.primary)} values became {len(found.shadow)}"  # type: ignore[arg-type]
+        return f"{at}: {len(found.primary)} values became {len(found.shadow)}"
     return f"{at}: {_short(found.primary)} became {_short(found.shadow)}"
 
 
 def differences(primary: object, shadow: object, rules: Rules) -> Iterator[Difference]:
     """Every difference of two values as `bodies.parse` returns them, also within tolerance."""
-    yield from _walk(primary, shadow, "", "", rules, rules.tolerance_at("", rules.tolerance))
+    yield from _walk(_At(rules, rules.tolerance_at("", rules.tolerance)), primary, shadow)
 
 
-def _walk(
-    p: Any, s: Any, template: str, path: str, rules: Rules, tolerance: Tolerance
-) -> Iterator[Difference]:
-    if template in rules.ignored:
+def _walk(at: _At, p: Any, s: Any) -> Iterator[Difference]:
+    if at.is_ignored:
         return
-
-    def differ(outcome: Outcome) -> Difference:
-        return Difference(template, path, outcome, p, s)
-
-    def below(step: str, a: Any, b: Any) -> Iterator[Difference]:
-        deeper = join(template, step)
-        tolerated = rules.tolerance_at(deeper, tolerance)
-        return _walk(a, b, deeper, join(path, step), rules, tolerated)
-
     if _is_number(p) and _is_number(s):
-        outcome = compare_numbers(p, s, tolerance)
+        outcome = compare_numbers(p, s, at.tolerance)
         if outcome is not Outcome.EQUAL:
-            yield differ(outcome)
-    elif s is None and _is_number(p):
-        yield differ(Outcome.NON_FINITE)
-    elif p is None and _is_number(s):
-        yield differ(Outcome.MENDED)
+            yield from at.differs(outcome, p, s)
     elif type(p) is not type(s):
-        yield differ(Outcome.TYPE)
+        yield from at.differs(_other_type(p, s), p, s)
     elif type(p) is dict:
-        for key in p.keys() | s.keys():
-            if key in p and key in s:
-                yield from below(key, p[key], s[key])
-            elif (at := join(template, key)) not in rules.ignored:
-                outcome = Outcome.MISSING if key in p else Outcome.EXTRA
-                yield Difference(at, join(path, key), outcome, p.get(key), s.get(key))
+        yield from _objects(at, p, s)
     elif type(p) is Tensor:
-        if p.datatype != s.datatype:
-            yield from _unless_ignored(rules, template, path, "datatype", Outcome.TYPE, p, s)
-        if p.shape != s.shape:
-            yield from _unless_ignored(rules, template, path, "shape", Outcome.LENGTH, p, s)
-        yield from below("data", p.data, s.data)
-        yield from _walk(p.rest, s.rest, template, path, rules, tolerance)
+        yield from _tensors(at, p, s)
     elif type(p) is list:
-        yield from _lists(p, s, template, path, rules, tolerance)
+        yield from _lists(at, p, s)
     elif p != s:
-        yield differ(Outcome.LABEL)
+        yield from at.differs(Outcome.LABEL, p, s)
 
 
-def _unless_ignored(
-    rules: Rules, template: str, path: str, field: str, outcome: Outcome, p: Tensor, s: Tensor
-) -> Iterator[Difference]:
-    if (at := join(template, field)) not in rules.ignored:
-        yield Difference(at, join(path, field), outcome, getattr(p, field), getattr(s, field))
+def _other_type(p: object, s: object) -> Outcome:
+    if s is None and _is_number(p):
+        return Outcome.NON_FINITE
+    return Outcome.MENDED if p is None and _is_number(s) else Outcome.TYPE
 
 
-def _lists(
-    p: list[Any], s: list[Any], template: str, path: str, rules: Rules, tolerance: Tolerance
-) -> Iterator[Difference]:
+def _objects(at: _At, p: dict[str, Any], s: dict[str, Any]) -> Iterator[Difference]:
+    for key in p.keys() | s.keys():
+        if key in p and key in s:
+            yield from _walk(at.key(key), p[key], s[key])
+        else:
+            outcome = Outcome.MISSING if key in p else Outcome.EXTRA
+            yield from at.key(key).differs(outcome, p.get(key), s.get(key))
+
+
+def _tensors(at: _At, p: Tensor, s: Tensor) -> Iterator[Difference]:
+    if p.datatype != s.datatype:
+        yield from at.key("datatype").differs(Outcome.TYPE, p.datatype, s.datatype)
+    if p.shape != s.shape:
+        yield from at.key("shape").differs(Outcome.LENGTH, p.shape, s.shape)
+    yield from _walk(at.key("data"), p.data, s.data)
+    yield from _objects(at, p.rest, s.rest)
+
+
+def _lists(at: _At, p: list[Any], s: list[Any]) -> Iterator[Difference]:
     if len(p) != len(s):
-        yield Difference(template, path, Outcome.LENGTH, p, s)
+        yield from at.differs(Outcome.LENGTH, p, s)
         return
-    item = join(template, None)
-    if not p or item in rules.ignored:
-        return
-    tolerated = rules.tolerance_at(item, tolerance)
     found = [
         difference
         for i, (a, b) in enumerate(zip(p, s, strict=True))
-        for difference in _walk(a, b, item, join(path, i), rules, tolerated)
+        for difference in _walk(at.item(i), a, b)
     ]
     worst = max((difference.outcome for difference in found), default=Outcome.EQUAL)
-    if worst in (Outcome.NUMBER, Outcome.LABEL) and _is_reordered(p, s):
-        yield Difference(item, path, Outcome.ORDER, p, s)
+    if worst in {Outcome.NUMBER, Outcome.LABEL} and _is_reordered(p, s):
+        yield Difference(join(at.template, None), at.path, Outcome.ORDER, p, s)
     else:
         yield from found
 
@@ -135,8 +149,7 @@ def compare_numbers(p: Number, s: Number, tolerance: Tolerance) -> Outcome:
     """The outcome of two numbers: equal by value, within tolerance, or not; NaN is not finite."""
     a, b = nearest_float(p), nearest_float(s)
     if math.isfinite(a) and math.isfinite(b):
-        exact = type(p) is int and type(s) is int
-        if exact and min(abs(p), abs(s)) >= FIRST_INEXACT:
+        if type(p) is int and type(s) is int and min(abs(p), abs(s)) >= FIRST_INEXACT:
             return Outcome.EQUAL if p == s else Outcome.NUMBER
         if a == b:
             return Outcome.EQUAL
@@ -146,7 +159,7 @@ def compare_numbers(p: Number, s: Number, tolerance: Tolerance) -> Outcome:
         return Outcome.NON_FINITE
     if math.isfinite(b):
         return Outcome.MENDED
-    return Outcome.EQUAL if a == b or (a != a and b != b) else Outcome.NUMBER
+    return Outcome.EQUAL if a == b or (math.isnan(a) and math.isnan(b)) else Outcome.NUMBER
 
 
 def _is_number(value: object) -> bool:

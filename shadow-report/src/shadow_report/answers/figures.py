@@ -39,7 +39,12 @@ def path_reports(
 
 
 def _values(place: Place) -> int:
-    return place.numbers.tally.values + place.labels.tally.values + place.bools.tally.values + place.nulls
+    return (
+        place.numbers.tally.values
+        + place.labels.tally.values
+        + place.bools.tally.values
+        + place.nulls
+    )
 
 
 def _path_report(place: Place, differing_pairs: int, alpha: float) -> PathReport:
@@ -66,7 +71,7 @@ def _path_report(place: Place, differing_pairs: int, alpha: float) -> PathReport
 
 
 def _lost_values(place: Place) -> int:
-    """Values that stand on one side only, or are of two types: they are in no column."""
+    """Values that stand on one side only, or are of two types: they are in no tally."""
     return sum(place.faults[outcome] for outcome in (Outcome.MISSING, Outcome.EXTRA, Outcome.TYPE))
 
 
@@ -102,28 +107,28 @@ def _labels_of(place: Place) -> LabelTally | None:
     return None
 
 
-def _numbers(column: NumberTally, alpha: float) -> Numbers:
-    limits = limits_of_agreement(column.pairs, alpha)
-    differences = column.differences
+def _numbers(tally: NumberTally, alpha: float) -> Numbers:
+    limits = limits_of_agreement(tally.pairs, alpha)
+    differences = tally.differences
     interval = mean_interval(differences, alpha)
     reach = 1.96 * differences.standard_deviation if differences.n > 1 else 0.0
-    correlation = pearson(column.pairs, alpha).value
-    sizes = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+    correlation = pearson(tally.pairs, alpha).value
+    sizes, shares = tally.signed.sizes(), {"p50": 0.5, "p90": 0.9, "p99": 0.99}
     quantiles = {"p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
     return Numbers(
         values=differences.n,
         bias=limits.bias if differences.n < 2 else differences.mean,
         bias_interval=None if math.isnan(interval.lower) else interval,
         sd=0.0 if differences.n < 2 else differences.standard_deviation,
-        mean_absolute=column.absolute_sum / differences.n,
-        absolute_quantiles={name: column.sizes.quantile(share) for name, share in sizes.items()}
-        | {"max": column.sizes.maximum},
+        mean_absolute=tally.absolute_sum / differences.n,
+        absolute_quantiles={name: sizes.quantile(share) for name, share in shares.items()}
+        | {"max": tally.largest},
         correlation=None if math.isnan(correlation) else correlation,
         limits_of_agreement=Interval(differences.mean - reach, differences.mean + reach),
-        primary_quantiles={n: column.primary.quantile(q) for n, q in quantiles.items()},
-        shadow_quantiles={n: column.shadow.quantile(q) for n, q in quantiles.items()},
-        distance=distance(column.primary, column.shadow),
-        histogram=histogram(column.signed),
+        primary_quantiles={n: tally.primary.quantile(q) for n, q in quantiles.items()},
+        shadow_quantiles={n: tally.shadow.quantile(q) for n, q in quantiles.items()},
+        distance=distance(tally.primary, tally.shadow),
+        histogram=histogram(tally.signed),
     )
 
 

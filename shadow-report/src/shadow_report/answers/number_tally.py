@@ -27,7 +27,8 @@ class NumberTally:
         self.pairs = PairMoments()
         self.differences = Moments()
         self.absolute_sum = 0.0
-        self.sizes, self.signed, self.primary, self.shadow = (Sketch() for _ in range(4))
+        self.largest = 0.0
+        self.signed, self.primary, self.shadow = (Sketch() for _ in range(3))
         self.classes: LabelTally | None = LabelTally()
         """While all values are few whole numbers: which became which."""
         self.top_classes: LabelTally | None = LabelTally()
@@ -55,7 +56,7 @@ class NumberTally:
         self.pairs = self.pairs.merge(PairMoments.of(p, s))
         self.differences = self.differences.merge(Moments.of(difference))
         self.absolute_sum += float(absolute.sum())
-        self.sizes.add(absolute)
+        self.largest = max(self.largest, float(absolute.max()))
         self.signed.add(difference)
         self.primary.add(p)
         self.shadow.add(s)

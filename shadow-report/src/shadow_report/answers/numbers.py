@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,18 +51,31 @@ class NumberColumn:
     def __init__(self, tolerance: Tolerance) -> None:
         self.tolerance = tolerance
         self.tally = NumberTally()
-        self._gathered: list[tuple[int, Sequence[Number], Sequence[Number]]] = []
+        # Flat lists: objects kept per segment would wake the garbage collector all the time.
+        self._rows: list[int] = []
+        self._lengths: list[int] = []
+        self._primary: list[Number] = []
+        self._shadow: list[Number] = []
 
     def add(self, primary: Sequence[Number], shadow: Sequence[Number], row: int) -> None:
         """Put the numbers of one place side by side; both are equally long and not empty."""
-        self._gathered.append((row, primary, shadow))
+        self._rows.append(row)
+        self._lengths.append(len(primary))
+        self._primary.extend(primary)
+        self._shadow.extend(shadow)
+
+    def add_one(self, primary: Number, shadow: Number, row: int) -> None:
+        """`add` for a place with a single number."""
+        self._rows.append(row)
+        self._lengths.append(1)
+        self._primary.append(primary)
+        self._shadow.append(shadow)
 
     def flush(self) -> NumberMarks | None:
         """Compare what was gathered since the last flush; None when that is nothing."""
-        if not self._gathered:
+        if not self._rows:
             return None
-        segments = _segments(self._gathered)
-        self._gathered.clear()
+        segments = self._segments()
         outcomes, sizes = _compare(segments, self.tolerance)
         self.tally.add(segments.primary, segments.shadow, segments.starts, outcomes)
         self.tally.add_classes(segments.exact_primary, segments.exact_shadow)
@@ -76,19 +88,19 @@ class NumberColumn:
             values=_counts(outcomes),
         )
 
-
-def _segments(gathered: list[tuple[int, Sequence[Number], Sequence[Number]]]) -> Segments:
-    rows, primaries, shadows = zip(*gathered, strict=True)
-    lengths = np.fromiter(map(len, primaries), dtype=np.int64, count=len(primaries))
-    p, s = list(chain.from_iterable(primaries)), list(chain.from_iterable(shadows))
-    return Segments(
-        rows=np.array(rows, dtype=np.int64),
-        starts=np.cumsum(lengths) - lengths,
-        exact_primary=p,
-        exact_shadow=s,
-        primary=_floats(p),
-        shadow=_floats(s),
-    )
+    def _segments(self) -> Segments:
+        """What was gathered, and an empty column again."""
+        lengths = np.array(self._lengths, dtype=np.int64)
+        segments = Segments(
+            rows=np.array(self._rows, dtype=np.int64),
+            starts=np.cumsum(lengths) - lengths,
+            exact_primary=self._primary,
+            exact_shadow=self._shadow,
+            primary=_floats(self._primary),
+            shadow=_floats(self._shadow),
+        )
+        self._rows, self._lengths, self._primary, self._shadow = [], [], [], []
+        return segments
 
 
 def _compare(segments: Segments, tolerance: Tolerance) -> tuple[Outcomes, Floats]:

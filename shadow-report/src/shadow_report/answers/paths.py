@@ -81,7 +81,7 @@ class Tolerance:
 class Rules:
     """How answers are compared: the tolerance, exceptions by path, and paths to leave out."""
 
-    tolerance: Tolerance = Tolerance()
+    tolerance: Tolerance = field(default_factory=Tolerance)
     by_path: dict[str, Tolerance] = field(default_factory=dict)
     ignored: frozenset[str] = frozenset()
 

@@ -12,7 +12,7 @@ GROWTH = 1.02
 _LOG_GROWTH = math.log(GROWTH)
 # Sizes beyond are gathered in the outermost bins; smaller ones count as zero.
 SMALLEST, LARGEST = 1e-18, 1e18
-_LIMIT = math.ceil(math.log(LARGEST / SMALLEST) / _LOG_GROWTH) + 1
+_LIMIT = math.ceil(math.log(LARGEST / SMALLEST) / _LOG_GROWTH) + 2
 
 
 class Sketch:
@@ -25,20 +25,33 @@ class Sketch:
     def __init__(self) -> None:
         self._counts: dict[int, int] = {}
         self.total = 0
-        self.maximum = -math.inf
 
     def add(self, values: NDArray[np.float64]) -> None:
         """Count these values."""
-        if not values.size:
-            return
-        sizes = np.clip(np.abs(values), SMALLEST, LARGEST)
-        bins = np.ceil(np.log(sizes / SMALLEST) / _LOG_GROWTH).astype(np.int32)
-        bins = np.where(values < 0, -bins, bins)
-        found, counts = np.unique(bins, return_counts=True)
-        for position, count in zip(found.tolist(), counts.tolist(), strict=True):
-            self._counts[position] = self._counts.get(position, 0) + count
         self.total += values.size
-        self.maximum = max(self.maximum, float(values.max()))
+        other = values[values != 0]
+        # Most differences are zero; they cost no logarithm.
+        self._add(0, values.size - other.size)
+        if not other.size:
+            return
+        sizes = np.clip(np.abs(other), SMALLEST, LARGEST)
+        bins = 1 + (np.log(sizes / SMALLEST) / _LOG_GROWTH).astype(np.int64)
+        counts = np.bincount(np.where(other < 0, -bins, bins) + _LIMIT)
+        found = np.flatnonzero(counts)
+        for position, count in zip(found.tolist(), counts[found].tolist(), strict=True):
+            self._add(position - _LIMIT, count)
+
+    def _add(self, position: int, count: int) -> None:
+        if count:
+            self._counts[position] = self._counts.get(position, 0) + count
+
+    def sizes(self) -> Sketch:
+        """The sketch of the absolute values."""
+        folded = Sketch()
+        folded.total = self.total
+        for position, count in self._counts.items():
+            folded._add(abs(position), count)
+        return folded
 
     def bins(self) -> list[tuple[float, int]]:
         """(value, count) of each filled bin, in ascending order of the values."""
@@ -71,7 +84,7 @@ def distance(first: Sketch, second: Sketch) -> float:
 
 
 def histogram(sketch: Sketch, bins: int = 40) -> tuple[tuple[float, float, int], ...]:
-    """(low, high, count) of equally wide bins over the middle 99 %; the rest is in the outer bins."""
+    """(low, high, count) of equal bins over the middle 99 %; the rest is in the outer bins."""
     low, high = sketch.quantile(0.005), sketch.quantile(0.995)
     if not sketch.total:
         return ()

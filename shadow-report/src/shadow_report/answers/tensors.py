@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-# A v2 answer carries these beside its outputs; they name the call or the model and differ by design.
+# A v2 answer carries these beside its outputs: they name the call or the model, and may differ.
 ENVELOPE = frozenset({"id", "model_name", "model_version"})
 
 _TENSOR_FIELDS = frozenset({"name", "datatype", "shape", "data"})

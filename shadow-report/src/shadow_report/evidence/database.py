@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -110,9 +110,10 @@ class Tables:
                 return found  # type: ignore[no-any-return]
         return None
 
-    def lost_calls(self, role: str, service: str, recorders: Sequence[UUID]) -> int:
-        """How many calls these recorders numbered that are not in the tables."""
-        asked = {"role": role, "service": service, "recorders": list(recorders)}
+    def lost_calls(self, role: str, service: str, first: Mapping[UUID, int]) -> int:
+        """How many calls these recorders numbered, each from its `first` on, that are nowhere."""
+        recorders, numbers = list(first), list(first.values())
+        asked = {"role": role, "service": service, "recorders": recorders, "first": numbers}
         return int(self._one(_sql("gaps"), asked))
 
     def duplicates(self, scope: Scope) -> dict[str, int]:
@@ -130,7 +131,7 @@ class Tables:
     def repeats(
         self, scope: Scope, *, hash_below: int, bodies: int, answers: int
     ) -> list[tuple[bytes, int, bytes | None]]:
-        """(request hash, status, response body) of repeated requests, those of one hash together."""
+        """(request hash, status, response body) of repeated requests, grouped by hash."""
         asked = {"hash_below": hash_below, "bodies": bodies, "answers": answers}
         return self._connection.execute(_sql("repeats"), scope.parameters | asked).fetchall()
 
@@ -141,14 +142,12 @@ class Tables:
         return cursor.execute(_sql("examples"), asked).fetchall()
 
     def _one(self, query: bytes | str, asked: dict[str, Any]) -> Any:
-        row = self._connection.execute(query, asked).fetchone()
-        assert row is not None
-        return row[0]
+        return self._connection.execute(query, asked).fetchall()[0][0]
 
 
 @contextmanager
 def open_tables(uri: str) -> Iterator[Tables]:
-    """A snapshot of the database at `uri`; OneLineError says what to mend when it cannot be read."""
+    """A snapshot of the database at `uri`; OneLineError says why it cannot be read."""
     try:
         with psycopg.connect(
             uri, connect_timeout=CONNECT_SECONDS, application_name="shadow-report"

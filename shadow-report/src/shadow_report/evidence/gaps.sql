@@ -1,5 +1,6 @@
--- Lost calls of one service on one side: numbers that recorders of the window gave and that are nowhere.
+-- Lost calls of one service on one side: numbers that these recorders gave, from a first one on, and
+-- that are nowhere in the tables.
 SELECT coalesce(sum(g.last_missing - g.first_missing + 1), 0)::bigint
 FROM inference_gaps g
-WHERE g.role = %(role)s AND g.inference_service = %(service)s
-  AND g.recorder_id = ANY (%(recorders)s::uuid[])
+JOIN unnest(%(recorders)s::uuid[], %(first)s::bigint[]) AS r (recorder_id, first) USING (recorder_id)
+WHERE g.role = %(role)s AND g.inference_service = %(service)s AND g.first_missing >= r.first

@@ -44,15 +44,15 @@ def calls_by(
     return dict(calls.most_common())
 
 
-def may_have_gaps(groups: Sequence[CallGroup], *, whole_history: bool) -> bool:
-    """False when every recorder's numbers in the window are without a hole; cheap to tell.
+def holes_may_be(groups: Sequence[CallGroup], *, from_one: bool) -> bool:
+    """False when every recorder's numbers are without a hole; cheap to tell.
 
-    Over the whole history each recorder must also begin with 1.
+    from_one: each recorder must also begin with 1.
     """
     for recorder in {group.recorder_id for group in groups}:
         own = [group for group in groups if group.recorder_id == recorder]
         first = min(group.first_sequence for group in own)
         last = max(group.last_sequence for group in own)
-        if last - first + 1 != sum(group.calls for group in own) or (whole_history and first != 1):
+        if last - first + 1 != sum(group.calls for group in own) or (from_one and first != 1):
             return True
     return False

@@ -1,4 +1,4 @@
-"""The four outputs of a report: terminal, page, JSON and JUnit. They read it and compute nothing new."""
+"""The outputs of a report: terminal, page, JSON and JUnit. They read it and judge nothing."""
 
 from shadow_report.output.json_file import write_json
 from shadow_report.output.junit import write_junit

@@ -1,4 +1,4 @@
-"""The report as JSON: the stable interface for scripts; `schema_version` says which shape it has."""
+"""The report as JSON, the interface for scripts; `schema_version` says which shape it has."""
 
 import math
 from collections.abc import Mapping
@@ -31,16 +31,23 @@ def plain(value: object) -> object:
         return {encodable(str(key)): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item) for item in value]
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if value is None or isinstance(value, bool | datetime):
-        return value
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else None
-    # Whole numbers past 64 bits are text: no reader of JSON keeps them exactly.
-    if isinstance(value, int) and -(2**63) <= value < 2**63:
-        return int(value)
-    return encodable(str(value))
+    return scalar(value)
+
+
+def scalar(value: object) -> object:
+    """One value as a number, truth, time, text or None."""
+    match value:
+        case None | bool() | datetime():
+            return value
+        case float():
+            return float(value) if math.isfinite(value) else None
+        # Whole numbers past 64 bits are text: no reader of JSON keeps them exactly.
+        case int() if -(2**63) <= value < 2**63:
+            return int(value)
+        case timedelta():
+            return value.total_seconds()
+        case _:
+            return encodable(str(value))
 
 
 def encodable(text: str) -> str:

@@ -50,7 +50,8 @@ def as_junit(report: Report) -> bytes:
     SubElement(suite, "system-out").text = visible("\n".join((report.verdict, *report.reasons)))
     suites = Element("testsuites")
     suites.append(suite)
-    return tostring(suites, encoding="utf-8", xml_declaration=True) + b"\n"
+    text: bytes = tostring(suites, encoding="utf-8", xml_declaration=True)
+    return text + b"\n"
 
 
 def count_of(outcome: str, cases: list[Element]) -> int:
@@ -81,8 +82,7 @@ def gate_case(gate: Gate, report: Report) -> Element:
         failure = SubElement(case, "failure", type="beyond margin", message=one_line(gate.reason))
         failure.text = figures(gate)
     elif gate.status == "wait":
-        wanted = gate.need.reason if gate.need else ""
-        SubElement(case, "skipped", message=one_line(f"{gate.reason} {wanted}"))
+        SubElement(case, "skipped", message=one_line(gate.reason))
     SubElement(case, "system-out").text = figures(gate)
     return case
 

@@ -18,6 +18,7 @@ from markupsafe import Markup
 from shadow_report.output import plots, wording
 from shadow_report.output.body_difference import Parts, marked
 from shadow_report.output.json_file import as_json, replace_file
+from shadow_report.output.timeline import timeline_plot
 from shadow_report.output.worst import worst_pairs
 from shadow_report.report import Example, Report, Signature
 
@@ -62,7 +63,7 @@ def render(report: Report, pairs: int, characters: int) -> str:
         plots=plots,
         meaning=wording.VERDICT_MEANINGS.get(report.verdict, ""),
         worst=[worst_pair(s, e, characters) for s, e in worst_pairs(report.signatures, pairs)],
-        timeline=plots.timeline_plot(report),
+        timeline=timeline_plot(report),
         shift=plots.shift_plot(report.latency),
         confidence=confidence(report),
         style=Markup(style),  # noqa: S704 - our own files, not foreign text

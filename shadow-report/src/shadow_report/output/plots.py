@@ -4,15 +4,15 @@ None instead of a plot means that there is nothing to draw.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 
+from shadow_report.answers.outcome import Outcome
 from shadow_report.gates import Gate
 from shadow_report.output.svg import Scale, scale
-from shadow_report.report import Bucket, Labels, Latency, Numbers, QuantileShift, Report
+from shadow_report.report import Labels, Latency, Numbers, QuantileShift
 
-MOST_BUCKETS = 96
+# Where a logarithmic axis of counts begins: a single value still has a bar.
+LEAST = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,105 +34,46 @@ def gate_plot(gate: Gate) -> GatePlot | None:
         x = Scale(max(low - (1 - low) * 0.15, 0.0), 1.0, 12, 348)
         return GatePlot(gate, x, (x.at(gate.margin), x.end))
     high = max(upper, gate.margin) * 1.15
-    x = Scale(0.0, min(high, 1.0) or 1.0, 12, 348)
+    # A net rate, gained minus lost, may lie below zero.
+    x = Scale(min(lower * 1.15, 0.0), min(high, 1.0) or 1.0, 12, 348)
     return GatePlot(gate, x, (x.start, x.at(gate.margin)))
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One bucket of the timeline, with its shares."""
-
-    start: datetime
-    end: datetime
-    primary_calls: int
-    pairs: int
-    coverage: float | None
-    new_faults: int
-    disagreements: int
-    fault_share: float
-    disagreement_share: float
-
-
-@dataclass(frozen=True, slots=True)
-class Timeline:
-    """Coverage and difference over time, on a common time axis (seconds since the first step)."""
-
-    steps: tuple[Step, ...]
-    x: Scale
-    coverage_y: Scale
-    differing_y: Scale
-    times: tuple[tuple[float, datetime], ...]
-    min_coverage: float | None
-    max_disagreement: float | None
-
-
-def timeline_plot(report: Report) -> Timeline | None:
-    """The report's buckets, joined to at most a hundred so that each can be seen."""
-    if not report.timeline:
-        return None
-    steps = tuple(step_of(group) for group in grouped(report.timeline, MOST_BUCKETS))
-    length = (steps[-1].end - steps[0].start).total_seconds()
-    margins = {gate.name: gate.margin for gate in report.gates}
-    x = Scale(0.0, length, 52, 948)
-    shares = [step.coverage for step in steps if step.coverage is not None]
-    lowest = min([*shares, margins.get("coverage", 1.0)])
-    highest = max(
-        [step.fault_share + step.disagreement_share for step in steps]
-        + [margins.get("disagreement", 0.0), 0.0001]
-    )
-    return Timeline(
-        steps,
-        x,
-        Scale(max(lowest - (1 - lowest) * 0.2 - 0.0005, 0.0), 1.0, 120, 14),
-        Scale(0.0, min(highest * 1.12, 1.0), 120, 14),
-        tuple((x.at(length * i / 4), steps[0].start + timedelta(seconds=length * i / 4)) for i in range(5)),
-        margins.get("coverage"),
-        margins.get("disagreement"),
-    )
-
-
-def grouped(buckets: Sequence[Bucket], most: int) -> list[Sequence[Bucket]]:
-    """Neighbouring buckets joined evenly, so that there are at most `most` groups."""
-    size = math.ceil(len(buckets) / most)
-    return [buckets[i : i + size] for i in range(0, len(buckets), size)]
-
-
-def step_of(group: Sequence[Bucket]) -> Step:
-    calls = sum(bucket.primary_calls for bucket in group)
-    pairs = sum(bucket.pairs for bucket in group)
-    faults = sum(bucket.new_faults for bucket in group)
-    disagreements = sum(bucket.disagreements for bucket in group)
-    return Step(
-        start=group[0].start,
-        end=group[-1].start + timedelta(seconds=group[-1].seconds),
-        primary_calls=calls,
-        pairs=pairs,
-        coverage=min(pairs / calls, 1.0) if calls else None,
-        new_faults=faults,
-        disagreements=disagreements,
-        fault_share=faults / pairs if pairs else 0.0,
-        disagreement_share=disagreements / pairs if pairs else 0.0,
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class Histogram:
-    """How the numeric differences at one path are distributed."""
+    """How the numeric differences at one path are distributed.
+
+    The counts stand on a logarithmic axis when they are far apart: a rare difference would
+    vanish beside the many values that are equal.
+    """
 
     numbers: Numbers
     x: Scale
     y: Scale
+    is_logarithmic: bool
+
+    def top(self, count: float) -> float:
+        """The coordinate of a count."""
+        return self.y.at(math.log10(max(count, LEAST)) if self.is_logarithmic else count)
+
+    def ticks(self) -> list[float]:
+        """Round counts."""
+        if not self.is_logarithmic:
+            return self.y.ticks(3)
+        return [10.0**power for power in range(math.floor(self.y.high) + 1)]
 
 
 def histogram_plot(numbers: Numbers | None) -> Histogram | None:
     """The histogram of shadow minus primary, with zero always on the axis."""
-    if numbers is None or not numbers.histogram:
+    counts = [count for _, _, count in numbers.histogram if count] if numbers else []
+    if numbers is None or not counts:
         return None
     edges = [edge for low, high, _ in numbers.histogram for edge in (low, high)]
-    highest = max(count for _, _, count in numbers.histogram)
-    return Histogram(
-        numbers, scale([*edges, 0.0], 56, 948, 0.02), Scale(0.0, max(highest, 1) * 1.05, 150, 12)
-    )
+    x = scale([*edges, 0.0], 56, 948, 0.02)
+    if max(counts) > 50 * min(counts):
+        y = Scale(math.log10(LEAST), math.log10(max(counts)) * 1.05, 150, 12)
+        return Histogram(numbers, x, y, True)
+    return Histogram(numbers, x, Scale(0.0, max(counts) * 1.05, 150, 12), False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,9 +127,20 @@ def confusion_cells(labels: Labels | None) -> tuple[Cell, ...]:
 
 def outcome_parts(outcomes: dict[str, int]) -> list[tuple[str, str, int, float]]:
     """(outcome, colour class, pairs, share), the harmless ones first."""
-    classes = {"equal": "equal", "within tolerance": "within", "disagreement": "differs"}
     total = sum(outcomes.values())
-    ranked = sorted(outcomes.items(), key=lambda item: list(classes).index(item[0]) if item[0] in classes else 9)
+    known = {outcome.title: outcome for outcome in Outcome}
+    ranked = sorted(outcomes.items(), key=lambda item: known.get(item[0], Outcome.FAILED))
     return [
-        (name, classes.get(name, "fault"), pairs, pairs / total) for name, pairs in ranked if pairs
+        (name, colour_of(known.get(name, Outcome.FAILED)), pairs, pairs / total)
+        for name, pairs in ranked
+        if pairs
     ]
+
+
+def colour_of(outcome: Outcome) -> str:
+    """The colour class of an outcome."""
+    if outcome.is_fault:
+        return "fault"
+    if outcome.is_disagreement:
+        return "differs"
+    return "equal" if outcome is Outcome.EQUAL else "within"

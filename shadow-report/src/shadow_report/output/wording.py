@@ -20,7 +20,7 @@ VERDICT_MEANINGS = {
 
 
 def percent(share: float | None) -> str:
-    """A share as per cent with two or three telling digits, never rounded to 0 % or 100 % when it is neither."""
+    """A share as per cent with two or three telling digits; only none and all read 0 and 100 %."""
     if share is None or not math.isfinite(share):
         return NOTHING
     distance = min(abs(share), abs(1 - share)) * 100
@@ -36,7 +36,7 @@ def percent_range(interval: tuple[float, float] | None) -> str:
     """Both ends of an interval of shares, or a dash when the data cannot say."""
     if interval is None or not all(map(math.isfinite, interval)):
         return NOTHING
-    return f"{percent(interval[0])} to {percent(interval[1])}"
+    return f"{percent(interval[0]).removesuffix(' %')} to {percent(interval[1])}"
 
 
 def number(value: float | None) -> str:

@@ -3,9 +3,7 @@
 from shadow_report.report import Example, Signature
 
 
-def worst_pairs(
-    signatures: tuple[Signature, ...], limit: int
-) -> list[tuple[Signature, Example]]:
+def worst_pairs(signatures: tuple[Signature, ...], limit: int) -> list[tuple[Signature, Example]]:
     """Up to `limit` pairs, no pair twice: one of every kind of difference before a second of any.
 
     Faults come before disagreements, and frequent kinds before rare ones.

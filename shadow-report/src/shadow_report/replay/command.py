@@ -33,6 +33,7 @@ class Asked:
 
 
 def replay_command(
+    *,
     to: Annotated[
         str, typer.Option(metavar="URL", help="The candidate's address, as http://host:8080.")
     ],
@@ -73,7 +74,14 @@ def replay_command(
     that its answers can be compared. The exit code is that of `compare`.
     """
     asked = Asked(primary, time_of(since, "--since"), time_of(until, "--until"), resume)
-    plan = Plan(parse_target(to), concurrency, parse_rate(rate) if rate else None, original_timing, timeout, state)
+    plan = Plan(
+        parse_target(to),
+        concurrency,
+        parse_rate(rate) if rate else None,
+        original_timing,
+        timeout,
+        state,
+    )
     raise typer.Exit(asyncio.run(replay(database_uri(), plan, asked)))
 
 
@@ -137,7 +145,8 @@ async def state_of(calls: StoredCalls, plan: Plan, asked: Asked) -> State:
         return state
     if plan.state_file.exists():
         raise SettingWrong(
-            f"An unfinished replay is in {plan.state_file}; go on with --resume, or delete the file."
+            f"An unfinished replay is in {plan.state_file}; "
+            "go on with --resume, or delete the file."
         )
     started = await calls.now()
     until = min(asked.until or started, started)

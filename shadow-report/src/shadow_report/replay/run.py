@@ -6,8 +6,8 @@ candidate shares this machine in a demo or a test.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,7 +106,7 @@ class Run:
             self._broken = error
             self.stop()
 
-    async def _calls(self, calls: StoredCalls) -> AsyncIterator[StoredCall]:
+    async def _calls(self, calls: StoredCalls) -> AsyncGenerator[StoredCall]:
         """The calls that can be sent and were not, in order; the others are counted."""
         state = self._state
         selection = Selection(
@@ -131,10 +131,8 @@ class Run:
         await self._slots.acquire()
         delay = pace.wait(call.request_time, time.monotonic())
         if delay > 0 and not self._stop.is_set():
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), delay)
-            except TimeoutError:
-                pass
         return not self._stop.is_set()
 
     async def _send(self, session: aiohttp.ClientSession, call: StoredCall) -> None:

@@ -5,52 +5,22 @@ a replay may take hours, and must not keep a transaction open, hold locks agains
 sort bodies. The bodies follow by key, a portion at a time.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from importlib.resources import files
+from typing import Any, cast
 from uuid import UUID
 
 import psycopg
+from psycopg.rows import kwargs_row, scalar_row
 
 from shadow_report.connection import failure
 from shadow_report.errors import OneLineError
 
 PORTION_CALLS = 500
 PORTION_BYTES = 8 * 1024 * 1024
-
-# Of calls with one pair id only the first is sent: only the first is compared.
-KEYS = """
-SELECT r.record_id, r.request_time, r.request_size, count(*) OVER () AS total
-FROM inference_requests r
-WHERE r.role = 'primary' AND r.inference_service = %(primary)s
-  AND r.request_time >= %(since)s::timestamptz AND r.request_time < %(until)s::timestamptz
-  AND (r.request_time, r.record_id) > (%(after_time)s::timestamptz, %(after_record)s::uuid)
-  AND NOT EXISTS (
-      SELECT FROM inference_requests e
-      WHERE e.pair_id = r.pair_id AND e.role = 'primary' AND e.inference_service = %(primary)s
-        AND (e.request_time, e.record_id) < (r.request_time, r.record_id))
-ORDER BY r.request_time, r.record_id
-"""
-
-CALLS = """
-SELECT r.record_id, r.request_time, r.pair_id, r.protocol, r.model_name, r.predict_url,
-       r.request_headers, convert_to(r.request_data::text, 'UTF8'), r.request_raw,
-       r.request_size, r.request_truncated
-FROM unnest(%(records)s::uuid[], %(times)s::timestamptz[])
-     WITH ORDINALITY AS wanted (record_id, request_time, place)
-JOIN inference_requests r USING (record_id, request_time)
-WHERE r.request_time BETWEEN %(first)s AND %(last)s
-ORDER BY wanted.place
-"""
-
-SERVICES = """
-SELECT DISTINCT inference_service FROM inference_requests
-WHERE role = 'primary'
-  AND request_time >= %(since)s::timestamptz AND request_time < %(until)s::timestamptz
-ORDER BY 1
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,21 +67,20 @@ class StoredCalls:
 
     async def now(self) -> datetime:
         """The server's clock."""
-        row = await (await self._connection.execute("SELECT clock_timestamp()")).fetchone()
-        assert row is not None
-        moment: datetime = row[0]
-        return moment
+        async with self._connection.cursor(row_factory=scalar_row) as cursor:
+            await cursor.execute("SELECT clock_timestamp()")
+            return cast(datetime, await cursor.fetchone())
 
     async def primaries(self, since: datetime | None, until: datetime | None) -> list[str]:
         """The primaries that have calls in the window."""
         asked = {"since": since or "-infinity", "until": until or "infinity"}
-        rows = await (await self._connection.execute(SERVICES, asked)).fetchall()
+        rows = await (await self._connection.execute(sql("services"), asked)).fetchall()
         return [row[0] for row in rows]
 
-    async def portions(self, selection: Selection) -> AsyncIterator[tuple[int, list[StoredCall]]]:
+    async def portions(self, selection: Selection) -> AsyncGenerator[tuple[int, list[StoredCall]]]:
         """(calls of the whole selection, some calls in order), until all were given."""
         async with self._connection.cursor(name="replay", withhold=True) as keys:
-            await keys.execute(KEYS, selection.parameters)
+            await keys.execute(sql("keys"), selection.parameters)
             await self._connection.commit()
             while rows := await keys.fetchmany(PORTION_CALLS):
                 for portion in by_size(rows):
@@ -124,19 +93,16 @@ class StoredCalls:
             "first": keys[0][1],
             "last": keys[-1][1],
         }
-        rows = await (await self._connection.execute(CALLS, asked)).fetchall()
+        async with self._connection.cursor(row_factory=kwargs_row(stored_call)) as cursor:
+            await cursor.execute(sql("calls"), asked)
+            calls = await cursor.fetchall()
         await self._connection.commit()
-        return [stored_call(*row) for row in rows]
+        return calls
 
     async def recorded(self, pair_ids: list[str], since: datetime) -> dict[str, int]:
         """How many of these pairs each shadow has recorded since then, by its service."""
-        query = """
-            SELECT inference_service, count(DISTINCT pair_id) FROM inference_requests r
-            JOIN inference_responses a USING (record_id, request_time)
-            WHERE role = 'shadow' AND pair_id = ANY(%s) AND r.request_time >= %s
-            GROUP BY inference_service ORDER BY 2 DESC
-        """
-        rows = await (await self._connection.execute(query, (pair_ids, since))).fetchall()
+        asked = {"pair_ids": pair_ids, "since": since}
+        rows = await (await self._connection.execute(sql("recorded"), asked)).fetchall()
         await self._connection.commit()
         return {str(service): int(calls) for service, calls in rows}
 
@@ -153,6 +119,11 @@ async def open_stored_calls(uri: str) -> AsyncIterator[StoredCalls]:
         raise failure(error, uri, "report") from error
 
 
+def sql(name: str) -> bytes:
+    """A query of this folder."""
+    return files("shadow_report.replay").joinpath(f"{name}.sql").read_bytes()
+
+
 def by_size(keys: list[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
     """The keys in runs whose bodies together stay within PORTION_BYTES, or of one call."""
     runs: list[list[tuple[Any, ...]]] = []
@@ -167,6 +138,7 @@ def by_size(keys: list[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
 
 
 def stored_call(
+    *,
     record_id: UUID,
     request_time: datetime,
     pair_id: str,
@@ -206,5 +178,7 @@ def only_primary(names: list[str], wanted: str | None) -> str:
             "There are no primary calls in this window; widen --since and --until, or send traffic."
         )
     if len(names) > 1:
-        raise OneLineError(f"Several primaries have calls; choose one of {', '.join(names)} with --primary.")
+        raise OneLineError(
+            f"Several primaries have calls; choose one of {', '.join(names)} with --primary."
+        )
     return names[0]

@@ -29,7 +29,7 @@ NOT_SENT = {
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A candidate: `base` is its address before `/v1` or `/v2`; `model` overrides the stored name."""
+    """A candidate: its address before `/v1` or `/v2`; `model` overrides the stored name."""
 
     base: str
     model: str | None
@@ -57,7 +57,7 @@ def parse_target(text: str) -> Target:
 
 
 def headers_of(call: StoredCall) -> dict[str, str]:
-    """The stored headers, the original pair id, and JSON as the content type unless one was stored."""
+    """The stored headers and the original pair id; JSON is the type unless one was stored."""
     kept = {
         name.lower(): value for name, value in call.headers.items() if name.lower() not in NOT_SENT
     }

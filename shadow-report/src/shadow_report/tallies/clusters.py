@@ -7,9 +7,9 @@ import zlib
 import numpy as np
 
 from shadow_report.report import Clusters
+from shadow_report.request_field import RequestField, request_parts
 from shadow_report.statistics.clusters import ClusterBuckets, design_effect, effective_trials
 from shadow_report.tallies.judged import Judged
-from shadow_report.tallies.slices import RequestField, request_parts
 
 
 class ClusterTally:

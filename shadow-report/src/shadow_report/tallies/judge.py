@@ -68,13 +68,17 @@ class Judge:
         usable = paired & (flags & SAME_REQUEST > 0)
         ok = {role: (codes >= 200) & (codes < 300) for role, codes in status.items()}
         cut = {"primary": flags & PRIMARY_CUT > 0, "shadow": flags & SHADOW_CUT > 0}
-        self._count(counted, status, ok, cut, paired, usable)
+        self._count_sides(counted, status, ok, cut)
+        self._count_pairs(counted & (status["primary"] == NO_CALL), paired, usable)
+        both_ok = usable & ok["primary"] & ok["shadow"]
+        uncut = ~cut["primary"] & ~cut["shadow"]
+        self.counts.cut_pairs += int(np.count_nonzero(both_ok & ~uncut))
 
         outcomes = np.zeros(len(batch), dtype=np.int8)
         outcomes[usable & ok["primary"] & ~ok["shadow"]] = Outcome.FAILED
         outcomes[usable & ~ok["primary"] & ok["shadow"]] = Outcome.MENDED
         outcomes[usable & ~ok["primary"] & ~ok["shadow"]] = Outcome.BOTH_FAULTY
-        whole = usable & ok["primary"] & ok["shadow"] & ~cut["primary"] & ~cut["shadow"]
+        whole = both_ok & uncut
         self._compare(batch, whole, outcomes)
         marks = self._comparer.flush()
         np.maximum.at(outcomes, marks.rows, (marks.codes % OUTCOMES).astype(np.int8))
@@ -108,14 +112,12 @@ class Judge:
         self.counts.in_flight += int(np.count_nonzero(in_flight & ~warm_up))
         return np.asarray(~warm_up & ~in_flight)
 
-    def _count(
+    def _count_sides(
         self,
         counted: Bools,
         status: dict[str, NDArray[np.int64]],
         ok: dict[str, Bools],
         cut: dict[str, Bools],
-        paired: Bools,
-        usable: Bools,
     ) -> None:
         counts = self.counts
         for role, codes in status.items():
@@ -124,10 +126,10 @@ class Judge:
             counts.unanswered[role] += int(np.count_nonzero(here & (codes == NO_ANSWER)))
             counts.failed[role] += int(np.count_nonzero(here & ~ok[role]))
             counts.cut[role] += int(np.count_nonzero(here & cut[role]))
-        counts.different_requests += int(np.count_nonzero(paired & ~usable))
-        counts.shadow_only += int(np.count_nonzero(counted & (status["primary"] == NO_CALL)))
-        both_ok = usable & ok["primary"] & ok["shadow"]
-        counts.cut_pairs += int(np.count_nonzero(both_ok & (cut["primary"] | cut["shadow"])))
+
+    def _count_pairs(self, shadow_only: Bools, paired: Bools, usable: Bools) -> None:
+        self.counts.shadow_only += int(np.count_nonzero(shadow_only))
+        self.counts.different_requests += int(np.count_nonzero(paired & ~usable))
 
     def _compare(self, batch: Batch, whole: Bools, outcomes: NDArray[np.int8]) -> None:
         compare, bodies = self._comparer.compare, batch.bodies

@@ -12,8 +12,8 @@ from shadow_report.tallies.judged import Judged
 
 QUANTILES = (0.5, 0.95, 0.99)
 CAVEAT = (
-    "Durations are each transformer's own. A mirrored shadow may run on fewer replicas, with colder "
-    "caches and other load than it would after promotion, so a shift here is no forecast."
+    "Durations are each transformer's own. A mirrored shadow may run on fewer replicas, with "
+    "colder caches and other load than it would after promotion, so a shift here is no forecast."
 )
 
 

@@ -24,7 +24,7 @@ OTHER: Key = (-1,)
 
 @dataclass(frozen=True, slots=True, order=True)
 class Candidate:
-    """A pair that may be shown. `priority` is a hash of its id, so the least ones are a fair sample."""
+    """A pair that may be shown. `priority` hashes its id: the least ones are a fair sample."""
 
     size: float
     priority: int

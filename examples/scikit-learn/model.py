@@ -1,0 +1,34 @@
+"""A scikit-learn model as a KServe predictor; MODEL_FILE names its file in this folder."""
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import joblib
+from kserve import Model, ModelServer, model_server
+from kserve.errors import InvalidInput
+
+
+class Classifier(Model):
+    def load(self) -> bool:
+        self.model = joblib.load(Path(__file__).parent / os.environ["MODEL_FILE"])
+        self.ready = True
+        return True
+
+    def predict(self, payload: Any, headers: dict[str, str] | None = None) -> dict[str, Any]:
+        try:
+            return {"predictions": self.model.predict(payload["instances"]).tolist()}
+        except ValueError as error:  # the caller's mistake: a 400, not a 500
+            raise InvalidInput(str(error)) from None
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(parents=[model_server.parser]).parse_args()
+    model = Classifier(arguments.model_name)
+    model.load()
+    ModelServer().start([model])
+
+
+if __name__ == "__main__":
+    main()

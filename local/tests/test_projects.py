@@ -1,0 +1,40 @@
+"""An image is the project of this repository that has a console script of its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from gateways import rendered
+
+from shadow_local.document import Untranslated
+from shadow_local.processes import Ports, Surroundings, command
+from shadow_local.projects import Project, project_of
+from shadow_local.rendering import repository
+from shadow_local.services import inference_services
+
+
+@pytest.mark.parametrize(
+    ("image", "folder", "module"),
+    [
+        ("ghcr.io/prokube/minimal-predictor:0.1.0", "minimal-predictor", "minimal_predictor"),
+        ("localhost:5000/minimal-transformer", "minimal-transformer", "minimal_transformer"),
+        ("iris-classifier@sha256:0123", "examples/scikit-learn", "model"),
+    ],
+)
+def test_an_image_is_found_by_its_name(image: str, folder: str, module: str) -> None:
+    """Registry, tag and digest make no difference; the module is what the script starts."""
+    assert project_of(image, repository()) == Project(repository() / folder, module)
+
+
+def test_an_image_of_no_project_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    """An empty repository has neither the project nor, once it does, its environment."""
+    service = inference_services(rendered("standard"))[0]
+    around = Surroundings(tmp_path, tmp_path, "", lambda *_: "x", lambda uri: uri)
+    with pytest.raises(Untranslated, match=r"predictor:.* is of no project here; name it"):
+        command(service, service.predictor, Ports(1, 2), 3, around)
+    (tmp_path / "examples" / "mine").mkdir(parents=True)
+    text = '[project.scripts]\nminimal-predictor = "mine:main"\n'
+    (tmp_path / "examples" / "mine" / "pyproject.toml").write_text(text)
+    with pytest.raises(Untranslated, match="run `make install PROJECT=examples/mine`"):
+        command(service, service.predictor, Ports(1, 2), 3, around)

@@ -1,0 +1,165 @@
+"""The spool takes no records: no answer is touched, and every dropped call is counted and shown."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from conftest import Start
+from evidence import check_every_answer_is_stored_once, gaps, records, stored, tell
+from load import Load
+from processes import mount
+from serving import Transformer, until
+
+from embedded_postgres import Postgres
+
+COMPLAINT = "Calls are answered but not recorded"
+
+
+def until_dropped(server: Transformer, calls: int) -> None:
+    """Returns once so many calls were dropped."""
+    until(lambda: records(server, "dropped") >= calls, f"{calls} dropped calls")
+
+
+def check_drops_are_exact(uri: str, server: Transformer, load: Load) -> None:
+    """Every call was answered; those without rows are as many as are counted, and are the gaps."""
+    assert not load.failed
+    until(
+        lambda: records(server, "written") == records(server, "spooled"), "the spool to be written"
+    )
+    found = stored(uri)
+    dropped = records(server, "dropped")
+    missing = load.answered - found.statuses.keys()
+    assert len(missing) == dropped > 0
+    assert gaps(uri) == dropped
+    assert found.requests == found.responses == len(load.answered) - dropped
+    assert set(found.statuses.values()) == {200}
+    tell(answered=len(load.answered), requests=found.requests, dropped=dropped, gaps=gaps(uri))
+
+
+def test_spool_at_its_cap_drops_and_counts(
+    postgres: Postgres, transformer_uri: str, start: Start, spool: Path
+) -> None:
+    """SPOOL_MAX_BYTES is reached in an outage: the newest are dropped, told, and shown as gaps."""
+    cap = 128 * 1024
+    server = start(transformer_uri, SPOOL_MAX_BYTES=str(cap))
+    with Load(server) as load:
+        load.until_answered(50)
+        postgres.stop()
+        until_dropped(server, 200)
+        held = sum(file.stat().st_size for file in spool.rglob("*") if file.is_file())
+        assert held <= cap
+        postgres.start()
+        load.until_answered(1)
+        until(lambda: COMPLAINT in server.log and "recorded again" in server.log, "the good news")
+        load.until_answered(100)
+    check_drops_are_exact(postgres.uri, server, load)
+    assert server.log.count(COMPLAINT) <= 3
+
+
+def test_spool_on_a_full_disk_drops_and_counts(
+    small_disk: Callable[[str], Path], postgres: Postgres, transformer_uri: str, start: Start
+) -> None:
+    """The disk of the spool is smaller than the outage: what it holds is kept, the rest is counted."""
+    disk = small_disk("size=1m")
+    server = start(transformer_uri, SPOOL_DIR=str(disk / "spool"))
+    with Load(server) as load:
+        load.until_answered(50)
+        until(lambda: stored(postgres.uri).requests, "rows while nothing is wrong")
+        postgres.stop()
+        until_dropped(server, 100)
+        postgres.start()
+        load.until_answered(300)
+    check_drops_are_exact(postgres.uri, server, load)
+
+
+def test_disk_filled_by_others_drops_and_counts(
+    small_disk: Callable[[str], Path], postgres: Postgres, transformer_uri: str, start: Start
+) -> None:
+    """Somebody else fills the spool's disk: with room again, recording goes on by itself."""
+    disk = small_disk("size=8m")
+    spool = disk / "spool"
+    server = start(transformer_uri, SPOOL_DIR=str(spool), SPOOL_MAX_BYTES=str(1024 * 1024))
+    filler = disk / "filler"
+    with Load(server) as load:
+        load.until_answered(50)
+        filler.write_bytes(bytes(shutil.disk_usage(disk).free))
+        postgres.stop()
+        until_dropped(server, 100)
+        filler.unlink()
+        load.until_answered(50)
+        postgres.start()
+        load.until_answered(100)
+    check_drops_are_exact(postgres.uri, server, load)
+
+
+def test_read_only_spool_serves_and_counts(
+    small_disk: Callable[[str], Path], postgres: Postgres, transformer_uri: str, start: Start
+) -> None:
+    """The spool's file system is read-only at the start, and writable later."""
+    disk = small_disk("size=64m,ro")
+    server = start(transformer_uri, SPOOL_DIR=str(disk))
+    with Load(server) as load:
+        load.until_answered(100)
+        mount("-o", "remount,rw", str(disk))
+        until(lambda: records(server, "spooled") > 100, "recorded calls")
+    check_drops_are_exact(postgres.uri, server, load)
+
+
+def test_spool_that_cannot_be_made_serves_and_counts(
+    postgres: Postgres, transformer_uri: str, start: Start, tmp_path: Path
+) -> None:
+    """A file stands where the spool's folder should be; once it is gone, the folder is made."""
+    obstacle = tmp_path / "obstacle"
+    obstacle.write_text("in the way")
+    server = start(transformer_uri, SPOOL_DIR=str(obstacle / "spool"))
+    with Load(server) as load:
+        load.until_answered(100)
+        obstacle.unlink()
+        until(lambda: records(server, "spooled") > 100, "recorded calls")
+    check_drops_are_exact(postgres.uri, server, load)
+
+
+def test_deleted_spool_is_made_again_and_the_hole_is_shown(
+    postgres: Postgres, transformer_uri: str, start: Start, spool: Path
+) -> None:
+    """Somebody deletes the folder in an outage: what was in it is lost and shown; the rest arrives."""
+    server = start(transformer_uri)
+    with Load(server) as load:
+        load.until_answered(50)
+        until(lambda: records(server, "written") >= 50, "the first rows")
+        postgres.stop()
+        load.until_answered(100)
+        shutil.rmtree(spool)
+        deleted = load.answered
+        load.until_answered(100)
+        postgres.start()
+        load.until_answered(100)
+    assert not load.failed
+    later = load.answered - deleted
+    until(lambda: len(later - stored(postgres.uri).statuses.keys()) < 10, "rows after the deletion")
+    until(lambda: not list(spool.glob("*.seg")) or settled(postgres.uri), "all rows")
+    found = stored(postgres.uri)
+    missing = load.answered - found.statuses.keys()
+    assert 100 <= len(missing) <= len(deleted)
+    assert gaps(postgres.uri) == len(missing)
+    tell(answered=len(load.answered), requests=found.requests, lost=len(missing))
+
+
+def settled(uri: str) -> bool:
+    """Whether two looks find the same."""
+    return stored(uri) == stored(uri)
+
+
+def test_two_transformers_share_a_spool(
+    postgres: Postgres, transformer_uri: str, start: Start
+) -> None:
+    """Two transformers on one spool folder: one delivers for both, and its death costs nothing."""
+    first, second = start(transformer_uri), start(transformer_uri)
+    with Load(first, rate=75) as one, Load(second, rate=75) as two:
+        one.until_answered(100)
+        assert first.stop() == 0, first.log
+        two.until_answered(200)
+    assert not two.failed
+    check_every_answer_is_stored_once(postgres.uri, one, two)
