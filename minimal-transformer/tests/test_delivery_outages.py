@@ -119,6 +119,25 @@ def test_read_only_server(tmp_path: Path, postgres_uri: str) -> None:
             until(lambda: stored(postgres_uri) == (CALLS, CALLS, 0), "all rows")
 
 
+def test_secret_mounted_later(tmp_path: Path, own_postgres: Postgres) -> None:
+    """A pod that started before the operator made the Secret needs no restart, nor on rotation."""
+    as_role(own_postgres.uri, "transformer")
+    secret = tmp_path / "secret"
+    uri = "postgresql://transformer:$(POSTGRES_PASSWORD)@$(POSTGRES_HOST):$(POSTGRES_PORT)/postgres"
+    chosen = settings(tmp_path, uri, postgres_secret_dir=str(secret))
+    recorded(chosen)
+    with Delivery(chosen, tmp_path / "log") as delivery:
+        until(lambda: "does not take the records" in delivery.log, "the complaint")
+        secret.mkdir()
+        for name, value in (
+            ("password", "any"),
+            ("port", own_postgres.port),
+            ("host", "127.0.0.1"),
+        ):
+            (secret / name).write_text(f"{value}\n")
+        until(lambda: stored(own_postgres.uri) == (CALLS, CALLS, 0), "all rows")
+
+
 def test_wrong_password_corrected_later(tmp_path: Path, own_postgres: Postgres) -> None:
     """A refused login says which variable to correct, never shows the password, and heals."""
     with psycopg.connect(own_postgres.uri, autocommit=True) as connection:

@@ -25,9 +25,13 @@ from serving import (
 
 
 @pytest.fixture
-def workers(folder: Path, postgres_uri: str, predictor: Predictor) -> Iterator[Transformer]:
-    """A transformer with four workers and a database of its own."""
-    with Transformer(folder, postgres_uri, predictor.address, "--workers", "4") as running:
+def workers(
+    request: pytest.FixtureRequest, folder: Path, postgres_uri: str, predictor: Predictor
+) -> Iterator[Transformer]:
+    """A transformer with two workers, or as many as asked for, and a database of its own."""
+    count = getattr(request, "param", 2)
+    with Transformer(folder, postgres_uri, predictor.address, "--workers", str(count)) as running:
+        until(lambda: len(serving_pids(running)) == count, f"{count} workers")
         yield running
 
 
@@ -52,9 +56,9 @@ def serving_pids(server: Transformer) -> set[int]:
     return listening
 
 
+@pytest.mark.parametrize("workers", [4], indirect=True)
 def test_four_workers_record_every_call(workers: Transformer, postgres_uri: str) -> None:
     """REST in the workers, gRPC in the parent, metrics in any; SIGTERM loses nothing."""
-    until(lambda: len(serving_pids(workers)) == 4, "four workers")
     with ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(lambda _: workers.post(PREDICT, SAMPLE), range(400)))
     assert {(a.status, a.body) for a in answers} == {(200, SAMPLE_ANSWER)}
@@ -77,12 +81,11 @@ def test_killed_worker_is_replaced_and_its_records_arrive(
     workers: Transformer, postgres_uri: str
 ) -> None:
     """kill -9 of a worker costs no record of an answered call, and a new one takes over."""
-    until(lambda: len(serving_pids(workers)) == 4, "four workers")
     for _ in range(50):
         assert workers.post(PREDICT, SAMPLE).status == 200
     victim = min(serving_pids(workers))
     os.kill(victim, signal.SIGKILL)
-    until(lambda: len(serving_pids(workers) - {victim}) == 4, "a new worker")
+    until(lambda: len(serving_pids(workers) - {victim}) == 2, "a new worker")
     for _ in range(50):
         assert workers.post(PREDICT, SAMPLE).status == 200
     assert workers.stop() == 0, workers.log
@@ -91,7 +94,6 @@ def test_killed_worker_is_replaced_and_its_records_arrive(
 
 def test_workers_end_when_their_parent_is_killed(workers: Transformer) -> None:
     """kill -9 of the parent leaves nobody on the port."""
-    until(lambda: len(serving_pids(workers)) == 4, "four workers")
     pids = serving_pids(workers)
     workers.process.kill()
     workers.process.wait()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import signal
@@ -12,20 +11,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from kserve import context, model_server
-from kserve.constants.constants import (
-    DEFAULT_GRPC_PORT,
-    DEFAULT_HTTP_PORT,
-    DEFAULT_HTTPS_PORT,
-)
-from kserve.predictor_config import PredictorConfig
-
 from minimal_transformer import logs
 from minimal_transformer.endpoints.infer_rpc import GrpcServer, PortTaken
-from minimal_transformer.predictor.settings import PredictorSettings
+from minimal_transformer.options import DefaultPort, Options
 from minimal_transformer.rest_server import RestServer, loop_factory
 from minimal_transformer.server_settings import ServerSettings
-from minimal_transformer.settings import RecordSettings, SettingsError
+from minimal_transformer.settings import SettingsError
 from minimal_transformer.transformer import PersistTransformer
 from minimal_transformer.workers import RestWorkers
 
@@ -38,60 +29,22 @@ def serve(
     make_model: type[PersistTransformer] = PersistTransformer, argv: Sequence[str] | None = None
 ) -> int:
     """Run the transformer until SIGTERM or SIGINT; the process's exit code."""
-    args = _arguments(argv)
     try:
-        records = RecordSettings.from_environment()
-        settings = ServerSettings.from_environment()
-        predictor = _predictor_settings(args)
+        options = Options.read(argv)
     except SettingsError as failure:
         print(failure, file=sys.stderr)
         return USAGE_ERROR
+    args = options.args
     if args.configure_logging:
-        logs.configure(settings.log_format, args.log_config_file)
-    model = make_model(args.model_name, records, predictor)
+        logs.configure(options.server.log_format, args.log_config_file)
+    model = make_model(args.model_name, options.records, options.predictor)
     model.enable_latency_logging = args.enable_latency_logging
     model.load()
     try:
-        return TransformerServer(model, settings, args).run()
+        return TransformerServer(model, options.server, args).run()
     except PortTaken as failure:
         print(failure, file=sys.stderr)
         return 1
-
-
-def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="minimal-transformer",
-        description="Forwards each call to the predictor and records it in Postgres. "
-        "POSTGRES_URI and SHADOW_ROLE must be set; see README.md for the other variables.",
-        parents=[model_server.parser],
-        allow_abbrev=False,
-    )
-    # KServe logs a line per call by default; ACCESS_LOG=1 does it with the pair id.
-    parser.set_defaults(enable_latency_logging=False, grpc_port=_DefaultPort(DEFAULT_GRPC_PORT))
-    args = parser.parse_args(argv)
-    if args.ssl_certfile and args.ssl_keyfile and args.http_port == DEFAULT_HTTP_PORT:
-        args.http_port = DEFAULT_HTTPS_PORT
-    return args
-
-
-def _predictor_settings(args: argparse.Namespace) -> PredictorSettings:
-    config = PredictorConfig(
-        args.predictor_host,
-        args.predictor_protocol,
-        args.predictor_use_ssl,
-        args.predictor_request_timeout_seconds,
-        args.predictor_request_retries,
-        args.enable_predictor_health_check,
-    )
-    context.set_predictor_config(config)
-    settings = PredictorSettings.of(args.model_name, config)
-    if problem := settings.problem():
-        raise SettingsError(problem)
-    return settings
-
-
-class _DefaultPort(int):
-    """A port that nobody asked for."""
 
 
 class TransformerServer:
@@ -134,7 +87,7 @@ class TransformerServer:
         try:
             _listen("grpc_port", port).close()
         except PortTaken:
-            if not isinstance(port, _DefaultPort):
+            if not isinstance(port, DefaultPort):
                 raise
             log.warning("gRPC is off: its default port %d is in use; set --grpc_port.", port)
             return False

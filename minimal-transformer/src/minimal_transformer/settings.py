@@ -38,6 +38,7 @@ class RecordSettings(BaseSettings):
     model_config = SettingsConfigDict(case_sensitive=False, extra="ignore", frozen=True)
 
     postgres_uri: SecretStr
+    postgres_secret_dir: str = ""
     shadow_role: Literal["primary", "shadow"]
     inference_service: str = Field(default="unnamed", min_length=1, max_length=253)
     model_version: str | None = Field(default=None, max_length=256)
@@ -83,6 +84,11 @@ class RecordSettings(BaseSettings):
         if self.spool_dir:
             return Path(self.spool_dir)
         return Path(gettempdir()) / "minimal-transformer" / self.inference_service
+
+    @property
+    def secret_folder(self) -> Path | None:
+        """Where Kubernetes mounts the database's Secret; None when POSTGRES_URI says it all."""
+        return Path(self.postgres_secret_dir) if self.postgres_secret_dir else None
 
     @field_validator("postgres_uri")
     @classmethod

@@ -23,6 +23,8 @@ logger = logging.getLogger("minimal_transformer.recording")
 MAX_SEGMENT_BYTES = 16 * 1024 * 1024
 # A response row without its body fits in this, so that an admitted call always gets one.
 RESPONSE_RESERVE = 640
+# Of the smallest segment, which a disk with little room gets.
+SMALLEST_SPARE_BYTES = 64 * 1024
 # A full folder is looked at again this often, not for each call that it cannot take.
 RETRY_SECONDS = 0.05
 
@@ -106,7 +108,7 @@ class Spool:
         if now < self._retry_at and capacity * 2 > self._refused_capacity:
             raise SpoolFull(f"{self._folder} had no room a moment ago")
         try:
-            fresh = self._create(capacity)
+            fresh = self._create(self._what_disk_allows(capacity, needed))
         except OSError:
             self._refused_capacity = capacity
             self._retry_at = now + RETRY_SECONDS
@@ -118,9 +120,21 @@ class Spool:
             self._unsynced.append(os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC))
         return fresh
 
+    def _what_disk_allows(self, capacity: int, needed: int) -> int:
+        """That capacity, or less on a small disk.
+
+        At most half of what is left: an owner leaves a full segment only for a fresh one, so one
+        segment with all of the disk would never be left, and its room never be free again.
+        """
+        self._folder.mkdir(parents=True, exist_ok=True)
+        disk = os.statvfs(self._folder)
+        if disk.f_blocks == 0:  # a file system without a size
+            return capacity
+        smallest = needed + segment.HEADER_BYTES + SMALLEST_SPARE_BYTES
+        return min(capacity, max(smallest, disk.f_bavail * disk.f_frsize // 2))
+
     def _create(self, capacity: int) -> Segment:
         """A new segment of that capacity; SpoolFull when it would break the cap."""
-        self._folder.mkdir(parents=True, exist_ok=True)
         name = segment.file_name(self._recorder_id, self._number + 1)
         unfinished = self._folder / (name + segment.UNFINISHED_SUFFIX)
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC

@@ -19,7 +19,7 @@ CAP = str(4 * 1024 * 1024)
 
 @pytest.fixture
 def left(postgres: Postgres, transformer_uri: str, start: Start, spool: Path) -> Load:
-    """Calls that were answered in an outage before the pod was killed; the spool has their records."""
+    """Calls answered in an outage before the pod was killed; the spool has their records."""
     postgres.stop()
     server = start(transformer_uri, SPOOL_MAX_BYTES=CAP)
     with Load(server, rate=300) as load:
@@ -34,7 +34,7 @@ def left(postgres: Postgres, transformer_uri: str, start: Start, spool: Path) ->
 def test_damage_costs_the_record_that_it_hits(
     left: Load, postgres: Postgres, transformer_uri: str, start: Start, spool: Path
 ) -> None:
-    """Some bytes in the middle of one file are wrong: one row is lost and told of, and the file kept."""
+    """Some bytes of one file are wrong: one row is lost and told of, and the file is kept."""
     victim = min(spool.glob("*.seg"))
     content = bytearray(victim.read_bytes())
     middle = len(content) // 2

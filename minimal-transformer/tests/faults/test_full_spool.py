@@ -61,7 +61,7 @@ def test_spool_at_its_cap_drops_and_counts(
 def test_spool_on_a_full_disk_drops_and_counts(
     small_disk: Callable[[str], Path], postgres: Postgres, transformer_uri: str, start: Start
 ) -> None:
-    """The disk of the spool is smaller than the outage: what it holds is kept, the rest is counted."""
+    """The spool's disk is smaller than the outage: what it holds is kept, the rest is counted."""
     disk = small_disk("size=1m")
     server = start(transformer_uri, SPOOL_DIR=str(disk / "spool"))
     with Load(server) as load:
@@ -124,7 +124,7 @@ def test_spool_that_cannot_be_made_serves_and_counts(
 def test_deleted_spool_is_made_again_and_the_hole_is_shown(
     postgres: Postgres, transformer_uri: str, start: Start, spool: Path
 ) -> None:
-    """Somebody deletes the folder in an outage: what was in it is lost and shown; the rest arrives."""
+    """Somebody deletes the folder in an outage: what was in it is lost and shown; the rest is not."""
     server = start(transformer_uri)
     with Load(server) as load:
         load.until_answered(50)

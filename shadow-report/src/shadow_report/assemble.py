@@ -51,7 +51,10 @@ def assemble(found: Found) -> Report:
         disagreements=ledger.disagreements,
         paths=path_reports(tallies.comparer.places.all, ledger.differing, settings.margins.alpha),
         latency=tallies.latency.report(settings.margins.alpha),
-        noise=found.noise,
+        noise=tallies.noise.report(
+            ledger.disagreements / ledger.compared if ledger.compared else None,
+            settings.margins.alpha,
+        ),
         clusters=tallies.clusters.report(),
         slices=tallies.slices.report(settings.margins.alpha),
         signatures=found.signatures,

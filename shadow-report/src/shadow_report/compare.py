@@ -8,15 +8,13 @@ from datetime import UTC, datetime
 from shadow_report.assemble import assemble
 from shadow_report.evidence.database import Tables, open_tables
 from shadow_report.evidence.services import holes_may_be
-from shadow_report.noise import noise_floor
-from shadow_report.report import Noise, Report
+from shadow_report.report import Report
 from shadow_report.settings import Comparison
 from shadow_report.showcase import signatures
 from shadow_report.sides import Sides, find_sides
 from shadow_report.soundness import Found
 from shadow_report.tallies.all import Tallies
 from shadow_report.tallies.judge import Clock
-from shadow_report.tallies.ledger import Ledger
 from shadow_report.tallies.timeline import microseconds
 
 # Called with pairs done and pairs expected, after each batch.
@@ -32,8 +30,8 @@ def compare(uri: str, settings: Comparison, progress: Progress = lambda done, of
         now = tables.now()
         sides = find_sides(tables, settings)
         duplicates = tables.duplicates(sides.scope)
-        tallies = _tallies(settings, sides, now)
         calls = sum(group.calls for group in sides.groups_of("primary"))
+        tallies = _tallies(settings, sides, now, calls)
         batches = tables.pairs(
             sides.scope,
             deduplicate=any(duplicates.values()),
@@ -46,14 +44,13 @@ def compare(uri: str, settings: Comparison, progress: Progress = lambda done, of
             tallies=tallies,
             duplicates=duplicates,
             lost={role: _lost(tables, sides, role, settings) for role in ("primary", "shadow")},
-            noise=_noise(tables, sides, settings, tallies.ledger),
             signatures=signatures(tables, sides.scope, tallies, settings.rules),
             generated_at=now.astimezone(UTC),
         )
     return assemble(found)
 
 
-def _tallies(settings: Comparison, sides: Sides, now: datetime) -> Tallies:
+def _tallies(settings: Comparison, sides: Sides, now: datetime, calls: int) -> Tallies:
     groups = sides.groups_of("primary") or sides.groups_of("shadow")
     began = sides.began or min((group.first_call for group in groups), default=now)
     first = began + settings.warm_up
@@ -61,7 +58,7 @@ def _tallies(settings: Comparison, sides: Sides, now: datetime) -> Tallies:
     clock = Clock(
         counted_from=microseconds(first), settled_before=microseconds(now - settings.settle)
     )
-    return Tallies.begin(settings, clock, first, last)
+    return Tallies.begin(settings, clock, first=first, last=last, calls=calls)
 
 
 def _lost(tables: Tables, sides: Sides, role: str, settings: Comparison) -> int:
@@ -71,16 +68,3 @@ def _lost(tables: Tables, sides: Sides, role: str, settings: Comparison) -> int:
     # In a window the numbers before it are not missed.
     first = {group.recorder_id: 0 if everything else group.first_sequence for group in groups}
     return tables.lost_calls(role, groups[0].inference_service, first)
-
-
-def _noise(tables: Tables, sides: Sides, settings: Comparison, ledger: Ledger) -> Noise:
-    calls = sum(group.calls for group in sides.groups_of("primary"))
-    share = ledger.disagreements / ledger.compared if ledger.compared else None
-    return noise_floor(
-        tables,
-        sides.scope,
-        settings.rules,
-        calls=calls,
-        shadow_share=share,
-        alpha=settings.margins.alpha,
-    )

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from shadow_report.evidence.services import calls_by
 from shadow_report.integrity import Facts, findings
-from shadow_report.report import Integrity, Noise, Side, Signature, Window
+from shadow_report.report import Integrity, Side, Signature, Window
 from shadow_report.settings import Comparison
 from shadow_report.sides import Sides
 from shadow_report.tallies.all import Tallies
@@ -23,7 +23,6 @@ class Found:
     tallies: Tallies
     duplicates: dict[str, int]
     lost: dict[str, int]
-    noise: Noise
     signatures: tuple[Signature, ...]
     generated_at: datetime
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import pytest
-from traffic import Call, record
+from traffic import Call, Compare, record
 
 from embedded_postgres import as_role
 from shadow_report.compare import compare
 from shadow_report.report import Report
 from shadow_report.settings import Comparison
-
-Compare = Callable[..., Report]
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from conftest import Compare
-from traffic import PRIMARY, SHADOW, START, Call, pair, pairs
+from traffic import PRIMARY, SHADOW, START, Call, Compare, pair, pairs
 
 from shadow_report.report import Finding, Report
 

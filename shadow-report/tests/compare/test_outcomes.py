@@ -6,8 +6,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from conftest import Compare
-from traffic import pair, pairs
+from traffic import Compare, pair, pairs
 
 from shadow_report.answers.paths import Rules, Tolerance
 

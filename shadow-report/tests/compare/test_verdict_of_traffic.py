@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from conftest import Compare
-from traffic import START, pair, pairs
+from traffic import START, Compare, pair, pairs
 
 from shadow_report.margins import Margins
 from shadow_report.request_field import RequestField

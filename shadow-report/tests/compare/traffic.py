@@ -5,11 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import psycopg
+
+from shadow_report.report import Report
+
+# The fixture `compared`: records calls, compares with these settings.
+Compare = Callable[..., Report]
 
 PRIMARY, SHADOW = "double-minimal-custom-inference", "triple-minimal-custom-inference"
 RECORDERS = {"primary": uuid.UUID(int=1), "shadow": uuid.UUID(int=2)}

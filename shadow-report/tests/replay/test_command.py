@@ -67,6 +67,25 @@ def test_a_wrong_candidate_is_rejected(postgres_uri: str, tmp_path: Path) -> Non
     assert code == 10
 
 
+def test_a_killed_replay_sends_every_call(postgres_uri: str, tmp_path: Path) -> None:
+    """kill -9 loses no call: what was not noted as done is sent again."""
+    store(postgres_uri, 90)
+    with serving(Candidate(postgres_uri)) as candidate:
+        running = command(postgres_uri, tmp_path, "--to", candidate.url, "--rate", "20/s")
+        while len(candidate.arrived) < 40 and running.poll() is None:
+            time.sleep(0.02)
+        running.kill()
+        finished(running)
+        before = len(candidate.arrived)
+        code, out, _ = finished(command(postgres_uri, tmp_path, "--to", candidate.url, "--resume"))
+    assert 40 <= before < 90
+    assert set(candidate.pair_ids) == {f"p{i}" for i in range(90)}
+    # Not all from the start again.
+    assert len(candidate.arrived) < 90 + before
+    assert "90 compared" in out
+    assert code == 11
+
+
 def test_ctrl_c_keeps_the_place(postgres_uri: str, tmp_path: Path) -> None:
     """Ctrl-C lets the calls under way end and says how to go on; every call is sent once."""
     store(postgres_uri, 90)

@@ -47,7 +47,7 @@ def main() -> int:
     folder = os.environ.get(counters.FOLDER_VARIABLE)
     writer = Writer(
         settings.spool_folder,
-        Database(settings.postgres_uri.get_secret_value()),
+        Database(settings.postgres_uri.get_secret_value(), settings.secret_folder),
         Counters(Path(folder) if folder else None),
     )
     run(writer, orders)

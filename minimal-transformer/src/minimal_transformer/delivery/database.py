@@ -6,7 +6,8 @@ import signal
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.resources import files
+from importlib import resources
+from pathlib import Path
 from types import FrameType
 
 import psycopg
@@ -20,7 +21,9 @@ CONNECT_SECONDS = 5
 # Longer than begin.sql's statement_timeout, which a server that hangs does not keep.
 TRANSACTION_SECONDS = 45
 
-_SQL = {path.name: path.read_text("utf-8") for path in (files(__package__) / "sql").iterdir()}
+_SQL = {
+    path.name: path.read_text("utf-8") for path in (resources.files(__package__) / "sql").iterdir()
+}
 _COPY_START = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _COPY_END = b"\xff\xff"
 _COPY = {Kind.REQUEST: _SQL["copy_requests.sql"], Kind.RESPONSE: _SQL["copy_responses.sql"]}
@@ -39,7 +42,8 @@ _CONNECTION_DEFAULTS = {
 class Database:
     """Stores batches and connects when it must; what goes wrong there is a psycopg.Error."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, secret_folder: Path | None = None) -> None:
+        self._secret_folder = secret_folder
         said = conninfo_to_dict(uri)
         unsaid = {name: value for name, value in _CONNECTION_DEFAULTS.items() if name not in said}
         self._conninfo = make_conninfo(uri, **unsaid)
@@ -87,9 +91,18 @@ class Database:
             self.close()
             # No prepared statements: behind a transaction pooler they belong to somebody else.
             self._connection = psycopg.connect(
-                self._conninfo, autocommit=True, prepare_threshold=None
+                make_conninfo(self._conninfo, **self._mounted_secret()),
+                autocommit=True,
+                prepare_threshold=None,
             )
         return self._connection
+
+    def _mounted_secret(self) -> dict[str, str]:
+        """What a mounted Secret says now, in place of the URI's: it may come later, and change."""
+        if self._secret_folder is None:
+            return {}
+        files = ((name, self._secret_folder / name) for name in ("host", "port", "password"))
+        return {name: file.read_text("utf-8").strip() for name, file in files if file.is_file()}
 
     def _leave_transaction(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
         try:

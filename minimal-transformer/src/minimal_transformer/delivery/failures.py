@@ -7,8 +7,8 @@ from psycopg.errors import CheckViolation
 
 SCHEMA = "manifests/database/schema.sql"
 
-# Classes of SQLSTATE that speak about the rows and not about the server.
-_DATA_CLASSES = ("21", "22", "23", "54")
+# Classes of SQLSTATE that speak about the rows and not about the server; P0 is a trigger's RAISE.
+_DATA_CLASSES = ("21", "22", "23", "44", "54", "P0")
 
 _TABLES = f"the tables are missing or of another version; apply {SCHEMA}"
 _LOGIN = "the server refuses the login; correct the user or password in POSTGRES_URI"

@@ -54,13 +54,14 @@ class Source:
         """The next whole records; empty when there are none for now, or for ever (is_finished)."""
         wanted = min(_READ_BYTES, max_bytes)
         while not self._is_read:
+            # Before the bytes: what the owner appends in between is read next time, and no damage.
+            size = os.fstat(self._descriptor).st_size
             data = os.pread(self._descriptor, max(wanted, segment.FRAME_BYTES), self._position)
             found = list(islice(segment.frames(data, self._position, self._seed, self), max_rows))
             if found:
                 self._position = self._given = found[-1].end
                 return found
             declared = segment.declared_frame_bytes(data)
-            size = os.fstat(self._descriptor).st_size
             if declared is not None and len(data) < declared <= size - self._position:
                 wanted = declared  # a record larger than a usual read
                 continue
@@ -157,4 +158,7 @@ class Source:
         self.close()
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        """Let go of the file. Records of it may still be delivered; their place is not noted then."""
+        descriptor, self._descriptor = self._descriptor, -1  # its number may soon be another file's
+        if descriptor >= 0:
+            os.close(descriptor)

@@ -34,6 +34,7 @@ _SCALARS = [
     ("request_size", ">i4"),
     ("flags", ">i4"),
     ("pair_hash", ">i8"),
+    ("request_bucket", ">i4"),
 ]
 _ROW = np.dtype(
     [("columns", ">i2")]
@@ -73,16 +74,27 @@ class Batch:
         (length,) = _LENGTH(data, at)
         return primary, None if length < 0 else data[at + 4 : at + 4 + length]
 
-    def texts(self, row: int) -> tuple[str, bytes | None, bytes | None]:
-        """The pair id, and the primary's request body and headers as JSON text, where asked for."""
+    def pair_id(self, row: int) -> str:
+        return (self._texts(row)[2] or b"").decode()
+
+    def request_hash(self, row: int) -> bytes | None:
+        """SHA-256 of the primary's request body."""
+        return self._texts(row)[3]
+
+    def request(self, row: int) -> tuple[bytes | None, bytes | None]:
+        """The primary's request body and headers as JSON text; None unless they were asked for."""
+        texts = self._texts(row)
+        return texts[4], texts[5]
+
+    def _texts(self, row: int) -> list[bytes | None]:
         data, at = self.rows[row], _ROW.itemsize
         values: list[bytes | None] = []
-        for _ in range(5):
+        for _ in range(6):
             (length,) = _LENGTH(data, at)
             at += 4
             values.append(None if length < 0 else data[at : at + length])
             at += max(0, length)
-        return (values[2] or b"").decode(), values[3], values[4]
+        return values
 
 
 def batches(messages: Iterable[bytes | bytearray | memoryview]) -> Iterator[Batch]:

@@ -128,13 +128,6 @@ class Tables:
         with self._connection.cursor().copy(query, asked) as messages:
             yield from batches(messages)
 
-    def repeats(
-        self, scope: Scope, *, hash_below: int, bodies: int, answers: int
-    ) -> list[tuple[bytes, int, bytes | None]]:
-        """(request hash, status, response body) of repeated requests, grouped by hash."""
-        asked = {"hash_below": hash_below, "bodies": bodies, "answers": answers}
-        return self._connection.execute(_sql("repeats"), scope.parameters | asked).fetchall()
-
     def whole_pairs(self, scope: Scope, pair_ids: Sequence[str]) -> list[WholePair]:
         """These pairs with their bodies."""
         cursor = self._connection.cursor(row_factory=class_row(WholePair))

@@ -42,9 +42,14 @@ SELECT coalesce(p.request_time, '-infinity')                                  AS
            + 2 * coalesce(pa.response_truncated, false)::int
            + 4 * coalesce(sa.response_truncated, false)::int                  AS flags,
        hashtextextended(coalesce(p.pair_id, s.pair_id), 0)                    AS pair_hash,
+       -- A sixteen-bit choice by content: all repeats of a request are in or out together.
+       CASE WHEN length(p.request_sha256) < 2 THEN 65536
+            ELSE coalesce(get_byte(p.request_sha256, 0) * 256 + get_byte(p.request_sha256, 1), 65536)
+            END                                                               AS request_bucket,
        coalesce(convert_to(pa.response_data::text, 'UTF8'), pa.response_raw)  AS primary_body,
        coalesce(convert_to(sa.response_data::text, 'UTF8'), sa.response_raw)  AS shadow_body,
        coalesce(p.pair_id, s.pair_id)                                         AS pair_id,
+       p.request_sha256,
        CASE WHEN %(with_requests)s THEN p.request_data END                    AS request_data,
        CASE WHEN %(with_requests)s THEN p.request_headers END                 AS request_headers
 FROM primary_call p

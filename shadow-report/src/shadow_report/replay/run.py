@@ -129,10 +129,12 @@ class Run:
     async def _admit(self, call: StoredCall, pace: Pace) -> bool:
         """Wait until the call is due and there is room for it; False when stopped before."""
         await self._slots.acquire()
-        delay = pace.wait(call.request_time, time.monotonic())
-        if delay > 0 and not self._stop.is_set():
+        due = time.monotonic()
+        due += pace.wait(call.request_time, due)
+        while (delay := due - time.monotonic()) > 0 and not self._stop.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._stop.wait(), delay)
+                await asyncio.wait_for(self._stop.wait(), min(delay, SAVE_SECONDS))
+            self._note()
         return not self._stop.is_set()
 
     async def _send(self, session: aiohttp.ClientSession, call: StoredCall) -> None:

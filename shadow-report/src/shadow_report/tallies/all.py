@@ -14,6 +14,7 @@ from shadow_report.tallies.judge import Clock, Judge
 from shadow_report.tallies.latency import LatencyTally
 from shadow_report.tallies.ledger import Ledger
 from shadow_report.tallies.missing import MissingTally
+from shadow_report.tallies.noise import NoiseTally
 from shadow_report.tallies.slices import SliceTally
 from shadow_report.tallies.timeline import Timeline
 from shadow_report.tallies.worst import Groups
@@ -32,10 +33,13 @@ class Tallies:
     slices: SliceTally
     clusters: ClusterTally
     groups: Groups
+    noise: NoiseTally
 
     @classmethod
-    def begin(cls, settings: Comparison, clock: Clock, first: datetime, last: datetime) -> Tallies:
-        """Empty tallies for calls between these times."""
+    def begin(
+        cls, settings: Comparison, clock: Clock, *, first: datetime, last: datetime, calls: int
+    ) -> Tallies:
+        """Empty tallies for some `calls` of the primary between these times."""
         timeline = Timeline(first, last, settings.slo_ms)
         comparer = Comparer(settings.rules)
         return cls(
@@ -48,6 +52,7 @@ class Tallies:
             slices=SliceTally(settings.slices),
             clusters=ClusterTally(settings.cluster, settings.slo_ms),
             groups=Groups(),
+            noise=NoiseTally(settings.rules, calls),
         )
 
     def take_in(self, batches: Iterable[Batch], progress: Callable[[int], None]) -> None:
@@ -61,6 +66,7 @@ class Tallies:
             self.slices,
             self.clusters,
             self.groups,
+            self.noise,
         )
         for batch in batches:
             judged = self.judge.judge(batch)

@@ -26,7 +26,7 @@ class ClusterTally:
             return
         keys = np.zeros(len(judged.batch), dtype=np.int64)
         for row in np.flatnonzero(judged.usable).tolist():
-            value = self._field.read(*request_parts(*judged.batch.texts(row)[1:]))
+            value = self._field.read(*request_parts(*judged.batch.request(row)))
             keys[row] = zlib.crc32(value.encode())
         usable, compared = judged.usable, judged.compared
         self.faults.add(keys[usable], 1, judged.faults[usable])

@@ -34,7 +34,7 @@ class SliceTally:
             return
         faults, disagreements = judged.faults, judged.disagreements
         for row in np.flatnonzero(judged.usable).tolist():
-            body, headers = request_parts(*judged.batch.texts(row)[1:])
+            body, headers = request_parts(*judged.batch.request(row))
             is_fault, differs = bool(faults[row]), bool(disagreements[row])
             self._pairs += 1
             self._bad += is_fault or differs

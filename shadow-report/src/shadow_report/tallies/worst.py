@@ -81,7 +81,7 @@ class Groups:
 
         def candidates(order: NDArray[np.int64], count: int) -> list[Candidate]:
             return [
-                Candidate(float(sizes[row]), int(priorities[row]), judged.batch.texts(row)[0])
+                Candidate(float(sizes[row]), int(priorities[row]), judged.batch.pair_id(row))
                 for row in rows[order[:count]].tolist()
             ]
 
