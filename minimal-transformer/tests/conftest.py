@@ -74,8 +74,8 @@ def scripted() -> Iterator[ScriptedPredictor]:
 
 @pytest.fixture(scope="session")
 def fronting(folder: Path, shared_uri: str, scripted: ScriptedPredictor) -> Iterator[Transformer]:
-    """A transformer in front of the misbehaving predictor, with a timeout of a second."""
-    arguments = ["--predictor_request_timeout_seconds", "1"]
+    """A transformer in front of the misbehaving predictor, with a timeout of 3 s."""
+    arguments = ["--predictor_request_timeout_seconds", "3"]
     with Transformer(folder, shared_uri, scripted.address, *arguments) as running:
         yield running
 

@@ -76,7 +76,7 @@ def _container(container: dict[str, Any], name: str, image: str) -> Iterator[str
     if [port["containerPort"] for port in container.get("ports", [])] != [KSERVE_HTTP_PORT]:
         yield f"{name}: it does not listen where KServe's Service sends"
     # A transformer is ready when its predictor is; for that alone it must not be restarted.
-    live = "/" if image.split("/")[-1].startswith("minimal-transformer:") else READY
+    live = "/" if "/minimal-transformer:" in image else READY
     for probe, path in {"readinessProbe": READY, "livenessProbe": live}.items():
         get = container.get(probe, {}).get("httpGet", {})
         if get != {"path": path, "port": KSERVE_HTTP_PORT}:

@@ -90,3 +90,9 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
     yield mounted
     unmount(folder)
+
+
+@pytest.fixture
+def database(postgres_uri: str) -> str:
+    """This test's database for the role that may only INSERT."""
+    return as_role(postgres_uri, "transformer")

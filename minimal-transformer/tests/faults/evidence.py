@@ -102,3 +102,24 @@ def records(server: Process, outcome: str) -> int:
 def tell(**figures: object) -> None:
     """Measured figures for docs/ (pytest -rP shows them)."""
     print("figures:", ", ".join(f"{name}={value}" for name, value in figures.items()))
+
+
+WRITERS = "FROM pg_stat_activity WHERE application_name = 'minimal-transformer'"
+
+
+def told(server: Transformer, what: str) -> None:
+    """Returns once the log says what is wrong; it says so once."""
+    until(lambda: what in server.log, f"the log to say {what!r}")
+
+
+def read_only(uri: str) -> None:
+    """Every new session of the database is read-only, and the writer gets a new one."""
+    query(uri, "ALTER DATABASE postgres SET default_transaction_read_only = on")
+    query(uri, f"SELECT pg_terminate_backend(pid) {WRITERS}")
+
+
+def writable(uri: str) -> None:
+    """Undo it."""
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute("SET default_transaction_read_only = off")
+        connection.execute("ALTER DATABASE postgres RESET default_transaction_read_only")

@@ -46,10 +46,10 @@ def test_kill_loses_no_answered_call(
 def test_kill_during_an_outage_loses_no_answered_call(
     postgres: Postgres, transformer_uri: str, start: Start
 ) -> None:
-    """Postgres is away and the transformer is killed, three times over: all wait on the spool."""
+    """Postgres is away and the transformer is killed, twice over: all wait on the spool."""
     postgres.stop()
     loads = []
-    for _ in range(3):
+    for _ in range(2):
         server = start(transformer_uri)
         with Load(server) as load:
             load.until_answered(200)

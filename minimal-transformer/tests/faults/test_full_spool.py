@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from conftest import Start
-from evidence import check_every_answer_is_stored_once, gaps, records, stored, tell
+from evidence import check_every_answer_is_stored_once, gaps, metric, records, stored, tell
 from load import Load
 from processes import mount
 from serving import Transformer, until
@@ -124,7 +124,7 @@ def test_spool_that_cannot_be_made_serves_and_counts(
 def test_deleted_spool_is_made_again_and_the_hole_is_shown(
     postgres: Postgres, transformer_uri: str, start: Start, spool: Path
 ) -> None:
-    """Somebody deletes the folder in an outage: what was in it is lost and shown; the rest is not."""
+    """Somebody deletes the folder in an outage: what was in it is lost and shown, no more."""
     server = start(transformer_uri)
     with Load(server) as load:
         load.until_answered(50)
@@ -132,24 +132,18 @@ def test_deleted_spool_is_made_again_and_the_hole_is_shown(
         postgres.stop()
         load.until_answered(100)
         shutil.rmtree(spool)
-        deleted = load.answered
+        deleted = set(load.sent)
         load.until_answered(100)
         postgres.start()
         load.until_answered(100)
     assert not load.failed
-    later = load.answered - deleted
-    until(lambda: len(later - stored(postgres.uri).statuses.keys()) < 10, "rows after the deletion")
-    until(lambda: not list(spool.glob("*.seg")) or settled(postgres.uri), "all rows")
+    until(lambda: metric(server, "spool_bytes") == 0, "an empty spool")
     found = stored(postgres.uri)
     missing = load.answered - found.statuses.keys()
-    assert 100 <= len(missing) <= len(deleted)
+    assert len(missing) >= 100
+    assert missing <= deleted
     assert gaps(postgres.uri) == len(missing)
     tell(answered=len(load.answered), requests=found.requests, lost=len(missing))
-
-
-def settled(uri: str) -> bool:
-    """Whether two looks find the same."""
-    return stored(uri) == stored(uri)
 
 
 def test_two_transformers_share_a_spool(

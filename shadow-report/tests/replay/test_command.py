@@ -68,7 +68,7 @@ def test_a_wrong_candidate_is_rejected(postgres_uri: str, tmp_path: Path) -> Non
 
 
 def test_a_killed_replay_sends_every_call(postgres_uri: str, tmp_path: Path) -> None:
-    """kill -9 loses no call: what was not noted as done is sent again."""
+    """After kill -9 the tables tell which calls were answered; the others are sent."""
     store(postgres_uri, 90)
     with serving(Candidate(postgres_uri)) as candidate:
         running = command(postgres_uri, tmp_path, "--to", candidate.url, "--rate", "20/s")
@@ -79,11 +79,11 @@ def test_a_killed_replay_sends_every_call(postgres_uri: str, tmp_path: Path) -> 
         before = len(candidate.arrived)
         code, out, _ = finished(command(postgres_uri, tmp_path, "--to", candidate.url, "--resume"))
     assert 40 <= before < 90
+    # Only what was under way, and not recorded yet, may come twice.
     assert set(candidate.pair_ids) == {f"p{i}" for i in range(90)}
-    # Not all from the start again.
-    assert len(candidate.arrived) < 90 + before
+    assert len(candidate.arrived) <= 90 + 8
     assert "90 compared" in out
-    assert code == 11
+    assert code == 11, out
 
 
 def test_ctrl_c_keeps_the_place(postgres_uri: str, tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def go(
                 run.stop()
 
         async with open_stored_calls(as_role(uri, "report")) as calls:
-            run = Run(plan, state or new_state(plan.target.base), show)
+            run = Run(plan, state or new_state(plan.target.base), show, resumed=state is not None)
             return await run.go(calls), run
 
     return asyncio.run(main())

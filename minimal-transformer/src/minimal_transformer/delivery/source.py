@@ -158,7 +158,8 @@ class Source:
         self.close()
 
     def close(self) -> None:
-        """Let go of the file. Records of it may still be delivered; their place is not noted then."""
-        descriptor, self._descriptor = self._descriptor, -1  # its number may soon be another file's
+        """Let go of the file; what is delivered of it later is not noted any more."""
+        # The descriptor's number may soon be another file's.
+        descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)

@@ -91,7 +91,7 @@ async def replay(uri: str, plan: Plan, asked: Asked) -> int:
     async with open_stored_calls(uri) as calls:
         state = await state_of(calls, plan, asked)
         with progress_of(console) as show:
-            run = Run(plan, state, show)
+            run = Run(plan, state, show, resumed=asked.resume)
             finished = await until_stopped(run, calls)
         console.print(summary(run.ledger.counts), highlight=False, soft_wrap=True)
         if not finished:

@@ -45,8 +45,9 @@ class Plan:
 class Run:
     """One replay. `stop` ends it after the calls that are under way; `go` may then be resumed."""
 
-    def __init__(self, plan: Plan, state: State, show: Progress) -> None:
+    def __init__(self, plan: Plan, state: State, show: Progress, *, resumed: bool = False) -> None:
         self._plan = plan
+        self._resumed = resumed
         self._state = state
         self._show = show
         self._total = state.total
@@ -116,10 +117,14 @@ class Run:
         async with aclosing(calls.portions(selection)) as portions:
             async for remaining, portion in portions:
                 self._total = before + remaining
+                # A run that was killed noted its last calls in the tables only.
+                known = await calls.answered(portion, state.started) if self._resumed else {}
                 for call in portion:
                     self.ledger.begin(call)
                     if self.ledger.was_done(call):
                         self.ledger.passed(call)
+                    elif call.pair_id in known:
+                        self.ledger.answered(call, known[call.pair_id])
                     elif reason := why_not_sent(call):
                         self.ledger.skipped(call, reason)
                     else:

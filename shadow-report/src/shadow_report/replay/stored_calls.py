@@ -99,6 +99,13 @@ class StoredCalls:
         await self._connection.commit()
         return calls
 
+    async def answered(self, calls: list[StoredCall], since: datetime) -> dict[str, int]:
+        """The status of those of these calls that a shadow has answered since then, by pair id."""
+        asked = {"pair_ids": [call.pair_id for call in calls], "since": since}
+        rows = await (await self._connection.execute(sql("answered"), asked)).fetchall()
+        await self._connection.commit()
+        return dict(rows)
+
     async def recorded(self, pair_ids: list[str], since: datetime) -> dict[str, int]:
         """How many of these pairs each shadow has recorded since then, by its service."""
         asked = {"pair_ids": pair_ids, "since": since}

@@ -1,36 +1,27 @@
-"""Bodies, headers and callers of every kind: answered as without recording, stored as they came."""
+"""Bodies and headers of every kind: answered as without recording, stored as they came."""
 
 from __future__ import annotations
 
-import json
-import socket
-import struct
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from hashlib import sha256
-from pathlib import Path
 
 import psycopg
 import pytest
 from conftest import Start
-from evidence import gaps, query, records, stored, tell
+from evidence import gaps, query, records, tell
 from serving import (
     PREDICT,
     SAMPLE,
     SAMPLE_ANSWER,
-    Answered,
     Predictor,
     Transformer,
     new_pair,
     row,
     rows,
-    until,
 )
 from serving import stored as stored_body
-
-from embedded_postgres import as_role
 
 BODIES = {
     "nan": b'{"values": [NaN]}',
@@ -70,12 +61,6 @@ def _long_integers() -> Iterator[None]:
     sys.set_int_max_str_digits(limit)
 
 
-@pytest.fixture
-def database(postgres_uri: str) -> str:
-    """This test's database for the role that may only INSERT."""
-    return as_role(postgres_uri, "transformer")
-
-
 @pytest.mark.usefixtures("_long_integers")
 def test_bodies_of_every_kind(
     transformer: Transformer, shared_uri: str, predictor: Predictor
@@ -110,53 +95,6 @@ def casts(uri: str, body: bytes) -> bool:
         except psycopg.Error:
             return False
     return True
-
-
-POISONS = {
-    "check": "ALTER TABLE inference_requests ADD CONSTRAINT no_poison"
-    " CHECK (pair_id NOT LIKE 'poison%')",
-    "trigger": """
-        CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
-        BEGIN
-            IF NEW.pair_id LIKE 'poison%' THEN RAISE EXCEPTION 'no_poison'; END IF;
-            RETURN NEW;
-        END $$;
-        CREATE TRIGGER refuse BEFORE INSERT ON inference_requests
-            FOR EACH ROW EXECUTE FUNCTION refuse()
-    """,
-}
-
-
-@pytest.mark.parametrize("poison", POISONS)
-def test_five_of_a_thousand_are_unstorable(
-    poison: str, postgres_uri: str, database: str, start: Start, spool: Path
-) -> None:
-    """995 are stored; five are set aside with the reason, counted and shown as gaps."""
-    query(postgres_uri, POISONS[poison])
-    server = start(database)
-    pairs = [f"poison-{n}" if n % 200 == 100 else f"good-{n}" for n in range(1000)]
-    with ThreadPoolExecutor(16) as pool:
-        answers = list(
-            pool.map(lambda pair: server.post(PREDICT, SAMPLE, x_shadow_pair_id=pair), pairs)
-        )
-    assert {(a.status, a.body) for a in answers} == {(200, SAMPLE_ANSWER)}
-    until(lambda: records(server, "written") == 995, "995 rows")
-    until(lambda: records(server, "dead_letter") == 5, "five dead letters")
-    until(lambda: stored(postgres_uri).responses == 1000, "all responses")
-    found = stored(postgres_uri)
-    assert found.statuses == {pair: 200 for pair in pairs if pair.startswith("good")}
-    letters = [
-        json.loads(line)
-        for file in (spool / "dead-letter").glob("*.jsonl")
-        for line in file.read_text().splitlines()
-    ]
-    assert {letter["row"]["pair_id"] for letter in letters} == {
-        pair for pair in pairs if pair.startswith("poison")
-    }
-    assert len(letters) == 5
-    assert all("no_poison" in letter["reason"] for letter in letters)
-    assert gaps(postgres_uri) == 5
-    tell(answered=1000, requests=found.requests, dead_letters=len(letters))
 
 
 def test_body_of_50_mb_is_stored_cut(
@@ -210,95 +148,3 @@ def test_ten_thousand_headers_and_one_of_a_mebibyte(
     assert len(found["request_headers"]["x-huge"]) <= len(huge)
     tell(stored_of_a_mebibyte=len(found["request_headers"]["x-huge"]))
     assert gaps(postgres_uri) == 0
-
-
-@pytest.fixture
-def plain(transformer: Transformer) -> Iterator[socket.socket]:
-    """A connection to the transformer, without an HTTP library."""
-    with closing(socket.create_connection(("127.0.0.1", transformer.http_port), 30)) as connection:
-        yield connection
-
-
-def head(pair: str, *lines: str) -> bytes:
-    """The beginning of a call."""
-    first = [f"POST {PREDICT} HTTP/1.1", "host: x", f"x-shadow-pair-id: {pair}"]
-    return "\r\n".join([*first, *lines, "", ""]).encode()
-
-
-def received(plain: socket.socket, answers: int) -> bytes:
-    """What comes, until there are so many answers in it."""
-    got = b""
-    while got.count(SAMPLE_ANSWER) < answers:
-        piece = plain.recv(65536)
-        assert piece, got
-        got += piece
-    return got
-
-
-LENGTH = f"content-length: {len(SAMPLE)}"
-
-
-def test_chunks_pipelines_and_slow_callers_are_answered_and_recorded(
-    transformer: Transformer, plain: socket.socket, shared_uri: str
-) -> None:
-    """A chunked body, three calls in one piece, a body that comes byte by byte."""
-    pairs = [new_pair() for _ in range(5)]
-    chunks = b"".join(b"1\r\n" + SAMPLE[n : n + 1] + b"\r\n" for n in range(len(SAMPLE)))
-    plain.sendall(head(pairs[0], "transfer-encoding: chunked") + chunks + b"0\r\n\r\n")
-    assert received(plain, 1).count(b"HTTP/1.1 200 OK") == 1
-    plain.sendall(b"".join(head(pair, LENGTH) + SAMPLE for pair in pairs[1:4]))
-    assert received(plain, 3).count(b"HTTP/1.1 200 OK") == 3
-    for byte in head(pairs[4], LENGTH) + SAMPLE:
-        plain.sendall(bytes([byte]))
-    assert received(plain, 1).count(b"HTTP/1.1 200 OK") == 1
-    for pair in pairs:
-        found = row(shared_uri, pair)
-        assert found["status_code"] == 200
-        assert stored_body(found, "request") == SAMPLE
-
-
-def test_caller_that_leaves_in_the_middle_of_its_body_is_no_call(
-    transformer: Transformer, plain: socket.socket, shared_uri: str
-) -> None:
-    """Nothing is recorded of half a call, and the next one is served and recorded."""
-    left = new_pair()
-    plain.sendall(head(left, "content-length: 1000") + SAMPLE)
-    plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    plain.close()
-    pair = new_pair()
-    assert transformer.post(PREDICT, SAMPLE, x_shadow_pair_id=pair).status == 200
-    assert row(shared_uri, pair)["status_code"] == 200
-    assert left not in stored(shared_uri).statuses
-
-
-def test_caller_that_leaves_before_the_answer_is_recorded(
-    transformer: Transformer, plain: socket.socket, shared_uri: str
-) -> None:
-    """The call was made and answered, so it has both rows."""
-    pair = new_pair()
-    plain.sendall(head(pair, LENGTH) + SAMPLE)
-    plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    plain.close()
-    assert row(shared_uri, pair)["status_code"] == 200
-
-
-def test_what_is_no_http_is_refused_and_harms_nobody(
-    transformer: Transformer, plain: socket.socket, shared_uri: str
-) -> None:
-    """Noise, contradicting lengths, a bad chunk: no answer, no row, and the server serves on."""
-    bad = [
-        b"\x16\x03\x01\x02\x00 this is TLS\r\n\r\n",
-        head("noise-a", LENGTH, "content-length: 3") + SAMPLE,
-        head("noise-b", LENGTH, "transfer-encoding: chunked") + SAMPLE,
-        head("noise-c", "transfer-encoding: chunked") + b"zz\r\n" + SAMPLE,
-        head("noise-d", "content-length: -5") + SAMPLE,
-    ]
-    for noise in bad:
-        with closing(socket.create_connection(plain.getpeername(), 30)) as another:
-            another.sendall(noise)
-            assert b"200 OK" not in another.recv(65536), noise
-    pair = new_pair()
-    answer: Answered = transformer.post(PREDICT, SAMPLE, x_shadow_pair_id=pair)
-    assert answer.status == 200
-    assert row(shared_uri, pair)["status_code"] == 200
-    assert not stored(shared_uri).statuses.keys() & {"noise-a", "noise-b", "noise-c", "noise-d"}
