@@ -50,7 +50,7 @@ IN_STANDARD = [
     (ENTRY, "timeout: 60s", "timeout: 0s"),
     (ENTRY, "retries: {attempts: 0}", "retries: {attempts: 2}"),
     (LIMITS, "http1MaxPendingRequests: 448", "http1MaxPendingRequests: 1"),
-    (LIMITS, "connectTimeout: 250ms", "connectTimeout: 10s"),
+    (LIMITS, "connectTimeout: 3s", "connectTimeout: 30s"),
     # percentage
     (REPLACEMENTS, "mirrors.*.percentage.value", "mirrors.*.percentage.value.extra"),
     (ENTRY, "percentage: {value: 100.0}", "percentage: {valeu: 100.0}"),

@@ -1,26 +1,31 @@
-"""Compares answers pair by pair, and gathers numbers so that a whole batch is compared at once."""
+"""Compares many pairs of answers at once, place by place instead of pair by pair.
+
+A pair's answers are small and alike, so a walk through each of them would cost more than all the
+comparisons. Instead the values of one place are lined up over the whole batch and compared
+together; only what is unlike the rest is taken apart.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shadow_report.answers.numbers import Number
+from shadow_report.answers.column import Column, Rows
 from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.paths import Rules
 from shadow_report.answers.place import MAX_DEPTH, Place, Places
 from shadow_report.answers.tensors import Tensor
 
-_NUMBER_TYPES = frozenset({int, float})
-_TEXT_TYPES = {str}
-_LABEL_TYPES: list[set[type]] = [{str}, {bool}]
-_KIND_OF = {str: "text", bool: "boolean", int: "number", float: "number", dict: "object"}
-_KIND_OF |= {list: "list", type(None): "null", Tensor: "tensor"}
+_NUMBERS = {int, float}
+_LABELS: list[set[type]] = [{str}, {bool}]
+_KIND_OF = {str: "text", bool: "boolean", float: "number", dict: "object", list: "list"}
+_KIND_OF |= {type(None): "null", Tensor: "tensor"}
 
 # Marks are (place, outcome) in one number.
 OUTCOMES = 16
@@ -33,168 +38,201 @@ class Marks:
     `sizes[i]` is the largest numeric difference there, relative to the larger side, else 0.
     """
 
-    rows: NDArray[np.int64]
+    rows: Rows
     codes: NDArray[np.int64]
     sizes: NDArray[np.float64]
 
 
 class Comparer:
-    """Compares parsed answers; `compare` each pair of a batch, then `flush` for what differs.
-
-    Rows must come in ascending order. Equal values cost a walk over one document; nothing of a
-    pair is kept after the flush.
-    """
+    """Compares parsed answers: gathers pairs until the flush, and keeps none of them after it."""
 
     def __init__(self, rules: Rules) -> None:
         self.places = Places.under(rules)
+        self._primary: list[Any] = []
+        self._shadow: list[Any] = []
         self._rows: list[int] = []
-        self._codes: list[int] = []
-        self._same_type: dict[type, Callable[[Place, Any, Any, int], None]] = {
+        self._marks: list[Marks] = []
+        self._same_kind: dict[type, Callable[[Place, Column], None]] = {
             dict: self._objects,
             list: self._lists,
-            int: self._number,
-            float: self._number,
-            str: self._text,
-            bool: self._flag,
-            type(None): self._null,
+            int: self._numbers,
+            float: self._numbers,
+            str: self._labels,
+            bool: self._labels,
+            type(None): self._nulls,
             Tensor: self._tensors,
         }
 
     def compare(self, primary: Any, shadow: Any, row: int) -> None:
-        """Compare two values as `bodies.parse` returns them."""
-        self._value(self.places.root, primary, shadow, row)
+        """Take in two values as `bodies.parse` returns them; rows come in ascending order."""
+        self._primary.append(primary)
+        self._shadow.append(shadow)
+        self._rows.append(row)
 
     def flush(self) -> Marks:
-        """Everything that differs in the rows since the last flush, also within tolerance."""
-        rows = [np.array(self._rows, dtype=np.int64)]
-        codes = [np.array(self._codes, dtype=np.int64)]
-        sizes = [np.zeros(len(self._rows))]
-        self._rows.clear()
-        self._codes.clear()
+        """Compare all pairs since the last flush: everything that differs, also within tolerance."""
+        rows = np.array(self._rows, dtype=np.int64)
+        self._column(self.places.root, Column(self._primary, self._shadow, rows))
+        self._primary, self._shadow, self._rows = [], [], []
         for place in self.places.all:
-            place.last_row = -1
-            place.labels.flush()
-            place.bools.flush()
-            marks = place.numbers.flush()
-            if marks is None:
-                continue
-            place.faults.update(marks.values)
-            differing = marks.outcomes > Outcome.EQUAL
-            rows.append(marks.rows[differing])
-            codes.append(marks.outcomes[differing].astype(np.int64) + place.key * OUTCOMES)
-            sizes.append(marks.sizes[differing])
-        return Marks(np.concatenate(rows), np.concatenate(codes), np.concatenate(sizes))
+            place.count_pairs()
+            if (found := place.numbers.flush()) is not None:
+                place.faults.update(found.values)
+                differing = found.outcomes > Outcome.EQUAL
+                codes = found.outcomes[differing].astype(np.int64) + place.key * OUTCOMES
+                self._marks.append(Marks(found.rows[differing], codes, found.sizes[differing]))
+        marks, self._marks = self._marks, []
+        if not marks:
+            return Marks(rows[:0], rows[:0], np.empty(0))
+        return Marks(
+            np.concatenate([mark.rows for mark in marks]),
+            np.concatenate([mark.codes for mark in marks]),
+            np.concatenate([mark.sizes for mark in marks]),
+        )
 
-    def _mark(self, place: Place, outcome: Outcome, row: int) -> None:
-        place.faults[outcome] += 1
-        self._rows.append(row)
-        self._codes.append(place.key * OUTCOMES + outcome)
+    def _mark(self, place: Place, outcome: Outcome, rows: Rows) -> None:
+        if rows.size and not place.ignored:
+            place.faults[outcome] += rows.size
+            codes = np.full(rows.size, place.key * OUTCOMES + outcome, dtype=np.int64)
+            self._marks.append(Marks(rows, codes, np.zeros(rows.size)))
 
-    def _value(self, place: Place, p: Any, s: Any, row: int) -> None:
-        if place.ignored:
+    def _column(self, place: Place, column: Column) -> None:
+        if place.ignored or not column:
             return
-        if place.last_row != row:
-            place.last_row = row
-            place.pairs += 1
-        kind, shadow_kind = type(p), type(s)
-        if kind is shadow_kind:
-            self._same_type[kind](place, p, s, row)
-        elif kind in _NUMBER_TYPES and shadow_kind in _NUMBER_TYPES:
-            place.numbers.add_one(p, s, row)
-        else:
-            self._other_type(place, p, s, row)
+        place.rows.append(column.rows)
+        kinds = column.kinds()
+        if len(kinds) == 1 or kinds == _NUMBERS:
+            self._same_kind[kinds.pop()](place, column)
+            return
+        for (kind, shadow_kind), part in column.by_kinds().items():
+            if kind is shadow_kind:
+                self._same_kind[kind](place, part)
+            else:
+                self._other_kind(place, part, kind, shadow_kind)
 
     @staticmethod
-    def _number(place: Place, p: Number, s: Number, row: int) -> None:
-        place.numbers.add_one(p, s, row)
+    def _numbers(place: Place, column: Column) -> None:
+        ones = np.ones(len(column), dtype=np.int64)
+        place.numbers.add(column.primary, column.shadow, column.rows, ones)
 
     @staticmethod
-    def _null(place: Place, _p: None, _s: None, _row: int) -> None:
-        place.nulls += 1
+    def _nulls(place: Place, column: Column) -> None:
+        place.nulls += len(column)
 
-    def _text(self, place: Place, p: str, s: str, row: int) -> None:
-        place.labels.add_one(p, s)
-        if p != s:
-            self._mark(place, Outcome.LABEL, row)
+    def _labels(self, place: Place, column: Column) -> None:
+        tally = place.labels if type(column.primary[0]) is str else place.bools
+        tally.add(column.primary, column.shadow)
+        self._mark(place, Outcome.LABEL, column.rows[column.differing()])
 
-    def _flag(self, place: Place, p: bool, s: bool, row: int) -> None:
-        place.bools.add_one(p, s)
-        if p is not s:
-            self._mark(place, Outcome.LABEL, row)
-
-    def _objects(self, place: Place, p: dict[str, Any], s: dict[str, Any], row: int) -> None:
+    def _objects(self, place: Place, column: Column) -> None:
         if place.depth >= MAX_DEPTH:
-            self._whole(place, p, s, row)
+            self._whole(place, column)
             return
-        children = place.children
-        for key, value in p.items():
-            child = children.get(key) or self.places.child(place, key)
-            if key in s:
-                self._value(child, value, s[key], row)
-            elif not child.ignored:
-                self._mark(child, Outcome.MISSING, row)
-        if p.keys() != s.keys():
-            for key in s.keys() - p.keys():
+        keys = {*map(tuple, column.primary), *map(tuple, column.shadow)}
+        if len(keys) > 1:
+            self._unlike_objects(place, column)
+            return
+        for key in keys.pop():
+            values = itemgetter(key)
+            primary, shadow = list(map(values, column.primary)), list(map(values, column.shadow))
+            self._column(self.places.child(place, key), Column(primary, shadow, column.rows))
+
+    def _unlike_objects(self, place: Place, column: Column) -> None:
+        """Objects whose keys are not all the same in the same order."""
+        children: dict[int, Place] = {}
+        parts: dict[int, tuple[list[Any], list[Any], list[int]]] = defaultdict(lambda: ([], [], []))
+        one_sided: dict[tuple[int, Outcome], list[int]] = defaultdict(list)
+        rows = column.rows.tolist()
+        for p, s, row in zip(column.primary, column.shadow, rows, strict=True):
+            for key in p if p.keys() == s.keys() else {**p, **s}:
                 child = self.places.child(place, key)
-                if not child.ignored:
-                    self._mark(child, Outcome.EXTRA, row)
+                children[child.key] = child
+                if key in p and key in s:
+                    part = parts[child.key]
+                    part[0].append(p[key])
+                    part[1].append(s[key])
+                    part[2].append(row)
+                else:
+                    outcome = Outcome.MISSING if key in p else Outcome.EXTRA
+                    one_sided[child.key, outcome].append(row)
+        for key, (primary, shadow, chosen) in parts.items():
+            self._column(children[key], Column(primary, shadow, np.array(chosen)))
+        for (key, outcome), chosen in one_sided.items():
+            self._mark(children[key], outcome, np.array(chosen))
 
-    def _lists(self, place: Place, p: list[Any], s: list[Any], row: int) -> None:
-        if len(p) != len(s):
-            self._mark(place, Outcome.LENGTH, row)
+    def _lists(self, place: Place, column: Column) -> None:
+        lengths, shadow_lengths = column.lengths()
+        if (other := lengths != shadow_lengths).any() or not lengths.all():
+            self._mark(place, Outcome.LENGTH, column.rows[other])
+            kept = np.flatnonzero(~other & (lengths > 0))
+            column, lengths = column.take(kept.tolist()), lengths[kept]
+        child = self.places.child(place, None)
+        if child.ignored or not column:
             return
         if place.depth >= MAX_DEPTH:
-            self._whole(place, p, s, row)
+            self._whole(place, column)
             return
-        if not p:
-            return
-        child = place.children.get(None) or self.places.child(place, None)
-        if child.ignored:
-            return
-        types = {*map(type, p), *map(type, s)}
-        if types <= _NUMBER_TYPES:
-            child.numbers.add(p, s, row)
-        elif types in _LABEL_TYPES:
-            column = child.labels if types == _TEXT_TYPES else child.bools
-            column.add(p, s)
-            if p != s:
-                reordered = len(p) > 1 and Counter(p) == Counter(s)
-                self._mark(child, Outcome.ORDER if reordered else Outcome.LABEL, row)
+        items = column.items(lengths)
+        kinds = items.kinds()
+        if kinds <= _NUMBERS:
+            child.rows.append(column.rows)
+            child.numbers.add(items.primary, items.shadow, column.rows, lengths)
+        elif kinds in _LABELS:
+            self._label_lists(child, column, items)
+        elif len(kinds) > 1 and len(parts := column.lists_by_kinds()) > 1:
+            for part in parts:
+                self._lists(place, part)
         else:
-            for a, b in zip(p, s, strict=True):
-                self._value(child, a, b, row)
-            return
-        if child.last_row != row:
-            child.last_row = row
-            child.pairs += 1
+            self._column(child, items)
 
-    def _tensors(self, place: Place, p: Tensor, s: Tensor, row: int) -> None:
-        child = self.places.child
-        if p.datatype != s.datatype and not (at := child(place, "datatype")).ignored:
-            self._mark(at, Outcome.TYPE, row)
-        if p.shape != s.shape and not (at := child(place, "shape")).ignored:
-            self._mark(at, Outcome.LENGTH, row)
-        self._value(child(place, "data"), p.data, s.data, row)
-        if p.rest or s.rest:
-            self._objects(place, p.rest, s.rest, row)
+    def _label_lists(self, child: Place, column: Column, items: Column) -> None:
+        child.rows.append(column.rows)
+        tally = child.labels if type(items.primary[0]) is str else child.bools
+        tally.add(items.primary, items.shadow)
+        changed, reordered = [], []
+        for i in column.differing():
+            p, s = column.primary[i], column.shadow[i]
+            is_reordered = len(p) > 1 and Counter(p) == Counter(s)
+            (reordered if is_reordered else changed).append(i)
+        self._mark(child, Outcome.LABEL, column.rows[changed])
+        self._mark(child, Outcome.ORDER, column.rows[reordered])
 
-    def _other_type(self, place: Place, p: Any, s: Any, row: int) -> None:
-        """Neither both numbers nor of one type. KServe writes NaN as null, so null is NaN there."""
-        place.kinds.update((_KIND_OF[type(p)], _KIND_OF[type(s)]))
-        if s is None and type(p) in _NUMBER_TYPES:
-            self._mark(place, Outcome.NON_FINITE, row)
-        elif p is None and type(s) in _NUMBER_TYPES:
-            self._mark(place, Outcome.MENDED, row)
-        else:
-            self._mark(place, Outcome.TYPE, row)
+    def _tensors(self, place: Place, column: Column) -> None:
+        for field, outcome in (("datatype", Outcome.TYPE), ("shape", Outcome.LENGTH)):
+            values = self._fields(column, Tensor._fields.index(field))
+            differing = values.differing()
+            if differing:
+                self._mark(self.places.child(place, field), outcome, column.rows[differing])
+        data = self._fields(column, Tensor._fields.index("data"))
+        self._column(self.places.child(place, "data"), data)
+        rest = self._fields(column, Tensor._fields.index("rest"))
+        if any(rest.primary) or any(rest.shadow):
+            self._objects(place, rest)
 
-    def _whole(self, place: Place, p: Any, s: Any, row: int) -> None:
+    @staticmethod
+    def _fields(column: Column, index: int) -> Column:
+        values = itemgetter(index)
+        primary, shadow = list(map(values, column.primary)), list(map(values, column.shadow))
+        return Column(primary, shadow, column.rows)
+
+    def _other_kind(self, place: Place, column: Column, kind: type, shadow_kind: type) -> None:
+        """One side's type is not the other's. KServe writes NaN as null, so null is NaN there."""
+        place.kinds.update((_KIND_OF[kind], _KIND_OF[shadow_kind]))
+        none = type(None)
+        outcome = Outcome.TYPE
+        if kind is float and shadow_kind is none:
+            outcome = Outcome.NON_FINITE
+        elif kind is none and shadow_kind is float:
+            outcome = Outcome.MENDED
+        self._mark(place, outcome, column.rows)
+
+    def _whole(self, place: Place, column: Column) -> None:
+        """Too deep to walk: equal or not."""
         try:
-            equal = p == s
+            differing = column.differing()
         except RecursionError:
-            equal = False
-        if not equal:
-            self._mark(place, Outcome.TEXT, row)
+            differing = list(range(len(column)))
+        self._mark(place, Outcome.TEXT, column.rows[differing])
 
 
 def place_and_outcome(code: int) -> tuple[int, Outcome]:

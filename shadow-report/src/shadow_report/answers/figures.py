@@ -39,16 +39,11 @@ def path_reports(
 
 
 def _values(place: Place) -> int:
-    return (
-        place.numbers.tally.values
-        + place.labels.tally.values
-        + place.bools.tally.values
-        + place.nulls
-    )
+    return place.numbers.tally.values + place.labels.values + place.bools.values + place.nulls
 
 
 def _path_report(place: Place, differing_pairs: int, alpha: float) -> PathReport:
-    numbers, labels, bools = place.numbers.tally, place.labels.tally, place.bools.tally
+    numbers, labels, bools = place.numbers.tally, place.labels, place.bools
     agreeing = numbers.agreeing + labels.agreeing + bools.agreeing + place.nulls
     shown = _labels_of(place)
     return PathReport(
@@ -76,14 +71,14 @@ def _lost_values(place: Place) -> int:
 
 
 def _kind(place: Place) -> str:
-    numbers, labels = place.numbers.tally, place.labels.tally
+    numbers, labels = place.numbers.tally, place.labels
     kinds = {name for name in place.kinds if name != "null"}
     if numbers.values:
         kinds.add("number")
     if labels.values:
         kinds.add("text" if labels.is_text else "label")
         kinds.discard("text" if not labels.is_text else "label")
-    if place.bools.tally.values:
+    if place.bools.values:
         kinds.add("boolean")
     if len(kinds) > 1:
         return "mixed"
@@ -98,7 +93,7 @@ def _kind(place: Place) -> str:
 
 def _labels_of(place: Place) -> LabelTally | None:
     numbers = place.numbers.tally
-    for tally in (place.labels.tally, place.bools.tally):
+    for tally in (place.labels, place.bools):
         if tally.values and not tally.is_text:
             return tally
     for classes in (numbers.top_classes, numbers.classes):

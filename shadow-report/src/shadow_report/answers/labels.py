@@ -37,27 +37,3 @@ class LabelTally:
         ):
             self.is_text = True
             self.counts.clear()
-
-
-class LabelColumn:
-    """The labels of one path: those of the current batch are counted together, at the flush."""
-
-    def __init__(self) -> None:
-        self.tally = LabelTally()
-        self._primary: list[Label] = []
-        self._shadow: list[Label] = []
-
-    def add(self, primary: Iterable[Label], shadow: Iterable[Label]) -> None:
-        self._primary.extend(primary)
-        self._shadow.extend(shadow)
-
-    def add_one(self, primary: Label, shadow: Label) -> None:
-        self._primary.append(primary)
-        self._shadow.append(shadow)
-
-    def flush(self) -> None:
-        """Count what was gathered since the last flush."""
-        if self._primary:
-            self.tally.add(self._primary, self._shadow)
-            self._primary.clear()
-            self._shadow.clear()

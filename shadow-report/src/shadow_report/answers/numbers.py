@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,29 +51,23 @@ class NumberColumn:
     def __init__(self, tolerance: Tolerance) -> None:
         self.tolerance = tolerance
         self.tally = NumberTally()
-        # Flat lists: objects kept per segment would wake the garbage collector all the time.
-        self._rows: list[int] = []
-        self._lengths: list[int] = []
-        self._primary: list[Number] = []
-        self._shadow: list[Number] = []
+        self._chunks: list[
+            tuple[list[Number], list[Number], NDArray[np.int64], NDArray[np.int64]]
+        ] = []
 
-    def add(self, primary: Sequence[Number], shadow: Sequence[Number], row: int) -> None:
-        """Put the numbers of one place side by side; both are equally long and not empty."""
-        self._rows.append(row)
-        self._lengths.append(len(primary))
-        self._primary.extend(primary)
-        self._shadow.extend(shadow)
-
-    def add_one(self, primary: Number, shadow: Number, row: int) -> None:
-        """`add` for a place with a single number."""
-        self._rows.append(row)
-        self._lengths.append(1)
-        self._primary.append(primary)
-        self._shadow.append(shadow)
+    def add(
+        self,
+        primary: list[Number],
+        shadow: list[Number],
+        rows: NDArray[np.int64],
+        lengths: NDArray[np.int64],
+    ) -> None:
+        """Put numbers side by side: segment i has `lengths[i]` > 0 of them and is of `rows[i]`."""
+        self._chunks.append((primary, shadow, rows, lengths))
 
     def flush(self) -> NumberMarks | None:
         """Compare what was gathered since the last flush; None when that is nothing."""
-        if not self._rows:
+        if not self._chunks:
             return None
         segments = self._segments()
         outcomes, sizes = _compare(segments, self.tolerance)
@@ -90,17 +84,18 @@ class NumberColumn:
 
     def _segments(self) -> Segments:
         """What was gathered, and an empty column again."""
-        lengths = np.array(self._lengths, dtype=np.int64)
-        segments = Segments(
-            rows=np.array(self._rows, dtype=np.int64),
-            starts=np.cumsum(lengths) - lengths,
-            exact_primary=self._primary,
-            exact_shadow=self._shadow,
-            primary=_floats(self._primary),
-            shadow=_floats(self._shadow),
+        chunks, self._chunks = self._chunks, []
+        primaries, shadows, rows, lengths = zip(*chunks, strict=True)
+        primary, shadow = list(chain.from_iterable(primaries)), list(chain.from_iterable(shadows))
+        sizes = np.concatenate(lengths)
+        return Segments(
+            rows=np.concatenate(rows),
+            starts=np.cumsum(sizes) - sizes,
+            exact_primary=primary,
+            exact_shadow=shadow,
+            primary=_floats(primary),
+            shadow=_floats(shadow),
         )
-        self._rows, self._lengths, self._primary, self._shadow = [], [], [], []
-        return segments
 
 
 def _compare(segments: Segments, tolerance: Tolerance) -> tuple[Outcomes, Floats]:

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from shadow_report.answers.labels import LabelColumn
+import numpy as np
+from numpy.typing import NDArray
+
+from shadow_report.answers.labels import LabelTally
 from shadow_report.answers.numbers import NumberColumn
 from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.paths import Rules, Step, Tolerance, join
@@ -29,11 +32,11 @@ class Place:
         "key",
         "kinds",
         "labels",
-        "last_row",
         "nulls",
         "numbers",
         "pairs",
         "path",
+        "rows",
         "tolerance",
     )
 
@@ -47,13 +50,22 @@ class Place:
         self.ignored = ignored
         self.children: dict[Step, Place] = {}
         self.numbers = NumberColumn(tolerance)
-        self.labels = LabelColumn()
-        self.bools = LabelColumn()
+        self.labels = LabelTally()
+        self.bools = LabelTally()
         self.nulls = 0
         self.kinds: set[str] = set()
         self.faults: Counter[Outcome] = Counter()
         self.pairs = 0
-        self.last_row = -1
+        self.rows: list[NDArray[np.int64]] = []
+        """Rows of the current batch in which the place was seen; one may come twice."""
+
+    def count_pairs(self) -> None:
+        """Count the current batch's rows as pairs, each once."""
+        if len(self.rows) == 1 and (np.diff(self.rows[0]) > 0).all():
+            self.pairs += self.rows[0].size
+        elif self.rows:
+            self.pairs += np.unique(np.concatenate(self.rows)).size
+        self.rows.clear()
 
 
 @dataclass(slots=True)
