@@ -20,12 +20,15 @@ SETTINGS := manifests/settings/settings.yaml
 REGISTRY ?= $(shell sed -n 's/^ *image-registry: *//p' $(SETTINGS))
 TAG ?= $(shell sed -n 's/^ *image-tag: *"\(.*\)"/\1/p' $(SETTINGS))
 
+# Most tests wait for servers; two projects at a time, the longest first, keep two cores busy.
+TESTS := $(patsubst %,%/test,minimal-transformer local $(filter-out minimal-transformer local,$(PROJECTS)))
+
 REQUESTS ?= 200
 GATEWAY_PORT ?= 8080
 TOPOLOGY ?= standard
 export REQUESTS GATEWAY_PORT TOPOLOGY
 
-.PHONY: help demo up report install test check bench soak format lock images deploy schema clean
+.PHONY: $(TESTS) help demo up report install test check bench soak format lock images deploy schema clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,7 +47,11 @@ report: shadow-report/.venv/runs local/.venv/runs ## Compare what a running `mak
 install: $(PROJECT)/.venv/runs ## Install one project, such as PROJECT=examples/scikit-learn
 
 test: $(PROJECTS:%=%/.venv/tests) ## Run every test of every project
-	@for project in $(PROJECTS); do echo "== $$project"; (cd $$project && .venv/bin/pytest); done
+	@$(MAKE) --jobs=2 --output-sync=target $(TESTS)
+
+$(TESTS): %/test: %/.venv/tests
+	@echo "== $*"
+	@cd $* && .venv/bin/pytest
 
 check: $(PROJECTS:%=%/.venv/tests) ## Formatting, lint, types, imports, locks, shell, Dockerfiles, links
 	@local/.venv/bin/ruff format --check .

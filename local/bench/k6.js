@@ -19,5 +19,7 @@ export const options = {
 };
 
 export default function () {
-  http.post(__ENV.URL, body, { headers: { "Content-Type": "application/json" } });
+  const pair = `${__VU}-${__ITER}`; // as behind the gateway, each call has a pair id of its own
+  const headers = { "Content-Type": "application/json", "x-shadow-pair-id": pair };
+  http.post(__ENV.URL, body, { headers });
 }

@@ -1,10 +1,19 @@
--- The body comes from the file named after `--`; the last line of the output is JSON.
+-- The body comes from the file named after `--`; the last line of the output is JSON. Each call has
+-- a pair id of its own, as behind the gateway.
+local calls = 0
+
 function init(args)
     local file = assert(io.open(args[1], "rb"))
     wrk.method = "POST"
     wrk.body = file:read("*a")
     wrk.headers["Content-Type"] = "application/json"
     file:close()
+end
+
+function request()
+    calls = calls + 1
+    wrk.headers["x-shadow-pair-id"] = string.format("5f0c1d1e-8d5c-4d0f-9d6a-%012d", calls)
+    return wrk.format()
 end
 
 function done(summary, latency)

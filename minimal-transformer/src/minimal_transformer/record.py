@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 import uuid
 from dataclasses import dataclass
 from typing import Literal
+
+# Seeded by the system once a process: asking it for each id is a system call on the way of a call.
+_random = random.Random()  # noqa: S311  ids have to differ, not to be secret
+os.register_at_fork(after_in_child=_random.seed)
 
 Protocol = Literal["v1", "v2", "grpc"]
 PairSource = Literal["x-shadow-pair-id", "x-request-id", "generated"]
@@ -31,8 +36,8 @@ def new_record_id(now_us: int) -> bytes:
     The 12 bits after the millisecond hold its fraction (section 6.2, method 3), the rest is random.
     """
     millisecond, fraction_us = divmod(now_us, 1000)
-    rand_b = int.from_bytes(os.urandom(8), "big") >> 2
-    value = millisecond << 80 | 0x7 << 76 | (fraction_us * 4096 // 1000) << 64 | 0b10 << 62 | rand_b
+    value = millisecond << 80 | 0x7 << 76 | (fraction_us * 4096 // 1000) << 64
+    value |= 0b10 << 62 | _random.getrandbits(62)
     return value.to_bytes(16, "big")
 
 

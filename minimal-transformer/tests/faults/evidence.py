@@ -107,8 +107,8 @@ def tell(**figures: object) -> None:
 WRITERS = "FROM pg_stat_activity WHERE application_name = 'minimal-transformer'"
 
 
-def told(server: Transformer, what: str) -> None:
-    """Returns once the log says what is wrong; it says so once."""
+def told(server: Process, what: str) -> None:
+    """Returns once the server's log says so."""
     until(lambda: what in server.log, f"the log to say {what!r}")
 
 

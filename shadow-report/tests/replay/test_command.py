@@ -83,7 +83,8 @@ def test_a_killed_replay_sends_every_call(postgres_uri: str, tmp_path: Path) -> 
     assert set(candidate.pair_ids) == {f"p{i}" for i in range(90)}
     assert len(candidate.arrived) <= 90 + 8
     assert "90 compared" in out
-    assert code == 11, out
+    # More than 1 in 100 repeated calls make the evidence unsound.
+    assert code == (12 if len(candidate.arrived) > 90 else 11)
 
 
 def test_ctrl_c_keeps_the_place(postgres_uri: str, tmp_path: Path) -> None:

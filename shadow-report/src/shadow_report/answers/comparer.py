@@ -70,7 +70,7 @@ class Comparer:
         self._rows.append(row)
 
     def flush(self) -> Marks:
-        """Compare all pairs since the last flush: everything that differs, also within tolerance."""
+        """Compare all pairs since the last flush: all that differs, also within tolerance."""
         rows = np.array(self._rows, dtype=np.int64)
         self._column(self.places.root, Column(self._primary, self._shadow, rows))
         self._primary, self._shadow, self._rows = [], [], []
@@ -189,7 +189,8 @@ class Comparer:
         child.rows.append(column.rows)
         tally = child.labels if type(items.primary[0]) is str else child.bools
         tally.add(items.primary, items.shadow)
-        changed, reordered = [], []
+        changed: list[int] = []
+        reordered: list[int] = []
         for i in column.differing():
             p, s = column.primary[i], column.shadow[i]
             is_reordered = len(p) > 1 and Counter(p) == Counter(s)
