@@ -28,7 +28,7 @@ GATEWAY_PORT ?= 8080
 TOPOLOGY ?= standard
 export REQUESTS GATEWAY_PORT TOPOLOGY
 
-.PHONY: $(TESTS) help demo up report install test check bench soak format lock images deploy schema clean
+.PHONY: $(TESTS) help demo up report psql install test check bench soak format lock images deploy schema clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ up: $(patsubst %/pyproject.toml,%/.venv/runs,$(wildcard $(KUSTOMIZATION)/pyproje
 report: shadow-report/.venv/runs local/.venv/runs ## Compare what a running `make up`, or POSTGRES_URI, has recorded (ARGS=options of compare)
 	@# A verdict is an answer, not a failure of make; shadow-report itself exits with its code.
 	@local/.venv/bin/shadow-local report $(ARGS) || [ $$? -ge 10 ]
+
+psql: local/.venv/runs ## Look into the tables of a running `make up` (SQL='SELECT ...')
+	@local/.venv/bin/shadow-local psql $(if $(SQL),--expanded --command "$(SQL)")
 
 install: $(PROJECT)/.venv/runs ## Install one project, such as PROJECT=examples/scikit-learn
 

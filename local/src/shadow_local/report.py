@@ -1,4 +1,4 @@
-"""The verdict of shadow-report on what a deployment has recorded."""
+"""What a deployment has recorded: shadow-report's verdict, and the tables themselves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from embedded_postgres import as_role
+from embedded_postgres import as_role, binaries
 from shadow_local.rendering import repository
 from shadow_local.state import read_state
 
@@ -21,12 +21,20 @@ class ReportFailed(Exception):
 
 def compare(postgres_uri: str | None, state_file: Path, more: Sequence[str]) -> int:
     """Run `shadow-report compare` on a database, else on the running stack's; its exit code."""
-    if postgres_uri is None:
-        state = read_state(state_file)
-        if state is None:
-            raise ReportFailed("Nothing runs here; start `make up`, or set POSTGRES_URI.")
-        postgres_uri = as_role(str(state["postgres_uri"]), "report")
-    return verdict(postgres_uri, more)
+    return verdict(postgres_uri or as_role(_running_uri(state_file), "report"), more)
+
+
+def psql(postgres_uri: str | None, state_file: Path, more: Sequence[str]) -> int:
+    """Run psql on a database, else on the running stack's; its exit code."""
+    uri = postgres_uri or _running_uri(state_file)
+    return subprocess.run([binaries() / "psql", uri, *more], check=False).returncode
+
+
+def _running_uri(state_file: Path) -> str:
+    state = read_state(state_file)
+    if state is None:
+        raise ReportFailed("Nothing runs here; start `make up`, or set POSTGRES_URI.")
+    return str(state["postgres_uri"])
 
 
 def verdict(postgres_uri: str, more: Sequence[str] = ()) -> int:

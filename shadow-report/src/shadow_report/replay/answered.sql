@@ -1,6 +1,10 @@
 -- The status that a shadow recorded for each of these pairs, where it has answered already.
 SELECT r.pair_id, min(a.status_code)
 FROM inference_requests r
-JOIN inference_responses a USING (record_id, request_time)
+CROSS JOIN LATERAL (
+    SELECT status_code FROM inference_responses
+    WHERE record_id = r.record_id AND request_time = r.request_time
+    LIMIT 1
+) AS a
 WHERE r.role = 'shadow' AND r.pair_id = ANY(%(pair_ids)s) AND r.request_time >= %(since)s
 GROUP BY r.pair_id

@@ -90,8 +90,6 @@ class StoredCalls:
         asked = {
             "records": [key[0] for key in keys],
             "times": [key[1] for key in keys],
-            "first": keys[0][1],
-            "last": keys[-1][1],
         }
         async with self._connection.cursor(row_factory=kwargs_row(stored_call)) as cursor:
             await cursor.execute(sql("calls"), asked)
