@@ -22,6 +22,7 @@ from bench.hop import (
     cells,
     measured,
 )
+from bench.mirror import RATE, through_the_gateway
 from bench.report import compare
 from bench.servers import ROOT, predictor, recording_transformer
 from embedded_postgres import Postgres, apply_schema, as_role
@@ -37,6 +38,7 @@ def main() -> None:
         "hop": Bench.hop,
         "durability": Bench.durability,
         "delivery": Bench.delivery,
+        "mirror": Bench.mirror,
         "growth": Bench.growth,
         "report": Bench.report,
     }
@@ -64,7 +66,7 @@ class Bench:
 
     def __init__(self, server: Postgres, folder: Path, quick: bool, progress: Progress) -> None:
         self.server, self.folder, self.quick, self.progress = server, folder, quick, progress
-        self.rounds, self.seconds = (1, 2.0) if quick else (3, 3.0)
+        self.rounds, self.seconds = (1, 2.0) if quick else (3, 2.5)
 
     def database(self, name: str) -> str:
         """A new database with the schema; its URI."""
@@ -118,6 +120,10 @@ class Bench:
         return f"\n## From the spool to Postgres, {2 * calls:,} rows\n\n" + page.delivery_table(
             moved
         )
+
+    def mirror(self) -> str:
+        loads = through_the_gateway(self.folder, self.rounds, self.seconds * 2)
+        return f"\n## Through Envoy, {RATE} calls/s\n\n" + page.arrival_table(loads)
 
     def growth(self) -> str:
         uri = self.database("growth")

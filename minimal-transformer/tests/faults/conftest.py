@@ -9,12 +9,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from deployment import Start, as_transformer
 from processes import mount, unmount
 from serving import Predictor, Transformer
 
 from embedded_postgres import Postgres, apply_schema, as_role
-
-Start = Callable[..., Transformer]
 
 
 @pytest.fixture(scope="session")
@@ -69,11 +68,6 @@ def start(tmp_path: Path, spool: Path, predictor: Predictor) -> Iterator[Start]:
 def transformer_uri(postgres: Postgres) -> str:
     """The test's server for the role that may only INSERT."""
     return as_transformer(postgres)
-
-
-def as_transformer(server: Postgres) -> str:
-    """The URI of a server, running or not, for the role that may only INSERT."""
-    return server.uri.replace("//postgres@", "//transformer@")
 
 
 @pytest.fixture

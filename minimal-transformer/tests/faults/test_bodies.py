@@ -9,7 +9,7 @@ from hashlib import sha256
 
 import psycopg
 import pytest
-from conftest import Start
+from deployment import Start
 from evidence import gaps, query, records, tell
 from serving import (
     PREDICT,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import Start
+from deployment import Start
 from evidence import check_every_answer_is_stored_once, gaps, records, stored, tell
 from load import Load
 from processes import kill_pod

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Callable
 
 import pytest
-from conftest import Start
+from deployment import Start
 from evidence import check_every_answer_is_stored_once, stored
 from load import Load
 from processes import delivery_pid, kill_pod, send

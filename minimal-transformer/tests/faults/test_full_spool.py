@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from conftest import Start
+from deployment import Start
 from evidence import check_every_answer_is_stored_once, gaps, metric, records, stored, tell
 from load import Load
 from processes import mount

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
-from conftest import Start
+from deployment import Start
 from evidence import (
     check_every_answer_is_stored_once,
     metric,

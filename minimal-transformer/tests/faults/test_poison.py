@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from conftest import Start
+from deployment import Start
 from evidence import gaps, query, records, stored, tell
 from serving import (
     PREDICT,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from conftest import Start, as_transformer
+from deployment import Start, as_transformer
 from evidence import (
     WRITERS,
     check_every_answer_is_stored_once,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 import pytest
-from conftest import Start, as_transformer
+from deployment import Start, as_transformer
 from evidence import (
     WRITERS,
     check_every_answer_is_stored_once,

@@ -63,8 +63,14 @@ class Comparer:
             Tensor: self._tensors,
         }
 
+    def compare_all(self, primary: list[Any], shadow: list[Any], rows: list[int]) -> None:
+        """Take in many values as `bodies.parse` returns them, of one row each."""
+        self._primary.extend(primary)
+        self._shadow.extend(shadow)
+        self._rows.extend(rows)
+
     def compare(self, primary: Any, shadow: Any, row: int) -> None:
-        """Take in two values as `bodies.parse` returns them; rows come in ascending order."""
+        """Take in two values as `bodies.parse` returns them."""
         self._primary.append(primary)
         self._shadow.append(shadow)
         self._rows.append(row)

@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 
 MAX_ROWS = 8192
 # Bodies may be a megabyte each; a batch must not hold thousands of those.
-MAX_BYTES = 16 << 20
+MAX_BYTES = 8 << 20
 
-SIGNATURE = b"PGCOPY\n\xff\r\n\0"
 HEADER_BYTES = 19
-TRAILER = b"\xff\xff"
+TRAILER_BYTES = 2
+# The last message is the trailer, after the header when there are no rows; any row is longer.
+END_BYTES = HEADER_BYTES + TRAILER_BYTES
 
 NO_CALL = -1
 NO_ANSWER = 0
-NO_TIME = np.iinfo(np.int64).min
 
-SAME_REQUEST, PRIMARY_CUT, SHADOW_CUT = 1, 2, 4
+SAME_REQUEST, PRIMARY_CUT, SHADOW_CUT, PRIMARY_IS_JSON, SHADOW_IS_JSON = 1, 2, 4, 8, 16
 
 # The leading columns of pairs.sql in its order: each value follows its 4-byte length.
 _SCALARS = [
@@ -43,15 +43,20 @@ _ROW = np.dtype(
 _LENGTH = struct.Struct(">i").unpack_from
 
 
+Message = bytes | bytearray | memoryview
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Some pairs; entry i of every array is row i. Times are microseconds since 2000-01-01 UTC."""
 
-    rows: list[bytes]
+    data: bytes
+    starts: NDArray[np.int64]
+    """Where each row begins in `data`."""
     scalars: NDArray[np.void]
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return self.starts.size
 
     def integers(self, name: str) -> NDArray[np.int64]:
         """One whole-number column of all rows."""
@@ -61,18 +66,25 @@ class Batch:
         """One column of durations of all rows; NaN where there is none."""
         return np.asarray(self.scalars[name], dtype=np.float64)
 
-    def bodies(self, row: int) -> tuple[bytes | None, bytes | None]:
-        """The primary's and the shadow's response body."""
-        data = self.rows[row]
-        at = _ROW.itemsize
-        (length,) = _LENGTH(data, at)
-        at += 4
-        primary = None
-        if length >= 0:
-            primary = data[at : at + length]
-            at += length
-        (length,) = _LENGTH(data, at)
-        return primary, None if length < 0 else data[at + 4 : at + 4 + length]
+    def bodies(self) -> tuple[list[bytes | None], list[bytes | None]]:
+        """The primary's and the shadow's response bodies of all rows."""
+        primary, after = self._values(self.starts + _ROW.itemsize)
+        return primary, self._values(after)[0]
+
+    def _values(self, at: NDArray[np.int64]) -> tuple[list[bytes | None], NDArray[np.int64]]:
+        """The values whose lengths stand at these places, and the places after them."""
+        octets = np.frombuffer(self.data, dtype=np.uint8)[at[:, None] + np.arange(4)]
+        lengths = octets.view(">i4").ravel().astype(np.int64)
+        begins, ends = at + 4, at + 4 + np.maximum(lengths, 0)
+        data, missing = self.data, set(np.flatnonzero(lengths < 0).tolist())
+        bounds = zip(begins.tolist(), ends.tolist(), strict=True)
+        values: list[bytes | None] = [data[begin:end] for begin, end in bounds]
+        for row in missing:
+            values[row] = None
+        return values, ends
+
+    def primary_body(self, row: int) -> bytes | None:
+        return self._texts(row)[0]
 
     def pair_id(self, row: int) -> str:
         return (self._texts(row)[2] or b"").decode()
@@ -87,28 +99,29 @@ class Batch:
         return texts[4], texts[5]
 
     def _texts(self, row: int) -> list[bytes | None]:
-        data, at = self.rows[row], _ROW.itemsize
+        """All values of variable length, in the order of pairs.sql."""
+        at = int(self.starts[row]) + _ROW.itemsize
         values: list[bytes | None] = []
         for _ in range(6):
-            (length,) = _LENGTH(data, at)
+            (length,) = _LENGTH(self.data, at)
             at += 4
-            values.append(None if length < 0 else data[at : at + length])
+            values.append(None if length < 0 else self.data[at : at + length])
             at += max(0, length)
         return values
 
 
-def batches(messages: Iterable[bytes | bytearray | memoryview]) -> Iterator[Batch]:
+def batches(messages: Iterable[Message]) -> Iterator[Batch]:
     """Group the messages of a binary COPY, one row each, into batches bounded in rows and bytes."""
-    rows: list[bytes] = []
-    size = 0
+    rows: list[Message] = []
+    size, skip = 0, HEADER_BYTES
     for message in messages:
-        row = bytes(message)
-        if row.startswith(SIGNATURE):
-            row = row[HEADER_BYTES:]
-        if row == TRAILER or not row:
+        row = message[skip:] if skip else message
+        skip = 0
+        length = len(row)
+        if length == TRAILER_BYTES:
             continue
         rows.append(row)
-        size += len(row)
+        size += length
         if len(rows) == MAX_ROWS or size > MAX_BYTES:
             yield _batch(rows)
             rows, size = [], 0
@@ -116,7 +129,8 @@ def batches(messages: Iterable[bytes | bytearray | memoryview]) -> Iterator[Batc
         yield _batch(rows)
 
 
-def _batch(rows: list[bytes]) -> Batch:
+def _batch(rows: list[Message]) -> Batch:
     width = _ROW.itemsize
+    lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     scalars = np.frombuffer(b"".join([row[:width] for row in rows]), dtype=_ROW)
-    return Batch(rows, scalars)
+    return Batch(b"".join(rows), np.cumsum(lengths) - lengths, scalars)

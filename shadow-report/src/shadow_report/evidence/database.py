@@ -14,7 +14,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from shadow_report.connection import failure
-from shadow_report.evidence.batch import Batch, batches
+from shadow_report.evidence.batch import END_BYTES, Batch, Message, batches
 
 # The joins of a million pairs stay in memory with this, and spill to disk beyond.
 WORK_MEM = "64MB"
@@ -125,8 +125,8 @@ class Tables:
         """Every pair id once with both sides' scalars and bodies, in no order, as a stream."""
         asked = scope.parameters | {"deduplicate": deduplicate, "with_requests": with_requests}
         query = b"COPY (" + _sql("pairs") + b") TO STDOUT (FORMAT BINARY)"
-        with self._connection.cursor().copy(query, asked) as messages:
-            yield from batches(messages)
+        with self._connection.cursor().copy(query, asked) as copy:
+            yield from batches(_messages(copy))
 
     def whole_pairs(self, scope: Scope, pair_ids: Sequence[str]) -> list[WholePair]:
         """These pairs with their bodies."""
@@ -154,6 +154,26 @@ def open_tables(uri: str) -> Iterator[Tables]:
             yield Tables(connection)
     except psycopg.Error as error:
         raise failure(error, uri, "report") from error
+
+
+def _messages(copy: psycopg.Copy) -> Iterator[Message]:
+    """The messages of a COPY, each with one row.
+
+    psycopg's own iterator waits anew for each row, which costs more than all that is done with
+    it; here everything that has arrived is taken before the next wait.
+    """
+    connection = copy.connection.pgconn
+    while message := copy.read():
+        yield message
+        # The end is psycopg's to find: only a row may be followed by a look of our own.
+        while len(message) > END_BYTES:
+            size, arrived = connection.get_copy_data(1)
+            if size <= 0:
+                if size < 0 and (result := connection.get_result()) is not None:
+                    raise psycopg.errors.error_from_result(result)
+                break
+            message = arrived
+            yield message
 
 
 def _sql(name: str) -> bytes:

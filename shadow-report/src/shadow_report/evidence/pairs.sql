@@ -40,7 +40,9 @@ SELECT coalesce(p.request_time, '-infinity')                                  AS
        coalesce(p.request_size, 0)                                            AS request_size,
        (p.request_sha256 IS NOT DISTINCT FROM s.request_sha256)::int
            + 2 * coalesce(pa.response_truncated, false)::int
-           + 4 * coalesce(sa.response_truncated, false)::int                  AS flags,
+           + 4 * coalesce(sa.response_truncated, false)::int
+           + 8 * (pa.response_data IS NOT NULL)::int
+           + 16 * (sa.response_data IS NOT NULL)::int                         AS flags,
        hashtextextended(coalesce(p.pair_id, s.pair_id), 0)                    AS pair_hash,
        -- A sixteen-bit choice by content: all repeats of a request are in or out together.
        CASE WHEN length(p.request_sha256) < 2 THEN 65536

@@ -7,15 +7,17 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from shadow_report.answers.bodies import UNPARSEABLE, parse
+from shadow_report.answers.bodies import UNPARSEABLE, parse, parse_all
 from shadow_report.answers.comparer import OUTCOMES, Comparer, Marks
 from shadow_report.answers.outcome import Outcome
 from shadow_report.evidence.batch import (
     NO_ANSWER,
     NO_CALL,
     PRIMARY_CUT,
+    PRIMARY_IS_JSON,
     SAME_REQUEST,
     SHADOW_CUT,
+    SHADOW_IS_JSON,
     Batch,
 )
 from shadow_report.tallies.judged import Bools, Judged
@@ -132,19 +134,33 @@ class Judge:
         self.counts.different_requests += int(np.count_nonzero(paired & ~usable))
 
     def _compare(self, batch: Batch, whole: Bools, outcomes: NDArray[np.int8]) -> None:
-        compare, bodies = self._comparer.compare, batch.bodies
-        for row in np.flatnonzero(whole).tolist():
-            primary_body, shadow_body = bodies(row)
-            primary = parse(primary_body)
-            # The same bytes say the same; comparing the value with itself only counts it.
-            shadow = primary if primary_body == shadow_body else parse(shadow_body)
-            if primary is UNPARSEABLE or shadow is UNPARSEABLE:
-                same = primary_body == shadow_body
-                outcomes[row] = self._unparseable(
-                    primary is UNPARSEABLE, shadow is UNPARSEABLE, same
-                )
-            else:
-                compare(primary, shadow, row)
+        rows, flags = np.flatnonzero(whole), batch.integers("flags")
+        bodies, shadow_bodies = batch.bodies()
+        are_json = (flags & PRIMARY_IS_JSON > 0) & (flags & SHADOW_IS_JSON > 0)
+        # What Postgres holds as json parses for sure, and so all at once; the rest one by one.
+        together = rows[are_json[rows]].tolist()
+        one_by_one = rows[~are_json[rows]].tolist()
+        primary = parse_all([bodies[row] for row in together], are_json=True)
+        shadow = list(primary)
+        # The same bytes say the same; comparing a value with itself only counts it.
+        changed = [i for i, row in enumerate(together) if bodies[row] != shadow_bodies[row]]
+        reparsed = parse_all([shadow_bodies[together[i]] for i in changed], are_json=True)
+        for i, value in zip(changed, reparsed, strict=True):
+            shadow[i] = value
+        self._comparer.compare_all(primary, shadow, together)
+        for row in one_by_one:
+            self._compare_one(bodies[row], shadow_bodies[row], row, outcomes)
+
+    def _compare_one(
+        self, body: bytes | None, shadow_body: bytes | None, row: int, outcomes: NDArray[np.int8]
+    ) -> None:
+        primary, shadow = parse(body), parse(shadow_body)
+        if primary is UNPARSEABLE or shadow is UNPARSEABLE:
+            outcomes[row] = self._unparseable(
+                primary is UNPARSEABLE, shadow is UNPARSEABLE, body == shadow_body
+            )
+        else:
+            self._comparer.compare(primary, shadow, row)
 
     def _unparseable(self, primary: bool, shadow: bool, same: bool) -> Outcome:
         self.counts.unparseable["primary"] += primary

@@ -51,20 +51,22 @@ class Ledger:
         self._skew.add(times, judged.batch.integers("shadow_time")[usable])
 
     def _count_statuses(self, judged: Judged) -> None:
-        codes = [judged.batch.integers(f"{role}_status") for role in ("primary", "shadow")]
-        both = np.stack(codes, axis=1)[judged.usable]
-        found, counts = np.unique(both, axis=0, return_counts=True)
-        for (primary, shadow), count in zip(found.tolist(), counts.tolist(), strict=True):
-            self.statuses[primary, shadow] += count
+        primary, shadow = (
+            judged.batch.integers(f"{role}_status")[judged.usable] for role in ("primary", "shadow")
+        )
+        found, counts = np.unique(primary << 32 | shadow, return_counts=True)
+        for both, count in zip(found.tolist(), counts.tolist(), strict=True):
+            self.statuses[both >> 32, both & 0xFFFFFFFF] += count
 
     def _count_paths(self, judged: Judged) -> None:
         marks = judged.marks
         telling = marks.codes % OUTCOMES >= Outcome.EXTRA
         if not telling.any():
             return
-        both = np.stack([marks.rows[telling], marks.codes[telling] // OUTCOMES], axis=1)
-        places = np.unique(both, axis=0)[:, 1]
-        for place, count in enumerate(np.bincount(places).tolist()):
+        places = marks.codes[telling] // OUTCOMES
+        # A place counts once per row, whatever differs there.
+        once = np.unique(marks.rows[telling] << 32 | places) & 0xFFFFFFFF
+        for place, count in enumerate(np.bincount(once).tolist()):
             self.differing[place] += count
 
     @property

@@ -42,7 +42,7 @@ class NoiseTally:
         chosen &= (status >= 200) & (status < 300) & (batch.integers("flags") & PRIMARY_CUT == 0)
         for row in np.flatnonzero(chosen).tolist():
             if request := batch.request_hash(row):
-                self._add(request, batch.bodies(row)[0], row)
+                self._add(request, batch.primary_body(row), row)
         marks = self._comparer.flush()
         differing = marks.codes % OUTCOMES >= Outcome.MENDED
         self._disagreements += np.unique(marks.rows[differing]).size
