@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -82,3 +83,16 @@ def test_a_role_logs_in_with_its_own_rights(empty_postgres_uri: str) -> None:
         assert connection.execute("SELECT current_user").fetchone() == ("report",)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("DELETE FROM inference_requests")
+
+
+def test_a_frozen_server_is_frozen_whole(own_postgres: Postgres) -> None:
+    """SIGSTOP stops a session that is open already; SIGCONT lets it go on."""
+    with psycopg.connect(own_postgres.uri) as connection:
+        query = threading.Thread(target=connection.execute, args=("SELECT 1",))
+        own_postgres.send_signal(signal.SIGSTOP)
+        query.start()
+        query.join(1)
+        was_waiting = query.is_alive()
+        own_postgres.send_signal(signal.SIGCONT)
+        query.join()
+    assert was_waiting

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import random
 import signal
 import tempfile
@@ -71,12 +70,12 @@ async def trouble(server: Postgres, until: float, observed: Observed) -> None:
         fault = chance.choice(("stopped", "killed", "frozen"))
         observed.faults[fault] = observed.faults.get(fault, 0) + 1
         if fault == "frozen":
-            os.killpg(server.pid, signal.SIGSTOP)
+            server.send_signal(signal.SIGSTOP)
         else:
             await asyncio.to_thread(server.stop if fault == "stopped" else server.kill)
         await asyncio.sleep(chance.uniform(1, 20))
         if fault == "frozen":
-            os.killpg(server.pid, signal.SIGCONT)
+            server.send_signal(signal.SIGCONT)
         else:
             await asyncio.to_thread(server.start)
 

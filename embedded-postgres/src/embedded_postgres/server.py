@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import pwd
@@ -13,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import psycopg
 
 START_SECONDS = 60
@@ -79,9 +81,16 @@ class Postgres:
     def kill(self) -> None:
         """SIGKILL the whole server at once, as a node failure would."""
         if self.running:
-            # Children first know of the postmaster's death by a pipe; the group ends them now.
-            os.killpg(self.pid, signal.SIGKILL)
+            self.send_signal(signal.SIGKILL)
         self._end(signal.SIGKILL)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send a signal to every process of the server: SIGSTOP freezes it, SIGCONT wakes it."""
+        # Each backend leads a session of its own, so that the server is no process group.
+        server = psutil.Process(self.pid)
+        for process in [server, *server.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
 
     def restart(self) -> None:
         self.stop()
@@ -122,7 +131,7 @@ class Postgres:
         try:
             self._process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            self.send_signal(signal.SIGKILL)
             self._process.wait()
         self._process = None
 

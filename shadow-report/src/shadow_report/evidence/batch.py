@@ -43,9 +43,6 @@ _ROW = np.dtype(
 _LENGTH = struct.Struct(">i").unpack_from
 
 
-Message = bytes | bytearray | memoryview
-
-
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Some pairs; entry i of every array is row i. Times are microseconds since 2000-01-01 UTC."""
@@ -110,9 +107,9 @@ class Batch:
         return values
 
 
-def batches(messages: Iterable[Message]) -> Iterator[Batch]:
+def batches(messages: Iterable[bytes]) -> Iterator[Batch]:
     """Group the messages of a binary COPY, one row each, into batches bounded in rows and bytes."""
-    rows: list[Message] = []
+    rows: list[bytes] = []
     size, skip = 0, HEADER_BYTES
     for message in messages:
         row = message[skip:] if skip else message
@@ -129,7 +126,7 @@ def batches(messages: Iterable[Message]) -> Iterator[Batch]:
         yield _batch(rows)
 
 
-def _batch(rows: list[Message]) -> Batch:
+def _batch(rows: list[bytes]) -> Batch:
     width = _ROW.itemsize
     lengths = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
     scalars = np.frombuffer(b"".join([row[:width] for row in rows]), dtype=_ROW)

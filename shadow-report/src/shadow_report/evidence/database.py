@@ -14,7 +14,7 @@ import psycopg
 from psycopg.rows import class_row
 
 from shadow_report.connection import failure
-from shadow_report.evidence.batch import END_BYTES, Batch, Message, batches
+from shadow_report.evidence.batch import END_BYTES, Batch, batches
 
 # The joins of a million pairs stay in memory with this, and spill to disk beyond.
 WORK_MEM = "64MB"
@@ -156,7 +156,7 @@ def open_tables(uri: str) -> Iterator[Tables]:
         raise failure(error, uri, "report") from error
 
 
-def _messages(copy: psycopg.Copy) -> Iterator[Message]:
+def _messages(copy: psycopg.Copy) -> Iterator[bytes]:
     """The messages of a COPY, each with one row.
 
     psycopg's own iterator waits anew for each row, which costs more than all that is done with
@@ -164,7 +164,7 @@ def _messages(copy: psycopg.Copy) -> Iterator[Message]:
     """
     connection = copy.connection.pgconn
     while message := copy.read():
-        yield message
+        yield bytes(message)
         # The end is psycopg's to find: only a row may be followed by a look of our own.
         while len(message) > END_BYTES:
             size, arrived = connection.get_copy_data(1)
@@ -173,7 +173,7 @@ def _messages(copy: psycopg.Copy) -> Iterator[Message]:
                     raise psycopg.errors.error_from_result(result)
                 break
             message = arrived
-            yield message
+            yield bytes(message)
 
 
 def _sql(name: str) -> bytes:
