@@ -162,6 +162,8 @@ def main() -> int:
                 recording_transformer(alone.url, uri, Path(folder, "spool")) as server,
             ):
                 observed = asyncio.run(soak(server, postgres, options.seconds, options.rate))
+                # It was started in a thread of the loop, and ends with that.
+                postgres.restart()
                 server.wait_until_delivered()
             rows = stored(postgres.uri)
         finally:

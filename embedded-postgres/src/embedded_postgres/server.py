@@ -29,8 +29,8 @@ class Postgres:
     """A Postgres server on 127.0.0.1 whose data live in `folder`.
 
     `start` makes the data folder when it is missing, trusts local connections and returns when
-    the server takes queries. The port stays the same over restarts. The server ends with this
-    process, even when this process is killed (Linux).
+    the server takes queries. The port stays the same over restarts. On Linux the server ends with
+    the thread that started it, also when the process is killed.
     """
 
     def __init__(self, folder: Path, port: int = 0) -> None:
