@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from shadow_report.answers.column import Column, Rows
+from shadow_report.answers.marks import OUTCOMES, Marks
 from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.paths import Rules
 from shadow_report.answers.place import MAX_DEPTH, Place, Places
@@ -26,21 +25,6 @@ _NUMBERS = {int, float}
 _LABELS: list[set[type]] = [{str}, {bool}]
 _KIND_OF = {str: "text", bool: "boolean", float: "number", dict: "object", list: "list"}
 _KIND_OF |= {type(None): "null", Tensor: "tensor"}
-
-# Marks are (place, outcome) in one number.
-OUTCOMES = 16
-
-
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """All differences of a batch: `rows[i]` differs by `codes[i]` = place * OUTCOMES + outcome.
-
-    `sizes[i]` is the largest numeric difference there, relative to the larger side, else 0.
-    """
-
-    rows: Rows
-    codes: NDArray[np.int64]
-    sizes: NDArray[np.float64]
 
 
 class Comparer:
@@ -240,8 +224,3 @@ class Comparer:
         except RecursionError:
             differing = list(range(len(column)))
         self._mark(place, Outcome.TEXT, column.rows[differing])
-
-
-def place_and_outcome(code: int) -> tuple[int, Outcome]:
-    """The parts of a mark's code: the place's key and the outcome."""
-    return code // OUTCOMES, Outcome(code % OUTCOMES)

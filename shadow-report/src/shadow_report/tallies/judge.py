@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shadow_report.answers.bodies import UNPARSEABLE, parse, parse_all
-from shadow_report.answers.comparer import OUTCOMES, Comparer, Marks
+from shadow_report.answers.comparer import Comparer
+from shadow_report.answers.marks import OUTCOMES, Marks
 from shadow_report.answers.outcome import Outcome
 from shadow_report.evidence.batch import (
     NO_ANSWER,

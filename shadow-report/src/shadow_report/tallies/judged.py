@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shadow_report.answers.comparer import Marks
+from shadow_report.answers.marks import Marks
 from shadow_report.answers.outcome import Outcome
 from shadow_report.evidence.batch import Batch
 

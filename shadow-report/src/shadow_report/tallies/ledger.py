@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from shadow_report.answers.comparer import OUTCOMES
+from shadow_report.answers.marks import OUTCOMES
 from shadow_report.answers.outcome import Outcome
 from shadow_report.evidence.batch import NO_ANSWER
 from shadow_report.report import PairedTable, StatusPair

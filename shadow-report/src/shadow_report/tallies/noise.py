@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from shadow_report.answers.bodies import UNPARSEABLE, parse
-from shadow_report.answers.comparer import OUTCOMES, Comparer
+from shadow_report.answers.comparer import Comparer
+from shadow_report.answers.marks import OUTCOMES
 from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.paths import Rules
 from shadow_report.evidence.batch import PRIMARY_CUT

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from shadow_report.answers.comparer import OUTCOMES
+from shadow_report.answers.marks import OUTCOMES
 from shadow_report.answers.outcome import Outcome
 from shadow_report.tallies.judged import Judged
 
