@@ -45,13 +45,15 @@ def main() -> None:
     arguments = argparse.ArgumentParser(prog="make bench", description=__doc__)
     arguments.add_argument("--quick", action="store_true", help="small bodies, one short round")
     arguments.add_argument("--only", nargs="*", choices=list(parts), default=list(parts))
+    arguments.add_argument("--bodies", nargs="*", type=int, default=list(ALL_BODIES))
+    arguments.add_argument("--rounds", type=int, default=3)
     options = arguments.parse_args()
     console = Console()
     with tempfile.TemporaryDirectory() as folder, Progress(console=console) as progress:
         server = Postgres(Path(folder, "postgres"))
         server.start()
         try:
-            bench = Bench(server, Path(folder), options.quick, progress)
+            bench = Bench(server, Path(folder), options, progress)
             sections = [parts[name](bench) for name in options.only]
         finally:
             server.stop()
@@ -64,9 +66,14 @@ def main() -> None:
 class Bench:
     """One run: a Postgres, a folder, and how long to measure."""
 
-    def __init__(self, server: Postgres, folder: Path, quick: bool, progress: Progress) -> None:
-        self.server, self.folder, self.quick, self.progress = server, folder, quick, progress
-        self.rounds, self.seconds = (1, 2.0) if quick else (3, 2.0)
+    def __init__(
+        self, server: Postgres, folder: Path, options: argparse.Namespace, progress: Progress
+    ) -> None:
+        self.server, self.folder, self.progress = server, folder, progress
+        self.quick = options.quick
+        self.bodies = QUICK_BODIES if self.quick else tuple(options.bodies)
+        self.rounds = 1 if self.quick else options.rounds
+        self.seconds = 2.0
 
     def database(self, name: str) -> str:
         """A new database with the schema; its URI."""
@@ -78,7 +85,7 @@ class Bench:
 
     def hop(self) -> str:
         uri = as_role(self.database("hop"), "transformer")
-        loads = cells(QUICK_BODIES if self.quick else ALL_BODIES)
+        loads = cells(self.bodies)
         with all_targets(uri, self.folder) as servers:
             found = as_fast_as_they_go(servers, loads, self.rounds, self.seconds, self.progress)
             rate, arrivals = at_half_of_stock(
