@@ -21,14 +21,14 @@ requests AS (
         pair_source, role, inference_service, model_name, protocol, predict_url, request_headers,
         request_data, request_size, request_sha256)
     SELECT record_id, at, recorder, n, 'pair-' || n, 'x-shadow-pair-id', role, role, 'model', 'v1',
-           '/v1/models/model:predict', '{}', '{"values": [' || n || ']}', 20,
+           '/v1/models/model:predict', '{}', ('{"values": [' || n || ']}')::json, 20,
            sha256(n::text::bytea)
     FROM sides
 )
 INSERT INTO inference_responses (record_id, request_time, response_time, status_code, duration_ms,
     response_data, response_size)
 SELECT record_id, at, at + interval '5 ms', 200, 5 + n %% 7,
-       '{"predictions": [' || n * 2 || '.5, ' || n || ', 0.25]}', 40
+       ('{"predictions": [' || n * 2 || '.5, ' || n || ', 0.25]}')::json, 40
 FROM sides
 """
 PRIMARY_RECORDER = "0197a000-0000-7000-8000-000000000001"
