@@ -86,7 +86,7 @@ deploy: ## Apply the deployment to the current cluster
 	kubectl apply -k .
 
 schema: embedded-postgres/.venv/runs ## Make the tables in the database of POSTGRES_URI
-	@embedded-postgres/.venv/bin/python -m embedded_postgres.schema
+	@embedded-postgres/.venv/bin/python -m embedded_postgres
 
 clean: ## Remove everything that these commands installed or wrote
 	rm -rf .tools local/.run $(PROJECTS:%=%/.venv) $(PROJECTS:%=%/uv.lock)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 
 import psycopg
@@ -39,22 +37,3 @@ def as_role(uri: str, role: str) -> str:
         connection.execute(sql.SQL("ALTER ROLE {} LOGIN").format(sql.Identifier(role)))
     parts = conninfo_to_dict(uri)
     return f"postgresql://{role}@{parts['host']}:{parts['port']}/{parts['dbname']}"
-
-
-def main() -> int:
-    """Apply the schema to POSTGRES_URI: `python -m embedded_postgres.schema`."""
-    uri = os.environ.get("POSTGRES_URI")
-    if not uri:
-        print("POSTGRES_URI is not set; give it the URI of a user who may create tables and roles.")
-        return 2
-    try:
-        apply_schema(uri)
-    except psycopg.Error as error:
-        print(f"The schema was not applied: {str(error).strip()}")
-        return 1
-    print("The schema is in place: tables, partitions, views, roles and grants.")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -36,7 +36,7 @@ EXPECTED = (
     RenderingFailed,
     ReportFailed,
     Untranslated,
-    psycopg.OperationalError,
+    psycopg.Error,
 )
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
