@@ -39,7 +39,13 @@ def rows(stack: Stack, query: str, pair_ids: list[str]) -> list[dict[str, Any]]:
 
 
 def wait_for_pairs(stack: Stack, pair_ids: list[str]) -> None:
-    until(lambda: rows(stack, COMPLETE, pair_ids)[0]["count"] == len(set(pair_ids)))
+    """Return once each of these calls has both its answers in the tables."""
+    expected = len(set(pair_ids))
+
+    def found() -> int:
+        return int(rows(stack, COMPLETE, pair_ids)[0]["count"])
+
+    until(lambda: found() == expected, or_say=lambda: f"{found()} of {expected} pairs are stored")
 
 
 def predict_url(stack: Stack) -> str:

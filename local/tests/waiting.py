@@ -6,9 +6,12 @@ import time
 from collections.abc import Callable
 
 
-def until(happened: Callable[[], bool], seconds: float = 60) -> None:
+def until(
+    happened: Callable[[], bool], seconds: float = 60, or_say: Callable[[], str] = lambda: ""
+) -> None:
     """Return when it has happened; fail when it has not within this generous bound."""
     deadline = time.monotonic() + seconds
     while not happened():
-        assert time.monotonic() < deadline, f"did not happen within {seconds} s"
+        if time.monotonic() > deadline:
+            raise AssertionError(f"did not happen within {seconds} s: {or_say()}".rstrip(": "))
         time.sleep(0.02)

@@ -49,7 +49,7 @@ IN_STANDARD = [
     (ENTRY, "[0-9]{1,6}", "[0-9]{1,7}"),
     (ENTRY, "timeout: 60s", "timeout: 0s"),
     (ENTRY, "retries: {attempts: 0}", "retries: {attempts: 2}"),
-    (LIMITS, "http1MaxPendingRequests: 448", "http1MaxPendingRequests: 1"),
+    (LIMITS, "http1MaxPendingRequests: 512", "http1MaxPendingRequests: 1"),
     (LIMITS, "connectTimeout: 3s", "connectTimeout: 30s"),
     # percentage
     (REPLACEMENTS, "mirrors.*.percentage.value", "mirrors.*.percentage.value.extra"),
