@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import signal
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from serving import (
     PREDICT,
     SAMPLE,
     SAMPLE_ANSWER,
+    WAIT_SECONDS,
     Answered,
     Predictor,
     Transformer,
@@ -27,6 +30,8 @@ from serving import (
     row,
     until,
 )
+
+from minimal_transformer.options import Options
 
 SCRIPT = Path(sys.executable).parent / "minimal-transformer"
 REQUIRED = {"POSTGRES_URI": "postgresql://nobody@127.0.0.1:1/nothing", "SHADOW_ROLE": "primary"}
@@ -136,6 +141,51 @@ def test_default_grpc_port_in_use_costs_grpc_only(
         with WithoutGrpcPort(folder, shared_uri, predictor.address) as server:
             assert server.post(PREDICT, SAMPLE).body == SAMPLE_ANSWER
             assert "gRPC is off: its default port 8081 is in use; set --grpc_port." in server.log
+
+
+@contextlib.contextmanager
+def kept_connection(server: Transformer) -> Iterator[http.client.HTTPConnection]:
+    """A connection over which a call was answered; it is not opened anew when it is closed."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.http_port, timeout=WAIT_SECONDS)
+    with contextlib.closing(connection):
+        assert called(connection) == SAMPLE_ANSWER
+        connection.auto_open = False
+        yield connection
+
+
+def called(connection: http.client.HTTPConnection) -> bytes:
+    """The answer to the sample over this connection."""
+    connection.request("POST", PREDICT, SAMPLE, {"content-type": "application/json"})
+    return connection.getresponse().read()
+
+
+def test_idle_connection_outlives_the_callers_own_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Envoy keeps one for an hour: who closes first must be the caller. The user's word counts."""
+    for name, value in REQUIRED.items():
+        monkeypatch.setenv(name, value)
+    assert Options.read([]).args.timeout_keep_alive > 60 * 60
+    assert Options.read(["--timeout-keep-alive", "7"]).args.timeout_keep_alive == 7
+
+
+def test_idle_connection_is_kept_and_ends_with_the_server(
+    folder: Path, shared_uri: str, predictor: Predictor
+) -> None:
+    """It is still good where a short limit has closed it; SIGTERM does not wait for it."""
+    grace = {"SHUTDOWN_GRACE_SECONDS": "600"}
+    with (
+        Transformer(folder, shared_uri, predictor.address, **grace) as server,
+        Transformer(folder, shared_uri, predictor.address, "--timeout-keep-alive", "1") as short,
+        kept_connection(server) as kept,
+        kept_connection(short) as closed,
+    ):
+        assert closed.sock is not None
+        assert closed.sock.recv(1) == b"", "the short limit closes it"
+        assert called(kept) == SAMPLE_ANSWER
+        assert server.stop() == 0, server.log
+        assert kept.sock is not None
+        assert kept.sock.recv(1) == b"", "closed, although it was idle"
 
 
 def test_no_line_per_call_by_default(folder: Path, shared_uri: str, predictor: Predictor) -> None:

@@ -21,6 +21,11 @@ from minimal_transformer.settings import RecordSettings, SettingsError
 
 _Settings = TypeVar("_Settings")
 
+# Longer than what calls us keeps an idle connection: Envoy an hour, Knative's queue-proxy 90 s.
+# Whoever sends a call over a connection in the moment that we close it, as KServe does after 65 s,
+# gets no answer, and a mirrored copy is lost.
+KEEP_ALIVE_SECONDS = 3660
+
 
 class DefaultPort(int):
     """A port that nobody asked for."""
@@ -57,7 +62,11 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     # KServe logs a line per call by default; ACCESS_LOG=1 does it with the pair id.
-    parser.set_defaults(enable_latency_logging=False, grpc_port=DefaultPort(DEFAULT_GRPC_PORT))
+    parser.set_defaults(
+        enable_latency_logging=False,
+        grpc_port=DefaultPort(DEFAULT_GRPC_PORT),
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+    )
     args = parser.parse_args(argv)
     if args.ssl_certfile and args.ssl_keyfile and args.http_port == DEFAULT_HTTP_PORT:
         args.http_port = DEFAULT_HTTPS_PORT
