@@ -59,6 +59,7 @@ CLOSING = {"truncated", "garbage", "silent", "half chunk"}
 class ScriptedPredictor:
     """Listens until the `with` block ends; `seen` holds every request in the order of arrival."""
 
+    port: int = 0
     seen: list[Seen] = field(default_factory=list)
     connections: int = 0
     ready: bool = True
@@ -67,7 +68,7 @@ class ScriptedPredictor:
     drop_next: int = 0
 
     def __enter__(self) -> ScriptedPredictor:
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.release = threading.Event()
         self._open: list[socket.socket] = []
@@ -76,6 +77,7 @@ class ScriptedPredictor:
 
     def __exit__(self, *_: object) -> None:
         self.release.set()
+        self._listener.shutdown(socket.SHUT_RDWR)  # close() alone lets the accept go on
         self._listener.close()
         self.close_connections()
 

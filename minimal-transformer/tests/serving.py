@@ -37,11 +37,26 @@ _OURS = (
 )
 
 
+_held: dict[int, int] = {}
+
+
 def free_port() -> int:
-    """A port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nothing listens on; nobody but a server that is told of it takes it.
+
+    A socket that is bound and does not listen keeps it from being given to a connection.
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    port = int(holder.getsockname()[1])
+    _held[port] = holder.detach()
+    return port
+
+
+def give_back(*ports: int) -> None:
+    """Let others have the ports."""
+    for port in ports:
+        os.close(_held.pop(port))
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -102,6 +117,7 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        give_back(self.http_port, self.grpc_port)
 
     def _answers(self) -> bool:
         assert self.process.poll() is None, self.log

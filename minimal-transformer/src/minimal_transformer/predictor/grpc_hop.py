@@ -20,6 +20,7 @@ from minimal_transformer.failures import refusal, status_of
 from minimal_transformer.predictor import headers as hop_headers
 from minimal_transformer.predictor.bridge import grpc_from_rest_request, rest_from_grpc_response
 from minimal_transformer.predictor.settings import PredictorSettings
+from minimal_transformer.predictor.unreachable import Unreachable
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class GrpcPredictor:
 
     def __init__(self, settings: PredictorSettings) -> None:
         self._settings = settings
+        self._unreachable = Unreachable(settings.host)
         self._channel: aio.Channel
         self._infer: Any = None
         self._ready: Any = None
@@ -74,8 +76,10 @@ class GrpcPredictor:
         request = ModelReadyRequest(name=self._settings.model_name)
         try:
             response = await self._ready(request, timeout=timeout)
-        except aio.AioRpcError:
+        except aio.AioRpcError as failure:
+            self._tell(failure)
             return False
+        self._unreachable.passed()
         return bool(response.ready)
 
     async def _call(self, wire: bytes, arrival: Arrival) -> Answer:
@@ -89,8 +93,18 @@ class GrpcPredictor:
                 wire, timeout=self._settings.timeout_seconds, metadata=metadata
             )
         except aio.AioRpcError as failure:
+            self._tell(failure)
             return self._failed(failure)
+        if self._unreachable.count:
+            self._unreachable.passed()
         return Answer(200, body, [])
+
+    def _tell(self, failure: aio.AioRpcError) -> None:
+        """Have the log say whether there is a predictor at all."""
+        if failure.code() is grpc.StatusCode.UNAVAILABLE:
+            self._unreachable.met(str(failure.details()))
+        elif failure.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+            self._unreachable.passed()
 
     def _failed(self, failure: aio.AioRpcError) -> Answer:
         """A predictor's refusal with its own words; ours, without addresses, where it is away."""

@@ -18,6 +18,7 @@ from minimal_transformer.failures import error_text, refusal
 from minimal_transformer.predictor import headers as hop_headers
 from minimal_transformer.predictor.bridge import grpc_from_rest_answer, rest_from_grpc_request
 from minimal_transformer.predictor.settings import PredictorSettings
+from minimal_transformer.predictor.unreachable import Unreachable
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,8 @@ CONNECT_SECONDS = 10.0
 READY_SECONDS = 2.0
 # aiohttp warns about larger bytes and would send them in one piece; a stream goes in chunks.
 STREAM_BYTES = 1 << 20
+
+_NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
 class _Attempt:
@@ -58,6 +61,7 @@ class RestPredictor:
     def __init__(self, settings: PredictorSettings) -> None:
         self._settings = settings
         self._urls: dict[str, URL] = {}
+        self._unreachable = Unreachable(settings.host)
         self._session: aiohttp.ClientSession
 
     async def open(self) -> None:
@@ -100,8 +104,11 @@ class RestPredictor:
                 self._url(path), timeout=timeout, allow_redirects=False
             ) as response:
                 body = await response.read()
-        except (aiohttp.ClientError, TimeoutError):
+        except (aiohttp.ClientError, TimeoutError) as failure:
+            if isinstance(failure, _NO_CONNECTION):
+                self._unreachable.met(str(failure))
             return False
+        self._unreachable.passed()
         return response.status == 200 and _says_ready(body)
 
     def _url(self, path: str) -> URL:
@@ -123,7 +130,7 @@ class RestPredictor:
             _attempt.set(attempt)
             try:
                 return await self._attempt_post(path, body, headers, deadline)
-            except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as failure:
+            except _NO_CONNECTION as failure:
                 last: Exception = failure
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as failure:
                 last = failure
@@ -135,6 +142,8 @@ class RestPredictor:
             except (aiohttp.ClientError, TimeoutError) as failure:
                 return _failed(failure, self._settings)
             if tried >= retries:
+                if isinstance(last, _NO_CONNECTION):
+                    self._unreachable.met(str(last))
                 return _failed(last, self._settings)
             tried += 1
             deadline = started + self._settings.timeout_seconds
@@ -154,6 +163,8 @@ class RestPredictor:
             allow_redirects=False,
             **options,
         )
+        if self._unreachable.count:
+            self._unreachable.passed()
         try:
             # Reading to the end gives the connection back to the pool.
             return _passed_on(response, await response.read())
@@ -174,7 +185,7 @@ def _passed_on(response: aiohttp.ClientResponse, body: bytes) -> Answer:
 
 def _failed(failure: Exception, settings: PredictorSettings) -> Answer:
     """The answer to a call that the predictor did not answer; the log alone has the address."""
-    if isinstance(failure, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+    if isinstance(failure, _NO_CONNECTION):
         answer = refusal(503, "the predictor is unreachable")
     elif isinstance(failure, TimeoutError):
         answer = refusal(504, f"the predictor did not answer in {settings.timeout_seconds:g} s")

@@ -1,0 +1,49 @@
+"""A predictor that no connection reaches, as the log tells it: when it begins and when it ends."""
+
+from __future__ import annotations
+
+import logging
+
+from minimal_transformer.episode import Episode
+
+log = logging.getLogger(__name__)
+
+_LOOK = "check --predictor_host and that the predictor runs"
+_TRUST = "have REQUESTS_CA_BUNDLE name the certificate of its authority"
+_NO_HOST = ("no such host", _LOOK)
+_REFUSED = ("refused", _LOOK)
+_TOO_LONG = ("it does not answer a connect", _LOOK)
+_UNTRUSTED = ("its certificate is not trusted", _TRUST)
+_NO_TLS = ("no TLS", "check --predictor_use_ssl and --predictor_host")
+# What aiohttp, gRPC and the system say.
+_MEANINGS = {
+    "Connection refused": _REFUSED,
+    "Connect call failed": _REFUSED,
+    "Name or service not known": _NO_HOST,
+    "No address associated": _NO_HOST,
+    "name resolution": _NO_HOST,
+    "lookup": _NO_HOST,
+    "timeout": _TOO_LONG,
+    "timed out": _TOO_LONG,
+    "CERTIFICATE_VERIFY_FAILED": _UNTRUSTED,
+    "SSL": _NO_TLS,
+    "Ssl": _NO_TLS,
+}
+
+
+class Unreachable(Episode):
+    """One line when the predictor is lost and one when it answers again, from each process."""
+
+    def __init__(self, host: str | None) -> None:
+        self._host = host
+        named = str(host).replace("%", "%%")
+        super().__init__(log, f"predictor {named} answers again; it was unreachable %d times.")
+
+    def met(self, failure: str) -> None:
+        """A call or a probe found no predictor; `failure` is what the connection's library said."""
+        reason, remedy = next(
+            (meaning for words, meaning in _MEANINGS.items() if words in failure), (failure, _LOOK)
+        )
+        self.hit(
+            f"predictor {self._host} is unreachable ({reason}), calls are answered 503; {remedy}."
+        )

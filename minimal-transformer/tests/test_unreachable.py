@@ -1,0 +1,71 @@
+"""A predictor that is away is told of once, and so is its return."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from delivering import NOWHERE
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
+from scripted import ScriptedPredictor, body
+from serving import PREDICT, SAMPLE, Predictor, Transformer, free_port, give_back, until
+
+MODEL = "/v1/models/model"
+
+
+def test_lost_rest_predictor_is_told_once_and_its_return_too(folder: Path, shared_uri: str) -> None:
+    """By calls and by probes alike, twice over: two lines each."""
+    port = free_port()
+    with Transformer(folder, shared_uri, f"127.0.0.1:{port}") as server:
+        for times in (1, 2):
+            for _ in range(3):
+                assert server.post(PREDICT, SAMPLE).status == 503
+                assert server.get(MODEL).status == 503
+            assert server.log.count(" is unreachable ") == times
+            with ScriptedPredictor(port) as predictor:
+                until(
+                    lambda: (
+                        server.post(PREDICT, body("answer")).status == 200
+                        and server.log.count(" answers again; ") == times  # noqa: B023
+                    ),
+                    "the good news",
+                )
+                predictor.close_connections()
+    assert (
+        f"predictor 127.0.0.1:{port} is unreachable (refused), calls are answered 503;"
+        " check --predictor_host and that the predictor runs."
+    ) in server.log
+    give_back(port)
+
+
+def test_lost_grpc_predictor_is_told_once_and_its_return_too(folder: Path, shared_uri: str) -> None:
+    """The probes alone, as where no call comes to a pod that is not ready."""
+    port = free_port()
+    ready = pb.ModelReadyRequest(name="model").SerializeToString()
+    arguments = ["--predictor_protocol", "grpc-v2"]
+    with Transformer(folder, shared_uri, f"127.0.0.1:{port}", *arguments) as server:
+        for _ in range(3):
+            assert server.get(MODEL).status == 503
+        assert server.log.count(f"127.0.0.1:{port} is unreachable (refused)") == 1
+        with Predictor(folder, "--grpc_port", str(port)):
+            until(lambda: server.rpc("ModelReady", ready) and "again" in server.log, "the news")
+    assert server.log.count(f"127.0.0.1:{port} answers again; ") == 1
+    give_back(port)
+
+
+@pytest.mark.parametrize(
+    ("host", "argument", "reason"),
+    [
+        ("no-such-host.invalid:80", "--predictor_protocol=v1", "no such host"),
+        ("no-such-host.invalid:80", "--predictor_protocol=grpc-v2", "no such host"),
+        ("", "--predictor_use_ssl=true", "no TLS"),
+    ],
+)
+def test_reason_and_remedy_are_named(
+    folder: Path, scripted: ScriptedPredictor, host: str, argument: str, reason: str
+) -> None:
+    """What is wrong and which argument to look at."""
+    with Transformer(folder, NOWHERE, host or scripted.address, argument) as server:
+        assert server.get(MODEL).status == 503
+        assert server.log.count(f"is unreachable ({reason}), ") == 1
+        assert "check --predictor_" in server.log
