@@ -62,10 +62,10 @@ def test_lost_grpc_predictor_is_told_once_and_its_return_too(folder: Path, share
     ],
 )
 def test_reason_and_remedy_are_named(
-    folder: Path, scripted: ScriptedPredictor, host: str, argument: str, reason: str
+    folder: Path, predictor: Predictor, host: str, argument: str, reason: str
 ) -> None:
     """What is wrong and which argument to look at."""
-    with Transformer(folder, NOWHERE, host or scripted.address, argument) as server:
+    with Transformer(folder, NOWHERE, host or predictor.address, argument) as server:
         assert server.get(MODEL).status == 503
         assert server.log.count(f"is unreachable ({reason}), ") == 1
         assert "check --predictor_" in server.log
