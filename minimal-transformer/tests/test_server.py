@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -207,8 +208,12 @@ def test_access_log_has_a_line_per_call(
     variables = {"ACCESS_LOG": "1", "LOG_FORMAT": log_format}
     with Transformer(folder, shared_uri, predictor.address, **variables) as server:
         server.post(PREDICT, SAMPLE, x_shadow_pair_id=pair)
-        lines = [line for line in server.log.splitlines() if pair in line]
-    assert len(lines) == 1
+        server.post(PREDICT, SAMPLE)
+        lines = [line for line in server.log.splitlines() if "pair=" in line]
+        assert len(lines) == 2
+        made = re.search(r" pair=(\S+) ", lines[1])
+        assert made, lines
+        assert row(shared_uri, made[1])["pair_source"] == "generated"
     assert f"v1 {PREDICT} pair={pair} status=200 ms=" in lines[0]
     if log_format == "json":
         line = json.loads(lines[0])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from hashlib import sha256
+from typing import NamedTuple
 
 from minimal_transformer.redaction import JsonPath, Unparseable, redact
 
@@ -11,8 +11,7 @@ from minimal_transformer.redaction import JsonPath, Unparseable, redact
 _MAX_SIZE = 2**31 - 1
 
 
-@dataclass(frozen=True, slots=True)
-class StoredBody:
+class StoredBody(NamedTuple):
     """A body as its row will have it.
 
     `data` is text that may be JSON: Postgres decides, and puts it in *_raw where it does not cast.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 Protocol = Literal["v1", "v2", "grpc"]
 Verb = Literal["predict", "explain"]
@@ -23,8 +23,7 @@ class Route:
     predict_url: str
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """A call as the caller sent it; over gRPC, body is the request message's wire form."""
 
     route: Route
@@ -32,8 +31,7 @@ class Arrival:
     headers: Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What the caller gets, byte for byte; error is set when the call failed.
 
     A gRPC caller gets the body (the response message's wire form) when status is 200,

@@ -71,7 +71,7 @@ class HookedModel(Model):  # type: ignore[misc]
         arrival = running.arrival
         is_grpc = arrival.route.protocol == "grpc"
         body = payload.to_grpc().SerializeToString() if is_grpc else _encoded(payload)[0]
-        answer = await self.forward(dataclasses.replace(arrival, body=body))
+        answer = await self.forward(arrival._replace(body=body))
         if answer.status != 200:
             raise Failed(answer)
         running.headers = answer.headers

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import os
 import random
+import struct
 import time
 import uuid
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 # Seeded by the system once a process: asking it for each id is a system call on the way of a call.
 _random = random.Random()  # noqa: S311  ids have to differ, not to be secret
 os.register_at_fork(after_in_child=_random.seed)
 
+_UUID = struct.Struct(">QQ")
+
 Protocol = Literal["v1", "v2", "grpc"]
 PairSource = Literal["x-shadow-pair-id", "x-request-id", "generated"]
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """A call that this process chose to record and whose request row is on the spool."""
 
     record_bytes: bytes  # the record id, UUIDv7
     request_time_us: int  # since the epoch; the same in both rows
     started_ns: int  # time.perf_counter_ns() on arrival
+    pair_id: str
 
     @property
     def record_id(self) -> uuid.UUID:
@@ -36,9 +38,10 @@ def new_record_id(now_us: int) -> bytes:
     The 12 bits after the millisecond hold its fraction (section 6.2, method 3), the rest is random.
     """
     millisecond, fraction_us = divmod(now_us, 1000)
-    value = millisecond << 80 | 0x7 << 76 | (fraction_us * 4096 // 1000) << 64
-    value |= 0b10 << 62 | _random.getrandbits(62)
-    return value.to_bytes(16, "big")
+    return _UUID.pack(
+        millisecond << 16 | 0x7 << 12 | fraction_us * 4096 // 1000,
+        0b10 << 62 | _random.getrandbits(62),
+    )
 
 
 def now_us() -> int:

@@ -85,7 +85,7 @@ class Recorder:
         numbered = False
         try:
             time_us = now_us()
-            call = Call(new_record_id(time_us), time_us, time.perf_counter_ns())
+            call = Call(new_record_id(time_us), time_us, time.perf_counter_ns(), pair_id)
             stored = stored_body(body, data, self._max_body_bytes, self._paths)
             listed = listed_headers(headers, self._listed)
             pair, encoded_route = rows.text_fields(pair_id, source), _route_fields(route)

@@ -82,7 +82,7 @@ class RestServer(RESTServer):  # type: ignore[misc]
     def create_application(self) -> None:
         """KServe's app with our endpoints in front; uvicorn serves the result."""
         super().create_application()
-        app: Any = InferenceEndpoints(model_server.app, self._model, self._settings.access_log)
+        app: Any = InferenceEndpoints(model_server.app, self._model)
         if self.access_log_format:
             from asgi_logger import AccessLoggerMiddleware  # noqa: PLC0415  KServe's logging extra
 

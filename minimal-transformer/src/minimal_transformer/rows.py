@@ -68,7 +68,7 @@ _RESPONSE_FIELDS = len(COLUMNS[Kind.RESPONSE])
 
 def text_fields(*values: str | None) -> bytes:
     """Text columns that stand side by side, encoded; None is NULL."""
-    return b"".join(_field(None if value is None else value.encode()) for value in values)
+    return b"".join([_field(None if value is None else value.encode()) for value in values])
 
 
 def encode_request(

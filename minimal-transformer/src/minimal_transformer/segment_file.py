@@ -39,8 +39,14 @@ class Segment:
         raise SpoolFull(f"only {written} of {size} bytes could be written to {self.path}")
 
     def is_gone(self) -> bool:
-        """Whether somebody deleted the file: what is appended to it would be lost."""
+        """Whether somebody deleted the file, so that delivery does not find what is in it."""
         return os.fstat(self.descriptor).st_nlink == 0
+
+    def undelivered(self) -> bytes:
+        """The frames that are not known to be in Postgres."""
+        header = segment.read_header(self.descriptor)
+        start = header.delivered if header else segment.HEADER_BYTES
+        return os.pread(self.descriptor, self.end - start, start)
 
     def close(self) -> None:
         """Give back the room that is left and leave the file to the delivery process.

@@ -39,6 +39,7 @@ def serve(
         logs.configure(options.server.log_format, args.log_config_file)
     model = make_model(args.model_name, options.records, options.predictor)
     model.enable_latency_logging = args.enable_latency_logging
+    model.logs_calls = options.server.access_log
     model.load()
     try:
         return TransformerServer(model, options.server, args).run()
@@ -59,9 +60,7 @@ class TransformerServer:
         self._settings = settings
         self._args = args
         self._rest = RestServer(model, settings, args, args.workers)
-        self._grpc = GrpcServer(
-            model, self._rest.dataplane, args.grpc_port, vars(args), settings.access_log
-        )
+        self._grpc = GrpcServer(model, self._rest.dataplane, args.grpc_port, vars(args))
         self._stopping: asyncio.Event
         self._serves_grpc = False
 

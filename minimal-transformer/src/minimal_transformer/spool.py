@@ -7,6 +7,7 @@ the other processes.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -27,6 +28,8 @@ RESPONSE_RESERVE = 640
 SMALLEST_SPARE_BYTES = 64 * 1024
 # A full folder is looked at again this often, not for each call that it cannot take.
 RETRY_SECONDS = 0.05
+# How often the file is looked for; what was appended since it was deleted goes to the next one.
+LOOK_SECONDS = 0.1
 
 
 class Spool:
@@ -41,6 +44,7 @@ class Spool:
         self._recorder_id = recorder_id
         self._number = 0
         self._retry_at = 0.0
+        self._look_at = 0.0
         self._refused_capacity = 0
         self._keeps_unsynced = keeps_unsynced
         self._unsynced: list[int] = []
@@ -49,10 +53,8 @@ class Spool:
 
     def append_request(self, frame: segment.Pieces) -> None:
         """Put a request row on the spool and keep room for its response; OSError if dropped."""
-        current = self.segment
-        if current is not None and current.is_gone():
-            self.segment = None
-            os.close(current.descriptor)
+        if self.segment is not None and time.monotonic() >= self._look_at:
+            self._replace_if_deleted(self.segment)
         needed = frame[1] + (self.unanswered + 1) * RESPONSE_RESERVE
         self._with_room(needed).append(frame)
         self.unanswered += 1
@@ -76,6 +78,8 @@ class Spool:
     def close(self) -> None:
         """Leave the files to the delivery process; a later append opens a new one."""
         if self.segment is not None:
+            with contextlib.suppress(OSError):
+                self._replace_if_deleted(self.segment)
             current, self.segment = self.segment, None
             self._leave(current)
 
@@ -85,6 +89,13 @@ class Spool:
         if self.segment is not None:
             taken.append(os.dup(self.segment.descriptor))
         return taken
+
+    def _replace_if_deleted(self, current: Segment) -> None:
+        """Where somebody deleted our file, put what was not delivered of it in a new one."""
+        self._look_at = time.monotonic() + LOOK_SECONDS
+        if current.is_gone():
+            left = current.undelivered()
+            self._roll(len(left)).append(([left], len(left)))
 
     def _leave(self, current: Segment) -> None:
         if self._keeps_unsynced:

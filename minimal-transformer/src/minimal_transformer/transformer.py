@@ -14,6 +14,7 @@ from typing import Any
 from kserve.errors import ModelNotReady
 from kserve.metrics import PREDICT_HIST_TIME, get_labels
 
+from minimal_transformer.access_log import log_call
 from minimal_transformer.exchange import Answer, Arrival, Route
 from minimal_transformer.failures import answer_to, is_unexpected
 from minimal_transformer.hooks import HookedModel
@@ -45,6 +46,7 @@ class PersistTransformer(HookedModel):
         super().__init__(name)
         self._recording = Recording(records)
         self._predictor_settings = predictor
+        self.logs_calls = False
         self._assemble()
 
     def _assemble(self) -> None:
@@ -138,6 +140,7 @@ class PersistTransformer(HookedModel):
 
         The one seam of recording: REST and gRPC, success and failure pass here.
         """
+        started = time.perf_counter() if self.logs_calls else 0.0
         call = self._recording.arrived(arrival, self.name)
         self._in_flight += 1
         try:
@@ -154,6 +157,8 @@ class PersistTransformer(HookedModel):
         self._recording.answered(call, arrival, answer)
         if self._recording.fsyncs:
             await self._recording.durable()
+        if self.logs_calls:
+            log_call(arrival, call, answer, started)
         return answer
 
     async def _run(self, arrival: Arrival) -> Answer:

@@ -24,7 +24,6 @@ from minimal_transformer.endpoints.closed import (
     RepositoryClosed,
     TruthfulDataPlane,
 )
-from minimal_transformer.endpoints.rest import log_call
 from minimal_transformer.exchange import Answer, Arrival, Route
 from minimal_transformer.failures import code_of
 from minimal_transformer.transformer import PersistTransformer
@@ -53,9 +52,8 @@ class ClosedServicer(InferenceServicer):  # type: ignore[misc]
 class InferOnWire(aio.ServerInterceptor):  # type: ignore[misc]
     """Gives the bytes of a ModelInfer call to the model and sends the bytes of its answer."""
 
-    def __init__(self, model: PersistTransformer, log_calls: bool) -> None:
+    def __init__(self, model: PersistTransformer) -> None:
         self._model = model
-        self._log_calls = log_calls
         self._route: Route = next(r for r in model.routes() if r.protocol == "grpc")
         # Without (de)serializers gRPC passes the messages as the bytes that they are on the wire.
         self._handler = grpc.unary_unary_rpc_method_handler(self._infer)
@@ -77,13 +75,10 @@ class InferOnWire(aio.ServerInterceptor):  # type: ignore[misc]
         if name is not None and name != self._model.name:
             await context.abort(grpc.StatusCode.NOT_FOUND, str(ModelNotFound(name)))
         arrival = Arrival(self._route, wire, _headers(context))
-        started = time.perf_counter()
         task = asyncio.create_task(self._model.answer(arrival))
         self.running.add(task)
         task.add_done_callback(self.running.discard)
         answer = await asyncio.shield(task)
-        if self._log_calls:
-            log_call(arrival, answer, started)
         if answer.status != 200:
             await context.abort(code_of(answer.status), answer.error or f"status {answer.status}")
         return answer.body
@@ -98,9 +93,8 @@ class GrpcServer:
         data_plane: TruthfulDataPlane,
         port: int,
         options: dict[str, Any],
-        log_calls: bool = False,
     ) -> None:
-        self._inference = InferOnWire(model, log_calls)
+        self._inference = InferOnWire(model)
         self._data_plane = data_plane
         self._port = port
         self._options = options
