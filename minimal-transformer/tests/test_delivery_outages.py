@@ -80,6 +80,7 @@ def test_tables_created_late(tmp_path: Path, empty_postgres_uri: str) -> None:
     recorded(chosen)
     with Delivery(chosen, tmp_path / "log") as delivery:
         until(lambda: "manifests/database/schema.sql" in delivery.log, "the remedy")
+        assert "run `make schema`" in delivery.log
         apply_schema(empty_postgres_uri)
         until(lambda: stored(empty_postgres_uri) == (CALLS, CALLS, 0), "all rows")
     assert delivery.log.count("schema.sql") == 1
@@ -95,6 +96,7 @@ def test_right_to_insert_granted_later(tmp_path: Path, postgres_uri: str) -> Non
     recorded(chosen)
     with Delivery(chosen, tmp_path / "log") as delivery:
         until(lambda: "permission denied" in delivery.log, "the complaint")
+        assert "the role 'transformer' lacks INSERT on inference_requests and" in delivery.log
         with psycopg.connect(postgres_uri, autocommit=True) as connection:
             connection.execute(
                 "GRANT INSERT ON inference_requests, inference_responses TO transformer"
@@ -136,6 +138,40 @@ def test_secret_mounted_later(tmp_path: Path, own_postgres: Postgres) -> None:
         ):
             (secret / name).write_text(f"{value}\n")
         until(lambda: stored(own_postgres.uri) == (CALLS, CALLS, 0), "all rows")
+
+
+def test_secret_that_cannot_be_read_is_an_outage(tmp_path: Path, own_postgres: Postgres) -> None:
+    """One line names the file; the same process delivers once it can be read."""
+    secret = tmp_path / "secret"
+    secret.mkdir()
+    password = secret / "password"
+    password.symlink_to("/proc/self/mem")  # not even root reads its beginning
+    chosen = settings(
+        tmp_path,
+        as_role(own_postgres.uri, "transformer"),
+        postgres_secret_dir=str(secret),
+    )
+    recorded(chosen)
+    with Delivery(chosen, tmp_path / "log") as delivery:
+        until(lambda: "does not take the records" in delivery.log, "the complaint")
+        assert f"{password} in POSTGRES_SECRET_DIR cannot be read (Input/output" in delivery.log
+        password.unlink()
+        password.write_text("any")
+        until(lambda: stored(own_postgres.uri) == (CALLS, CALLS, 0), "all rows")
+        assert delivery.process.poll() is None
+    assert delivery.log.count("cannot be read") == 1
+    assert "Traceback" not in delivery.log
+
+
+def test_wrong_uri_is_told_without_its_password(tmp_path: Path) -> None:
+    """What libpq cannot parse is one line that says how a URI looks."""
+    chosen = settings(tmp_path, "postgresql://transformer:s3cret%zz@host/postgres")
+    recorded(chosen)
+    with Delivery(chosen, tmp_path / "log") as delivery:
+        until(lambda: "POSTGRES_URI is no connection URI: set it to" in delivery.log, "the remedy")
+        assert delivery.process.poll() is None
+    assert delivery.log.count("\n") == 1
+    assert "s3cret" not in delivery.log
 
 
 def test_wrong_password_corrected_later(tmp_path: Path, own_postgres: Postgres) -> None:

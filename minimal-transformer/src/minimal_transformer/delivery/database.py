@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -44,9 +45,11 @@ class Database:
 
     def __init__(self, uri: str, secret_folder: Path | None = None) -> None:
         self._secret_folder = secret_folder
-        said = conninfo_to_dict(uri)
-        unsaid = {name: value for name, value in _CONNECTION_DEFAULTS.items() if name not in said}
-        self._conninfo = make_conninfo(uri, **unsaid)
+        self._said: dict[str, Any] | None
+        try:
+            self._said = _CONNECTION_DEFAULTS | conninfo_to_dict(uri)
+        except psycopg.ProgrammingError:  # its text may show the password
+            self._said = None
         self._connection: psycopg.Connection[tuple[object, ...]] | None = None
 
     def store(self, records: Sequence[Frame], *, trusting: bool) -> None:
@@ -81,6 +84,11 @@ class Database:
                 self._leave_transaction(connection)
                 raise
 
+    @property
+    def role(self) -> str:
+        """Who writes, as POSTGRES_URI says; empty where it does not."""
+        return str((self._said or {}).get("user", ""))
+
     def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
@@ -89,9 +97,11 @@ class Database:
     def _connected(self) -> psycopg.Connection[tuple[object, ...]]:
         if self._connection is None or self._connection.closed:
             self.close()
+            if self._said is None:
+                raise psycopg.OperationalError("POSTGRES_URI is no connection URI")
             # No prepared statements: behind a transaction pooler they belong to somebody else.
             self._connection = psycopg.connect(
-                make_conninfo(self._conninfo, **self._mounted_secret()),
+                make_conninfo(**(self._said | self._mounted_secret())),
                 autocommit=True,
                 prepare_threshold=None,
             )
@@ -101,8 +111,18 @@ class Database:
         """What a mounted Secret says now, in place of the URI's: it may come later, and change."""
         if self._secret_folder is None:
             return {}
-        files = ((name, self._secret_folder / name) for name in ("host", "port", "password"))
-        return {name: file.read_text("utf-8").strip() for name, file in files if file.is_file()}
+        said = {}
+        for name in ("host", "port", "password"):
+            file = self._secret_folder / name
+            try:
+                if file.is_file():
+                    said[name] = file.read_text("utf-8").strip()
+            except (OSError, UnicodeDecodeError) as error:
+                reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
+                raise psycopg.OperationalError(
+                    f"{file} in POSTGRES_SECRET_DIR cannot be read ({reason})"
+                ) from None
+        return said
 
     def _leave_transaction(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
         try:

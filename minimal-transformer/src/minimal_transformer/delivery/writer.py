@@ -56,7 +56,9 @@ class Writer:
                 self._max_rows = max(1, self._max_rows // 2)
             # A new connection may reach another server, and sees what an administrator has changed.
             self._database.close()
-            return self._outage.hit(failures.state_of(error), failures.advice(error))
+            return self._outage.hit(
+                failures.state_of(error), failures.advice(error, self._database.role)
+            )
         except OSError as error:
             self._counters.add(slots.WRITE_ERRORS)
             reason = f"a row is refused and cannot be set aside: {error}."
