@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from backends import Backend, answering
 from gateways import Gateways, StartGateway
+from runs import Run, Start
 
 from shadow_local.rendering import topology
 from shadow_local.stack import Options, Stack
@@ -39,6 +43,39 @@ def shadow() -> Iterator[Backend]:
     """A recording server in place of the shadow's transformer."""
     with answering("shadow") as backend:
         yield backend
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    runs: list[Run] = []
+
+    def run(*words: str, **settings: str) -> Run:
+        folder = tmp_path / f"run-{len(runs)}"
+        folder.mkdir()
+        runs.append(Run(folder, *words, **settings))
+        return runs[-1]
+
+    yield run
+    for item in runs:
+        if item.is_running:
+            item.process.kill()
+            item.process.wait()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a small file system with the options given."""
+    if os.geteuid() != 0 or sys.platform != "linux":
+        pytest.skip("mounting a small tmpfs takes root on Linux; run this test as root")
+    folder = tmp_path / "small-disk"
+    folder.mkdir()
+
+    def mounted(options: str) -> Path:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
+        return folder
+
+    yield mounted
+    subprocess.run(["umount", "--lazy", folder], check=False)
 
 
 @pytest.fixture(scope="session")

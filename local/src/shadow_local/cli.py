@@ -2,51 +2,49 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
-import psycopg
 import typer
 from rich.console import Console
-from rich.status import Status
 
-from embedded_postgres import PostgresFailed
 from shadow_local.demo import demonstrate
-from shadow_local.document import Untranslated
+from shadow_local.failures import line_of
+from shadow_local.occupation import occupied
 from shadow_local.platforms import unsupported
-from shadow_local.ports import PortBusy
-from shadow_local.probes import NotReady
-from shadow_local.rendering import RenderingFailed, repository, topology
-from shadow_local.report import ReportFailed, compare, psql
-from shadow_local.stack import Options, Progress, Stack
+from shadow_local.rendering import data_folder, repository, topology
+from shadow_local.report import compare, psql
+from shadow_local.settings import whole
+from shadow_local.stack import Options, Stack
+from shadow_local.steps import steps
 from shadow_local.stopping import stopped_at_the_end
-from shadow_local.supervisor import ChildDied, StopRequested
+from shadow_local.supervisor import StopRequested
+from shadow_local.uris import masked
 
-# What goes wrong outside this program; its message is enough, a trace would hide it.
-EXPECTED = (
-    ChildDied,
-    NotReady,
-    PortBusy,
-    PostgresFailed,
-    RenderingFailed,
-    ReportFailed,
-    Untranslated,
-    psycopg.Error,
-)
+STATE = "state.json"
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True)
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 screen = Console(highlight=False, markup=False)
 errors = Console(stderr=True, highlight=False, markup=False)
 
+GatewayPort = Annotated[
+    int,
+    typer.Option(envvar="GATEWAY_PORT", parser=whole("GATEWAY_PORT", 65_535, 8080), metavar="PORT"),
+]
+Requests = Annotated[
+    int,
+    typer.Option(envvar="REQUESTS", parser=whole("REQUESTS", 10_000_000, 200), metavar="NUMBER"),
+]
 Topology = Annotated[str, typer.Option("--topology", envvar="TOPOLOGY", help="standard or knative")]
 Kustomization = Annotated[
     Path | None,
     typer.Option(envvar="KUSTOMIZATION", help="another kustomization, such as manifests/stages/…"),
+]
+Without = Annotated[
+    str | None,
+    typer.Option(envvar="WITHOUT", help="a process to start by hand: primary-transformer, …"),
 ]
 ApiKey = Annotated[str | None, typer.Option(envvar="X_API_KEY", help="demanded in x-api-key")]
 PostgresUri = Annotated[
@@ -65,22 +63,20 @@ Suffix = Annotated[
 
 @app.command()
 def up(  # noqa: PLR0917 - typer calls it with keywords
-    gateway_port: Annotated[int, typer.Option(envvar="GATEWAY_PORT", min=1, max=65535)] = 8080,
+    gateway_port: GatewayPort = 8080,
     topology_name: Topology = "standard",
     kustomization: Kustomization = None,
-    without: Annotated[
-        str | None,
-        typer.Option(envvar="WITHOUT", help="a process to start by hand: primary-transformer, …"),
-    ] = None,
+    without: Without = None,
     x_api_key: ApiKey = None,
     postgres_uri: PostgresUri = None,
     mirror_host_suffix: Suffix = False,
     folder: Folder = None,
 ) -> None:
     """Run the deployment until Ctrl-C or SIGTERM."""
-    with _reported():
+    base = _folder(folder)
+    with occupied(base):
         options = Options(
-            folder=_folder(folder),
+            folder=base / data_folder(kustomization),
             kustomization=kustomization or topology(topology_name),
             gateway_port=gateway_port,
             api_key=x_api_key or None,
@@ -88,109 +84,75 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
             mirror_host_suffix=mirror_host_suffix,
             without=without or None,
         )
-        with _only_one(options.folder):
-            _run(Stack(options))
+        _watch(Stack(options), base / STATE)
 
 
 @app.command()
 def demo(
-    requests: Annotated[int, typer.Option(envvar="REQUESTS", min=1)] = 200,
+    requests: Requests = 200,
     topology_name: Topology = "standard",
     postgres_uri: PostgresUri = None,
     folder: Folder = None,
 ) -> None:
     """Run the deployment, send sample traffic, show the comparison, stop everything."""
-    with _reported():
-        options = Options(
-            folder=_folder(folder) / "demo",
-            kustomization=topology(topology_name),
-            postgres_uri=postgres_uri or None,
-        )
-        with _only_one(options.folder):
-            demonstrate(options, requests, screen)
+    own = _folder(folder) / "demo"
+    with occupied(own):
+        options = Options(own, topology(topology_name), postgres_uri=postgres_uri or None)
+        demonstrate(options, requests, screen)
 
 
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def report(context: typer.Context, postgres_uri: PostgresUri = None, folder: Folder = None) -> None:
+@app.command(context_settings=PASSED_ON | {"help_option_names": []})
+def report(
+    context: typer.Context,
+    topology_name: Topology = "standard",
+    kustomization: Kustomization = None,
+    postgres_uri: PostgresUri = None,
+    folder: Folder = None,
+) -> None:
     """Compare what a running `up`, or POSTGRES_URI, has recorded; more options go to compare."""
-    with _reported():
-        raise typer.Exit(
-            compare(postgres_uri or None, _folder(folder) / "state.json", context.args)
-        )
+    manifests = kustomization or topology(topology_name)
+    compare(postgres_uri or None, manifests, _folder(folder) / STATE, context.args)
 
 
-@app.command("psql", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+@app.command("psql", context_settings=PASSED_ON)
 def run_psql(context: typer.Context, postgres_uri: PostgresUri = None) -> None:
-    """Open psql on the database of a running `up`; more options go to psql."""
-    with _reported():
-        raise typer.Exit(psql(postgres_uri or None, _folder(None) / "state.json", context.args))
+    """Open psql on the database of a running `up`, or POSTGRES_URI; more options go to psql."""
+    psql(postgres_uri or None, _folder(None) / STATE, context.args)
 
 
-def _run(stack: Stack) -> None:
+def _watch(stack: Stack, state_file: Path) -> None:
     """Start a stack, say where it is, and watch it until someone ends it."""
-    state_file = stack.options.folder / "state.json"
-    with stopped_at_the_end(stack):
-        try:
-            with _progress() as progress:
-                state = stack.start(progress)
+    try:
+        with stopped_at_the_end(stack, screen.print):
+            with steps(screen) as step:
+                state = stack.start(step)
             state.write(state_file)
-            about = [*stack.differences, f"psql {state.postgres_uri}"]
+            about = [*stack.differences, f"psql {masked(state.postgres_uri)}"]
             for line in [*about, f"logs in {stack.supervisor.log_folder}; Ctrl-C stops all of it"]:
                 screen.print(line, style="dim", soft_wrap=True)
             screen.print(f"ready: {state.predict_url}", style="bold green", soft_wrap=True)
             while True:
                 stack.check()
                 time.sleep(0.2)
-        except StopRequested:
-            screen.print("stopping")
-        finally:
-            state_file.unlink(missing_ok=True)
+    except StopRequested:
+        return
+    finally:
+        state_file.unlink(missing_ok=True)
 
 
-@contextmanager
-def _progress() -> Iterator[Progress]:
-    """A line that changes on a terminal; elsewhere only what asks for a person's hand is said."""
-    with Status("starting", console=errors) as status:
-
-        def tell(text: str) -> None:
-            if "\n" in text:
-                screen.print(text, soft_wrap=True)
-            else:
-                status.update(text)
-
-        yield tell
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """Say what went wrong in the error's own words and exit with 1; 0 when asked to end."""
+def run() -> int:
+    """Run the command line; the exit code. What goes wrong is said in one line."""
     if reason := unsupported():
         errors.print(reason, style="red", soft_wrap=True)
-        raise typer.Exit(1)
+        return 1
     try:
-        yield
-    except StopRequested:
-        raise typer.Exit from None
-    except EXPECTED as error:
-        errors.print(f"shadow-local: {error}", style="red", soft_wrap=True)
-        raise typer.Exit(1) from error
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Keep a second run out of a folder that one is using."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            errors.print(f"shadow-local: process {lock.read()} already runs in {folder}.")
-            raise typer.Exit(1) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
+        return int(app(standalone_mode=False) or 0)
+    except Exception as error:
+        line = line_of(error)
+        if line is None:
+            raise
+        errors.print(f"shadow-local: {line}", style="red", soft_wrap=True)
+        return 1
 
 
 def _folder(given: Path | None) -> Path:

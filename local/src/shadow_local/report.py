@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from embedded_postgres import as_role, binaries
-from shadow_local.rendering import repository
+from shadow_local.mirroring import mirror_percentage
+from shadow_local.rendering import render, repository
 from shadow_local.state import read_state
 
 # shadow-report's exit codes without a verdict on the shadow: errors, and evidence that is unsound.
@@ -19,28 +20,46 @@ class ReportFailed(Exception):
     """There is nothing to report on, or nothing to report with."""
 
 
-def compare(postgres_uri: str | None, state_file: Path, more: Sequence[str]) -> int:
-    """Run `shadow-report compare` on a database, else on the running stack's; its exit code."""
-    return verdict(postgres_uri or as_role(_running_uri(state_file), "report"), more)
+def compare(
+    postgres_uri: str | None, kustomization: Path, state_file: Path, more: Sequence[str]
+) -> NoReturn:
+    """Become `shadow-report compare` on a database, else on the running stack's.
+
+    How much is mirrored is what the running stack says, or for a database the kustomization.
+    """
+    if "--help" in more:
+        words, env = comparison("", None, more)
+    elif postgres_uri:
+        words, env = comparison(postgres_uri, mirror_percentage(render(kustomization)), more)
+    else:
+        state = _running(state_file)
+        uri = as_role(str(state["postgres_uri"]), "report")
+        words, env = comparison(uri, state.get("mirror_percentage"), more)
+    os.execve(words[0], words, env)  # noqa: S606 - Ctrl-C and the exit code are then its own
 
 
-def psql(postgres_uri: str | None, state_file: Path, more: Sequence[str]) -> int:
-    """Run psql on a database, else on the running stack's; its exit code."""
-    uri = postgres_uri or _running_uri(state_file)
-    return subprocess.run([binaries() / "psql", uri, *more], check=False).returncode
+def psql(postgres_uri: str | None, state_file: Path, more: Sequence[str]) -> NoReturn:
+    """Become psql on a database, else on the running stack's."""
+    uri = postgres_uri or str(_running(state_file)["postgres_uri"])
+    program = str(binaries() / "psql")
+    os.execv(program, [program, uri, *more])  # noqa: S606
 
 
-def _running_uri(state_file: Path) -> str:
+def comparison(
+    postgres_uri: str, percentage: object, more: Sequence[str]
+) -> tuple[list[str], dict[str, str]]:
+    """The words and the environment of `shadow-report compare` on the rows in a database."""
+    program = repository() / "shadow-report" / ".venv" / "bin" / "shadow-report"
+    if not program.exists():
+        raise ReportFailed(f"{program} is missing; run `make install PROJECT=shadow-report`.")
+    env = os.environ | {"POSTGRES_URI": postgres_uri}
+    if percentage is not None:
+        env.setdefault("MIRROR_PERCENTAGE", f"{percentage:g}")
+    return [str(program), "compare", *more], env
+
+
+def _running(state_file: Path) -> dict[str, object]:
     state = read_state(state_file)
     if state is None:
         raise ReportFailed("Nothing runs here; start `make up`, or set POSTGRES_URI.")
-    return str(state["postgres_uri"])
-
-
-def verdict(postgres_uri: str, more: Sequence[str] = ()) -> int:
-    """Print the comparison of the rows in a database; shadow-report's exit code."""
-    program = repository() / "shadow-report" / ".venv" / "bin" / "shadow-report"
-    if not program.exists():
-        raise ReportFailed(f"{program} is missing; run `uv sync --project shadow-report`.")
-    env = os.environ | {"POSTGRES_URI": postgres_uri}
-    return subprocess.run([program, "compare", *more], env=env, check=False).returncode
+    return state

@@ -11,6 +11,7 @@ from shadow_local.database import Database
 from shadow_local.document import Untranslated
 from shadow_local.gateway import direct_paths, entry_path, gateway_process
 from shadow_local.mesh import Mesh, build_mesh
+from shadow_local.mirroring import mirror_percentage
 from shadow_local.ports import demand, free_port
 from shadow_local.probes import wait_until_ready
 from shadow_local.processes import Command, Ports, Surroundings, command
@@ -47,6 +48,7 @@ class Stack:
         self.options = options
         self.manifests = render(options.kustomization)
         self.services = inference_services(self.manifests)
+        self.mirror_percentage = mirror_percentage(self.manifests)
         self.database = Database(options.folder / "postgres", options.postgres_uri)
         self.supervisor = Supervisor(options.folder / "logs")
         self.differences: list[str] = []
@@ -62,7 +64,7 @@ class Stack:
         gateway_port = self._choose_ports()
         suffix = self.options.mirror_host_suffix
         mesh = build_mesh(self.manifests, self.endpoints, gateway_port, free_port, suffix)
-        progress("starting Postgres")
+        progress("starting Postgres" if self.database.server else "connecting to POSTGRES_URI")
         self.database.open()
         self._commands = {item.name: item for item in self._prepare()}
         commands = list(self._commands.values())
@@ -90,6 +92,7 @@ class Stack:
     def restart(self, name: str, env: Mapping[str, str]) -> None:
         """End one process and start it with more environment; returns once it is ready."""
         self.supervisor.stop(name)
+        self.check()
         old = self._commands[name]
         item = self._commands[name] = replace(old, env={**old.env, **env})
         self._pids[name] = self.supervisor.start(item)
@@ -159,6 +162,7 @@ class Stack:
             predict_url=f"{gateway_url}{entry_path(mesh, self.services)}{call}",
             direct_urls={role: f"{gateway_url}{path}{call}" for role, path in direct.items()},
             postgres_uri=self.database.uri,
+            mirror_percentage=self.mirror_percentage,
             primary=sides.get("primary"),
             shadow=sides.get("shadow"),
         )

@@ -27,6 +27,7 @@ class State:
     predict_url: str
     direct_urls: dict[str, str]
     postgres_uri: str
+    mirror_percentage: float | None
     primary: Side | None
     shadow: Side | None
 

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from shadow_local.stack import Stack
+from shadow_local.supervisor import StopRequested
 
 SAME_WISH_SECONDS = 1.0
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @contextmanager
-def stopped_at_the_end(stack: Stack) -> Iterator[None]:
+def stopped_at_the_end(stack: Stack, say: Callable[[str], None]) -> Iterator[None]:
     """Stop the stack when the block ends, however it ends.
 
-    A signal makes the stack's next `check` raise StopRequested; one more, sent after the children
-    were given some time to finish, kills them at once.
+    A signal makes the stack's next `check` raise StopRequested, which is said and raised further;
+    one more, sent after the children were given some time to finish, kills them at once.
     """
     first = float("inf")
 
@@ -34,6 +35,12 @@ def stopped_at_the_end(stack: Stack) -> Iterator[None]:
     before = {number: signal.signal(number, on_signal) for number in SIGNALS}
     try:
         yield
+    except Exception:
+        # Whatever fails after the wish to end fails because of it: Ctrl-C reaches initdb as well.
+        if not stack.supervisor.stop_requested:
+            raise
+        say("stopping")
+        raise StopRequested from None
     finally:
         stack.supervisor.stop_requested = True
         stack.stop()

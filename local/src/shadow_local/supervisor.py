@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from shadow_local.processes import Command
@@ -34,12 +35,7 @@ class Supervisor:
 
     def start(self, command: Command) -> int:
         """Start a child and return its process id; its output goes to a log of its name."""
-        if self._watchdog is None:
-            self._watchdog = subprocess.Popen(
-                [sys.executable, "-m", "shadow_local.watchdog"],
-                stdin=subprocess.PIPE,
-                process_group=0,
-            )
+        group = self._group()
         with self.log(command.name).open("wb") as log:
             child = subprocess.Popen(
                 command.words,
@@ -48,10 +44,32 @@ class Supervisor:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                process_group=self._watchdog.pid,
+                process_group=group,
             )
         self._children[command.name] = (child, command)
         return child.pid
+
+    def run(self, words: Sequence[str], env: Mapping[str, str]) -> int:
+        """Run a program to its end, its output here; its exit code. Raises as `check` does."""
+        program = subprocess.Popen(words, env=env, process_group=self._group())
+        try:
+            while program.poll() is None:
+                self.check()
+                time.sleep(0.05)
+        finally:
+            program.kill()
+            program.wait()
+        return program.returncode
+
+    def _group(self) -> int:
+        """The process group of the children; its leader ends it when this process is gone."""
+        if self._watchdog is None:
+            self._watchdog = subprocess.Popen(
+                [sys.executable, "-m", "shadow_local.watchdog"],
+                stdin=subprocess.PIPE,
+                process_group=0,
+            )
+        return self._watchdog.pid
 
     def log(self, name: str) -> Path:
         """Where a child's output goes."""

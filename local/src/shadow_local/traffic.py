@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import aiohttp
@@ -36,12 +37,12 @@ async def send(
     url: str,
     count: int,
     api_key: str | None,
-    sent: Callable[[], None],
+    sent: Callable[[int], None],
     check: Callable[[], None],
 ) -> list[Answer]:
     """Call `count` times, with a few callers at once.
 
-    `sent` is told after each answer; `check` is asked meanwhile, and ends it all by raising.
+    `sent` is told how many answers there are; `check` is asked meanwhile, and ends it by raising.
     """
     waiting = sample_values(count)
     headers = {"x-api-key": api_key} if api_key else {}
@@ -53,13 +54,17 @@ async def send(
         async def call_in_turn() -> None:
             for values in waiting:
                 answers.append(await _call(session, url, values))
-                sent()
+                sent(len(answers))
 
         callers = asyncio.gather(*(call_in_turn() for _ in range(CALLERS)))
-        while not callers.done():
-            check()
-            await asyncio.wait([callers], timeout=0.2)
-        await callers
+        try:
+            while not callers.done():
+                check()
+                await asyncio.wait([callers], timeout=0.2)
+        finally:
+            callers.cancel()  # a call that outlived the session would leave a trace
+            with suppress(asyncio.CancelledError):
+                await callers
     return answers
 
 

@@ -1,0 +1,167 @@
+"""What stops a run before it takes traffic is said in one line: what, where, what to do."""
+
+from __future__ import annotations
+
+import socket
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+from runs import Run, Start, up
+from tree import Tree
+from waiting import until
+
+from shadow_local.ports import free_port
+
+UNREACHABLE = "postgresql://me:s3cret@127.0.0.1:1/gone"
+SHOWN = "postgresql://me:***@127.0.0.1:1/gone"
+URI_FORM = "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+
+
+def test_report_without_a_deployment_says_so(start: Start, tmp_path: Path) -> None:
+    """There is nothing to compare before something runs."""
+    run = start("report", "--folder", str(tmp_path))
+    assert run.ends() == 1
+    assert "start `make up`, or set POSTGRES_URI" in run.output.read_text()
+
+
+def test_a_busy_port_is_named(start: Start, tmp_path: Path) -> None:
+    """One line says which port, who wanted it, and what to do."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        run = start("up", "--folder", str(tmp_path / "stack"), GATEWAY_PORT=str(port))
+        assert run.ends() == 1
+    assert run.output.read_text() == (
+        f"shadow-local: Port {port} (gateway) is in use; "
+        "stop what listens there or set GATEWAY_PORT to another.\n"
+    )
+
+
+def test_a_second_run_in_the_same_folder_is_refused(start: Start, tmp_path: Path) -> None:
+    """Two stacks would share one database folder; the second one says who is there."""
+    first = up(start, tmp_path / "stack")
+    until((tmp_path / "stack" / "lock").exists)
+    until(lambda: (tmp_path / "stack" / "lock").read_text() != "")
+    second = up(start, tmp_path / "stack")
+    assert second.ends() == 1
+    line = _only_line(second)
+    assert f"Process {first.process.pid} already runs in {tmp_path / 'stack'}; stop it" in line
+    assert "GATEWAY_PORT=9000" in line
+    first.process.terminate()
+    assert first.ends() == 0
+
+
+@pytest.mark.parametrize(
+    ("command", "settings", "words"),
+    [
+        ("up", {"GATEWAY_PORT": "abc"}, "GATEWAY_PORT is 'abc'; set it to a whole number from 1"),
+        ("up", {"GATEWAY_PORT": "70000"}, "GATEWAY_PORT is '70000'; set it to a whole number"),
+        ("demo", {"REQUESTS": "abc"}, "REQUESTS is 'abc'; set it to a whole number from 1"),
+        ("demo", {"TOPOLOGY": "mesh"}, "TOPOLOGY is 'mesh'; set it to standard or knative."),
+        ("up", {"WITHOUT": "green-model"}, "There is no green-model to leave out; there are prim"),
+        ("up", {"KUSTOMIZATION": "gone"}, "KUSTOMIZATION is 'gone', which holds no kustomization"),
+        ("up", {"MIRROR_HOST_SUFFIX": "x"}, "MIRROR_HOST_SUFFIX"),
+        (
+            "up",
+            {"POSTGRES_URI": "host=db user=me"},
+            f"is no URI of a Postgres server; set it to {URI_FORM}",
+        ),
+        (
+            "demo",
+            {"POSTGRES_URI": UNREACHABLE},
+            f"POSTGRES_URI {SHOWN} cannot be reached (connection",
+        ),
+        (
+            "up",
+            {"POSTGRES_URI": UNREACHABLE},
+            f"correct the URI ({URI_FORM}), or leave POSTGRES_URI",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_one_line(
+    start: Start, tmp_path: Path, command: str, settings: dict[str, str], words: str
+) -> None:
+    """The variable, its value without a password, and the remedy; no trace and no box."""
+    port = str(free_port())
+    run = start(command, "--folder", str(tmp_path / "stack"), **({"GATEWAY_PORT": port} | settings))
+    assert run.ends() == 1
+    assert words in _only_line(run)
+    assert "s3cret" not in run.output.read_text()
+
+
+def test_an_unknown_option_is_one_line(start: Start) -> None:
+    """It says where the options stand."""
+    run = start("up", "--bogus")
+    assert run.ends() == 1
+    assert "No such option: --bogus; `shadow-local --help`" in _only_line(run)
+
+
+def test_a_user_who_may_not_make_the_tables_is_told_how(
+    start: Start, tmp_path: Path, empty_postgres_uri: str
+) -> None:
+    """A database without tables gets them; when it may not, the message names `make schema`."""
+    name = f"reader_{uuid.uuid4().hex}"
+    with psycopg.connect(empty_postgres_uri, autocommit=True) as connection:
+        connection.execute(f"CREATE ROLE {name} LOGIN PASSWORD 's3cret'")
+    parts = conninfo_to_dict(empty_postgres_uri)
+    uri = f"postgresql://{name}:s3cret@{parts['host']}:{parts['port']}/{parts['dbname']}"
+    run = up(start, tmp_path / "stack", POSTGRES_URI=uri)
+    assert run.ends() == 1
+    line = _only_line(run)
+    assert f"{name}:***@" in line
+    assert "permission denied" in line
+    assert "run `make schema` with the URI of a user who may create tables and roles." in line
+    with psycopg.connect(empty_postgres_uri, autocommit=True) as connection:
+        connection.execute(f"DROP ROLE {name}")
+
+
+def test_an_option_without_its_key_says_how_to_write_it(start: Start, tmp_path: Path) -> None:
+    """kubectl's own ten lines are left out."""
+    tree = Tree(tmp_path / "tree")
+    tree.switch_on_options("standard")
+    (tree.folder / "manifests/options/api-key/api-key.env").unlink()
+    run = up(start, tmp_path / "stack", KUSTOMIZATION=str(tree.folder))
+    assert run.ends() == 1
+    assert _only_line(run).startswith(
+        "shadow-local: The option api-key is on and its key is missing"
+    )
+
+
+def test_manifests_that_do_not_render_say_where_to_look(start: Start, tmp_path: Path) -> None:
+    """The remedy first, then kubectl's words."""
+    (tmp_path / "kustomization.yaml").write_text("resources: [gone.yaml]\n")
+    run = up(start, tmp_path / "stack", KUSTOMIZATION=str(tmp_path))
+    assert run.ends() == 1
+    first, rest = run.output.read_text().split("\n", 1)
+    assert first.startswith(f"shadow-local: kubectl cannot render {tmp_path}; mend the file that")
+    assert "gone.yaml" in rest
+
+
+@pytest.mark.parametrize("size", ["4k", "1m", "20m"])
+def test_a_full_disk_is_named(start: Start, small_disk: Callable[[str], Path], size: str) -> None:
+    """Whether nothing fits or not all of the database: first the remedy, then where it was."""
+    disk = small_disk(f"size={size}")
+    run = up(start, disk / "stack")
+    assert run.ends() == 1
+    output = run.output.read_text().removeprefix("starting Postgres\n")
+    assert "make room there, or remove what earlier runs left" in output.split("\n", 1)[0]
+    assert str(disk) in output
+    assert "Traceback" not in output
+
+
+def test_a_folder_that_may_not_be_written_is_named(start: Start) -> None:
+    """No trace; the folder, and what to do. Not even root may make a folder there."""
+    run = start("up", "--folder", "/sys/stack", GATEWAY_PORT=str(free_port()))
+    assert run.ends() == 1
+    assert _only_line(run).startswith("shadow-local: /sys/stack: ")
+
+
+def _only_line(run: Run) -> str:
+    """The message, when it is all that is said besides the steps."""
+    lines = run.output.read_text().splitlines()
+    said = [line for line in lines if not line.startswith(("starting", "connecting", "waiting"))]
+    assert len(said) == 1, run.output.read_text()
+    return said[0]
