@@ -395,14 +395,30 @@ def test_room_that_a_dead_owner_reserved_is_given_back(tmp_path: Path) -> None:
 
 
 def test_segment_that_somebody_deleted_is_replaced(tmp_path: Path) -> None:
-    """Records do not go to a file without a name."""
+    """What was in the file goes to a new one, also when the next call comes late or never."""
     owner = Owner(tmp_path / "spool")
-    owner.request(b"lost with its folder")
+    owner.request(b"before")
     shutil.rmtree(tmp_path / "spool")
-    owner.request(b"kept")
+    owner.request(b"after")
+    shutil.rmtree(tmp_path / "spool")
     owner.spool.close()
     reader = Reader(tmp_path / "spool")
-    assert drain(reader) == [b"kept"]
+    assert drain(reader) == [b"before", b"after"]
+    reader.close()
+
+
+def test_only_what_was_not_delivered_of_a_deleted_segment_is_kept(tmp_path: Path) -> None:
+    """What delivery has marked is in the tables already."""
+    owner = Owner(tmp_path / "spool")
+    owner.request(b"delivered")
+    reader = Reader(tmp_path / "spool")
+    assert drain(reader) == [b"delivered"]
+    reader.close()
+    owner.request(b"not yet")
+    shutil.rmtree(tmp_path / "spool")
+    owner.spool.close()
+    reader = Reader(tmp_path / "spool")
+    assert drain(reader) == [b"not yet"]
     reader.close()
 
 
