@@ -188,6 +188,7 @@ class Transformer(Process):
             "INFERENCE_SERVICE": "double-minimal-custom-inference",
             "MODEL_VERSION": "7",
             "SPOOL_DIR": str(self.spool),
+            "TMPDIR": str(folder),  # where its counters stay when it is killed
             "PYTHONPATH": str(Path(__file__).parent),
         }
         super().__init__(folder, module, *where, *arguments, **(settings | variables))

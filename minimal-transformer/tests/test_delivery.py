@@ -115,7 +115,7 @@ def test_death_of_the_transformer_ends_delivery(tmp_path: Path, postgres_uri: st
     with subprocess.Popen(
         [sys.executable, "-c", TRANSFORMER, here, "2000"],
         stdout=subprocess.PIPE,
-        env=os.environ | chosen.as_environment(),
+        env=os.environ | chosen.as_environment() | {"TMPDIR": str(tmp_path)},
     ) as main:
         assert main.stdout is not None
         delivery_pid = int(main.stdout.readline())

@@ -8,6 +8,7 @@ import ctypes
 import logging
 import os
 import pickle
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -400,6 +401,48 @@ def test_handler_is_pickled_before_open(tmp_path: Path) -> None:
     copy.close()
     rows = requests_of(spooled(tmp_path / "spool"))
     assert len({row["recorder_id"] for row in rows}) == 2
+
+
+def test_counters_of_a_killed_process_are_removed_by_the_next_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kill -9 leaves a folder in the temporary one until somebody claims another; a clean end none.
+
+    Those of the living stay.
+    """
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    chosen = settings(tmp_path).as_environment()
+    command = [sys.executable, "-c", RECORDING]
+
+    def started() -> subprocess.Popen[str]:
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            command, env=os.environ | chosen, stdin=pipe, stdout=pipe, text=True
+        )
+
+    with started() as killed, started() as living:
+        assert killed.stdout is not None
+        assert living.stdout is not None
+        folders = [Path(stream.readline().strip()) for stream in (killed.stdout, living.stdout)]
+        killed.kill()
+        killed.wait()
+        assert [folder.is_dir() for folder in folders] == [True, True]
+        with started() as other:
+            other.communicate("")
+        assert [folder.is_dir() for folder in folders] == [False, True]
+        living.communicate("")
+    assert not list(tmp_path.glob("minimal-transformer-*"))
+
+
+RECORDING = """
+import sys
+from minimal_transformer.handler import PredictionDBHandler
+from minimal_transformer.settings import RecordSettings
+handler = PredictionDBHandler(RecordSettings.from_environment())
+handler.open()
+print(handler._counters_folder, flush=True)
+sys.stdin.read()
+"""
 
 
 def test_metrics_without_a_temporary_folder(

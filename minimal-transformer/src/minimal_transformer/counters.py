@@ -6,15 +6,61 @@ is full or read-only.
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import mmap
 import os
+import shutil
 import tempfile
+import uuid
 from pathlib import Path
+
+from minimal_transformer import segment
 
 SPOOLED, WRITTEN, DROPPED, DEAD_LETTER, WRITE_ERRORS = range(5)
 _COUNT = 5
 _BYTES = _COUNT * 8
 FOLDER_VARIABLE = "PREDICTION_DB_COUNTERS"
+
+_PREFIX = "minimal-transformer-"
+_LOCK = "lock"
+
+
+def new_folder() -> Path:
+    """A place for the counters of a server and its children; nothing is made there yet."""
+    try:
+        temporary = Path(tempfile.gettempdir())
+    except FileNotFoundError:  # none can be written: each process counts for itself
+        temporary = Path("/tmp")  # noqa: S108
+    return temporary / f"{_PREFIX}{uuid.uuid4().hex}"
+
+
+def claim(folder: Path) -> None:
+    """Keep the folder until this process ends; what killed processes left behind is removed.
+
+    Its lock says that somebody lives who counts there. It gets its name when it is held already, so
+    that nobody else's claim() finds it free.
+    """
+    for lock in folder.parent.glob(f"{_PREFIX}*/{_LOCK}"):
+        _remove_if_left(lock)
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        unheld = folder / f"{_LOCK}.new"
+        segment.lock(os.open(unheld, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        unheld.rename(folder / _LOCK)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
+def _remove_if_left(lock: Path) -> None:
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:  # another user's, or gone
+        return
+    try:
+        if segment.lock(descriptor):
+            shutil.rmtree(lock.parent, ignore_errors=True)
+    finally:
+        os.close(descriptor)
 
 
 class Counters:

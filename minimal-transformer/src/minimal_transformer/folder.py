@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -51,6 +52,32 @@ def waiting(folder: Path) -> Waiting:
     except OSError:  # no folder, no record
         pass
     return Waiting(spool_bytes, oldest_us)
+
+
+def waiting_calls(folder: Path) -> int:
+    """How many calls have a row that is not in Postgres yet; it reads each frame's beginning."""
+    requests = responses = 0
+    try:
+        for entry in _files(folder):
+            if entry.name.endswith(segment.SUFFIX):
+                for kind in _waiting_kinds(Path(entry.path)):
+                    requests += kind == segment.Kind.REQUEST
+                    responses += kind == segment.Kind.RESPONSE
+    except OSError:  # no folder, no record
+        pass
+    return max(requests, responses)
+
+
+def _waiting_kinds(path: Path) -> Iterator[int]:
+    header = _header(str(path))
+    size = path.stat().st_size
+    if header is None or size <= header.delivered:
+        return
+    with path.open("rb") as file, mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ) as view:
+        at = header.delivered
+        while kind := segment.frame_kind(start := view[at : at + segment.FRAME_BYTES]):
+            yield kind
+            at += segment.declared_frame_bytes(start) or 0
 
 
 def _files(folder: Path) -> Iterator[os.DirEntry[str]]:

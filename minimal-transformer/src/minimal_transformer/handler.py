@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import atexit
-import shutil
-import tempfile
-import uuid
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
 from minimal_transformer import counters as slots
+from minimal_transformer.folder import waiting_calls
 from minimal_transformer.metrics import RecordMetrics
 from minimal_transformer.record import Call, Protocol
 from minimal_transformer.recorder import Recorder
 from minimal_transformer.settings import RecordSettings
 from minimal_transformer.supervisor import DeliveryProcess
+
+logger = logging.getLogger("minimal_transformer.recording")
 
 
 class PredictionDBHandler:
@@ -26,9 +26,9 @@ class PredictionDBHandler:
 
     def __init__(self, settings: RecordSettings, counters_folder: Path | None = None) -> None:
         self._settings = settings
-        self._counters_folder = counters_folder or (
-            Path(tempfile.gettempdir()) / f"minimal-transformer-{uuid.uuid4().hex}"
-        )
+        self._counters_folder = counters_folder or slots.new_folder()
+        # Who was given a folder shares the one of another process, which removes it.
+        self._claims_folder = counters_folder is None
         self._delivery: DeliveryProcess | None = None
         self._recorder: Recorder | None = None
 
@@ -38,6 +38,7 @@ class PredictionDBHandler:
     def open(self) -> None:
         """Make this process a recorder: with an id, a numbering and spool files of its own."""
         if self._recorder is None:
+            self._claim_folder()
             self._recorder = Recorder(self._settings, self._counters_folder)
 
     def close(self) -> None:
@@ -93,16 +94,27 @@ class PredictionDBHandler:
 
     def start_delivery(self) -> None:
         """Start the background writer of the spool folder; it is started again when it dies."""
-        atexit.register(shutil.rmtree, self._counters_folder, ignore_errors=True)
+        self._claim_folder()
         environment = {slots.FOLDER_VARIABLE: str(self._counters_folder)}
         self._delivery = DeliveryProcess(self._settings, environment)
         self._delivery.start()
 
     def stop_delivery(self, timeout: float) -> None:
         """Drain the spool for at most `timeout` seconds and end the writer; the rest waits."""
-        if self._delivery is not None:
-            self._delivery.stop(timeout)
-            self._delivery = None
+        if self._delivery is None:
+            return
+        self._delivery.stop(timeout)
+        self._delivery = None
+        folder = self._settings.spool_folder
+        if calls := waiting_calls(folder):
+            logger.warning(
+                "%d calls wait in %s; they are delivered at the next start.", calls, folder
+            )
+
+    def _claim_folder(self) -> None:
+        if self._claims_folder:
+            self._claims_folder = False
+            slots.claim(self._counters_folder)
 
     @property
     def delivery_pid(self) -> int | None:

@@ -145,6 +145,13 @@ def frame_time_us(start: bytes) -> int | None:
     return int(_FRAME.unpack_from(start)[6])
 
 
+def frame_kind(start: bytes) -> int | None:
+    """Which row the frame holds that starts so; None when no frame does."""
+    if declared_frame_bytes(start) is None:
+        return None
+    return int(_FRAME.unpack_from(start)[3])
+
+
 def declared_frame_bytes(start: bytes) -> int | None:
     """How long the frame says it is that starts so; None when no frame does."""
     if len(start) < FRAME_BYTES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from deployment import Start
@@ -121,15 +122,17 @@ def test_sigterm_of_four_workers_under_load(
 
 
 def test_sigterm_while_postgres_is_away_leaves_the_rest_on_the_spool(
-    postgres: Postgres, transformer_uri: str, start: Start
+    postgres: Postgres, transformer_uri: str, start: Start, spool: Path
 ) -> None:
-    """The drain ends after its time; the next start delivers what it left."""
+    """The drain ends after its time and tells what it left; the next start delivers it."""
     server = start(transformer_uri, SHUTDOWN_DRAIN_SECONDS="1")
     postgres.kill()
     with Load(server) as load:
         load.until_answered(200)
     assert not load.failed
     assert server.stop() == 0, server.log
+    calls = len(load.answered)
+    assert f"{calls} calls wait in {spool}; they are delivered at the next start." in server.log
     postgres.start()
     start(transformer_uri)
     check_every_answer_is_stored_once(postgres.uri, load)
