@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
@@ -16,6 +17,7 @@ from bench.delivery import one_round
 from bench.growth import fill
 from bench.hop import (
     Cell,
+    Measurement,
     all_targets,
     as_fast_as_they_go,
     at_half_of_stock,
@@ -57,10 +59,10 @@ def main() -> None:
             sections = [parts[name](bench) for name in options.only]
         finally:
             server.stop()
-    text = "\n".join(["# Benchmarks", page.machine(), *sections])
+    text = "\n".join([page.machine(), *sections])
     console.print(text, markup=False, soft_wrap=True)
     if not options.quick and options.only == list(parts):
-        PAGE.write_text(text)
+        page.write(PAGE, text)
 
 
 class Bench:
@@ -133,26 +135,26 @@ class Bench:
         return f"\n## Through Envoy, {RATE} calls/s\n\n" + page.arrival_table(loads)
 
     def growth(self) -> str:
-        uri = self.database("growth")
         sizes = GROWTH_PAIRS[:2] if self.quick else GROWTH_PAIRS
-        task = self.progress.add_task("growth", total=len(sizes))
-        rows, filled = [], 0
-        for pairs in sizes:
-            fill(uri, filled + 1, pairs)
-            filled = pairs
-            with (
-                predictor() as alone,
-                recording_transformer(
-                    alone.url, as_role(uri, "transformer"), self.folder / f"growth-{pairs}"
-                ) as server,
-            ):
-                cell = Cell("v1", 34, 16)
-                rounds = [measured(server, cell, self.seconds) for _ in range(self.rounds)]
-            calls = page.spread(m.load.calls_per_s for m in rounds)
-            rows.append([f"{4 * pairs:,}", calls, page.spread((m.cpu_ms for m in rounds), 3)])
-            self.progress.advance(task)
-        head = ["rows in the tables before", "calls/s, recording", "CPU ms/call"]
-        return "\n## As the tables grow\n\n" + page.table(head, rows)
+        rounds = 2 * self.rounds
+        task = self.progress.add_task("growth", total=len(sizes) * (rounds + 1))
+        found: dict[int, list[Measurement]] = {pairs: [] for pairs in sizes}
+        with ExitStack() as stack:
+            alone = stack.enter_context(predictor())
+            servers = {}
+            for pairs in sizes:
+                uri = self.database(f"growth_{pairs}")
+                fill(uri, 1, pairs)
+                folder = self.folder / f"growth-{pairs}"
+                servers[pairs] = stack.enter_context(
+                    recording_transformer(alone.url, as_role(uri, "transformer"), folder)
+                )
+                self.progress.advance(task)
+            for _ in range(rounds):
+                for pairs, server in servers.items():
+                    found[pairs].append(measured(server, Cell("v1", 34, 16), self.seconds))
+                    self.progress.advance(task)
+        return "\n## As the tables grow\n\n" + page.growth_table(found)
 
     def report(self) -> str:
         uri = self.database("report")

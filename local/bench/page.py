@@ -19,6 +19,16 @@ from bench.servers import TRANSFORMER_PYTHON
 PACKAGES = ("kserve", "uvicorn", "uvloop", "aiohttp", "httpx", "psycopg", "orjson")
 
 
+# What stands above it in the page is written by hand.
+MEASURED = "<!-- From here on written by `make bench`. -->"
+
+
+def write(path: Path, text: str) -> None:
+    """Replace the measured part of the page."""
+    by_hand, _, _ = path.read_text().partition(MEASURED)
+    path.write_text(f"{by_hand}{MEASURED}\n\n{text}")
+
+
 def spread(values: Iterable[float], digits: int = 0) -> str:
     """Median and range: `1234 (1200-1300)`."""
     found = sorted(values)
@@ -95,12 +105,21 @@ def ratio_table(found: Rounds, cells: list[Cell]) -> str:
             ratio(cell, 2, 1, lambda m: m.load.p99_ms),
             ratio(cell, 2, 1, lambda m: m.cpu_ms),
             ratio(cell, 2, 3, lambda m: m.load.calls_per_s),
+            ratio(cell, 2, 3, lambda m: m.cpu_ms),
             ratio(cell, 2, 0, lambda m: m.load.calls_per_s),
         ]
         for cell in cells
     ]
     return table(
-        ["load, connections", "c/b calls/s", "c/b p99", "c/b CPU", "c/d calls/s", "c/a calls/s"],
+        [
+            "load, connections",
+            "c/b calls/s (aim: 4)",
+            "c/b p99 (0.2)",
+            "c/b CPU (0.3)",
+            "c/d calls/s (0.9)",
+            "c/d CPU",
+            "c/a calls/s (0.55)",
+        ],
         rows,
     )
 
@@ -129,6 +148,27 @@ def delivery_table(moved: list[Moved]) -> str:
         spread(ratio, 2),
     ]
     return table(head, [row])
+
+
+def growth_table(found: dict[int, list[Measurement]]) -> str:
+    """Calls against the number of pairs that the tables held before; a pair is four rows."""
+    smallest = statistics.median(m.load.calls_per_s for m in found[min(found)])
+    head = [
+        "rows in the tables before",
+        "calls/s, recording",
+        "of those with empty tables",
+        "CPU ms/call",
+    ]
+    rows = [
+        [
+            f"{4 * pairs:,}",
+            spread(m.load.calls_per_s for m in rounds),
+            f"{statistics.median(m.load.calls_per_s for m in rounds) / smallest:.2f}",
+            spread((m.cpu_ms for m in rounds), 3),
+        ]
+        for pairs, rounds in found.items()
+    ]
+    return table(head, rows)
 
 
 def compare_table(compared: list[Compared]) -> str:
