@@ -1,7 +1,8 @@
-"""A predictor that is away is told of once, and so is its return."""
+"""A predictor that is away or serves another model is told of once, and so is its return."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -69,3 +70,19 @@ def test_reason_and_remedy_are_named(
         assert server.get(MODEL).status == 503
         assert server.log.count(f"is unreachable ({reason}), ") == 1
         assert "check --predictor_" in server.log
+
+
+@pytest.mark.parametrize("protocol", ["v1", "v2", "grpc-v2"])
+def test_unknown_model_is_told_once(folder: Path, predictor: Predictor, protocol: str) -> None:
+    """A pod that never gets ready says why: the name, where it is unknown, what to set."""
+    address = predictor.grpc_address if protocol == "grpc-v2" else predictor.address
+    arguments = [f"--predictor_protocol={protocol}", "--model_name=other"]
+    with Transformer(folder, NOWHERE, address, *arguments) as server:
+        for _ in range(2):
+            time.sleep(1.1)  # a probe asks anew after a second
+            assert server.get("/v1/models/other").status == 503
+        assert server.log.count("does not know") == 1
+        assert (
+            f"predictor {address} does not know model 'other', so this pod is not ready; set"
+            " --model_name to the name that the predictor serves."
+        ) in server.log

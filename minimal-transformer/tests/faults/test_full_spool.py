@@ -92,6 +92,8 @@ def test_disk_filled_by_others_drops_and_counts(
         filler.write_bytes(bytes(shutil.disk_usage(disk).free))
         postgres.stop()
         until_dropped(server, 100)
+        assert "No space left on device" in server.log
+        assert f". Free space in {spool}, raise SPOOL_MAX_BYTES" in server.log
         filler.unlink()
         until_recorded(server)
         postgres.start()

@@ -158,7 +158,7 @@ def test_full_disk_of_postgres_costs_nothing(
         ) as load:
             load.until_answered(50)
             fill(filler)
-            told(server, "No space left")
+            told(server, "the server's disk is full; free space, or shadow-report maintain")
             load.until_answered(100)
             filler.unlink()
             if not postgres.running:

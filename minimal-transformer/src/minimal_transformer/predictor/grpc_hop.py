@@ -20,7 +20,7 @@ from minimal_transformer.failures import refusal, status_of
 from minimal_transformer.predictor import headers as hop_headers
 from minimal_transformer.predictor.bridge import grpc_from_rest_request, rest_from_grpc_response
 from minimal_transformer.predictor.settings import PredictorSettings
-from minimal_transformer.predictor.unreachable import Unreachable
+from minimal_transformer.predictor.unreachable import UnknownModel, Unreachable
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ class GrpcPredictor:
     def __init__(self, settings: PredictorSettings) -> None:
         self._settings = settings
         self._unreachable = Unreachable(settings.host)
+        self._unknown_model = UnknownModel(settings.host, settings.model_name)
         self._channel: aio.Channel
         self._infer: Any = None
         self._ready: Any = None
@@ -78,8 +79,11 @@ class GrpcPredictor:
             response = await self._ready(request, timeout=timeout)
         except aio.AioRpcError as failure:
             self._tell(failure)
+            if failure.code() is grpc.StatusCode.NOT_FOUND:
+                self._unknown_model.met()
             return False
         self._unreachable.passed()
+        self._unknown_model.passed()
         return bool(response.ready)
 
     async def _call(self, wire: bytes, arrival: Arrival) -> Answer:

@@ -18,7 +18,7 @@ from minimal_transformer.failures import error_text, refusal
 from minimal_transformer.predictor import headers as hop_headers
 from minimal_transformer.predictor.bridge import grpc_from_rest_answer, rest_from_grpc_request
 from minimal_transformer.predictor.settings import PredictorSettings
-from minimal_transformer.predictor.unreachable import Unreachable
+from minimal_transformer.predictor.unreachable import UnknownModel, Unreachable
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,7 @@ class RestPredictor:
         self._settings = settings
         self._urls: dict[str, URL] = {}
         self._unreachable = Unreachable(settings.host)
+        self._unknown_model = UnknownModel(settings.host, settings.model_name)
         self._session: aiohttp.ClientSession
 
     async def open(self) -> None:
@@ -109,6 +110,10 @@ class RestPredictor:
                 self._unreachable.met(str(failure))
             return False
         self._unreachable.passed()
+        if response.status == 404:
+            self._unknown_model.met()
+        elif response.status == 200:
+            self._unknown_model.passed()
         return response.status == 200 and _says_ready(body)
 
     def _url(self, path: str) -> URL:

@@ -1,4 +1,4 @@
-"""A predictor that no connection reaches, as the log tells it: when it begins and when it ends."""
+"""A predictor that cannot be called, as the log tells it: when that begins and when it ends."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ _MEANINGS = {
     "No address associated": _NO_HOST,
     "name resolution": _NO_HOST,
     "lookup": _NO_HOST,
+    "DNS": _NO_HOST,
     "timeout": _TOO_LONG,
     "timed out": _TOO_LONG,
     "CERTIFICATE_VERIFY_FAILED": _UNTRUSTED,
@@ -46,4 +47,20 @@ class Unreachable(Episode):
         )
         self.hit(
             f"predictor {self._host} is unreachable ({reason}), calls are answered 503; {remedy}."
+        )
+
+
+class UnknownModel(Episode):
+    """One line when the predictor serves no model of that name, one when it does."""
+
+    def __init__(self, host: str | None, model_name: str) -> None:
+        self._what = f"predictor {host} {{}} model {model_name!r}"
+        known = self._what.format("knows").replace("%", "%%")
+        super().__init__(log, f"{known} now; %d probes failed.")
+
+    def met(self) -> None:
+        """A probe was told so."""
+        self.hit(
+            f"{self._what.format('does not know')}, so this pod is not ready; set --model_name to"
+            " the name that the predictor serves."
         )
