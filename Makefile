@@ -1,5 +1,5 @@
 # The commands of this repository. They need python3 (3.11 or newer), make and a C library; uv and
-# everything else is installed into ignored folders here. Nothing else of the machine is changed.
+# everything else is installed into ignored folders here. Outside of them only uv's cache is written.
 
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
@@ -14,6 +14,8 @@ export UV_PYTHON_DOWNLOADS ?= never
 
 IMAGES := minimal-predictor minimal-transformer shadow-report
 EXAMPLES := examples/scikit-learn
+# What its train.py writes; files of other names are someone's own.
+TRAINED := $(EXAMPLES)/first.joblib $(EXAMPLES)/retrained.joblib
 PROJECTS := embedded-postgres $(IMAGES) $(EXAMPLES) local
 # The images that the manifests name.
 SETTINGS := manifests/settings/settings.yaml
@@ -44,7 +46,7 @@ report: shadow-report/.venv/runs local/.venv/runs ## Compare what a running `mak
 	@# A verdict is an answer, not a failure of make; shadow-report itself exits with its code.
 	@local/.venv/bin/shadow-local report $(ARGS) || [ $$? -ge 10 ]
 
-psql: local/.venv/runs ## Look into the tables of a running `make up` (SQL='SELECT ...')
+psql: local/.venv/runs ## Look into the tables of a running `make up`, or of POSTGRES_URI (SQL='SELECT ...')
 	@local/.venv/bin/shadow-local psql $(if $(SQL),--expanded --command "$(SQL)")
 
 install: $(PROJECT)/.venv/runs ## Install one project, such as PROJECT=examples/scikit-learn
@@ -90,19 +92,23 @@ schema: embedded-postgres/.venv/runs ## Make the tables in the database of POSTG
 
 clean: ## Remove everything that these commands installed or wrote
 	rm -rf .tools local/.run $(PROJECTS:%=%/.venv) $(PROJECTS:%=%/uv.lock)
+	rm -f $(TRAINED)
+
+# An installer's words are shown only when it fails, and not when that was Ctrl-C.
+INDEX_REMEDY = Without a network, connect; behind a proxy, set HTTPS_PROXY; with a mirror, set UV_DEFAULT_INDEX and PIP_INDEX_URL to its URL. Then run the same again.
+install = trap 'exit 130' INT; said=$$({ $(2); } 2>&1) || { grep -v '^WARNING: Retrying' <<< "$$said" || true; echo "$(1) was not installed. $(INDEX_REMEDY)"; exit 1; } >&2
 
 # What a project needs to run (`runs`) and to be tested (`tests`); the files are stamps.
 %/.venv/runs: %/pyproject.toml | $(UV)
 	@echo "installing $*"
-	@$(UV) sync --quiet --project $* --no-dev --inexact
+	@$(call install,$*,$(UV) sync --quiet --project $* --no-dev --inexact)
 	@touch $@
 
 %/.venv/tests: %/pyproject.toml | $(UV)
 	@echo "installing $* and what its tests need"
-	@$(UV) sync --quiet --project $*
+	@$(call install,$*,$(UV) sync --quiet --project $*)
 	@touch $@ $*/.venv/runs
 
 .tools/bin/uv $(CURDIR)/.tools/bin/uv:
 	@echo "installing uv $(UV_VERSION) into .tools"
-	@python3 -m venv .tools
-	@.tools/bin/pip install --quiet --no-cache-dir uv==$(UV_VERSION)
+	@$(call install,uv,python3 -m venv .tools && .tools/bin/pip install -qq --no-cache-dir uv==$(UV_VERSION))

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,17 @@ class Classifier(Model):
     def predict(self, payload: Any, headers: dict[str, str] | None = None) -> dict[str, Any]:
         try:
             return {"predictions": self.model.predict(payload["instances"]).tolist()}
-        except ValueError as error:  # the caller's mistake: a 400, not a 500
-            raise InvalidInput(str(error)) from None
+        except (KeyError, TypeError, ValueError) as error:  # the caller's mistake: a 400, not a 500
+            raise InvalidInput(f'send {{"instances": [[...]]}}: {error!r}') from None
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(parents=[model_server.parser]).parse_args()
     model = Classifier(arguments.model_name)
-    model.load()
+    try:
+        model.load()
+    except (KeyError, FileNotFoundError) as error:
+        sys.exit(f"MODEL_FILE names no file here ({error}); run train.py, or set it to your own.")
     ModelServer().start([model])
 
 

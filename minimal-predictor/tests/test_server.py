@@ -76,13 +76,13 @@ def test_a_busy_port_is_named(argument: str) -> None:
 
 
 def test_help_and_unknown_arguments() -> None:
-    """--help tells KServe's arguments; a wrong one is not ignored."""
+    """--help tells KServe's arguments; a wrong one is not ignored, and refused in one line."""
     shown = run("--help")
     assert shown.returncode == 0
     assert "--model_name" in shown.stdout
     wrong = run("--factor", "3")
     assert wrong.returncode == 2
-    assert "unrecognized arguments: --factor 3" in wrong.stderr
+    assert wrong.stderr == "minimal-predictor: unrecognized arguments: --factor 3; see --help.\n"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """What the trained models answer, straight from `predict`."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,7 +34,59 @@ def test_retraining_changes_some_answers_and_not_most(models: dict[str, Classifi
     assert set(first) == set(retrained) == {"setosa", "versicolor", "virginica"}
 
 
-def test_a_wrong_request_is_the_callers_mistake(models: dict[str, Classifier]) -> None:
-    """KServe answers InvalidInput with 400."""
-    with pytest.raises(InvalidInput, match="4 features"):
-        models["first.joblib"].predict({"instances": [[6.1, 2.8]]})
+@pytest.mark.parametrize(
+    ("payload", "reason"),
+    [
+        ({"instances": [[6.1, 2.8]]}, "4 features"),
+        ({"values": [1]}, "KeyError.*instances"),
+        ({"instances": None}, "instances"),
+        ([6.1, 2.8], "instances"),
+    ],
+)
+def test_a_wrong_request_is_the_callers_mistake(
+    models: dict[str, Classifier], payload: object, reason: str
+) -> None:
+    """KServe answers InvalidInput with 400; it says what to send."""
+    with pytest.raises(InvalidInput, match=reason) as refusal:
+        models["first.joblib"].predict(payload)
+    assert 'send {"instances": [[...]]}' in str(refusal.value)
+
+
+@pytest.mark.parametrize("env", [{}, {"MODEL_FILE": "gone.joblib"}])
+def test_a_missing_model_file_says_to_train(env: dict[str, str]) -> None:
+    """One line, no trace."""
+    done = program("model.py", env=env)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("run train.py, or set it to your own.")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "reason"),
+    [
+        ([], 2, "usage: traffic.py URL"),
+        (["http://127.0.0.1:9/", "many"], 2, "usage: traffic.py URL"),
+        (["nowhere"], 2, "'nowhere' is no URL"),
+        (["http://127.0.0.1:9/", "3"], 1, "http://127.0.0.1:9/ does not answer ("),
+    ],
+)
+def test_traffic_that_cannot_be_sent_says_why(words: list[str], code: int, reason: str) -> None:
+    """Wrong arguments and a server that is not there end it in a line or two, without a trace."""
+    done = program("traffic.py", *words)
+    assert done.returncode == code
+    assert done.stderr.startswith(reason)
+    assert done.stderr.count("\n") <= 2
+
+
+def program(
+    name: str, *words: str, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run one of the folder's programs."""
+    return subprocess.run(
+        [sys.executable, Path(train.__file__).with_name(name), *words],
+        env={"PATH": os.environ["PATH"]} | (env or {}),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )

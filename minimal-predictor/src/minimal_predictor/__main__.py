@@ -2,12 +2,21 @@
 
 import argparse
 import sys
+from typing import NoReturn
 
 from kserve import model_server
 
 from minimal_predictor.model import Multiplier
 from minimal_predictor.server import serve
 from minimal_predictor.settings import BadSettings, read_settings
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Refuses an argument in one line; `--help` has the usage, which is long."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit code 2."""
+        self.exit(2, f"{self.prog}: {message}; see --help.\n")
 
 
 def main() -> None:
@@ -24,7 +33,7 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     """KServe's own arguments; one that it does not know stops the start."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="minimal-predictor",
         description="Multiplies by FACTOR what callers send. Environment: MODEL_NAME, FACTOR.",
         parents=[model_server.parser],

@@ -1,0 +1,74 @@
+"""What `make` says when it cannot install; the index is a port where nobody listens."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from shadow_local.rendering import repository
+
+INDEX = "http://127.0.0.1:9/simple"
+OFFLINE = {
+    "PIP_CONFIG_FILE": os.devnull,
+    "PIP_FIND_LINKS": "",
+    "PIP_INDEX_URL": INDEX,
+    "PIP_RETRIES": "0",
+    "UV_DEFAULT_INDEX": INDEX,
+    "UV_HTTP_RETRIES": "0",
+}
+PROJECT = """
+[project]
+name = "some-project"
+version = "0"
+dependencies = ["nobody-has-this-in-a-cache"]
+"""
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A folder with the Makefile and one project."""
+    shutil.copy(repository() / "Makefile", tmp_path)
+    (tmp_path / "some-project").mkdir()
+    (tmp_path / "some-project" / "pyproject.toml").write_text(PROJECT)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("has_uv", "missing"), [(False, "uv"), (True, "some-project")])
+def test_an_install_without_a_network_says_what_to_do(
+    clone: Path, has_uv: bool, missing: str
+) -> None:
+    """The installer's reason, then one line: what was not installed, and each remedy."""
+    path = [folder for folder in ("/usr/bin", "/bin") if not Path(folder, "uv").exists()]
+    if has_uv:
+        tools = repository() / ".tools" / "bin"
+        path.insert(0, str(Path(shutil.which("uv") or tools / "uv").parent))
+    done = subprocess.run(
+        ["make", "install", "PROJECT=some-project"],
+        cwd=clone,
+        env=os.environ | OFFLINE | {"PATH": ":".join(path)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 2
+    *reason, remedy, _make = done.stderr.splitlines()
+    assert remedy.startswith(f"{missing} was not installed. Without a network, connect; behind a")
+    assert "HTTPS_PROXY" in remedy
+    assert "UV_DEFAULT_INDEX and PIP_INDEX_URL" in remedy
+    assert "Retrying" not in "".join(reason)
+    assert not (clone / "some-project" / ".venv" / "runs").exists()
+
+
+def test_clean_removes_the_examples_models_and_nobody_elses(clone: Path) -> None:
+    """What train.py writes goes; a file of another name is someone's own."""
+    folder = clone / "examples" / "scikit-learn"
+    folder.mkdir(parents=True)
+    for name in ("first", "retrained", "own"):
+        (folder / f"{name}.joblib").touch()
+    subprocess.run(["make", "clean"], cwd=clone, capture_output=True, check=True)
+    assert [path.name for path in folder.iterdir()] == ["own.joblib"]
