@@ -37,7 +37,10 @@ def _places(objects: Objects, settings: dict[str, str]) -> list[str]:
         kind, metadata = item["kind"], item["metadata"]
         namespace = metadata.get("namespace")
         near_gateway = kind in ("Service", "DestinationRule", "AuthorizationPolicy")
-        if namespace != settings["profile"] and not (near_gateway and namespace == "istio-system"):
+        allowed = {settings["profile"]} | (
+            {settings["gateway-namespace"]} if near_gateway else set()
+        )
+        if namespace not in allowed:
             found.append(f"{kind} {metadata['name']} is in {namespace}")
         if kind in ("PostgresCluster", "ConfigMap", "Secret", "PersistentVolumeClaim"):
             found.append(f"`kubectl delete -k .` would take {kind} {metadata['name']} away")

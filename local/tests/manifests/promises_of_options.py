@@ -9,10 +9,6 @@ from pod_security import violations
 from routes import Objects, mode, of_kind
 
 ISVC = "serving.kserve.io/inferenceservice"
-GATEWAY = {
-    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "istio-system"}},
-    "podSelector": {"matchLabels": {"istio": "ingressgateway"}},
-}
 
 
 def broken(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
@@ -27,7 +23,7 @@ def broken(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
         if any(labels not in chosen for labels in wanted) or len(chosen) != len(wanted):
             yield f"the network policies are for {chosen}"
         for policy in policies:
-            yield from _network(policy, knative)
+            yield from _network(policy, knative, settings)
     for monitor in of_kind(objects, "PodMonitor"):
         yield from _monitor(monitor["spec"], sides)
     for job in of_kind(objects, "CronJob"):
@@ -56,11 +52,11 @@ def _api_key(spec: dict[str, Any], settings: dict[str, str]) -> Iterator[str]:
         {"key": "request.headers[x-api-key]", "notValues": ["sesame123"]}
     ]:
         yield "another header or value than the key opens the way"
-    if spec["selector"]["matchLabels"] != {"istio": "ingressgateway"}:
+    if spec["selector"]["matchLabels"] != {"istio": settings["gateway-label"]}:
         yield "the gateway does not ask for the key"
 
 
-def _network(policy: dict[str, Any], knative: bool) -> Iterator[str]:
+def _network(policy: dict[str, Any], knative: bool, settings: dict[str, str]) -> Iterator[str]:
     name, spec = policy["metadata"]["name"], policy["spec"]
     target = spec["podSelector"]["matchLabels"]
     if spec["policyTypes"] != ["Ingress"] or not all(rule.get("from") for rule in spec["ingress"]):
@@ -68,7 +64,12 @@ def _network(policy: dict[str, Any], knative: bool) -> Iterator[str]:
         return
     first = spec["ingress"][0]
     own = {"podSelector": {"matchLabels": {ISVC: target[ISVC], "component": "transformer"}}}
-    expected = own if target["component"] == "predictor" and not knative else GATEWAY
+    namespace = {"kubernetes.io/metadata.name": settings["gateway-namespace"]}
+    gateway = {
+        "namespaceSelector": {"matchLabels": namespace},
+        "podSelector": {"matchLabels": {"istio": settings["gateway-label"]}},
+    }
+    expected = own if target["component"] == "predictor" and not knative else gateway
     if first["from"][0] != expected:
         yield f"{name} lets in {first['from'][0]}"
     port = 8012 if knative else 8080

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from goldens import FOLDER, renderings
+from routes import KNATIVE_GATEWAY
 from tree import OTHER_SETTINGS, REPOSITORY, Tree, kustomize
 
 UPDATE = "after a change on purpose: .venv/bin/python tests/manifests/goldens.py"
@@ -27,7 +28,8 @@ def test_no_default_value_is_left_behind(tmp_path: Path) -> None:
     """With other settings no value of the default settings is anywhere in the output."""
     defaults = Tree(tmp_path).settings()
     for path in FOLDER.glob("*-other-settings.yaml"):
-        text = path.read_text()
+        # Knative puts its own gateway there, whatever the settings say.
+        text = path.read_text().replace(KNATIVE_GATEWAY, "")
         for name in defaults.keys() - {"mirror-percentage"}:
             assert defaults[name] not in text, f"{path.name} still has the default {name}"
             assert OTHER_SETTINGS[name] in text, f"{path.name} lacks the new {name}"

@@ -113,7 +113,7 @@ IN_KNATIVE = [
     (f"{KNATIVE}/mirror.yaml", "gateways: [ENTRY-mirror]", "gateways: [ENTRY-copies]"),
     (f"{KNATIVE}/mirror-gateway.yaml", "number: 8089", "number: 8088"),
     (f"{KNATIVE}/mirror-service.yaml", "targetPort: 8089", "targetPort: 80"),
-    (f"{KNATIVE}/mirror-service.yaml", "namespace: istio-system", "namespace: knative-serving"),
+    (f"{KNATIVE}/mirror-service.yaml", "istio: ingressgateway", "ingress: gateway"),
     (f"{KNATIVE}/shadow-limits.yaml", "host: PROFILE-ENTRY-mirror", "host: PROFILE-ENTRY-shadow"),
     (
         "manifests/inference/knative-mode/knative.yaml",

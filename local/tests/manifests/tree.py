@@ -21,6 +21,8 @@ OTHER_SETTINGS = {
     "domain": "models.company.internal",
     "profile": "fraud",
     "gateway": "gateways/public-gateway",
+    "gateway-namespace": "edge",
+    "gateway-label": "public-pods",
     "entry": "score",
     "primary": "fraud-2024-11",
     "shadow": "fraudnext",
