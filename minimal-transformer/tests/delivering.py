@@ -18,7 +18,7 @@ from minimal_transformer.settings import RecordSettings
 SAMPLE = b'{"values": ["3.3", "62.3", "324"]}'
 ANSWER = b'{"predictions": [6.6, 124.6, 648.0]}'
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
-WAIT_SECONDS = 40.0
+WAIT_SECONDS = 75.0
 _OURS = ("POSTGRES_", "SHADOW_", "SPOOL_", "RECORD_", "INFERENCE_", "MODEL_", "PREDICTION_DB_")
 
 

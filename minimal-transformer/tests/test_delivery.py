@@ -49,7 +49,7 @@ def test_second_process_waits_and_takes_over(tmp_path: Path, postgres_uri: str) 
             record(handler, 100)
             until(lambda: stored(postgres_uri) == (200, 200, 0), "the second hundred")
             handler.close()
-            assert second.drain(5) == 0
+            assert second.drain(30) == 0
 
 
 def test_kill_9_of_delivery_under_load(tmp_path: Path, postgres_uri: str) -> None:
@@ -70,7 +70,7 @@ def test_kill_9_of_delivery_under_load(tmp_path: Path, postgres_uri: str) -> Non
         until(lambda: stored(postgres_uri) == (recorded, recorded, 0), "all rows")
         until(lambda: figures(handler)["prediction_db_spool_bytes"] == 0, "an empty spool")
     finally:
-        handler.stop_delivery(5)
+        handler.stop_delivery(30)
     assert handler.delivery_pid is None
 
 
@@ -86,7 +86,7 @@ def test_drain_is_bounded_and_leaves_the_rest(tmp_path: Path, postgres_uri: str)
     again = PredictionDBHandler(settings(tmp_path, as_role(postgres_uri, "transformer")))
     again.start_delivery()
     until(lambda: stored(postgres_uri) == (50, 50, 0), "what was left")
-    again.stop_delivery(5)
+    again.stop_delivery(30)
     assert not list(segments(tmp_path))
 
 
@@ -196,7 +196,7 @@ def test_spool_that_turns_read_only_is_delivered(tmp_path: Path, postgres_uri: s
                 "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()",
             )[0][0]
             assert sent < 50
-            assert delivery.drain(5) == 0
+            assert delivery.drain(30) == 0
     finally:
         subprocess.run(["chattr", "-i", path], check=False, capture_output=True)
     if immutable.returncode == 0:

@@ -36,7 +36,7 @@ def test_everything_is_written(tmp_path: Path, postgres_uri: str) -> None:
     with Delivery(chosen, tmp_path / "log") as delivery:
         until(lambda: stored(postgres_uri) == (CALLS, CALLS, 0), "all rows")
         handler.close()
-        assert delivery.drain(10) == 0
+        assert delivery.drain(30) == 0
     assert not list((tmp_path / "spool").glob("*.seg"))
 
 
@@ -252,7 +252,7 @@ def test_states_of_the_server_are_waited_out(tmp_path: Path, postgres_uri: str, 
             connection.execute("DROP FUNCTION fail CASCADE")
             until(lambda: stored(postgres_uri) == (CALLS, CALLS, 0), "all rows")
         finally:
-            handler.stop_delivery(5)
+            handler.stop_delivery(30)
     assert not (tmp_path / "spool" / "dead-letter").exists()
 
 

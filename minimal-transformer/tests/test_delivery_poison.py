@@ -177,7 +177,7 @@ def test_five_of_a_thousand_are_unstorable(tmp_path: Path, postgres_uri: str) ->
         assert stored(postgres_uri) == (995, 1000, 2)  # the last one's hole has no end
         until(lambda: figures(handler)["prediction_db_spool_bytes"] == 0, "an empty spool")
     finally:
-        handler.stop_delivery(5)
+        handler.stop_delivery(30)
     (path,) = (tmp_path / "spool" / "dead-letter").iterdir()
     letters = [json.loads(line) for line in path.read_text().splitlines()]
     assert [letter["row"]["pair_id"] for letter in letters] == [

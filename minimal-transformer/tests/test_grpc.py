@@ -245,17 +245,20 @@ def test_metadata_reaches_the_predictor_as_headers(
     assert "authorization" not in seen.headers
 
 
-def test_caller_that_leaves_is_recorded(fronting: Transformer, shared_uri: str) -> None:
-    """A deadline that passes ends the caller's wait, not the call."""
+def test_caller_that_leaves_is_recorded(
+    fronting: Transformer, scripted: ScriptedPredictor, shared_uri: str
+) -> None:
+    """A caller that cancels ends its wait, not the call."""
     pair = new_pair()
     message = pb.ModelInferRequest(model_name="model")
-    message.parameters["do"].string_param = "slow 0.6"
+    message.parameters["do"].string_param = "slow 2"
     with grpc.insecure_channel(fronting.grpc_address) as channel:
         call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         metadata = (("x-shadow-pair-id", pair),)
-        with pytest.raises(grpc.RpcError) as left:
-            call(message.SerializeToString(), timeout=0.2, metadata=metadata)
-    assert left.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        left = call.future(message.SerializeToString(), metadata=metadata)
+        until(lambda: any(s.headers.get("x-shadow-pair-id") == pair for s in scripted.seen), "call")
+        assert left.cancel()
+    assert left.code() is grpc.StatusCode.CANCELLED
     # The scripted answer is no v2 response: the call went on until the predictor had answered.
     assert row(shared_uri, pair)["error"] == "the predictor's answer is no v2 inference response"
 

@@ -32,7 +32,7 @@ class Load:
     meets more and more calls at once, as from real callers.
     """
 
-    def __init__(self, server: Process, rate: float = 150, caller: Caller | None = None) -> None:
+    def __init__(self, server: Process, rate: float = 250, caller: Caller | None = None) -> None:
         self.outcomes: dict[str, int | str] = {}  # pair id: status, or the caller's error
         self.sent: set[str] = set()
         self._url = f"http://127.0.0.1:{server.http_port}"

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from deployment import Start
 from evidence import check_every_answer_is_stored_once, gaps, records, stored, tell
-from load import Load
+from load import Caller, Load
 from processes import mount
 from serving import Transformer, until
 
 from embedded_postgres import Postgres
 
+LARGE = b'{"values": [%s]}' % b", ".join([b"1"] * 1000)
 COMPLAINT = "Calls are answered but not recorded"
 
 
@@ -69,7 +70,7 @@ def test_spool_on_a_full_disk_drops_and_counts(
     """The spool's disk is smaller than the outage: what it holds is kept, the rest is counted."""
     disk = small_disk("size=1m")
     server = start(transformer_uri, SPOOL_DIR=str(disk / "spool"))
-    with Load(server) as load:
+    with Load(server, caller=Caller(body=LARGE, answer=None)) as load:
         load.until_answered(50)
         until(lambda: stored(postgres.uri).requests, "rows while nothing is wrong")
         postgres.stop()
@@ -150,7 +151,7 @@ def test_two_transformers_share_a_spool(
 ) -> None:
     """Two transformers on one spool folder: one delivers for both, and its death costs nothing."""
     first, second = start(transformer_uri), start(transformer_uri)
-    with Load(first, rate=75) as one, Load(second, rate=75) as two:
+    with Load(first, rate=125) as one, Load(second, rate=125) as two:
         one.until_answered(100)
         assert first.stop() == 0, first.log
         two.until_answered(200)

@@ -20,6 +20,8 @@ from serving import until
 from embedded_postgres import Postgres
 
 OUTAGE_SECONDS = 60
+# A machine that is too slow for 200 calls/s has a longer outage.
+OUTAGE_CALLS = 10_000
 GROWTH_BYTES = 20 * 1024 * 1024
 
 
@@ -42,10 +44,11 @@ def test_outage_of_a_minute_loses_nothing_and_grows_no_memory(
         begun = len(load.answered)
         highest = before
         ends = time.monotonic() + OUTAGE_SECONDS
-        while time.monotonic() < ends:
+        during = 0
+        while time.monotonic() < ends or during < OUTAGE_CALLS:
             highest = max(highest, resident())
             time.sleep(0.5)
-        during = len(load.answered) - begun
+            during = len(load.answered) - begun
     assert not load.failed
     waiting, oldest = metric(server, "spool_bytes"), metric(server, "oldest_unwritten_seconds")
     written = records(server, "written")
@@ -66,7 +69,6 @@ def test_outage_of_a_minute_loses_nothing_and_grows_no_memory(
         growth_during_mb=round((highest - before) / 1e6, 1),
         growth_after_catch_up_mb=round((after - before) / 1e6, 1),
     )
-    assert during >= OUTAGE_SECONDS * 100
     assert highest - before < GROWTH_BYTES
     assert after - before < GROWTH_BYTES
     assert delivery_pid(server) == writer
