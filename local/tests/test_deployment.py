@@ -13,16 +13,12 @@ from backends import answering, refusing, resetting, stuck
 from calls import post, post_at_once
 from gateways import StartGateway
 from psycopg import errors
-from psycopg.rows import dict_row
+from stored import rows, wait_for_pairs
 from waiting import until
 
 from embedded_postgres import as_role
 from shadow_local.stack import Stack
 
-COMPLETE = """
-SELECT count(*) FROM inference_pairs WHERE pair_id = ANY(%s)
-AND primary_status IS NOT NULL AND shadow_status IS NOT NULL
-"""
 CLIENT_IDS = {
     "none": [],
     "uuid4": [str(uuid.uuid4())],
@@ -31,21 +27,6 @@ CLIENT_IDS = {
     "repeated header": ["one", "two"],
     "empty": [""],
 }
-
-
-def rows(stack: Stack, query: str, pair_ids: list[str]) -> list[dict[str, Any]]:
-    with psycopg.connect(stack.database.uri, row_factory=dict_row) as connection:
-        return connection.execute(query, [pair_ids]).fetchall()
-
-
-def wait_for_pairs(stack: Stack, pair_ids: list[str]) -> None:
-    """Return once each of these calls has both its answers in the tables."""
-    expected = len(set(pair_ids))
-
-    def found() -> int:
-        return int(rows(stack, COMPLETE, pair_ids)[0]["count"])
-
-    until(lambda: found() == expected, or_say=lambda: f"{found()} of {expected} pairs are stored")
 
 
 def predict_url(stack: Stack) -> str:
