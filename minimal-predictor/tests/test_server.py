@@ -15,6 +15,8 @@ import pytest
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from served import MODULE, Predictor, free_port, run
 
+from minimal_predictor.__main__ import argument_parser
+
 TWENTY_MISTAKES = [
     b"",
     b"{",
@@ -133,6 +135,18 @@ def test_debug_shows_each_call(folder: Path) -> None:
     with Predictor(folder, KSERVE_LOGLEVEL="DEBUG") as predictor:
         predictor.predict({"values": [1]})
         assert '"POST /v1/models/model%3Apredict HTTP/1.1" 200' in predictor.log
+
+
+def test_an_idle_connection_is_closed_when_the_caller_expects_it(folder: Path) -> None:
+    """The argument counts; by default an idle connection outlives what a proxy would keep."""
+    with (
+        Predictor(folder, "--timeout-keep-alive", "1") as short,
+        socket.create_connection(("127.0.0.1", short.http_port), timeout=60) as closed,
+    ):
+        closed.sendall(b"GET /v1/models HTTP/1.1\r\nhost: here\r\n\r\n")
+        answered = b"".join(iter(lambda: closed.recv(4096), b""))
+        assert answered.startswith(b"HTTP/1.1 200")
+    assert argument_parser().parse_args([]).timeout_keep_alive > 60 * 60
 
 
 def test_two_workers_serve_as_one(folder: Path) -> None:

@@ -7,7 +7,7 @@ from typing import NoReturn
 from kserve import model_server
 
 from minimal_predictor.model import Multiplier
-from minimal_predictor.server import serve
+from minimal_predictor.server import KEEP_ALIVE_SECONDS, serve
 from minimal_predictor.settings import BadSettings, read_settings
 
 
@@ -21,17 +21,17 @@ class OneLineParser(argparse.ArgumentParser):
 
 def main() -> None:
     """Serve the multiplier until SIGTERM; bad settings end the start with one line."""
-    arguments = _parser().parse_args()
+    arguments = argument_parser().parse_args()
     try:
         settings = read_settings(arguments.model_name)
     except BadSettings as error:
         sys.exit(str(error))
     model = Multiplier(settings.model_name, settings.factor)
     model.load()
-    serve(model)
+    serve(model, arguments.timeout_keep_alive)
 
 
-def _parser() -> argparse.ArgumentParser:
+def argument_parser() -> argparse.ArgumentParser:
     """KServe's own arguments; one that it does not know stops the start."""
     parser = OneLineParser(
         prog="minimal-predictor",
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     # None tells "not given" from "given as model": only then MODEL_NAME counts.
-    parser.set_defaults(model_name=None)
+    parser.set_defaults(model_name=None, timeout_keep_alive=KEEP_ALIVE_SECONDS)
     return parser
 
 

@@ -19,10 +19,14 @@ model_server.GRPCServer = QuietGRPCServer
 multiprocess.RESTServer = QuietRESTServer
 multiprocess.RESTServerProcess = PatientProcess
 
+# Longer than a proxy before us keeps an idle connection (Envoy an hour, Knative's queue-proxy 90 s):
+# a call that comes in the moment that we close it, as KServe does after 65 s, gets no answer.
+KEEP_ALIVE_SECONDS = 3660
 
-def serve(model: Model) -> None:
+
+def serve(model: Model, keep_alive_seconds: int = KEEP_ALIVE_SECONDS) -> None:
     """Serve the loaded model until SIGTERM or Ctrl-C; calls in flight finish, then it stops."""
-    server = ModelServer(registered_models=FixedModels())
+    server = ModelServer(registered_models=FixedModels(), timeout_keep_alive=keep_alive_seconds)
     _require_free_ports(server)
     server.model_repository_extension = ClosedRepository(server.registered_models)
     # One worker runs on the loop that is current here; `--event-loop` reaches only more workers.
