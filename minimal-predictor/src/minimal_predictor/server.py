@@ -19,8 +19,8 @@ model_server.GRPCServer = QuietGRPCServer
 multiprocess.RESTServer = QuietRESTServer
 multiprocess.RESTServerProcess = PatientProcess
 
-# Longer than a proxy before us keeps an idle connection (Envoy an hour, Knative's queue-proxy 90 s):
-# a call that comes in the moment that we close it, as KServe does after 65 s, gets no answer.
+# Longer than a proxy before us keeps one that is idle (Envoy an hour, Knative's queue-proxy 90 s).
+# A call that comes in the moment that we close it, as KServe does after 65 s, gets no answer.
 KEEP_ALIVE_SECONDS = 3660
 
 
