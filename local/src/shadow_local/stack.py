@@ -66,6 +66,7 @@ class Stack:
         mesh = build_mesh(self.manifests, self.endpoints, gateway_port, free_port, suffix)
         progress("starting Postgres" if self.database.server else "connecting to POSTGRES_URI")
         self.database.open()
+        self.check()
         self._commands = {item.name: item for item in self._prepare()}
         commands = list(self._commands.values())
         by_hand = self._left_out(commands)
