@@ -133,11 +133,12 @@ def test_nothing_to_judge_is_invalid() -> None:
     assert decide((), Margins()).reasons == ("There is nothing to judge.",)
 
 
-def test_no_pairs_wait_without_a_count() -> None:
+def test_without_pairs_the_least_that_promote_are_said() -> None:
     """Whether no pairs is a problem, the caller knows."""
     verdict = _decide(0)
     assert verdict.outcome is Outcome.WAIT
-    assert verdict.more_pairs is None
+    assert verdict.more_pairs == 8_062
+    assert verdict.reasons[0] == "There are no pairs yet; PROMOTE takes 8,062 at the least."
 
 
 def test_least_duration_holds_a_promotion_back() -> None:

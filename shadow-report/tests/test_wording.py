@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from shadow_report.wording import duration, percent
+from shadow_report.wording import counted, duration, percent
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,8 @@ def test_percent_keeps_the_digits_that_matter(share: float, text: str) -> None:
 def test_duration_picks_the_unit_that_fits(seconds: float, text: str) -> None:
     """Rounded up: a wait is never shorter than announced."""
     assert duration(timedelta(seconds=seconds)) == text
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 pairs"), (1, "1 pair"), (2992, "2,992 pairs")])
+def test_counted_knows_the_singular(number: int, text: str) -> None:
+    assert counted(number, "pair") == text

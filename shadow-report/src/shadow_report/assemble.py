@@ -9,9 +9,10 @@ from shadow_report.answers.figures import path_reports
 from shadow_report.answers.outcome import Outcome
 from shadow_report.counts import ChangeTally, Evidence, Tally
 from shadow_report.gates import judge
-from shadow_report.report import SCHEMA_VERSION, Report, Signature
+from shadow_report.report import SCHEMA_VERSION, Integrity, Report, Signature
 from shadow_report.soundness import Found, expected_pairs, integrity_of, side_of, window_of
 from shadow_report.verdict import decide
+from shadow_report.wording import counted
 
 
 def assemble(found: Found) -> Report:
@@ -26,7 +27,7 @@ def assemble(found: Found) -> Report:
         problems=[f"{f.what} {f.remedy}" for f in integrity.findings if f.unsound],
         duration=timedelta(hours=window.hours),
         pairs_per_second=None if window.pairs_per_hour is None else window.pairs_per_hour / 3600,
-        details=_details(found.signatures),
+        details=_details(found.signatures, integrity),
     )
     return Report(
         schema_version=SCHEMA_VERSION,
@@ -82,12 +83,13 @@ def _evidence(found: Found) -> Evidence:
     )
 
 
-def _details(signatures: tuple[Signature, ...]) -> dict[str, str]:
-    """The most frequent fault and disagreement by name, for the reasons."""
-    details: dict[str, str] = {}
+def _details(signatures: tuple[Signature, ...], integrity: Integrity) -> dict[str, str]:
+    """For the reasons: the most frequent fault and disagreement, and what may mend the coverage."""
+    details = {f.code: f.remedy for f in integrity.findings if f.code == "coverage"}
     for signature in signatures:
         gate = "faults" if signature.is_fault else "disagreement"
-        details.setdefault(gate, f"Most often {signature.signature} ({signature.pairs:,} pairs).")
+        pairs = counted(signature.pairs, "pair")
+        details.setdefault(gate, f"Most often {signature.signature} ({pairs}).")
     return details
 
 
@@ -97,7 +99,7 @@ def _notes(found: Found) -> tuple[str, ...]:
         "The verdict is about this window's traffic; other days may bring other requests.",
     ]
     if counts.warm_up:
-        notes.append(f"{counts.warm_up:,} pairs of the warm-up are left out.")
+        notes.append(f"{counted(counts.warm_up, 'pair')} of the warm-up left out.")
     if settings.mirrored_share < 1:
         notes.append(
             f"Coverage is judged against a mirrored share of {settings.mirrored_share:g}, as told."

@@ -15,7 +15,7 @@ from shadow_report.counts import ChangeTally, Evidence, Tally
 from shadow_report.margins import Margins
 from shadow_report.needs import Need, what_settles
 from shadow_report.statistics.interval import Interval
-from shadow_report.wording import percent
+from shadow_report.wording import counted, percent
 
 __all__ = [
     "ChangeTally",
@@ -96,7 +96,7 @@ def rate_gate(
     name: str, tally: Tally, maximum: float, alpha: float, reject_alpha: float, *, what: str
 ) -> Gate:
     """A share of pairs that must stay at or under `maximum`; `what` as in "3 of 9 pairs differ"."""
-    seen = f"{tally.events:,} of {tally.trials:,} pairs {what}"
+    seen = f"{tally.events:,} of {counted(tally.trials, 'pair')} {what}"
     return _gate(name, tally, maximum, alpha, reject_alpha, seen=seen)
 
 
@@ -107,7 +107,7 @@ def change_gate(
     adjective, as in "9 of 200 pairs are newly slow, 2 no longer slow".
     """
     seen = (
-        f"{tally.gained:,} of {tally.trials:,} pairs are newly {what}, "
+        f"{tally.gained:,} of {counted(tally.trials, 'pair')} are newly {what}, "
         f"{tally.lost:,} no longer {what}"
     )
     return _gate(name, tally, maximum, alpha, reject_alpha, seen=seen)
@@ -118,10 +118,11 @@ def coverage_gate(missing: Tally, minimum: float, alpha: float, reject_alpha: fl
     interval = missing.interval(alpha)
     covered = Interval(1 - interval.upper, 1 - interval.lower)
     status = _status(missing, 1 - minimum, alpha, reject_alpha)
-    seen = f"{missing.trials - missing.events:,} of {missing.trials:,} primary calls are paired"
+    paired = missing.trials - missing.events
+    seen = f"{paired:,} of {counted(missing.trials, 'primary call')} are paired"
     need = None
     if status == "wait":
-        need = what_settles(missing, 1 - minimum, alpha, reject_alpha, "calls")
+        need = what_settles(missing, 1 - minimum, alpha, reject_alpha, "call")
         found = f"between {percent(covered.lower)} and {percent(covered.upper)}"
     elif status == "pass":
         found = f"at least {percent(covered.lower)}"
@@ -154,7 +155,7 @@ def _gate(
     status = _status(tally, maximum, alpha, reject_alpha)
     need = None
     if status == "wait":
-        need = what_settles(tally, maximum, alpha, reject_alpha, "pairs")
+        need = what_settles(tally, maximum, alpha, reject_alpha, "pair")
         found = f"between {percent(interval.lower)} and {percent(interval.upper)}"
     elif status == "pass":
         found = f"at most {percent(interval.upper)}"

@@ -15,8 +15,8 @@ import typer
 from psycopg.rows import class_row
 
 from shadow_report.connection import failure, place
-from shadow_report.errors import OneLineError
-from shadow_report.settings import SettingWrong, database_uri, parse_span
+from shadow_report.errors import OneLineError, SettingWrong
+from shadow_report.settings import database_uri, parse_span
 
 # A long comparison or another maintain holds the locks for a while; the function itself waits 5 s.
 ATTEMPTS = 12

@@ -9,18 +9,15 @@ from datetime import UTC, datetime, timedelta
 
 import orjson
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shadow_report.answers.paths import Rules, Tolerance, parse_path
+from shadow_report.errors import SettingWrong
 from shadow_report.margins import Margins
 from shadow_report.request_field import RequestField
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
-
-
-class SettingWrong(ValueError):
-    """A setting makes no sense; the message names it, its value and the remedy."""
 
 
 class Database(BaseSettings):
@@ -37,6 +34,26 @@ def database_uri() -> str:
         raise SettingWrong(
             "POSTGRES_URI is not set; set it to the database of the deployment, like "
             "postgresql://report:password@host:5432/inference."
+        ) from error
+
+
+class Mirror(BaseSettings):
+    """How much is mirrored: MIRROR_PERCENTAGE from the environment."""
+
+    model_config = SettingsConfigDict(env_ignore_empty=True)
+
+    mirror_percentage: float = Field(default=100.0, gt=0, le=100)
+
+
+def mirrored_share_told() -> float:
+    """MIRROR_PERCENTAGE over 100; SettingWrong when it is no share of the calls."""
+    try:
+        return Mirror().mirror_percentage / 100
+    except ValidationError as error:
+        given = error.errors()[0]["input"]
+        raise SettingWrong(
+            f"MIRROR_PERCENTAGE is '{given}'; set it above 0 and up to 100, the mirror's "
+            "percentage while the calls were recorded, or give --mirrored-share."
         ) from error
 
 
@@ -63,7 +80,7 @@ class Comparison:
         if not 0 < self.mirrored_share <= 1:
             raise SettingWrong(
                 f"--mirrored-share is {self.mirrored_share}; set it above 0 and up to 1, "
-                "the VirtualService's mirrorPercentage over 100."
+                "the mirror's percentage over 100."
             )
         if self.slo_ms is not None and not 0 < self.slo_ms < float("inf"):
             raise SettingWrong(f"--slo-ms is {self.slo_ms}; set it to milliseconds above 0.")

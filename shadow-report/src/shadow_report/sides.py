@@ -25,6 +25,12 @@ class Sides:
         service = self.scope.primary if role == "primary" else self.scope.shadow
         return groups_of(self.groups, role, service)
 
+    def candidates(self, role: str) -> list[CallGroup]:
+        """The groups of every service that could stand on this side."""
+        chosen = self.primary if role == "primary" else self.shadow
+        names = {chosen.service, *chosen.others}
+        return [g for g in self.groups if g.role == role and g.inference_service in names]
+
 
 def find_sides(tables: Tables, settings: Comparison) -> Sides:
     """Choose the services, find when mirroring began, and read who recorded since then."""

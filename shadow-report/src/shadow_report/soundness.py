@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from shadow_report.evidence.services import calls_by
+from shadow_report.evidence.services import calls_by, uniform_since
 from shadow_report.integrity import Facts, findings
 from shadow_report.report import Integrity, Side, Signature, Window
 from shadow_report.settings import Comparison
@@ -95,6 +95,8 @@ def integrity_of(found: Found) -> Integrity:
         different_requests=counts.different_requests,
         cut_pairs=counts.cut_pairs,
         in_flight=counts.in_flight,
+        warm_up=counts.warm_up,
+        uniform_since=uniform_since(map(found.sides.candidates, ("primary", "shadow"))),
         settle_seconds=settings.settle.total_seconds(),
         clock_skew_ms=ledger.clock_skew_ms,
         coverage=coverage,

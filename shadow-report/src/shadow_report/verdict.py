@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from shadow_report.gates import Gate
 from shadow_report.margins import Margins
+from shadow_report.wording import counted
 from shadow_report.wording import duration as in_words
 
 
@@ -33,7 +34,7 @@ class Verdict:
     reasons: sentences, the most important first; never empty.
     gates: all gates, in the order of the report.
     more_pairs: for WAIT, how many more pairs settle the verdict at the present rates; None when
-        nothing does, when there are no pairs yet, or when the verdict is not WAIT.
+        nothing does, or when the verdict is not WAIT.
     eta: for WAIT, the time until then at the present rate of pairs; None when unknown.
     """
 
@@ -68,7 +69,7 @@ def decide(
     failed = [gate for gate in kept if gate.status == "fail"]
     failures = tuple(_reason(gate, details) for gate in failed)
     if problems or not kept or any(gate.name == "coverage" for gate in failed):
-        reasons = (*problems, *failures) or ("There is nothing to judge.",)
+        reasons = (*problems, *failures, *_least(kept)) or ("There is nothing to judge.",)
         return Verdict(outcome=Outcome.INVALID, reasons=reasons, gates=kept)
     if failed:
         return Verdict(outcome=Outcome.REJECT, reasons=failures, gates=kept)
@@ -96,13 +97,21 @@ def _wait(
     eta = _time_for(more, pairs_per_second)
     if towards is Outcome.PROMOTE and (eta is not None or not waiting):
         eta = max(missing_time, eta or timedelta(0))
-    summary: tuple[str, ...] = ()
-    if waiting and more is not None:
+    summary = _least(gates)
+    if waiting and more is not None and not summary:
         when = f", {in_words(eta)} at the present rate" if eta is not None else ""
-        summary = (f"{more:,} more pairs like these would settle it as {towards}{when}.",)
+        summary = (f"{counted(more, 'more pair')} like these would settle it as {towards}{when}.",)
     return Verdict(
         outcome=Outcome.WAIT, reasons=(*summary, *waits), gates=gates, more_pairs=more, eta=eta
     )
+
+
+def _least(gates: Sequence[Gate]) -> tuple[str, ...]:
+    """Without a single pair: how many a promotion takes at the least."""
+    fewest, _ = _more_pairs(gates)
+    if not fewest or any(gate.n for gate in gates):
+        return ()
+    return (f"There are no pairs yet; {Outcome.PROMOTE} takes {fewest:,} at the least.",)
 
 
 def _more_pairs(waiting: Sequence[Gate]) -> tuple[int | None, Outcome]:

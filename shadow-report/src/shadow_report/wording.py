@@ -19,6 +19,11 @@ def percent(share: float) -> str:
     return (text.rstrip("0").rstrip(".") if "." in text else text) + " %"
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: `1 pair`, `2,992 pairs`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def duration(span: timedelta) -> str:
     """A span in the unit that fits, rounded up: `40 s`, `12 min`, `3 h`, `9 days`."""
     seconds = span.total_seconds()

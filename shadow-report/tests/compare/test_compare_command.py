@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 from traffic import PRIMARY, pair, pairs, record
 
 from embedded_postgres import Postgres, as_role
@@ -77,15 +74,77 @@ def test_a_missing_uri_is_a_usage_error(
     assert_one_line(capsys, "POSTGRES_URI is not set")
 
 
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("127.0.0.1:9/inference", "Connection refused"),
+        ("no-such-host.invalid:5432/inference", "no-such-host.invalid"),
+    ],
+)
 def test_an_unreachable_server_is_said(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], place: str, reason: str
 ) -> None:
-    """The line names the server without the password."""
-    assert run(monkeypatch, "postgresql://report:s3cret@127.0.0.1:9/inference") == 1
+    """The line names the server without the password, and why."""
+    assert run(monkeypatch, f"postgresql://report:s3cret@{place}") == 1
     error = capsys.readouterr().err
-    assert "127.0.0.1:9/inference" in error
+    assert f"Postgres at {place} does not answer" in error
+    assert reason in error
     assert "s3cret" not in error
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("parts", "reason"),
+    [
+        ({"user": "nobody"}, 'role "nobody" does not exist'),
+        ({"dbname": "nowhere"}, 'database "nowhere" does not exist'),
+    ],
+)
+def test_a_refusal_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    report_uri: str,
+    parts: dict[str, str],
+    reason: str,
+) -> None:
+    """A user or a database that is not there."""
+    assert run(monkeypatch, make_conninfo(report_uri, **parts)) == 1
+    assert_one_line(capsys, "refuses the connection", reason, "POSTGRES_URI")
+
+
+def test_a_wrong_password_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], own_postgres: Postgres
+) -> None:
+    with psycopg.connect(own_postgres.uri, autocommit=True) as connection:
+        connection.execute("ALTER ROLE report PASSWORD 'right'")
+        (own_postgres.folder / "pg_hba.conf").write_text(
+            "host all report all scram-sha-256\nhost all all all trust\n"
+        )
+        connection.execute("SELECT pg_reload_conf()")
+    uri = make_conninfo(as_role(own_postgres.uri, "report"), password="wrong")
+    assert run(monkeypatch, uri) == 1
+    assert_one_line(capsys, "refuses the connection", "password authentication failed", "check")
+
+
+def test_a_full_disk_of_the_server_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    postgres_uri: str,
+    report_uri: str,
+) -> None:
+    """The server reports the fault as it does when the sort of a large comparison finds no room."""
+    record(postgres_uri, pairs(10))
+    with psycopg.connect(postgres_uri) as connection:
+        connection.execute("""
+            CREATE FUNCTION no_room() RETURNS boolean LANGUAGE plpgsql AS $$
+            BEGIN
+                RAISE 'could not write: No space left on device' USING ERRCODE = 'disk_full';
+            END $$
+        """)
+        connection.execute("ALTER TABLE inference_responses ENABLE ROW LEVEL SECURITY")
+        connection.execute("CREATE POLICY full_disk ON inference_responses USING (no_room())")
+    assert run(monkeypatch, report_uri) == 1
+    assert_one_line(capsys, "no room", "No space left on device", "--last")
 
 
 @pytest.mark.parametrize("uri", ["nonsense", "http://example.org/", "postgresql://[::1/x"])
@@ -122,7 +181,7 @@ def test_a_wrong_role_is_said(
         (("--tolerance", "a=nan"), ("--tolerance",)),
         (("--ignore", "a..b"), ("--ignore", "a..b")),
         (("--slice", "header:"), ("--slice", "header:x-country")),
-        (("--mirrored-share", "0"), ("--mirrored-share",)),
+        (("--mirrored-share", "0"), ("--mirrored-share", "up to 1")),
         (("--max-disagreement", "2"), ("max_disagreement",)),
         (("--alpha", "0"), ("alpha",)),
         (("--abs-tol", "-1"), ("tolerance",)),
@@ -139,42 +198,66 @@ def test_usage_errors_name_the_option_the_value_and_the_remedy(
     assert_one_line(capsys, *words)
 
 
-def test_an_unwritable_file_is_said(
+def test_written_files_are_announced(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    postgres_uri: str,
     report_uri: str,
     tmp_path: Path,
 ) -> None:
-    """The report is printed all the same; the file's failure is the exit code."""
-    record(postgres_uri, pairs(10))
-    assert run(monkeypatch, report_uri, "--json", str(tmp_path / "no" / "report.json")) == 1
-    assert_one_line(capsys, "report.json")
+    """One line each on stderr, so that stdout holds the report alone."""
+    monkeypatch.chdir(tmp_path)
+    options = ("--json", "report.json", "--html", "report.html", "--junit", "gates.xml")
+    assert run(monkeypatch, report_uri, *options) == 12
+    files = ["report.json", "report.html", "gates.xml"]
+    assert capsys.readouterr().err.splitlines() == [f"wrote {file}" for file in files]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(files)
 
 
-def test_ctrl_c_ends_cleanly(own_postgres: Postgres) -> None:
-    """SIGINT while Postgres is busy: one line, exit 130, no session left behind."""
-    record(own_postgres.uri, pairs(10))
-    with psycopg.connect(own_postgres.uri) as blocker:
-        blocker.execute("LOCK TABLE inference_responses IN ACCESS EXCLUSIVE MODE")
-        process = subprocess.Popen(
-            [sys.executable, "-c", "from shadow_report.cli import main; main()", "compare"],
-            env=os.environ | {"POSTGRES_URI": as_role(own_postgres.uri, "report")},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        with psycopg.connect(own_postgres.uri, autocommit=True) as watcher:
-            query = (
-                "SELECT count(*) FROM pg_stat_activity"
-                " WHERE application_name = 'shadow-report' AND wait_event_type = 'Lock'"
-            )
-            while watcher.execute(query).fetchone() == (0,):
-                assert process.poll() is None
-                time.sleep(0.05)
-            process.send_signal(signal.SIGINT)
-            _, error = process.communicate(timeout=60)
-            assert process.returncode == 130
-            assert error.strip().splitlines() == ["shadow-report: Interrupted."]
+def test_an_unwritable_file_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    report_uri: str,
+    tmp_path: Path,
+) -> None:
+    """The report is printed all the same, and the other files are written; the exit code is 1."""
+    page, gates = tmp_path / "no" / "report.html", tmp_path / "gates.xml"
+    options = ("--html", str(page), "--json", "/dev/full", "--junit", str(gates))
+    assert run(monkeypatch, report_uri, *options) == 1
+    printed = capsys.readouterr()
+    assert printed.out.startswith(" INVALID ")
+    announced, said = printed.err.splitlines()
+    assert announced == f"wrote {gates}"
+    assert f"--html {page} (No such file or directory)" in said
+    assert "--json /dev/full (No space left on device)" in said
+    assert "folder" in said
+
+
+def test_the_mirror_percentage_is_the_measure_of_coverage(
+    monkeypatch: pytest.MonkeyPatch, postgres_uri: str, report_uri: str, tmp_path: Path
+) -> None:
+    """MIRROR_PERCENTAGE says what is mirrored; --mirrored-share knows better."""
+    record(postgres_uri, [c for i in range(400) for c in pair(i)[: 2 - i % 2]])
+    file = tmp_path / "report.json"
+
+    def coverage(*options: str) -> float:
+        run(monkeypatch, report_uri, "--json", str(file), *options)
+        return float(json.loads(file.read_text())["integrity"]["coverage"])
+
+    assert coverage() == 0.5
+    monkeypatch.setenv("MIRROR_PERCENTAGE", "50")
+    assert coverage() == 1
+    assert coverage("--mirrored-share", "1") == 0.5
+    monkeypatch.setenv("MIRROR_PERCENTAGE", "")
+    assert coverage() == 0.5
+
+
+@pytest.mark.parametrize("percentage", ["0", "101", "half", "nan"])
+def test_a_wrong_mirror_percentage_is_a_usage_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], percentage: str
+) -> None:
+    monkeypatch.setenv("MIRROR_PERCENTAGE", percentage)
+    assert run(monkeypatch, "postgresql://127.0.0.1:9/x") == 2
+    assert_one_line(capsys, f"MIRROR_PERCENTAGE is '{percentage}'", "--mirrored-share")
 
 
 def test_the_service_can_be_chosen(

@@ -10,6 +10,7 @@ import pytest
 from traffic import PRIMARY, SHADOW, START, Call, Compare, pair, pairs
 
 from shadow_report.report import Finding, Report
+from shadow_report.settings import parse_time
 
 
 def finding(report: Report, code: str) -> Finding:
@@ -75,7 +76,7 @@ def test_lost_coverage(compared: Compare) -> None:
     report = compared(calls)
     assert report.verdict == "INVALID"
     assert (report.primary.unpaired, report.integrity.coverage) == (200, 0.9)
-    assert "--mirrored-share" in finding(report, "coverage").remedy
+    assert "--mirrored-share" in report.reasons[0]
     unlike = {found.respect for found in report.integrity.missing if found.unlike}
     assert "request size" in unlike
     assert "buffer" in finding(report, "missing-unlike").remedy
@@ -129,6 +130,45 @@ def test_several_model_versions(compared: Compare, role: str) -> None:
     )
     report = compared(calls)
     assert_invalid(report, "several-versions", f"The {role} changed", "1 (20 calls), 2 (10 calls)")
+
+
+def since_of(report: Report, code: str) -> datetime:
+    """The time that a finding gives to paste."""
+    return parse_time(finding(report, code).remedy.rpartition("--since ")[2].rstrip("."), "--since")
+
+
+@pytest.mark.parametrize("change", [{"version": "2"}, {"model_name": "next"}], ids=str)
+def test_the_time_since_a_rollout_is_given(compared: Compare, change: dict[str, str]) -> None:
+    """Old and new pods served side by side for a moment; from the given time on it is sound."""
+    code = "several-versions" if "version" in change else "several-models"
+    calls = [
+        replace(call, **change) if call.role == "shadow" and (i >= 60 or i == 55) else call  # type: ignore[arg-type]
+        for i in range(200)
+        for call in pair(i)
+    ]
+    report = compared(calls)
+    assert_invalid(report, code, "--since")
+    after = compared(since=since_of(report, code))
+    assert (after.verdict, after.pairs) == ("WAIT", 140)
+
+
+def test_the_time_since_an_earlier_run_is_given(compared: Compare) -> None:
+    """What ran before under other names is left behind by the given time."""
+    earlier = [replace(call, service=f"old-{call.role}") for call in pairs(100)]
+    report = compared(earlier + pairs(50, first=100))
+    assert_invalid(report, "several-services", "--since")
+    after = compared(since=since_of(report, "several-services"))
+    assert (after.verdict, after.pairs, after.primary.service) == ("WAIT", 50, PRIMARY)
+
+
+def test_no_time_is_given_where_versions_alternate(compared: Compare) -> None:
+    """No window has one version only, but for the last call."""
+    calls = [
+        replace(call, version=str(i % 2)) if call.role == "primary" else call
+        for i in range(100)
+        for call in pair(i)
+    ]
+    assert "--since" not in finding(compared(calls), "several-versions").remedy
 
 
 def test_several_services(compared: Compare) -> None:

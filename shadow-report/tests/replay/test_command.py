@@ -13,11 +13,10 @@ import pytest
 from candidate import Candidate, serving, store
 
 from embedded_postgres import as_role
-from shadow_report.errors import OneLineError
-from shadow_report.replay.command import Asked, replay
+from shadow_report.errors import OneLineError, SettingWrong
 from shadow_report.replay.run import Plan
+from shadow_report.replay.session import Asked, replay
 from shadow_report.replay.target import parse_target
-from shadow_report.settings import SettingWrong
 
 SINCE = "2026-11-20T00:00:00Z"
 

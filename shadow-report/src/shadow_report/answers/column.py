@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 Rows = NDArray[np.int64]
+Group = TypeVar("Group")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,10 @@ class Column:
         pairs = enumerate(zip(self.primary, self.shadow, strict=True))
         return [i for i, (p, s) in pairs if p != s]
 
+    def each(self, value: Callable[[Any], Any]) -> Column:
+        """Some value of each entry, taken from both sides."""
+        return Column(list(map(value, self.primary)), list(map(value, self.shadow)), self.rows)
+
     def items(self, lengths: NDArray[np.int64]) -> Column:
         """The items of these lists end to end; lists i of both sides have `lengths[i]` items."""
         return Column(
@@ -69,3 +75,29 @@ class Column:
         for i, (p, s) in enumerate(zip(self.primary, self.shadow, strict=True)):
             groups[frozenset((*map(type, p), *map(type, s)))].append(i)
         return [self.take(chosen) for chosen in groups.values()]
+
+    def values_by(
+        self, group_of: Callable[[str], Group]
+    ) -> tuple[dict[Group, Column], dict[Group, Rows], dict[Group, Rows]]:
+        """The objects' values by the group of their keys: those that both sides have, the rows
+        where the shadow's object lacks the key, and the rows where only the shadow's has it.
+        """
+        shared: dict[Group, tuple[list[Any], list[Any], list[int]]]
+        shared = defaultdict(lambda: ([], [], []))
+        missing: dict[Group, list[int]] = defaultdict(list)
+        extra: dict[Group, list[int]] = defaultdict(list)
+        for p, s, row in zip(self.primary, self.shadow, self.rows.tolist(), strict=True):
+            for key in p if p.keys() == s.keys() else {**p, **s}:
+                group = group_of(key)
+                if key in p and key in s:
+                    part = shared[group]
+                    part[0].append(p[key])
+                    part[1].append(s[key])
+                    part[2].append(row)
+                else:
+                    (missing if key in p else extra)[group].append(row)
+        return (
+            {group: Column(p, s, np.array(rows)) for group, (p, s, rows) in shared.items()},
+            {group: np.array(rows) for group, rows in missing.items()},
+            {group: np.array(rows) for group, rows in extra.items()},
+        )

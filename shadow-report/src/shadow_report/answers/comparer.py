@@ -7,9 +7,9 @@ together; only what is unlike the rest is taken apart.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
@@ -123,32 +123,16 @@ class Comparer:
             self._unlike_objects(place, column)
             return
         for key in keys.pop():
-            values = itemgetter(key)
-            primary, shadow = list(map(values, column.primary)), list(map(values, column.shadow))
-            self._column(self.places.child(place, key), Column(primary, shadow, column.rows))
+            self._column(self.places.child(place, key), column.each(itemgetter(key)))
 
     def _unlike_objects(self, place: Place, column: Column) -> None:
         """Objects whose keys are not all the same in the same order."""
-        children: dict[int, Place] = {}
-        parts: dict[int, tuple[list[Any], list[Any], list[int]]] = defaultdict(lambda: ([], [], []))
-        one_sided: dict[tuple[int, Outcome], list[int]] = defaultdict(list)
-        rows = column.rows.tolist()
-        for p, s, row in zip(column.primary, column.shadow, rows, strict=True):
-            for key in p if p.keys() == s.keys() else {**p, **s}:
-                child = self.places.child(place, key)
-                children[child.key] = child
-                if key in p and key in s:
-                    part = parts[child.key]
-                    part[0].append(p[key])
-                    part[1].append(s[key])
-                    part[2].append(row)
-                else:
-                    outcome = Outcome.MISSING if key in p else Outcome.EXTRA
-                    one_sided[child.key, outcome].append(row)
-        for key, (primary, shadow, chosen) in parts.items():
-            self._column(children[key], Column(primary, shadow, np.array(chosen)))
-        for (key, outcome), chosen in one_sided.items():
-            self._mark(children[key], outcome, np.array(chosen))
+        shared, missing, extra = column.values_by(lambda key: self.places.child(place, key))
+        for child, part in shared.items():
+            self._column(child, part)
+        for outcome, found in ((Outcome.MISSING, missing), (Outcome.EXTRA, extra)):
+            for child, rows in found.items():
+                self._mark(child, outcome, rows)
 
     def _lists(self, place: Place, column: Column) -> None:
         lengths, shadow_lengths = column.lengths()
@@ -190,21 +174,13 @@ class Comparer:
 
     def _tensors(self, place: Place, column: Column) -> None:
         for field, outcome in (("datatype", Outcome.TYPE), ("shape", Outcome.LENGTH)):
-            values = self._fields(column, Tensor._fields.index(field))
-            differing = values.differing()
+            differing = column.each(attrgetter(field)).differing()
             if differing:
                 self._mark(self.places.child(place, field), outcome, column.rows[differing])
-        data = self._fields(column, Tensor._fields.index("data"))
-        self._column(self.places.child(place, "data"), data)
-        rest = self._fields(column, Tensor._fields.index("rest"))
+        self._column(self.places.child(place, "data"), column.each(attrgetter("data")))
+        rest = column.each(attrgetter("rest"))
         if any(rest.primary) or any(rest.shadow):
             self._objects(place, rest)
-
-    @staticmethod
-    def _fields(column: Column, index: int) -> Column:
-        values = itemgetter(index)
-        primary, shadow = list(map(values, column.primary)), list(map(values, column.shadow))
-        return Column(primary, shadow, column.rows)
 
     def _other_kind(self, place: Place, column: Column, kind: type, shadow_kind: type) -> None:
         """One side's type is not the other's. KServe writes NaN as null, so null is NaN there."""

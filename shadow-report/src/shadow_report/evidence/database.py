@@ -151,6 +151,8 @@ def open_tables(uri: str) -> Iterator[Tables]:
             # Compiling the queries costs more than it saves up to some ten million pairs.
             connection.execute("SET LOCAL jit = off")
             connection.execute("SET LOCAL search_path = public, pg_temp")
+            # Should this process vanish in the middle of a query, the query ends soon after it.
+            connection.execute("SET LOCAL client_connection_check_interval = '2s'")
             yield Tables(connection)
     except psycopg.Error as error:
         raise failure(error, uri, "report") from error

@@ -1,15 +1,11 @@
--- Further calls with a pair id that the same side had recorded already, by role.
-SELECT role, sum(calls - 1)::bigint AS duplicates
-FROM (
-    SELECT role, count(*) AS calls
-    FROM inference_requests
-    WHERE inference_service IN (%(primary)s, %(shadow)s)
-      AND CASE role
-          WHEN 'primary' THEN request_time >= %(since)s::timestamptz AND request_time < %(until)s::timestamptz
-          ELSE request_time >= %(shadow_since)s::timestamptz AND request_time < %(shadow_until)s::timestamptz
-          END
-    -- The hash of the id takes a fraction of its memory; what it finds is looked at by id again.
-    GROUP BY role, hashtextextended(pair_id, 0)
-    HAVING count(*) > 1
-) AS repeated
-GROUP BY role
+-- Further calls with a pair id that the same side had recorded already, by role. Sorting the hashes of
+-- the ids takes a fraction of the time and memory of the ids; what they find is looked at by id again.
+SELECT 'primary' AS role, count(*) - count(DISTINCT hashtextextended(pair_id, 0)) AS duplicates
+FROM inference_requests
+WHERE role = 'primary' AND inference_service = %(primary)s
+  AND request_time >= %(since)s::timestamptz AND request_time < %(until)s::timestamptz
+UNION ALL
+SELECT 'shadow', count(*) - count(DISTINCT hashtextextended(pair_id, 0))
+FROM inference_requests
+WHERE role = 'shadow' AND inference_service = %(shadow)s
+  AND request_time >= %(shadow_since)s::timestamptz AND request_time < %(shadow_until)s::timestamptz

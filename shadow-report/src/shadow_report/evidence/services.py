@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 
 from shadow_report.evidence.database import CallGroup
 
@@ -42,6 +43,36 @@ def calls_by(
     for group in groups:
         calls[value(group) or "(none)"] += group.calls
     return dict(calls.most_common())
+
+
+def uniform_since(sides: Iterable[Sequence[CallGroup]]) -> datetime | None:
+    """The time in UTC from which on each side recorded its newest service, model and version alone.
+
+    None when there were no others, when a side has no calls since then, or when the newest had
+    company for longer than it was alone: those come and go together.
+    """
+    newest, others = [], []
+    for side in sides:
+        last = max(side, key=lambda group: group.last_call, default=None)
+        if last is None:
+            return None
+        newest.append([group for group in side if _kind(group) == _kind(last)])
+        others += [group for group in side if _kind(group) != _kind(last)]
+    if not others:
+        return None
+    since = max(group.last_call for group in others) + timedelta(microseconds=1)
+    for groups in newest:
+        first = min(group.first_call for group in groups)
+        last_call = max(group.last_call for group in groups)
+        if last_call < since or any(
+            other.role == groups[0].role and last_call - since < since - first for other in others
+        ):
+            return None
+    return since.astimezone(UTC)
+
+
+def _kind(group: CallGroup) -> tuple[str, str, str | None]:
+    return group.inference_service, group.model_name, group.model_version
 
 
 def holes_may_be(groups: Sequence[CallGroup], *, from_one: bool) -> bool:

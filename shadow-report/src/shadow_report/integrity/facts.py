@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from shadow_report.report import MissingContrast, Side
 
@@ -20,6 +21,10 @@ class Facts:
     different_requests: int
     cut_pairs: int
     in_flight: int
+    warm_up: int
+    uniform_since: datetime | None
+    """From here on each side has one service, model and version; None where there is no such time.
+    """
     settle_seconds: float
     clock_skew_ms: float | None
     coverage: float | None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from shadow_report.integrity.facts import Facts
 from shadow_report.report import Finding
-from shadow_report.wording import percent
+from shadow_report.wording import counted, percent
 
 # Two clocks further apart than this cannot be told from replayed or late calls.
 SKEW_MS = 1000.0
@@ -33,14 +33,16 @@ def pairing(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "direct-calls",
             False,
-            f"{foreign:,} of {primary.calls:,} primary calls came without x-shadow-pair-id.",
+            f"{foreign:,} of {counted(primary.calls, 'primary call')} came without "
+            "x-shadow-pair-id.",
             "They did not pass the entry VirtualService, which mirrors; route them through it.",
         )
     if not facts.pairs:
         yield Finding(
             "no-pairs",
             True,
-            f"{primary.calls:,} primary and {shadow.calls:,} shadow calls, and no pair among them.",
+            f"{primary.calls:,} primary and {counted(shadow.calls, 'shadow call')}, "
+            "and no pair among them.",
             "Both copies must carry the same x-shadow-pair-id: is the header set by the entry "
             "VirtualService, before the mirror, and not overwritten by a later one?",
         )
@@ -51,8 +53,8 @@ def pairing(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "different-requests",
             beyond,
-            f"{facts.different_requests:,} pairs have another request body on each side; "
-            "they are left out.",
+            f"{counted(facts.different_requests, 'pair')} left out: another request body on each "
+            "side.",
             "Does a client repeat its request ids, or something rewrite the body of one copy?",
         )
 
@@ -79,12 +81,12 @@ def missing(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "coverage",
             False,
-            f"{unpaired:,} of {facts.primary.calls:,} primary calls have no shadow call "
-            f"(coverage {percent(facts.coverage)}; "
-            f"{percent(facts.mirrored_share)} of the calls should be mirrored).",
-            "Does the mirror take a share of the traffic (mirrorPercentage)? Say so with "
-            "--mirrored-share. Else look for a stopped shadow, calls past the entry path, large "
-            "bodies, and connection limits in the DestinationRule.",
+            f"{unpaired:,} of {counted(facts.primary.calls, 'primary call')} without a shadow call "
+            f"(coverage {percent(facts.coverage)}).",
+            f"{percent(facts.mirrored_share)} of the calls should be mirrored: if it is another "
+            "share (mirror-percentage), say so with --mirrored-share. Else look for a stopped "
+            "shadow, calls past the entry path, large bodies, and connection limits in the "
+            "DestinationRule.",
         )
 
 

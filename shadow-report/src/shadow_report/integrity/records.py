@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from shadow_report.integrity.facts import Facts
 from shadow_report.report import Finding
+from shadow_report.wording import counted
 
 
 def bodies(facts: Facts) -> Iterator[Finding]:
@@ -15,7 +16,7 @@ def bodies(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "cut-bodies",
             beyond,
-            f"{facts.cut_pairs:,} of {facts.pairs:,} pairs have a response that was stored cut; "
+            f"{facts.cut_pairs:,} of {counted(facts.pairs, 'pair')} have a response stored cut; "
             "their answers are not compared.",
             "Raise RECORD_MAX_BODY_BYTES on both transformers.",
         )
@@ -38,7 +39,7 @@ def losses(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "lost-records",
                 beyond,
-                f"{side.lost_records:,} records of the {side.role} are lost (inference_gaps).",
+                f"{counted(side.lost_records, 'record')} of the {side.role} lost (inference_gaps).",
                 "Was the spool full or its disk failing? Raise SPOOL_MAX_BYTES and look at "
                 'prediction_db_records_total{outcome="dropped"}.',
             )
@@ -47,8 +48,8 @@ def losses(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "duplicates",
                 beyond,
-                f"{side.duplicates:,} calls of the {side.role} repeat a pair id; only the first "
-                "of each counts.",
+                f"{counted(side.duplicates, 'call')} of the {side.role} with a repeated pair id; "
+                "only the first of each counts.",
                 "Is a retry policy on, or does a client repeat its ids? Set retries to 0 on the "
                 "entry route.",
             )
@@ -56,15 +57,15 @@ def losses(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "unanswered",
                 False,
-                f"{side.unanswered:,} calls of the {side.role} have no response record; "
-                "they count as failed.",
+                f"{counted(side.unanswered, 'call')} of the {side.role} without a response record, "
+                "counted as failed.",
                 "Did the process die in the middle of them?",
             )
     if facts.in_flight:
         yield Finding(
             "in-flight",
             False,
-            f"{facts.in_flight:,} calls of the last {facts.settle_seconds:g} s are incomplete; "
-            "they are left out.",
+            f"{counted(facts.in_flight, 'call')} of the last {facts.settle_seconds:g} s left out "
+            "as incomplete.",
             "Look again once they have arrived.",
         )

@@ -56,7 +56,10 @@ def encodable(text: str) -> str:
 
 
 def replace_file(file: Path, content: bytes) -> None:
-    """Put `content` in the place of `file` in one step."""
+    """Put `content` in the place of `file` in one step; a device or pipe is written to."""
+    if file.exists() and not file.is_file():
+        file.write_bytes(content)
+        return
     draft = file.with_name(f".{file.name}.draft")
     try:
         draft.write_bytes(content)

@@ -23,6 +23,7 @@ from shadow_report.output.wording import (
 )
 from shadow_report.output.worst_terminal import worst
 from shadow_report.report import Report
+from shadow_report.wording import counted
 
 COLOURS = {"PROMOTE": "green", "REJECT": "red", "WAIT": "yellow", "INVALID": "magenta"}
 STATUS_COLOURS = {"pass": "green", "fail": "red", "wait": "yellow"}
@@ -148,8 +149,8 @@ def coverage(report: Report) -> Text:
     primary, shadow = report.primary, report.shadow
     return Text.assemble(
         ("Coverage ", "bold"),
-        f"{percent(integrity.coverage)}: {count(integrity.paired)} pairs of "
-        f"{count(integrity.primary_calls)} primary calls; unpaired: {count(primary.unpaired)} "
+        f"{percent(integrity.coverage)}: {counted(integrity.paired, 'pair')} of "
+        f"{counted(integrity.primary_calls, 'primary call')}; unpaired: {count(primary.unpaired)} "
         f"primary, {count(shadow.unpaired)} shadow; "
         f"lost records: {count(primary.lost_records + shadow.lost_records)}",
     )

@@ -5,9 +5,10 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from shadow_report.output.wording import count, cut, one_line, percent
+from shadow_report.output.wording import cut, one_line, percent
 from shadow_report.output.worst import worst_pairs
 from shadow_report.report import Example, Report, Signature
+from shadow_report.wording import counted
 
 BODY_CHARACTERS = 200
 
@@ -22,10 +23,9 @@ def worst(report: Report, limit: int) -> list[RenderableType]:
 
 def worst_pair(signature: Signature, example: Example) -> RenderableType:
     kind = "new fault" if signature.is_fault else "disagreement"
-    pairs = "pair" if signature.pairs == 1 else "pairs"
     title = Text.assemble(
         (one_line(cut(example.what, 200)), "bold"),
-        (f"  ({kind}, {count(signature.pairs)} {pairs}, {percent(signature.share)})", "dim"),
+        (f"  ({kind}, {counted(signature.pairs, 'pair')}, {percent(signature.share)})", "dim"),
     )
     bodies = Table.grid(padding=(0, 2))
     bodies.add_column(style="dim", no_wrap=True)

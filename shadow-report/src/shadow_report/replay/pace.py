@@ -3,7 +3,7 @@
 import re
 from datetime import datetime
 
-from shadow_report.settings import SettingWrong
+from shadow_report.errors import SettingWrong
 
 RATE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:/\s*([smh]))?")
 SECONDS = {"s": 1, "m": 60, "h": 3600, None: 1}

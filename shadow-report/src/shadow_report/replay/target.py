@@ -4,8 +4,8 @@ import re
 from dataclasses import dataclass
 from urllib.parse import quote, urlsplit
 
+from shadow_report.errors import SettingWrong
 from shadow_report.replay.stored_calls import StoredCall
-from shadow_report.settings import SettingWrong
 
 MODEL_PATH = re.compile(r"^(?P<base>.*?)/v[12]/models/(?P<model>[^/:]+)(?::\w+|/.*)?$")
 EXPLAIN = re.compile(r":explain(?:$|\?)")

@@ -7,9 +7,9 @@ from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
 from scipy.special import betaln, xlog1py, xlogy
 
+from shadow_report.statistics.crossing import crossing
 from shadow_report.statistics.interval import Interval
 
 # Jeffreys' prior. It spends least where rare events live: with no event the upper bound falls
@@ -87,7 +87,7 @@ def _upper_log_odds(events: float, others: float, alpha: float) -> float:
     step = 1.0
     while excess(start + step) < 0:
         step *= 2
-    return float(brentq(excess, start, start + step, xtol=1e-12, rtol=1e-14))
+    return crossing(excess, start, start + step)
 
 
 def _odds_to_rate(log_odds: float) -> float:

@@ -1,0 +1,187 @@
+"""`shadow-report compare`: options in, progress and report out, the verdict as exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from shadow_report import compare as comparison
+from shadow_report.answers.paths import Rules, Tolerance
+from shadow_report.errors import OneLineError, SettingWrong
+from shadow_report.margins import Margins
+from shadow_report.output import print_report, write_json, write_junit, write_page
+from shadow_report.report import Report
+from shadow_report.settings import (
+    Comparison,
+    database_uri,
+    mirrored_share_told,
+    parse_field,
+    parse_ignored,
+    parse_span,
+    parse_time,
+    parse_tolerance,
+)
+from shadow_report.verdict import Outcome
+
+
+def compare_command(
+    *,
+    since: Annotated[str | None, typer.Option(help="First call, as an ISO time.")] = None,
+    until: Annotated[str | None, typer.Option(help="End of the window, as an ISO time.")] = None,
+    last: Annotated[str | None, typer.Option(help="Only the last 90s, 15m, 24h, 7d …")] = None,
+    primary: Annotated[str | None, typer.Option(help="The primary's InferenceService.")] = None,
+    shadow: Annotated[str | None, typer.Option(help="The shadow's InferenceService.")] = None,
+    abs_tol: Annotated[float, typer.Option(help="Absolute tolerance of numbers.")] = 1e-9,
+    rel_tol: Annotated[float, typer.Option(help="Relative tolerance of numbers.")] = 1e-6,
+    tolerance: Annotated[
+        list[str] | None, typer.Option(help="PATH=ABS[,REL]: the tolerance at and below a path.")
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="PATH in the answers that is not compared.")
+    ] = None,
+    slice_: Annotated[
+        list[str] | None, typer.Option("--slice", help="Request PATH or header:NAME to slice by.")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Request PATH or header:NAME whose pairs repeat each other.")
+    ] = None,
+    slo_ms: Annotated[float | None, typer.Option(help="Slower answers are slow.")] = None,
+    min_coverage: Annotated[float, typer.Option(help="Least share of calls with a pair.")] = 0.99,
+    max_new_faults: Annotated[float, typer.Option(help="Largest share of new faults.")] = 0.001,
+    max_disagreement: Annotated[float, typer.Option(help="Largest share that disagrees.")] = 0.01,
+    max_newly_slow: Annotated[float, typer.Option(help="Largest share of newly slow.")] = 0.01,
+    alpha: Annotated[float, typer.Option(help="Chance of a wrong verdict.")] = 0.05,
+    min_duration: Annotated[str, typer.Option(help="Shortest window to promote on.")] = "0s",
+    warm_up: Annotated[str, typer.Option(help="Left out after mirroring began.")] = "0s",
+    settle: Annotated[str, typer.Option(help="Incomplete calls newer than this wait.")] = "30s",
+    mirrored_share: Annotated[
+        float | None,
+        typer.Option(help="Share of the calls that is mirrored; else MIRROR_PERCENTAGE over 100."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report as one page.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the gates as JUnit XML.")] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Print every reason, finding and note, and ten pairs.")
+    ] = False,
+) -> None:
+    """Judge the pairs in the tables at POSTGRES_URI.
+
+    Exit code: PROMOTE 0, REJECT 10, WAIT 11, INVALID 12; 1 for a runtime and 2 for a usage error.
+    """
+    settings = Comparison(
+        margins=_margins(
+            min_coverage=min_coverage,
+            max_faults=max_new_faults,
+            max_disagreement=max_disagreement,
+            max_slow=max_newly_slow,
+            alpha=alpha,
+            min_duration=parse_span(min_duration, "--min-duration"),
+        ),
+        rules=_rules(abs_tol, rel_tol, tolerance or [], ignore or []),
+        primary=primary,
+        shadow=shadow,
+        since=_since(since, last),
+        until=parse_time(until, "--until") if until else None,
+        warm_up=parse_span(warm_up, "--warm-up"),
+        settle=parse_span(settle, "--settle"),
+        mirrored_share=mirrored_share_told() if mirrored_share is None else mirrored_share,
+        slo_ms=slo_ms,
+        slices=tuple(parse_field(text, "--slice") for text in slice_ or []),
+        cluster=parse_field(cluster, "--cluster") if cluster else None,
+    )
+    with _progress() as progress:
+        report = comparison.compare(database_uri(), settings, progress)
+    publish(report, json=json, html=html, junit=junit, verbose=verbose)
+    raise typer.Exit(Outcome(report.verdict).exit_code)
+
+
+def publish(
+    report: Report,
+    *,
+    json: Path | None,
+    html: Path | None,
+    junit: Path | None,
+    verbose: bool = False,
+) -> None:
+    """Print the report and write the files that were asked for; OneLineError when one fails."""
+    print_report(report, Console(), verbose=verbose)
+    failed = []
+    for option, file, write in (
+        ("--json", json, write_json),
+        ("--html", html, write_page),
+        ("--junit", junit, write_junit),
+    ):
+        if file is None:
+            continue
+        try:
+            write(report, file)
+        except OSError as error:
+            failed.append(f"{option} {file} ({error.strerror})")
+        else:
+            print(f"wrote {file}", file=sys.stderr)
+    if failed:
+        raise OneLineError(
+            f"Not written: {', '.join(failed)}; name files in a folder that is there, has room, "
+            "and is yours to write to."
+        )
+
+
+def _since(since: str | None, last: str | None) -> datetime | None:
+    if since and last:
+        raise SettingWrong(f"--since is '{since}' and --last is '{last}'; give one of them.")
+    if last:
+        span = parse_span(last, "--last")
+        try:
+            return datetime.now(UTC) - span
+        except OverflowError as error:
+            raise SettingWrong(f"--last is '{last}', before all times; give less.") from error
+    return parse_time(since, "--since") if since else None
+
+
+def _margins(*, min_duration: timedelta, **shares: float) -> Margins:
+    try:
+        return Margins(min_duration=min_duration, **shares)
+    except ValueError as error:
+        raise SettingWrong(str(error)) from error
+
+
+def _rules(abs_tol: float, rel_tol: float, tolerances: list[str], ignored: list[str]) -> Rules:
+    if not (abs_tol >= 0 and rel_tol >= 0):
+        raise SettingWrong(
+            f"The tolerance is {abs_tol} absolute and {rel_tol} relative; set both to 0 or more."
+        )
+    return Rules(
+        tolerance=Tolerance(abs_tol, rel_tol),
+        by_path=dict(parse_tolerance(text) for text in tolerances),
+        ignored=parse_ignored(ignored),
+    )
+
+
+@contextmanager
+def _progress() -> Iterator[comparison.Progress]:
+    """A bar on stderr, on a terminal only; gone when it is done."""
+    columns = (
+        TextColumn("comparing pairs"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("pairs", total=None)
+
+        def show(done: int, expected: int) -> None:
+            bar.update(task, completed=done, total=max(done, expected))
+
+        yield show
