@@ -133,7 +133,7 @@ def test_says_what_is_missing(empty_postgres_uri: str, postgres_uri: str) -> Non
     cases = {
         empty_postgres_uri: (1, "make schema"),
         as_role(postgres_uri, "transformer"): (1, "connect as the role maintenance"),
-        "postgresql://someone:secret@127.0.0.1:1/db": (1, "check the host and the port in POSTGRES_URI"),
+        "postgresql://someone:secret@127.0.0.1:1/db": (1, "check the host and the port"),
         "": (2, "POSTGRES_URI is not set"),
     }
     runs = {uri: command(uri, "--keep", "30d") for uri in cases}
