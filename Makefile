@@ -22,8 +22,9 @@ SETTINGS := manifests/settings/settings.yaml
 REGISTRY ?= $(shell sed -n 's/^ *image-registry: *//p' $(SETTINGS))
 TAG ?= $(shell sed -n 's/^ *image-tag: *"\(.*\)"/\1/p' $(SETTINGS))
 
-# Most tests wait for servers; two projects at a time, the longest first, keep two cores busy.
-TESTS := $(patsubst %,%/test,minimal-transformer local $(filter-out minimal-transformer local,$(PROJECTS)))
+# Most tests wait for servers: three suites at a time, the longest first, keep two cores busy.
+LONG_TESTS := minimal-transformer/test local/test minimal-transformer/faults shadow-report/test
+TESTS := $(LONG_TESTS) $(filter-out $(LONG_TESTS),$(PROJECTS:%=%/test))
 
 REQUESTS ?= 200
 GATEWAY_PORT ?= 8080
@@ -52,11 +53,14 @@ psql: local/.venv/runs ## Look into the tables of a running `make up`, or of POS
 install: $(PROJECT)/.venv/runs ## Install one project, such as PROJECT=examples/scikit-learn
 
 test: $(PROJECTS:%=%/.venv/tests) ## Run every test of every project
-	@$(MAKE) --jobs=2 --output-sync=target $(TESTS)
+	@$(MAKE) --jobs=3 --output-sync=target $(TESTS)
 
-$(TESTS): %/test: %/.venv/tests
-	@echo "== $*"
-	@cd $* && .venv/bin/pytest
+.SECONDEXPANSION:
+$(TESTS): $$(@D)/.venv/tests
+	@echo "== $@"
+	@cd $(@D) && .venv/bin/pytest $(SELECTED)
+minimal-transformer/test: SELECTED := --ignore=tests/faults
+minimal-transformer/faults: SELECTED := tests/faults
 
 check: $(PROJECTS:%=%/.venv/tests) ## Formatting, lint, types, imports, locks, shell, Dockerfiles, links
 	@local/.venv/bin/ruff format --check .
