@@ -11,6 +11,8 @@ UV := $(or $(shell command -v uv),$(CURDIR)/.tools/bin/uv)
 export UV
 # An interpreter of the machine is used; uv fetches none.
 export UV_PYTHON_DOWNLOADS ?= never
+# The tests start hundreds of servers; without kept bytecode each would compile what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 IMAGES := minimal-predictor minimal-transformer shadow-report
 EXAMPLES := examples/scikit-learn

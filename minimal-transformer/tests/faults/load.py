@@ -53,12 +53,12 @@ class Load:
     @property
     def answered(self) -> set[str]:
         """The pair ids of the calls that were answered 200."""
-        return {pair for pair, outcome in list(self.outcomes.items()) if outcome == 200}
+        return {pair for pair, outcome in self.outcomes.copy().items() if outcome == 200}
 
     @property
     def failed(self) -> Counter[int | str]:
         """What callers got that was not the answer, and how often."""
-        return Counter(outcome for outcome in list(self.outcomes.values()) if outcome != 200)
+        return Counter(outcome for outcome in self.outcomes.copy().values() if outcome != 200)
 
     def until_answered(self, more: int = 100) -> None:
         """Returns once so many more calls are answered."""
