@@ -24,7 +24,7 @@ SETTINGS := manifests/settings/settings.yaml
 REGISTRY ?= $(shell sed -n 's/^ *image-registry: *//p' $(SETTINGS))
 TAG ?= $(shell sed -n 's/^ *image-tag: *"\(.*\)"/\1/p' $(SETTINGS))
 
-# Most tests wait for servers: three suites at a time, the longest first, keep two cores busy.
+# Most tests wait for servers: four suites at a time, the longest first, keep two cores busy.
 LONG_TESTS := minimal-transformer/test local/test minimal-transformer/faults shadow-report/test
 TESTS := $(LONG_TESTS) $(filter-out $(LONG_TESTS),$(PROJECTS:%=%/test))
 
@@ -55,7 +55,7 @@ psql: local/.venv/runs ## Look into the tables of a running `make up`, or of POS
 install: $(PROJECT)/.venv/runs ## Install one project, such as PROJECT=examples/scikit-learn
 
 test: $(PROJECTS:%=%/.venv/tests) ## Run every test of every project
-	@$(MAKE) --jobs=3 --output-sync=target $(TESTS)
+	@$(MAKE) --jobs=4 --output-sync=target $(TESTS)
 
 .SECONDEXPANSION:
 $(TESTS): $$(@D)/.venv/tests

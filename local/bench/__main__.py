@@ -56,11 +56,13 @@ def main() -> None:
         server.start()
         try:
             bench = Bench(server, Path(folder), options, progress)
-            sections = [parts[name](bench) for name in options.only]
+            sections = [page.machine()]
+            for name in options.only:
+                sections.append(parts[name](bench))
+                console.print(sections[-1], markup=False, soft_wrap=True)
         finally:
             server.stop()
-    text = "\n".join([page.machine(), *sections])
-    console.print(text, markup=False, soft_wrap=True)
+    text = "\n".join(sections)
     if not options.quick and options.only == list(parts):
         page.write(PAGE, text)
 
@@ -94,7 +96,8 @@ class Bench:
                 servers, found, self.rounds, self.seconds * 2, self.progress
             )
         return (
-            "\n## As fast as it goes\n\nMedian and range of interleaved rounds.\n\n"
+            "\n## As fast as it goes\n\n"
+            "Median and range of interleaved rounds; one round of 1 MB.\n\n"
             + page.hop_tables(found)
             + f"\n## At {rate} calls/s, half of what stock reaches\n\n"
             + page.arrival_table(arrivals)

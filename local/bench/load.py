@@ -39,7 +39,7 @@ def as_fast_as_it_goes(url: str, body: bytes, connections: int, seconds: float) 
     with tempfile.NamedTemporaryFile() as file:
         file.write(body)
         file.flush()
-        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout", "30s"]
+        command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:.0f}s", "--timeout", "600s"]
         result = subprocess.run(
             [*command, "-s", str(WRK_SCRIPT), url, "--", file.name],
             capture_output=True,

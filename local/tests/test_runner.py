@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,8 +15,13 @@ from pathlib import Path
 import psutil
 import psycopg
 from calls import post
+from rich.console import Console
 from runs import Start, up
 from waiting import until
+
+from shadow_local.demo import demonstrate
+from shadow_local.rendering import repository
+from shadow_local.stack import Options
 
 
 def test_up_tells_where_it_is_and_ends_at_ctrl_c(start: Start, tmp_path: Path) -> None:
@@ -118,6 +124,22 @@ def test_demo_shows_pairs_and_both_verdicts(
     with psycopg.connect(empty_postgres_uri) as connection:
         stored = connection.execute("SELECT count(*) FROM inference_pairs").fetchone()
     assert stored == (80,)
+
+
+def test_demo_where_a_share_is_mirrored(tmp_path: Path) -> None:
+    """It waits for no pair that will not come, and the report knows the share."""
+    manifests = tmp_path / "manifests"
+    shutil.copytree(repository() / "manifests", manifests)
+    settings = manifests / "settings" / "settings.yaml"
+    text = settings.read_text()
+    settings.write_text(re.sub(r"mirror-percentage: .*", 'mirror-percentage: "50"', text))
+    stage = manifests / "stages" / "mirroring-on"
+    with (tmp_path / "screen").open("w+") as output:
+        demonstrate(Options(tmp_path / "stack", stage), 60, Console(file=output, width=200))
+        output.seek(0)
+        paired = [int(found) for found in re.findall(r"(\d+) of 60 calls paired", output.read())]
+    assert len(paired) == 2
+    assert all(0 < count < 60 for count in paired)
 
 
 def _command_line(pid: int) -> str:
