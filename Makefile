@@ -22,7 +22,7 @@ PROJECTS := embedded-postgres $(IMAGES) $(EXAMPLES) local
 # The images that the manifests name.
 SETTINGS := manifests/settings/settings.yaml
 REGISTRY ?= $(shell sed -n 's/^ *image-registry: *//p' $(SETTINGS))
-TAG ?= $(shell sed -n 's/^ *image-tag: *"\(.*\)"/\1/p' $(SETTINGS))
+TAG ?= $(shell sed -n 's/^ *image-tag: *"\{0,1\}\([^" ]*\).*/\1/p' $(SETTINGS))
 
 # Most tests wait for servers: four suites at a time, the longest first, keep two cores busy.
 LONG_TESTS := minimal-transformer/test local/test minimal-transformer/faults shadow-report/test

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import pytest
+import tree
+import yaml
 from goldens import FOLDER, renderings
 from routes import KNATIVE_GATEWAY
 from tree import OTHER_SETTINGS, REPOSITORY, Tree, kustomize
@@ -17,6 +21,23 @@ def test_output_is_the_committed_one(tmp_path: Path) -> None:
     assert rendered.keys() == {path.name for path in FOLDER.iterdir()}
     for name, text in rendered.items():
         assert text == (FOLDER / name).read_text(), f"{name} differs; {UPDATE}"
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="this machine has no kubectl")
+def test_the_machines_kubectl_renders_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Users have another one than the tests; seen with 1.27 to 1.33."""
+    monkeypatch.setattr(tree, "KUBECTL", shutil.which("kubectl"))
+    for name, text in renderings(tmp_path):
+        assert text == (FOLDER / name).read_text(), name
+
+
+def test_every_target_of_a_setting_names_one_kind() -> None:
+    """Before 1.34 kubectl takes `A|B` for the name of a kind, and leaves the placeholder."""
+    replacements = yaml.safe_load((REPOSITORY / "manifests/settings/replacements.yaml").read_text())
+    kinds = [target["select"].get("kind", "") for one in replacements for target in one["targets"]]
+    assert not [kind for kind in kinds if kind and not kind.isalpha()]
 
 
 def test_repository_itself_is_the_standard_topology() -> None:

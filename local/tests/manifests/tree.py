@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 REPOSITORY = Path(__file__).parents[3]
+KUBECTL = Path(sys.executable).with_name("kubectl")
 SETTINGS = "manifests/settings/settings.yaml"
 OPTIONS = "manifests/options/kustomization.yaml"
 STAGES = ("primary-alone", "shadow-added", "mirroring-on", "mirroring-off", "shadow-promoted")
@@ -86,9 +87,8 @@ def parse(text: str) -> list[dict[str, Any]]:
 
 def kustomize(folder: Path) -> str:
     """What `kubectl kustomize` prints; AssertionError with its message when it refuses."""
-    kubectl = Path(sys.executable).with_name("kubectl")
     result = subprocess.run(
-        [kubectl, "kustomize", folder], capture_output=True, text=True, check=False, timeout=60
+        [KUBECTL, "kustomize", folder], capture_output=True, text=True, check=False, timeout=60
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
