@@ -52,7 +52,9 @@ report: shadow-report/.venv/runs local/.venv/runs ## Compare what a running `mak
 psql: local/.venv/runs ## Look into the tables of a running `make up`, or of POSTGRES_URI (SQL='SELECT ...')
 	@local/.venv/bin/shadow-local psql $(if $(SQL),--expanded --command "$(SQL)")
 
-install: $(PROJECT)/.venv/runs ## Install one project, such as PROJECT=examples/scikit-learn
+install: $(or $(PROJECT),which)/.venv/runs ## Install one project, such as PROJECT=examples/scikit-learn
+which/.venv/runs:
+	@echo "Say which project: make install PROJECT=<one of $(PROJECTS)>" >&2; exit 2
 
 test: $(PROJECTS:%=%/.venv/tests) ## Run every test of every project
 	@$(MAKE) --jobs=4 --output-sync=target $(TESTS)

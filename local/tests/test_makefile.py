@@ -72,3 +72,12 @@ def test_clean_removes_the_examples_models_and_nobody_elses(clone: Path) -> None
         (folder / f"{name}.joblib").touch()
     subprocess.run(["make", "clean"], cwd=clone, capture_output=True, check=True)
     assert [path.name for path in folder.iterdir()] == ["own.joblib"]
+
+
+def test_an_install_of_nothing_says_what_there_is(clone: Path) -> None:
+    """`make install` without PROJECT names the projects."""
+    done = subprocess.run(
+        ["make", "install"], cwd=clone, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("Say which project: make install PROJECT=<one of ")

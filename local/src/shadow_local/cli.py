@@ -74,17 +74,18 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
 ) -> None:
     """Run the deployment until Ctrl-C or SIGTERM."""
     base = _folder(folder)
+    options = Options(
+        folder=base / data_folder(kustomization),
+        kustomization=kustomization or topology(topology_name),
+        gateway_port=gateway_port,
+        api_key=x_api_key or None,
+        postgres_uri=postgres_uri or None,
+        mirror_host_suffix=mirror_host_suffix,
+        without=without or None,
+    )
+    stack = Stack(options)  # what is wrong with them is told first
     with occupied(base):
-        options = Options(
-            folder=base / data_folder(kustomization),
-            kustomization=kustomization or topology(topology_name),
-            gateway_port=gateway_port,
-            api_key=x_api_key or None,
-            postgres_uri=postgres_uri or None,
-            mirror_host_suffix=mirror_host_suffix,
-            without=without or None,
-        )
-        _watch(Stack(options), base / STATE)
+        _watch(stack, base / STATE)
 
 
 @app.command()

@@ -26,7 +26,8 @@ def occupied(folder: Path) -> Iterator[None]:
             raise Occupied(
                 f"Process {pid} already runs in {folder}; stop it (Ctrl-C there, or `kill {pid}`), "
                 "or run this one beside it with a folder and a port of its own: "
-                f"`GATEWAY_PORT=9000 local/.venv/bin/shadow-local up --folder {folder}/second`."
+                f"`GATEWAY_PORT=9000 local/.venv/bin/shadow-local up --folder {folder}/second`, "
+                "and the same with `report` in place of `up`."
             ) from None
         lock.truncate(0)
         lock.write(str(os.getpid()))

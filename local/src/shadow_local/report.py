@@ -11,6 +11,7 @@ from embedded_postgres import as_role, binaries
 from shadow_local.mirroring import mirror_percentage
 from shadow_local.rendering import render, repository
 from shadow_local.state import read_state
+from shadow_local.uris import completed
 
 # shadow-report's exit codes without a verdict on the shadow: errors, and evidence that is unsound.
 FAILURES = (1, 2, 12)
@@ -40,7 +41,7 @@ def compare(
 
 def psql(postgres_uri: str | None, state_file: Path, more: Sequence[str]) -> NoReturn:
     """Become psql on a database, else on the running stack's."""
-    uri = postgres_uri or str(_running(state_file)["postgres_uri"])
+    uri = completed(postgres_uri) if postgres_uri else str(_running(state_file)["postgres_uri"])
     program = str(binaries() / "psql")
     os.execv(program, [program, uri, *more])  # noqa: S606
 
