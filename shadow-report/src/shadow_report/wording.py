@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from datetime import timedelta
 
+NOT_RECORDED = "(none)"
+"""Stands for a missing value where calls are counted by value."""
+
 
 def percent(share: float) -> str:
     """A share as a percentage with three digits that matter: `0.0812 %`, `2.61 %`, `99.931 %`.

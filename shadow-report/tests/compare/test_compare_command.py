@@ -9,7 +9,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
-from traffic import PRIMARY, pair, pairs, record
+from traffic import PRIMARY, SHADOW, pair, pairs, record
 
 from embedded_postgres import Postgres, as_role
 from shadow_report.cli import main
@@ -258,6 +258,21 @@ def test_a_wrong_mirror_percentage_is_a_usage_error(
     monkeypatch.setenv("MIRROR_PERCENTAGE", percentage)
     assert run(monkeypatch, "postgresql://127.0.0.1:9/x") == 2
     assert_one_line(capsys, f"MIRROR_PERCENTAGE is '{percentage}'", "--mirrored-share")
+
+
+def test_the_model_version_stands_beside_the_service(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    postgres_uri: str,
+    report_uri: str,
+) -> None:
+    """Of the side that recorded one; the other recorded NULL."""
+    calls = (c for i in range(10) for c in pair(i, {"version": "first"}, {"version": None}))
+    record(postgres_uri, calls)
+    assert run(monkeypatch, report_uri) == 11
+    lines = capsys.readouterr().out.splitlines()
+    assert f"primary  {PRIMARY}, version first" in lines
+    assert f"shadow   {SHADOW}" in lines
 
 
 def test_the_service_can_be_chosen(

@@ -1,14 +1,26 @@
 """Figures and foreign text as they are shown."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sample_reports import side
 
 from shadow_report.output.body_difference import marked
 from shadow_report.output.svg import scale
-from shadow_report.output.wording import cut, number, one_line, percent, signed, span, visible
+from shadow_report.output.wording import (
+    cut,
+    number,
+    one_line,
+    percent,
+    service,
+    signed,
+    span,
+    visible,
+)
+from shadow_report.wording import NOT_RECORDED
 
 
 @pytest.mark.parametrize(
@@ -96,3 +108,18 @@ def test_every_value_has_a_place_on_its_axis(values: list[float]) -> None:
         axis.low - 1e-6 * abs(axis.low) <= tick <= axis.high + 1e-6 * abs(axis.high)
         for tick in axis.ticks()
     )
+
+
+@pytest.mark.parametrize(
+    ("versions", "text"),
+    [
+        ({"first": 10}, "double, version first"),
+        ({NOT_RECORDED: 10}, "double"),
+        ({"first": 9, "next": 1}, "double"),
+        ({"first": 9, NOT_RECORDED: 1}, "double"),
+        ({}, "double"),
+    ],
+)
+def test_a_side_names_its_only_version(versions: dict[str, int], text: str) -> None:
+    """Nothing extra where no version was recorded, or several were."""
+    assert service(replace(side("primary", "double"), model_versions=versions)) == text

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from shadow_report.evidence.database import CallGroup
+from shadow_report.wording import NOT_RECORDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ def calls_by(
     """Calls by some property, most frequent first; a missing value counts as `(none)`."""
     calls: Counter[str] = Counter()
     for group in groups:
-        calls[value(group) or "(none)"] += group.calls
+        calls[value(group) or NOT_RECORDED] += group.calls
     return dict(calls.most_common())
 
 

@@ -92,6 +92,7 @@ def environment_of_templates() -> Environment:
         "signed",
         "count",
         "moment",
+        "service",
         "span",
         "cut",
     ):

@@ -19,6 +19,7 @@ from shadow_report.output.wording import (
     one_line,
     percent,
     percent_range,
+    service,
     span,
 )
 from shadow_report.output.worst_terminal import worst
@@ -80,8 +81,8 @@ def about(report: Report) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("primary", Text(one_line(report.primary.service) or NOTHING))
-    table.add_row("shadow", Text(one_line(report.shadow.service) or NOTHING))
+    table.add_row("primary", Text(one_line(service(report.primary)) or NOTHING))
+    table.add_row("shadow", Text(one_line(service(report.shadow)) or NOTHING))
     table.add_row("pairs", Text(f"{count(report.pairs)} compared, over {span(window.hours)}{rate}"))
     if window.first_pair is not None:
         table.add_row(

@@ -3,6 +3,9 @@
 import math
 from datetime import datetime, timedelta
 
+from shadow_report.report import Side
+from shadow_report.wording import NOT_RECORDED
+
 NOTHING = "–"  # noqa: RUF001 - the dash of an empty cell
 
 GATE_TITLES = {
@@ -85,6 +88,14 @@ def span(hours: float | None) -> str:
         if amount
     ]
     return " ".join(parts[:2]) or "0 s"
+
+
+def service(side: Side) -> str:
+    """A side's service, and its model version when all its calls recorded the same one."""
+    versions = set(side.model_versions)
+    if len(versions) != 1 or versions == {NOT_RECORDED}:
+        return side.service
+    return f"{side.service}, version {versions.pop()}"
 
 
 def visible(text: object) -> str:
