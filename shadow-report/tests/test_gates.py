@@ -6,6 +6,7 @@ import pytest
 
 from shadow_report.gates import ChangeTally, Evidence, Gate, Tally, judge, rate_gate
 from shadow_report.margins import Margins
+from shadow_report.wording import percent
 
 CONTRACT = Margins()
 NONE_MISSING, NO_FAULTS = Tally(0, 20_000), ChangeTally(0, 0, 20_000)
@@ -130,6 +131,25 @@ def test_no_pairs_wait() -> None:
     assert gate.estimate is None
     assert gate.interval == (0, 1)
     assert "there are no pairs yet" in gate.reason
+
+
+def test_a_failing_gate_says_the_bound_of_its_interval() -> None:
+    """One figure, in the sentence as in the table; it is decided at alpha over the gates."""
+    gates = _gates(missing=Tally(100, 300), disagreement=Tally(200, 200))
+    coverage, disagreement = gates["coverage"], gates["disagreement"]
+    assert (coverage.status, disagreement.status) == ("fail", "fail")
+    assert f"at most {percent(coverage.interval.upper)}, needed 99 %" in coverage.reason
+    assert f"at least {percent(disagreement.interval.lower)}, allowed 1 %" in disagreement.reason
+
+
+def test_a_gate_just_beyond_at_alpha_waits() -> None:
+    """Failing is asked at alpha over the number of gates, whatever bound is shown."""
+    tally = next(
+        t
+        for t in (Tally(n, 2_000) for n in range(20, 80))
+        if t.interval(0.05).lower > 0.01 >= t.interval(0.05 / 3).lower
+    )
+    assert _gates(disagreement=tally)["disagreement"].status == "wait"
 
 
 def test_clusters_delay_the_pass() -> None:

@@ -65,7 +65,7 @@ def test_rejects_when_one_gate_fails_and_names_it() -> None:
     verdict = _decide(200, differing=200, details={"disagreement": "All at scores[*]."})
     assert verdict.outcome is Outcome.REJECT
     assert verdict.reasons == (
-        "disagreement: 200 of 200 pairs disagree: at least 96.41 %, allowed 1 %. All at scores[*].",
+        "disagreement: 200 of 200 pairs disagree: at least 96.94 %, allowed 1 %. All at scores[*].",
     )
     assert verdict.more_pairs is None
 

@@ -3,7 +3,8 @@
 A gate passes when its anytime interval at `alpha` lies within the margin. To promote, every gate
 must pass, so a shadow that is beyond one margin is promoted with chance at most `alpha`, however
 many gates there are and however often one looks (an intersection-union test). One failing gate
-rejects, so failing is asked at `alpha` divided by the number of gates (Bonferroni).
+rejects, so failing is asked at `alpha` divided by the number of gates (Bonferroni). The
+sentences give the bounds of the interval at `alpha`, which the gate shows, whatever decided it.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ def coverage_gate(missing: Tally, minimum: float, alpha: float, reject_alpha: fl
     elif status == "pass":
         found = f"at least {percent(covered.lower)}"
     else:
-        found = f"at most {percent(1 - missing.interval(reject_alpha).lower)}"
+        found = f"at most {percent(covered.upper)}"
     return Gate(
         name="coverage",
         estimate=None if missing.rate is None else 1 - missing.rate,
@@ -160,7 +161,7 @@ def _gate(
     elif status == "pass":
         found = f"at most {percent(interval.upper)}"
     else:
-        found = f"at least {percent(tally.interval(reject_alpha).lower)}"
+        found = f"at least {percent(interval.lower)}"
     return Gate(
         name=name,
         estimate=tally.rate,
