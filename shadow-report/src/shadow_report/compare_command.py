@@ -25,6 +25,7 @@ from shadow_report.settings import (
     mirrored_share_told,
     parse_field,
     parse_ignored,
+    parse_share,
     parse_span,
     parse_time,
     parse_tolerance,
@@ -54,17 +55,30 @@ def compare_command(
         str | None, typer.Option(help="Request PATH or header:NAME whose pairs repeat each other.")
     ] = None,
     slo_ms: Annotated[float | None, typer.Option(help="Slower answers are slow.")] = None,
-    min_coverage: Annotated[float, typer.Option(help="Least share of calls with a pair.")] = 0.99,
-    max_new_faults: Annotated[float, typer.Option(help="Largest share of new faults.")] = 0.001,
-    max_disagreement: Annotated[float, typer.Option(help="Largest share that disagrees.")] = 0.01,
-    max_newly_slow: Annotated[float, typer.Option(help="Largest share of newly slow.")] = 0.01,
-    alpha: Annotated[float, typer.Option(help="Chance of a wrong verdict.")] = 0.05,
+    min_coverage: Annotated[
+        str, typer.Option(metavar="SHARE", help="Least share of calls with a pair.")
+    ] = "0.99",
+    max_new_faults: Annotated[
+        str, typer.Option(metavar="SHARE", help="Largest share of new faults.")
+    ] = "0.001",
+    max_disagreement: Annotated[
+        str, typer.Option(metavar="SHARE", help="Largest share that disagrees.")
+    ] = "0.01",
+    max_newly_slow: Annotated[
+        str, typer.Option(metavar="SHARE", help="Largest share of newly slow.")
+    ] = "0.01",
+    alpha: Annotated[
+        str, typer.Option(metavar="SHARE", help="Chance of a wrong verdict.")
+    ] = "0.05",
     min_duration: Annotated[str, typer.Option(help="Shortest window to promote on.")] = "0s",
     warm_up: Annotated[str, typer.Option(help="Left out after mirroring began.")] = "0s",
     settle: Annotated[str, typer.Option(help="Incomplete calls newer than this wait.")] = "30s",
     mirrored_share: Annotated[
-        float | None,
-        typer.Option(help="Share of the calls that is mirrored; else MIRROR_PERCENTAGE over 100."),
+        str | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the calls that is mirrored; else MIRROR_PERCENTAGE over 100.",
+        ),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as one page.")] = None,
@@ -79,11 +93,11 @@ def compare_command(
     """
     settings = Comparison(
         margins=_margins(
-            min_coverage=min_coverage,
-            max_faults=max_new_faults,
-            max_disagreement=max_disagreement,
-            max_slow=max_newly_slow,
-            alpha=alpha,
+            min_coverage=parse_share(min_coverage, "--min-coverage"),
+            max_faults=parse_share(max_new_faults, "--max-new-faults"),
+            max_disagreement=parse_share(max_disagreement, "--max-disagreement"),
+            max_slow=parse_share(max_newly_slow, "--max-newly-slow"),
+            alpha=parse_share(alpha, "--alpha"),
             min_duration=parse_span(min_duration, "--min-duration"),
         ),
         rules=_rules(abs_tol, rel_tol, tolerance or [], ignore or []),
@@ -93,7 +107,9 @@ def compare_command(
         until=parse_time(until, "--until") if until else None,
         warm_up=parse_span(warm_up, "--warm-up"),
         settle=parse_span(settle, "--settle"),
-        mirrored_share=mirrored_share_told() if mirrored_share is None else mirrored_share,
+        mirrored_share=mirrored_share_told()
+        if mirrored_share is None
+        else parse_share(mirrored_share, "--mirrored-share"),
         slo_ms=slo_ms,
         slices=tuple(parse_field(text, "--slice") for text in slice_ or []),
         cluster=parse_field(cluster, "--cluster") if cluster else None,

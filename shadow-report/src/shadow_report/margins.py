@@ -26,7 +26,9 @@ class Margins:
         for name in ("min_coverage", "max_faults", "max_disagreement", "max_slow"):
             value = getattr(self, name)
             if not (math.isfinite(value) and 0 <= value <= 1):
-                raise ValueError(f"{name} is {value}; set it to a share from 0 to 1.")
+                raise ValueError(
+                    f"{name} is {value}; set it to a share from 0 to 1, like 0.1 for 10 %."
+                )
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha is {self.alpha}; set it between 0 and 1, say 0.05.")
         if self.min_duration < timedelta(0):

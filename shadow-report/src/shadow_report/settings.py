@@ -134,6 +134,15 @@ def parse_span(text: str, option: str) -> timedelta:
         raise SettingWrong(f"{option} is '{text}', too long; write it like 7d.") from error
 
 
+def parse_share(text: str, option: str) -> float:
+    """A share like `0.1` or `10%`; SettingWrong when it is no number. Its range is not checked."""
+    figure = text.strip().removesuffix("%")
+    try:
+        return float(figure) / (100 if figure != text.strip() else 1)
+    except ValueError as error:
+        raise SettingWrong(f"{option} is '{text}'; write 0.1 or 10% for 10 %.") from error
+
+
 def parse_time(text: str, option: str) -> datetime:
     """An ISO 8601 time, UTC when it has no offset; SettingWrong otherwise."""
     try:

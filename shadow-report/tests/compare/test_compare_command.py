@@ -182,7 +182,10 @@ def test_a_wrong_role_is_said(
         (("--ignore", "a..b"), ("--ignore", "a..b")),
         (("--slice", "header:"), ("--slice", "header:x-country")),
         (("--mirrored-share", "0"), ("--mirrored-share", "up to 1")),
-        (("--max-disagreement", "2"), ("max_disagreement",)),
+        (("--max-disagreement", "2"), ("max_disagreement", "0.1 for 10 %")),
+        (("--max-disagreement", "ten"), ("--max-disagreement is 'ten'", "0.1 or 10%")),
+        (("--mirrored-share", "%"), ("--mirrored-share is '%'", "0.1 or 10%")),
+        (("--min-coverage", "200%"), ("min_coverage is 2.0",)),
         (("--alpha", "0"), ("alpha",)),
         (("--abs-tol", "-1"), ("tolerance",)),
         (("--slo-ms", "0"), ("--slo-ms",)),
@@ -249,6 +252,17 @@ def test_the_mirror_percentage_is_the_measure_of_coverage(
     assert coverage("--mirrored-share", "1") == 0.5
     monkeypatch.setenv("MIRROR_PERCENTAGE", "")
     assert coverage() == 0.5
+
+
+def test_shares_may_be_given_in_per_cent(
+    monkeypatch: pytest.MonkeyPatch, report_uri: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "report.json"
+    options = ("--max-disagreement", "10%", "--mirrored-share", "50 %", "--alpha", "0.1")
+    run(monkeypatch, report_uri, "--json", str(file), *options)
+    settings = json.loads(file.read_text())["settings"]
+    shares = [settings[name] for name in ("max_disagreement", "mirrored_share", "alpha")]
+    assert shares == [0.1, 0.5, 0.1]
 
 
 @pytest.mark.parametrize("percentage", ["0", "101", "half", "nan"])
