@@ -80,4 +80,4 @@ def test_an_install_of_nothing_says_what_there_is(clone: Path) -> None:
         ["make", "install"], cwd=clone, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("Say which project: make install PROJECT=<one of ")
+    assert "\nSay which project: make install PROJECT=<one of " in f"\n{done.stderr}"
