@@ -117,7 +117,7 @@ def _environment(
             local = around.localised_uri(value)
             if local != value:
                 shown = masked(local)
-                differences.append(f"{name}: POSTGRES_URI is {shown}, without the cluster's TLS")
+                differences.append(f"{name} writes to {shown}; on a cluster, over verified TLS")
             value = local
         env[variable.name] = _below_mount(value, mounts)
     for path, folder in mounts.items():
