@@ -24,7 +24,7 @@ SETTINGS := manifests/settings/settings.yaml
 REGISTRY ?= $(shell sed -n 's/^ *image-registry: *//p' $(SETTINGS))
 TAG ?= $(shell sed -n 's/^ *image-tag: *"\{0,1\}\([^" ]*\).*/\1/p' $(SETTINGS))
 
-# Most tests wait for servers: four suites at a time, the longest first, keep two cores busy.
+# Most tests wait for servers: three suites at a time, the longest first, keep two cores busy.
 LONG_TESTS := minimal-transformer/test local/test minimal-transformer/faults shadow-report/test
 TESTS := $(LONG_TESTS) $(filter-out $(LONG_TESTS),$(PROJECTS:%=%/test))
 
@@ -57,7 +57,7 @@ which/.venv/runs:
 	@echo "Say which project: make install PROJECT=<one of $(PROJECTS)>" >&2; exit 2
 
 test: $(PROJECTS:%=%/.venv/tests) ## Run every test of every project
-	@$(MAKE) --jobs=4 --output-sync=target $(TESTS)
+	@$(MAKE) --jobs=3 --output-sync=target $(TESTS)
 
 .SECONDEXPANSION:
 $(TESTS): $$(@D)/.venv/tests

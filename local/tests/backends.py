@@ -75,10 +75,12 @@ def resetting() -> Iterator[Backend]:
     backend = Backend("resetting")
 
     async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read(1)
         sock = writer.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        writer.transport.abort()
+        try:
+            await reader.read(1)
+        finally:
+            writer.transport.abort()
 
     async def serve(ready: Callable[[int], None]) -> None:
         server = await asyncio.start_server(reset, "127.0.0.1", 0)
@@ -144,5 +146,14 @@ def _in_thread(
     finally:
         loop.call_soon_threadsafe(task.cancel)
         thread.join()
+        loop.run_until_complete(_end_all(asyncio.all_tasks(loop)))
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.close()
+
+
+async def _end_all(tasks: set[asyncio.Task[object]]) -> None:
+    """End what connections left running; their transports close in the turn after."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.sleep(0)

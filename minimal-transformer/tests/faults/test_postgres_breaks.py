@@ -80,6 +80,8 @@ def test_frozen_postgres_costs_nothing(
     server = start(transformer_uri)
     with Load(server) as load:
         load.until_answered(100)
+        # The postmaster first: it forks no further process while the others are stopped.
+        send(signal.SIGSTOP, [postgres.pid])
         frozen = [postgres.pid, *descendants(postgres.pid)]
         send(signal.SIGSTOP, frozen)
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -31,6 +32,7 @@ def ended_by_ctrl_c() -> Iterator[None]:
     def interrupt(_number: int, _frame: FrameType | None) -> None:
         nonlocal came
         came = True
+        logging.disable()  # psycopg warns of what it gave up
         signal.signal(signal.SIGINT, _end)
         signal.signal(signal.SIGALRM, _end)
         signal.alarm(PATIENCE_SECONDS)
