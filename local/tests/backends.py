@@ -7,7 +7,7 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -50,20 +50,17 @@ def answering(name: str, status: int = 200, hold: bool = False) -> Iterator[Back
             await released.wait()
         return web.json_response({"from": name}, status=status)
 
-    async def serve(ready: Callable[[int], None]) -> None:
+    async def serve(listener: socket.socket, ended: asyncio.Event) -> None:
         app = web.Application(client_max_size=64 << 20)
         app.router.add_route("*", "/{path:.*}", handle)
         runner = web.AppRunner(app, shutdown_timeout=0.1)
         await runner.setup()
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
+        await web.SockSite(runner, listener).start()
         loop = asyncio.get_running_loop()
         backend.release = lambda: loop.call_soon_threadsafe(released.set)
-        ready(runner.addresses[0][1])
-        try:
-            await asyncio.Event().wait()
-        finally:
-            await runner.cleanup()
+        await ended.wait()
+        await _accept_no_more(listener)
+        await runner.cleanup()
 
     with _in_thread(serve, backend):
         yield backend
@@ -74,19 +71,33 @@ def resetting() -> Iterator[Backend]:
     """A server that resets each connection once the first bytes are there."""
     backend = Backend("resetting")
 
-    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        sock = writer.get_extra_info("socket")
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        try:
-            await reader.read(1)
-        finally:
-            writer.transport.abort()
+    open_connections: set[asyncio.Transport] = set()
 
-    async def serve(ready: Callable[[int], None]) -> None:
-        server = await asyncio.start_server(reset, "127.0.0.1", 0)
-        ready(server.sockets[0].getsockname()[1])
-        async with server:
-            await server.serve_forever()
+    class Reset(asyncio.Protocol):
+        transport: asyncio.Transport
+
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            assert isinstance(transport, asyncio.Transport)
+            linger = struct.pack("ii", 1, 0)
+            transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, linger
+            )
+            self.transport = transport
+            open_connections.add(transport)
+
+        def data_received(self, data: bytes) -> None:
+            self.transport.abort()
+
+        def connection_lost(self, error: Exception | None) -> None:
+            open_connections.discard(self.transport)
+
+    async def serve(listener: socket.socket, ended: asyncio.Event) -> None:
+        server = await asyncio.get_running_loop().create_server(Reset, sock=listener)
+        await ended.wait()
+        await _accept_no_more(listener)
+        server.close()
+        for connection in open_connections:
+            connection.abort()
 
     with _in_thread(serve, backend):
         yield backend
@@ -122,38 +133,31 @@ def refusing() -> Iterator[Backend]:
 
 @contextlib.contextmanager
 def _in_thread(
-    serve: Callable[[Callable[[int], None]], object], backend: Backend
+    serve: Callable[[socket.socket, asyncio.Event], Coroutine[None, None, None]], backend: Backend
 ) -> Iterator[None]:
     """Run a server's coroutine in a loop of its own until the block ends."""
-    loop = asyncio.new_event_loop()
-    listening = threading.Event()
-
-    def ready(port: int) -> None:
-        backend.port = port
-        listening.set()
-
-    task = loop.create_task(serve(ready))
-
-    def run() -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            loop.run_until_complete(task)
-
-    thread = threading.Thread(target=run)
+    listener = socket.create_server(("127.0.0.1", 0))
+    backend.port = listener.getsockname()[1]
+    loop, ended = asyncio.new_event_loop(), asyncio.Event()
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(listener, ended),))
     thread.start()
-    assert listening.wait(30)
     try:
         yield
     finally:
-        loop.call_soon_threadsafe(task.cancel)
+        loop.call_soon_threadsafe(ended.set)
         thread.join()
-        loop.run_until_complete(_end_all(asyncio.all_tasks(loop)))
-        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(_some_turns())
         loop.close()
 
 
-async def _end_all(tasks: set[asyncio.Task[object]]) -> None:
-    """End what connections left running; their transports close in the turn after."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    await asyncio.sleep(0)
+async def _accept_no_more(listener: socket.socket) -> None:
+    """Leave new connections alone, and let those already accepted become whole, so that they can be
+    closed: a server of asyncio that is closed in between leaks them."""
+    asyncio.get_running_loop().remove_reader(listener)
+    await _some_turns()
+
+
+async def _some_turns() -> None:
+    """Let the loop finish what it has begun: to make a connection or to end one."""
+    for _ in range(10):
+        await asyncio.sleep(0)
