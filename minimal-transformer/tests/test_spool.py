@@ -74,6 +74,7 @@ class SpoolMachine(RuleBasedStateMachine):
         self.given: dict[bytes, list[bytes]] = {}
         self.reader = Reader(self.folder)
         self.number = 0
+        self.fullest = 0
 
     def teardown(self) -> None:
         if not hasattr(self, "folder"):
@@ -91,7 +92,12 @@ class SpoolMachine(RuleBasedStateMachine):
         owner = self.owners[which % len(self.owners)]
         self.number += 1
         body = owner.recorder_id + b"%010d" % self.number + b"R\xf5" * (size // 2)
-        owner.request(body)
+        try:
+            owner.request(body)
+        except SpoolFull:  # now, or not long ago
+            self.fullest = max(self.fullest, taken_bytes(self.folder))
+            assert self.fullest > CAP // 2
+            return
         owner.spool.unanswered = 0
         self.acknowledged.setdefault(owner.recorder_id, []).append(body)
 
