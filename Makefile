@@ -27,13 +27,14 @@ TAG ?= $(shell sed -n 's/^ *image-tag: *"\{0,1\}\([^" ]*\).*/\1/p' $(SETTINGS))
 # Most tests wait for servers: three suites at a time, the longest first, keep two cores busy.
 LONG_TESTS := minimal-transformer/test local/test minimal-transformer/faults shadow-report/test
 TESTS := $(LONG_TESTS) $(filter-out $(LONG_TESTS),$(PROJECTS:%=%/test))
+TYPES := $(PROJECTS:%=%/types)
 
 REQUESTS ?= 200
 GATEWAY_PORT ?= 8080
 TOPOLOGY ?= standard
 export REQUESTS GATEWAY_PORT TOPOLOGY
 
-.PHONY: $(TESTS) help demo up report psql install test check bench soak format lock images deploy schema clean
+.PHONY: $(TESTS) $(TYPES) help demo up report psql install test check bench soak format lock images deploy schema clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -69,12 +70,16 @@ minimal-transformer/faults: SELECTED := tests/faults
 check: $(PROJECTS:%=%/.venv/tests) ## Formatting, lint, types, imports, locks, shell, Dockerfiles, links
 	@local/.venv/bin/ruff format --check .
 	@local/.venv/bin/ruff check .
-	@for project in $(PROJECTS); do echo "== $$project"; (cd $$project && .venv/bin/mypy && if grep -q importlinter pyproject.toml; then .venv/bin/lint-imports; fi); done
+	@$(MAKE) --jobs=2 --output-sync=target $(TYPES)
 	@local/.venv/bin/shellcheck .ci/run
 	@local/.venv/bin/hadolint $(IMAGES:%=%/Dockerfile) $(EXAMPLES:%=%/Dockerfile)
 	@local/.venv/bin/yamllint --strict kustomization.yaml postgres-crd.yml manifests $(EXAMPLES:%=%/kustomization.yaml)
 	@python3 tools/links.py
 	@python3 tools/lock.py --check $(PROJECTS)
+
+$(TYPES): $$(@D)/.venv/tests
+	@echo "== $(@D)"
+	@cd $(@D) && .venv/bin/mypy && if grep -q importlinter pyproject.toml; then .venv/bin/lint-imports; fi
 
 format: local/.venv/tests ## Format the code
 	@local/.venv/bin/ruff format .
