@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +33,8 @@ from shadow_report.settings import (
 )
 from shadow_report.verdict import Outcome
 
+_share = partial(typer.Option, metavar="SHARE")
+
 
 def compare_command(
     *,
@@ -55,30 +58,17 @@ def compare_command(
         str | None, typer.Option(help="Request PATH or header:NAME whose pairs repeat each other.")
     ] = None,
     slo_ms: Annotated[float | None, typer.Option(help="Slower answers are slow.")] = None,
-    min_coverage: Annotated[
-        str, typer.Option(metavar="SHARE", help="Least share of calls with a pair.")
-    ] = "0.99",
-    max_new_faults: Annotated[
-        str, typer.Option(metavar="SHARE", help="Largest share of new faults.")
-    ] = "0.001",
-    max_disagreement: Annotated[
-        str, typer.Option(metavar="SHARE", help="Largest share that disagrees.")
-    ] = "0.01",
-    max_newly_slow: Annotated[
-        str, typer.Option(metavar="SHARE", help="Largest share of newly slow.")
-    ] = "0.01",
-    alpha: Annotated[
-        str, typer.Option(metavar="SHARE", help="Chance of a wrong verdict.")
-    ] = "0.05",
+    min_coverage: Annotated[str, _share(help="Least share of calls with a pair.")] = "0.99",
+    max_new_faults: Annotated[str, _share(help="Largest share of new faults.")] = "0.001",
+    max_disagreement: Annotated[str, _share(help="Largest share that disagrees.")] = "0.01",
+    max_newly_slow: Annotated[str, _share(help="Largest share of newly slow.")] = "0.01",
+    alpha: Annotated[str, _share(help="Chance of a wrong verdict.")] = "0.05",
     min_duration: Annotated[str, typer.Option(help="Shortest window to promote on.")] = "0s",
     warm_up: Annotated[str, typer.Option(help="Left out after mirroring began.")] = "0s",
     settle: Annotated[str, typer.Option(help="Incomplete calls newer than this wait.")] = "30s",
     mirrored_share: Annotated[
         str | None,
-        typer.Option(
-            metavar="SHARE",
-            help="Share of the calls that is mirrored; else MIRROR_PERCENTAGE over 100.",
-        ),
+        _share(help="Share of the calls that is mirrored; else MIRROR_PERCENTAGE / 100."),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as one page.")] = None,

@@ -168,8 +168,7 @@ class RestPredictor:
             allow_redirects=False,
             **options,
         )
-        if self._unreachable.count:
-            self._unreachable.passed()
+        self._unreachable.passed()
         try:
             # Reading to the end gives the connection back to the pool.
             return _passed_on(response, await response.read())
