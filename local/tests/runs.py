@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -65,8 +66,12 @@ class Run:
 
     def left(self) -> list[str]:
         """The command lines of what still runs."""
-        running = (p for p in self.seen if p.is_running() and p.status() != psutil.STATUS_ZOMBIE)
-        return [" ".join(process.cmdline()) for process in running]
+        lines = []
+        for process in self.seen:
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended, and is a zombie at most
+                if process.is_running():
+                    lines.append(" ".join(process.cmdline()))
+        return lines
 
 
 Start = Callable[..., Run]

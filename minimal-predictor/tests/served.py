@@ -21,10 +21,12 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import GRPCInferenceServiceSt
 MODULE = [sys.executable, "-m", "minimal_predictor"]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def hold_port() -> socket.socket:
+    """A socket that keeps its port: nobody but a server that is told of the port gets it."""
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    return holder
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -57,7 +59,8 @@ class Predictor:
         **variables: str,
     ) -> None:
         self.waits = wait
-        self.http_port, self.grpc_port = free_port(), free_port()
+        self._held = hold_port(), hold_port()
+        self.http_port, self.grpc_port = (int(held.getsockname()[1]) for held in self._held)
         self.log_file = folder / "predictor.log"
         ports = ["--http_port", str(self.http_port), "--grpc_port", str(self.grpc_port)]
         with self.log_file.open("w") as log:
@@ -110,6 +113,8 @@ class Predictor:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
+        for held in self._held:
+            held.close()
 
     @property
     def log(self) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import grpc
 import pytest
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
-from served import MODULE, Predictor, free_port, run
+from served import MODULE, Predictor, hold_port, run
 
 from minimal_predictor.__main__ import argument_parser
 
@@ -67,9 +67,9 @@ def test_bad_settings_end_the_start_in_one_line(variables: dict[str, str], messa
 def test_a_busy_port_is_named(argument: str) -> None:
     """The argument and the number, before anything listens."""
     other = {"--http_port": "--grpc_port", "--grpc_port": "--http_port"}[argument]
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server(("127.0.0.1", 0)) as listener, hold_port() as held:
         busy = listener.getsockname()[1]
-        ended = run(argument, str(busy), other, str(free_port()))
+        ended = run(argument, str(busy), other, str(held.getsockname()[1]))
     assert ended.returncode == 1
     assert ended.stderr.splitlines()[-1] == (
         f"{argument} {busy} cannot be used (Address already in use); choose another."

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 
 import psutil
@@ -35,7 +36,7 @@ class Postgres:
 
     def __init__(self, folder: Path, port: int = 0) -> None:
         self.folder = folder.absolute()
-        self.port = port or _free_port()
+        self.port = port or _held_port(self)
         self.bin = binaries()
         self.log = self.folder.with_name(self.folder.name + ".log")
         self._process: subprocess.Popen[bytes] | None = None
@@ -164,8 +165,14 @@ def binaries() -> Path:
     return Path(package.origin).parent / "pginstall18" / "bin"
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
+def _held_port(owner: object) -> int:
+    """A free port that the system gives to nobody for as long as the owner lives.
+
+    A socket keeps it that is bound and does not listen; who names the port may use it all the same.
+    """
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("0.0.0.0", 0))
+        port: int = holder.getsockname()[1]
+        weakref.finalize(owner, os.close, holder.detach())
         return port

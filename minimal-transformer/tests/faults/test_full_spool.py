@@ -35,6 +35,7 @@ def check_drops_are_exact(uri: str, server: Transformer, load: Load) -> None:
     until(
         lambda: records(server, "written") == records(server, "spooled"), "the spool to be written"
     )
+    until(lambda: stored(uri).responses == records(server, "spooled"), "the last responses")
     found = stored(uri)
     dropped = records(server, "dropped")
     missing = load.answered - found.statuses.keys()
