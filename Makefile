@@ -25,7 +25,8 @@ REGISTRY ?= $(shell sed -n 's/^ *image-registry: *//p' $(SETTINGS))
 TAG ?= $(shell sed -n 's/^ *image-tag: *"\{0,1\}\([^" ]*\).*/\1/p' $(SETTINGS))
 
 # Most tests wait for servers: three suites at a time, the longest first, keep two cores busy.
-LONG_TESTS := minimal-transformer/test local/test minimal-transformer/faults shadow-report/test
+LONG_TESTS := local/test minimal-transformer/test minimal-transformer/faults shadow-report/test
+LONG_TESTS += minimal-predictor/test shadow-report/statistics
 TESTS := $(LONG_TESTS) $(filter-out $(LONG_TESTS),$(PROJECTS:%=%/test))
 TYPES := $(PROJECTS:%=%/types)
 
@@ -66,6 +67,8 @@ $(TESTS): $$(@D)/.venv/tests
 	@cd $(@D) && .venv/bin/pytest $(SELECTED)
 minimal-transformer/test: SELECTED := --ignore=tests/faults
 minimal-transformer/faults: SELECTED := tests/faults
+shadow-report/test: SELECTED := --ignore=tests/statistics
+shadow-report/statistics: SELECTED := tests/statistics
 
 check: $(PROJECTS:%=%/.venv/tests) ## Formatting, lint, types, imports, locks, shell, Dockerfiles, links
 	@local/.venv/bin/ruff format --check .
