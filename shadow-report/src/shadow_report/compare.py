@@ -11,7 +11,7 @@ from shadow_report.evidence.services import holes_may_be
 from shadow_report.report import Report
 from shadow_report.settings import Comparison
 from shadow_report.showcase import signatures
-from shadow_report.sides import Sides, find_sides
+from shadow_report.sides import Sides, find_sides, from_rollout
 from shadow_report.soundness import Found
 from shadow_report.tallies.all import Tallies
 from shadow_report.tallies.judge import Clock
@@ -28,6 +28,8 @@ def compare(uri: str, settings: Comparison, progress: Progress = lambda done, of
     """
     with open_tables(uri) as tables:
         now = tables.now()
+        if settings.since_rollout:
+            settings = from_rollout(tables, settings)
         sides = find_sides(tables, settings)
         duplicates = tables.duplicates(sides.scope)
         calls = sum(group.calls for group in sides.groups_of("primary"))

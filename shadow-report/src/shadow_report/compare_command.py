@@ -39,6 +39,9 @@ _share = partial(typer.Option, metavar="SHARE")
 def compare_command(
     *,
     since: Annotated[str | None, typer.Option(help="First call, as an ISO time.")] = None,
+    since_rollout: Annotated[
+        bool, typer.Option("--since-rollout", help="From the last change of a service or version.")
+    ] = False,
     until: Annotated[str | None, typer.Option(help="End of the window, as an ISO time.")] = None,
     last: Annotated[str | None, typer.Option(help="Only the last 90s, 15m, 24h, 7d …")] = None,
     primary: Annotated[str | None, typer.Option(help="The primary's InferenceService.")] = None,
@@ -94,6 +97,7 @@ def compare_command(
         primary=primary,
         shadow=shadow,
         since=_since(since, last),
+        since_rollout=since_rollout,
         until=parse_time(until, "--until") if until else None,
         warm_up=parse_span(warm_up, "--warm-up"),
         settle=parse_span(settle, "--settle"),

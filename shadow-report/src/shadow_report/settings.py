@@ -66,6 +66,8 @@ class Comparison:
     primary: str | None = None
     shadow: str | None = None
     since: datetime | None = None
+    since_rollout: bool = False
+    """From where each side's newest service, model and version stood alone, within the window."""
     until: datetime | None = None
     shadow_since: datetime | None = None
     """For a replay: the shadow's calls from here on count, whenever their primary's were."""
@@ -97,6 +99,7 @@ class Comparison:
             "primary": self.primary,
             "shadow": self.shadow,
             "since": self.since.isoformat() if self.since else None,
+            "since_rollout": self.since_rollout,
             "until": self.until.isoformat() if self.until else None,
             "shadow_since": self.shadow_since.isoformat() if self.shadow_since else None,
             "warm_up_seconds": self.warm_up.total_seconds(),

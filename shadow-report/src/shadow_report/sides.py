@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from shadow_report.evidence.database import CallGroup, Scope, Tables
-from shadow_report.evidence.services import Chosen, choose_service, groups_of
+from shadow_report.evidence.services import Chosen, choose_service, groups_of, uniform_since
 from shadow_report.settings import Comparison
 
 
@@ -24,12 +24,6 @@ class Sides:
         """This side's groups."""
         service = self.scope.primary if role == "primary" else self.scope.shadow
         return groups_of(self.groups, role, service)
-
-    def candidates(self, role: str) -> list[CallGroup]:
-        """The groups of every service that could stand on this side."""
-        chosen = self.primary if role == "primary" else self.shadow
-        names = {chosen.service, *chosen.others}
-        return [g for g in self.groups if g.role == role and g.inference_service in names]
 
 
 def find_sides(tables: Tables, settings: Comparison) -> Sides:
@@ -49,10 +43,19 @@ def find_sides(tables: Tables, settings: Comparison) -> Sides:
         primary=primary.service or settings.primary or "",
         shadow=shadow.service or settings.shadow or "",
     )
-    began = tables.began(scope) if primary.service and shadow.service else None
-    if began is not None:
-        scope = replace(scope, since=began)
+    began = None
+    if primary.service and shadow.service and (first := tables.first_pair(scope)):
+        began, shadow_began = first
+        scope = replace(scope, since=began, shadow_began=shadow_began)
         # What ran before mirroring began is no part of the evidence.
-        if any(group.first_call < began for group in groups):
+        reached_back = asked.since is not None and shadow_began < asked.since
+        if reached_back or any(group.first_call < began for group in groups):
             groups = tables.calls(scope)
     return Sides(primary, shadow, began, scope, groups)
+
+
+def from_rollout(tables: Tables, settings: Comparison) -> Comparison:
+    """The same comparison, from where each side's newest service, model and version stood alone."""
+    groups = tables.calls(Scope("", "", settings.since, settings.until))
+    since = uniform_since(groups, settings.primary, settings.shadow)
+    return settings if since is None else replace(settings, since=since)

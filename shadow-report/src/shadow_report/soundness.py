@@ -96,7 +96,7 @@ def integrity_of(found: Found) -> Integrity:
         cut_pairs=counts.cut_pairs,
         in_flight=counts.in_flight,
         warm_up=counts.warm_up,
-        uniform_since=uniform_since(map(found.sides.candidates, ("primary", "shadow"))),
+        uniform_since=uniform_since(found.sides.groups, settings.primary, settings.shadow),
         settle_seconds=settings.settle.total_seconds(),
         clock_skew_ms=ledger.clock_skew_ms,
         coverage=coverage,

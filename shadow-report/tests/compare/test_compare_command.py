@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -295,3 +296,12 @@ def test_the_service_can_be_chosen(
     record(postgres_uri, pairs(10))
     assert run(monkeypatch, report_uri, "--primary", PRIMARY) == 11
     assert run(monkeypatch, report_uri, "--primary", "other") == 12
+
+
+def test_only_the_newest_version_is_compared_when_asked_to(
+    monkeypatch: pytest.MonkeyPatch, postgres_uri: str, report_uri: str
+) -> None:
+    old = [replace(call, version="old") for call in pairs(10)]
+    record(postgres_uri, old + pairs(10, first=100))
+    assert run(monkeypatch, report_uri) == 12
+    assert run(monkeypatch, report_uri, "--since-rollout") == 11

@@ -148,17 +148,43 @@ def test_the_time_since_a_rollout_is_given(compared: Compare, change: dict[str, 
     ]
     report = compared(calls)
     assert_invalid(report, code, "--since")
-    after = compared(since=since_of(report, code))
-    assert (after.verdict, after.pairs) == ("WAIT", 140)
+    for after in (compared(since=since_of(report, code)), compared(since_rollout=True)):
+        # Pair 59 was the last of the old one, and a second passes before its rows are surely all.
+        assert (after.verdict, after.pairs) == ("WAIT", 130)
 
 
 def test_the_time_since_an_earlier_run_is_given(compared: Compare) -> None:
-    """What ran before under other names is left behind by the given time."""
-    earlier = [replace(call, service=f"old-{call.role}") for call in pairs(100)]
-    report = compared(earlier + pairs(50, first=100))
+    """What ran before under other names is left behind by the given time, and the pause too."""
+    earlier = [
+        call
+        for i in range(100)  # the shadow's copy is recorded before the primary's call
+        for call in pair(i, {"service": "old"}, {"time": START, "service": "old-shadow"})
+    ]
+    hour = timedelta(hours=1)
+    later = [replace(call, time=call.time + hour) for call in pairs(50, first=100)]
+    report = compared(earlier + later)
     assert_invalid(report, "several-services", "--since")
-    after = compared(since=since_of(report, "several-services"))
-    assert (after.verdict, after.pairs, after.primary.service) == ("WAIT", 50, PRIMARY)
+    given = since_of(report, "several-services")
+    assert timedelta(0) < later[0].time - given < timedelta(seconds=2)
+    for after in (compared(since=given), compared(since_rollout=True)):
+        assert (after.verdict, after.pairs, after.primary.service) == ("WAIT", 50, PRIMARY)
+
+
+def test_without_a_rollout_all_calls_are_since_it(compared: Compare) -> None:
+    report = compared(pairs(50), since_rollout=True)
+    assert (report.verdict, report.pairs) == ("WAIT", 50)
+
+
+def test_a_shadow_call_that_is_recorded_first_is_of_its_side(compared: Compare) -> None:
+    """The copy's row may be some microseconds older than the call's; it counts all the same."""
+    early = START - timedelta(microseconds=33)
+    direct = Call(role="shadow", pair_id="direct", time=START - timedelta(hours=1), version="old")
+    for report in (
+        compared([*pair(0, shadow={"time": early}), direct]),
+        compared(pair(1), since=START),
+    ):
+        assert report.shadow.model_versions == {"1": report.pairs}
+        assert report.shadow.first_call == early
 
 
 def test_no_time_is_given_where_versions_alternate(compared: Compare) -> None:
@@ -168,7 +194,9 @@ def test_no_time_is_given_where_versions_alternate(compared: Compare) -> None:
         for i in range(100)
         for call in pair(i)
     ]
-    assert "--since" not in finding(compared(calls), "several-versions").remedy
+    for report in (compared(calls), compared(since_rollout=True)):
+        assert_invalid(report, "several-versions")
+        assert "--since" not in finding(report, "several-versions").remedy
 
 
 def test_several_services(compared: Compare) -> None:

@@ -45,14 +45,15 @@ class CallGroup:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Which calls: the two services, the window of the primary's calls, and for a replay the time
-    from which on the shadow's calls are its own.
+    """Which calls: the two services, the window of the primary's calls, the shadow's first call in
+    it, and for a replay the time from which on the shadow's calls are its own.
     """
 
     primary: str
     shadow: str
     since: datetime | None
     until: datetime | None
+    shadow_began: datetime | None = None
     shadow_since: datetime | None = None
 
     @property
@@ -66,7 +67,7 @@ class Scope:
             "shadow": self.shadow,
             "since": since,
             "until": until,
-            "shadow_since": self.shadow_since or since,
+            "shadow_since": self.shadow_since or self.shadow_began or since,
             "shadow_until": "infinity" if self.shadow_since else until,
             "shadow_joined_since": joined,
         }
@@ -102,12 +103,15 @@ class Tables:
         cursor = self._connection.cursor(row_factory=class_row(CallGroup))
         return cursor.execute(_sql("calls"), scope.parameters).fetchall()
 
-    def began(self, scope: Scope) -> datetime | None:
-        """The time of the first primary call in the window that was mirrored; None without any."""
+    def first_pair(self, scope: Scope) -> tuple[datetime, datetime] | None:
+        """When the window's first mirrored call was recorded: by the primary, and by whoever of
+        the two was first. None without any.
+        """
         for earliest in (EARLIEST_SHADOW_CALLS, None):
-            found = self._one(_sql("began"), scope.parameters | {"earliest": earliest})
+            asked = scope.parameters | {"earliest": earliest}
+            found = self._connection.execute(_sql("first_pair"), asked).fetchone()
             if found is not None:
-                return found  # type: ignore[no-any-return]
+                return found[0], min(found)
         return None
 
     def lost_calls(self, role: str, service: str, first: Mapping[UUID, int]) -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from shadow_report.evidence.database import CallGroup
 from shadow_report.wording import NOT_RECORDED
+
+# Further than this the two rows of a call are hardly apart.
+APART = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,27 +49,35 @@ def calls_by(
     return dict(calls.most_common())
 
 
-def uniform_since(sides: Iterable[Sequence[CallGroup]]) -> datetime | None:
-    """The time in UTC from which on each side recorded its newest service, model and version alone.
+def uniform_since(
+    groups: Sequence[CallGroup], primary: str | None, shadow: str | None
+) -> datetime | None:
+    """The time in UTC from which on each side recorded its newest service, model and version alone;
+    `primary` and `shadow` are the only services that count, where they are given.
 
     None when there were no others, when a side has no calls since then, or when the newest had
     company for longer than it was alone: those come and go together.
     """
-    newest, others = [], []
-    for side in sides:
+    newest, others, began = [], [], []
+    for role, wanted in (("primary", primary), ("shadow", shadow)):
+        side = [g for g in groups if g.role == role and wanted in (None, g.inference_service)]
         last = max(side, key=lambda group: group.last_call, default=None)
         if last is None:
             return None
         newest.append([group for group in side if _kind(group) == _kind(last)])
-        others += [group for group in side if _kind(group) != _kind(last)]
+        older = [group for group in side if _kind(group) != _kind(last)]
+        if older:
+            others += older
+            began.append(min(group.first_call for group in newest[-1]))
     if not others:
         return None
-    since = max(group.last_call for group in others) + timedelta(microseconds=1)
-    for groups in newest:
-        first = min(group.first_call for group in groups)
-        last_call = max(group.last_call for group in groups)
+    # The other side's rows of the last old call and of the first new one are on the right side too.
+    since = max(max(group.last_call for group in others) + APART, max(began) - APART)
+    for alone in newest:
+        first = min(group.first_call for group in alone)
+        last_call = max(group.last_call for group in alone)
         if last_call < since or any(
-            other.role == groups[0].role and last_call - since < since - first for other in others
+            other.role == alone[0].role and last_call - since < since - first for other in others
         ):
             return None
     return since.astimezone(UTC)
