@@ -41,8 +41,8 @@ def test_while_the_models_load(start: Start, tmp_path: Path) -> None:
 def test_during_traffic(start: Start, tmp_path: Path) -> None:
     """The calls are given up."""
     run = start("demo", "--folder", str(tmp_path), REQUESTS="100000")
-    run.says(r"^calls through the gateway: 100000$")
-    _ends_there(run, "calls through the gateway: 100000")
+    run.says(r"^sending calls through the gateway: 100000$")
+    _ends_there(run, "sending calls through the gateway: 100000")
 
 
 def test_while_the_report_is_made(start: Start, tmp_path: Path) -> None:

@@ -74,6 +74,30 @@ def test_clean_removes_the_examples_models_and_nobody_elses(clone: Path) -> None
     assert [path.name for path in folder.iterdir()] == ["own.joblib"]
 
 
+def test_versions_that_exclude_each_other_are_told_apart_from_a_network(clone: Path) -> None:
+    """A dependency was changed and its pin was not: uv's reason, and the command that mends it."""
+    (clone / "wheels").mkdir()
+    for version in (1, 2):
+        (clone / "wheels" / f"own-{version}-py3-none-any.whl").touch()
+    project = PROJECT.replace("nobody-has-this-in-a-cache", "own==1")
+    project += '[tool.uv]\nconstraint-dependencies = ["own==2"]\n'
+    (clone / "some-project" / "pyproject.toml").write_text(project)
+    uv = shutil.which("uv") or repository() / ".tools" / "bin" / "uv"
+    done = subprocess.run(
+        ["make", "install", "PROJECT=some-project", f"UV={uv}"],
+        cwd=clone,
+        env=os.environ | {"UV_NO_INDEX": "1", "UV_FIND_LINKS": str(clone / "wheels")},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    *reason, remedy, _make = done.stderr.splitlines()
+    assert "own==1 and own==2" in " ".join(reason)
+    assert remedy.startswith("some-project was not installed. What its pyproject.toml names")
+    assert remedy.endswith("run: make lock PROJECT=some-project")
+
+
 def test_an_install_of_nothing_says_what_there_is(clone: Path) -> None:
     """`make install` without PROJECT names the projects."""
     done = subprocess.run(

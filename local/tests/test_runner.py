@@ -16,7 +16,7 @@ import psutil
 import psycopg
 from calls import post
 from rich.console import Console
-from runs import Start, up
+from runs import PROGRAM, Start, up
 from waiting import until
 
 from shadow_local.demo import demonstrate
@@ -63,7 +63,8 @@ def test_records_outlive_a_killed_runner(start: Start, tmp_path: Path) -> None:
     run.process.kill()
     run.ends()
     again = up(start, folder)
-    again.says(r"^ready: (\S+)$")
+    since = again.says(r'^without the calls of earlier runs: .* ARGS="--since (\S+)"$')[1]
+    url = again.says(r"^ready: (\S+)$")[1]
     uri = json.loads((folder / "state.json").read_text())["postgres_uri"]
     query = """SELECT count(*) FROM inference_pairs
     WHERE pair_id = ANY(%s) AND primary_status = 200 AND shadow_status = 200"""
@@ -73,6 +74,11 @@ def test_records_outlive_a_killed_runner(start: Start, tmp_path: Path) -> None:
             return connection.execute(query, [pair_ids]).fetchone() == (5,)
 
     until(all_there)
+    pair_ids = [post(url)[1]["x-shadow-pair-id"] for _ in range(5)]
+    until(all_there)
+    report = [PROGRAM, "report", "--folder", str(folder), "--since", since]
+    judged = subprocess.run(report, capture_output=True, text=True, timeout=60, check=False)
+    assert "5 compared" in judged.stdout
     again.process.terminate()
     assert again.ends() == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -128,8 +129,13 @@ def _watch(stack: Stack, state_file: Path) -> None:
             with steps(screen) as step:
                 state = stack.start(step)
             state.write(state_file)
-            about = [*stack.differences, f"psql {masked(state.postgres_uri)}"]
-            for line in [*about, f"logs in {stack.supervisor.log_folder}; Ctrl-C stops all of it"]:
+            now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+            for line in (
+                *stack.differences,
+                f"psql {masked(state.postgres_uri)}",
+                f'without the calls of earlier runs: make report ARGS="--since {now}"',
+                f"logs in {stack.supervisor.log_folder}; Ctrl-C stops all of it",
+            ):
                 screen.print(line, style="dim", soft_wrap=True)
             screen.print(f"ready: {state.predict_url}", style="bold green", soft_wrap=True)
             while True:

@@ -73,7 +73,7 @@ def _round(stack: Stack, requests: int, screen: Console, title: str) -> bool:
 def _answers(stack: Stack, requests: int, screen: Console) -> list[Answer]:
     url = stack.state.predict_url if stack.state else ""
     key = stack.options.api_key
-    with counted(screen, "calls through the gateway", requests) as done:
+    with counted(screen, "sending calls through the gateway", requests) as done:
         return asyncio.run(send(url, requests, key, done, stack.check))
 
 
@@ -83,7 +83,7 @@ def _delivered(stack: Stack, answers: list[Answer], screen: Console) -> list[Pai
     patience = DELIVERY_SECONDS if _mirrors_all(stack) else SHARE_SECONDS
     pairs: list[Pair] = []
     grew = time.monotonic()
-    with counted(screen, "pairs in Postgres", len(wanted)) as done:
+    with counted(screen, "waiting for pairs in Postgres", len(wanted)) as done:
         while True:
             stack.check()
             found = complete_pairs(stack.database.uri, wanted)
