@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import venv
 from pathlib import Path
 
 import pytest
@@ -37,4 +39,20 @@ def test_an_image_of_no_project_is_refused_with_a_remedy(tmp_path: Path) -> None
     text = '[project.scripts]\nminimal-predictor = "mine:main"\n'
     (tmp_path / "examples" / "mine" / "pyproject.toml").write_text(text)
     with pytest.raises(Untranslated, match="run `make install PROJECT=examples/mine`"):
+        command(service, service.predictor, Ports(1, 2), 3, around)
+
+
+def test_a_copied_environment_is_refused(tmp_path: Path) -> None:
+    """A folder copied with its .venv would run the code of the folder that it is a copy of."""
+    service = inference_services(rendered("standard"))[0]
+    around = Surroundings(tmp_path, tmp_path, "", lambda *_: "x", lambda uri: uri)
+    mine = tmp_path / "examples" / "mine"
+    mine.mkdir(parents=True)
+    text = '[project.scripts]\nminimal-predictor = "mine:main"\n'
+    (mine / "pyproject.toml").write_text(text)
+    venv.create(mine / ".venv")
+    command(service, service.predictor, Ports(1, 2), 3, around)
+    shutil.copytree(mine, tmp_path / "examples" / "copied", symlinks=True)
+    (mine / "pyproject.toml").unlink()
+    with pytest.raises(Untranslated, match=r"copy of .*/mine, .* `rm -rf examples/copied/\.venv`"):
         command(service, service.predictor, Ports(1, 2), 3, around)

@@ -93,11 +93,16 @@ def _project(container: Container, repository: Path) -> Project:
             f"{container.owner}: image {container.image} is of no project here; name it like a "
             "console script in a pyproject.toml of this repository or of a folder in examples/."
         )
+    folder = project.folder.relative_to(repository)
     if not project.python.exists():
-        folder = project.folder.relative_to(repository)
         raise Untranslated(
             f"{container.owner}: {folder}, of image {container.image}, is not installed; "
             f"run `make install PROJECT={folder}`."
+        )
+    if project.environment_of.resolve() != project.folder.resolve():
+        raise Untranslated(
+            f"{container.owner}: {folder}/.venv is a copy of the one in {project.environment_of}, "
+            f"whose code it would run; `rm -rf {folder}/.venv`, and run the same again."
         )
     return project
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,13 @@ class Project:
     def python(self) -> Path:
         """The interpreter of the project's own environment, which may not be installed yet."""
         return self.folder / ".venv" / "bin" / "python"
+
+    @property
+    def environment_of(self) -> Path:
+        """The folder that the environment was made in: a copied one runs the code that is there."""
+        activate = self.python.with_name("activate")
+        said = re.search(r"""^VIRTUAL_ENV=['"]?(.+?)['"]?$""", activate.read_text(), re.MULTILINE)
+        return Path(said[1]).parent if said else self.folder
 
 
 def project_of(image: str, repository: Path) -> Project | None:
