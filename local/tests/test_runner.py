@@ -123,6 +123,8 @@ def test_demo_shows_pairs_and_both_verdicts(
     assert "40 of 40 calls paired; in 40 of them the answers differ." in output
     assert "40 of 40 calls paired; in 0 of them the answers differ." in output
     assert "REJECT" in output
+    for title in ("The primary multiplies by 2, the shadow by 3", "2, and so does the shadow"):
+        assert title in output
     assert "\x1b" not in output
     for step in ("connecting to POSTGRES_URI", "waiting for the models (0 of 4 ready)"):
         assert f"\n{step}\n" in f"\n{output}"

@@ -37,13 +37,16 @@ def demonstrate(options: Options, requests: int, screen: Console) -> None:
         with stopped_at_the_end(stack, screen.print):
             with steps(screen) as step:
                 stack.start(step)
-            sound = _round(
-                stack, requests, screen, "A shadow that triples where the primary doubles"
+            primary, shadow = (
+                stack.environment(f"{role}-predictor")["FACTOR"] for role in ("primary", "shadow")
             )
+            title = f"The primary multiplies by {primary}, the shadow by {shadow}"
+            sound = _round(stack, requests, screen, title)
             with steps(screen) as step:
                 step("replacing the shadow")
-                stack.restart("shadow-predictor", {"FACTOR": "2"})
-            sound &= _round(stack, requests, screen, "A shadow that doubles as the primary does")
+                stack.restart("shadow-predictor", {"FACTOR": primary})
+            title = f"The primary multiplies by {primary}, and so does the shadow"
+            sound &= _round(stack, requests, screen, title)
     except StopRequested:
         raise typer.Exit(130) from None
     if not sound:

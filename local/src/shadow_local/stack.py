@@ -90,6 +90,10 @@ class Stack:
         self.supervisor.check()
         self.database.check()
 
+    def environment(self, name: str) -> Mapping[str, str]:
+        """A process' environment."""
+        return self._commands[name].env
+
     def restart(self, name: str, env: Mapping[str, str]) -> None:
         """End one process and start it with more environment; returns once it is ready."""
         self.supervisor.stop(name)
