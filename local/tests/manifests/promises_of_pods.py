@@ -26,7 +26,7 @@ def broken(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
         yield from _service(services[settings[side]], side, settings)
     alike = [_without_own_values(services[settings[side]]) for side in ("primary", "shadow")]
     if alike[0] != alike[1]:
-        yield "primary and shadow differ in more than name, role and factor"
+        yield "primary and shadow differ in more than name, role, version and factor"
 
 
 def _service(service: dict[str, Any], side: str, settings: dict[str, str]) -> Iterator[str]:
@@ -59,8 +59,8 @@ def _identity(service: dict[str, Any], side: str, settings: dict[str, str]) -> I
         own_name = {"fieldRef": {"fieldPath": label}}
     if variables.get("INFERENCE_SERVICE") != own_name:
         yield f"{side}: INFERENCE_SERVICE is not its own name"
-    if variables.get("MODEL_VERSION") != settings["image-tag"]:
-        yield f"{side}: MODEL_VERSION is not the image's tag"
+    if variables.get("MODEL_VERSION") != settings[f"{side}-version"]:
+        yield f"{side}: MODEL_VERSION is not its version in the settings"
     if environment(service["spec"]["predictor"]).get("FACTOR") != FACTORS[side]:
         yield f"{side}: FACTOR is not {FACTORS[side]}"
 
@@ -141,7 +141,7 @@ def _spool(component: dict[str, Any], side: str) -> Iterator[str]:
 
 
 def _without_own_values(service: dict[str, Any]) -> dict[str, Any]:
-    own = {"FACTOR", "SHADOW_ROLE", "INFERENCE_SERVICE"}
+    own = {"FACTOR", "SHADOW_ROLE", "INFERENCE_SERVICE", "MODEL_VERSION"}
     spec = {
         kind: component
         | {

@@ -27,6 +27,8 @@ OTHER_SETTINGS = {
     "entry": "score",
     "primary": "fraud-2024-11",
     "shadow": "fraudnext",
+    "primary-version": "2",
+    "shadow-version": "churn-2024.11",
     "mirror-percentage": "12.5",
     "image-registry": "registry.company.internal:5000/ml/shadow",
     "image-tag": "2026",
