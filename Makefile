@@ -114,7 +114,7 @@ clean: ## Remove everything that these commands installed or wrote
 INDEX_REMEDY = Without a network, connect; behind a proxy, set HTTPS_PROXY; with a mirror, set UV_DEFAULT_INDEX and PIP_INDEX_URL to its URL. Then run the same again.
 VERSIONS_REMEDY = What its pyproject.toml names excludes each other. Where you changed its dependencies, run: make lock PROJECT=$(1)
 install = trap 'exit 130' INT; said=$$({ $(2); } 2>&1) || { grep -v '^WARNING: Retrying' <<< "$$said" || true; \
-	case "$$said" in *"no version of"* | *"not found in"*) remedy="$(INDEX_REMEDY)";; *"No solution found"*) remedy="$(VERSIONS_REMEDY)";; *) remedy="$(INDEX_REMEDY)";; esac; \
+	remedy="$(INDEX_REMEDY)"; case "$$said" in *"no version of"* | *"not found in"*) ;; *"No solution found"*) remedy="$(VERSIONS_REMEDY)";; esac; \
 	echo "$(1) was not installed. $$remedy"; exit 1; } >&2
 
 # What a project needs to run (`runs`) and to be tested (`tests`); the files are stamps.

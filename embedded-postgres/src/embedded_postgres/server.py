@@ -169,6 +169,7 @@ def _held_port(owner: object) -> int:
     """A free port that the system gives to nobody for as long as the owner lives.
 
     A socket keeps it that is bound and does not listen; who names the port may use it all the same.
+    It is bound to every address, since macOS refuses a second socket on the same one.
     """
     with socket.socket() as holder:
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

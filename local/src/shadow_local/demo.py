@@ -19,6 +19,7 @@ from shadow_local.supervisor import StopRequested
 from shadow_local.traffic import Answer, send
 
 SHOWN_PAIRS = 5
+DEFAULT_FACTOR = "2"  # minimal-predictor's own
 # Records are in Postgres within a second or so; this long only when something is wrong.
 DELIVERY_SECONDS = 60
 # Where only a share is mirrored, nobody knows how many pairs there will be.
@@ -38,7 +39,8 @@ def demonstrate(options: Options, requests: int, screen: Console) -> None:
             with steps(screen) as step:
                 stack.start(step)
             primary, shadow = (
-                stack.environment(f"{role}-predictor")["FACTOR"] for role in ("primary", "shadow")
+                stack.environment(f"{role}-predictor").get("FACTOR", DEFAULT_FACTOR)
+                for role in ("primary", "shadow")
             )
             title = f"The primary multiplies by {primary}, the shadow by {shadow}"
             sound = _round(stack, requests, screen, title)
