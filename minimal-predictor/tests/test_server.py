@@ -171,9 +171,11 @@ def test_two_workers_serve_as_one(folder: Path) -> None:
 def test_a_killed_worker_and_a_hung_one_are_replaced(folder: Path) -> None:
     """The server goes on, and soon with two workers again."""
     with Predictor(folder, "--workers", "2") as predictor:
+        while predictor.log.count("Application startup complete") < 2:  # one that starts has 120 s
+            time.sleep(0.1)
         for number in (signal.SIGKILL, signal.SIGSTOP):
-            os.kill(predictor.workers()[0], number)
             replaced = predictor.log.count("Started new child process") + 1
+            os.kill(predictor.workers()[0], number)
             while predictor.log.count("Started new child process") < replaced:
                 time.sleep(0.1)
         predictor.client.headers["connection"] = "close"
