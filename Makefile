@@ -9,10 +9,13 @@ MAKEFLAGS += --no-print-directory
 UV_VERSION := 0.13.9
 UV := $(or $(shell command -v uv),$(CURDIR)/.tools/bin/uv)
 export UV
+BOOTSTRAP := $(shell test -x "$(UV)" || echo .tools/bin/uv)
 # An interpreter of the machine is used; uv fetches none.
 export UV_PYTHON_DOWNLOADS ?= never
 # The tests start hundreds of servers; without kept bytecode each would compile what it imports.
 unexport PYTHONDONTWRITEBYTECODE
+# They are another Python's, whose packages do not run in ours.
+unexport PYTHONPATH PYTHONHOME
 
 IMAGES := minimal-predictor minimal-transformer shadow-report
 EXAMPLES := examples/scikit-learn
@@ -94,7 +97,7 @@ bench: $(IMAGES:%=%/.venv/tests) local/.venv/tests ## Measure against stock KSer
 soak: $(IMAGES:%=%/.venv/runs) local/.venv/tests ## Ten minutes of load while Postgres comes and goes
 	@cd local && .venv/bin/python -m bench.soak
 
-lock: $(UV) ## Resolve the newest versions and pin them (PROJECT=... for one)
+lock: $(BOOTSTRAP) ## Resolve the newest versions and pin them (PROJECT=... for one)
 	@python3 tools/lock.py $(or $(PROJECT),$(PROJECTS))
 
 images: ## Build the three images (REGISTRY, TAG)
@@ -118,16 +121,16 @@ install = trap 'exit 130' INT; said=$$({ $(2); } 2>&1) || { grep -v '^WARNING: R
 	echo "$(1) was not installed. $$remedy"; exit 1; } >&2
 
 # What a project needs to run (`runs`) and to be tested (`tests`); the files are stamps.
-%/.venv/runs: %/pyproject.toml | $(UV)
+%/.venv/runs: %/pyproject.toml | $(BOOTSTRAP)
 	@echo "installing $*"
-	@$(call install,$*,$(UV) sync --quiet --project $* --no-dev --inexact)
+	@$(call install,$*,"$(UV)" sync --quiet --project $* --no-dev --inexact)
 	@touch $@
 
-%/.venv/tests: %/pyproject.toml | $(UV)
+%/.venv/tests: %/pyproject.toml | $(BOOTSTRAP)
 	@echo "installing $* and what its tests need"
-	@$(call install,$*,$(UV) sync --quiet --project $*)
+	@$(call install,$*,"$(UV)" sync --quiet --project $*)
 	@touch $@ $*/.venv/runs
 
-.tools/bin/uv $(CURDIR)/.tools/bin/uv:
+.tools/bin/uv:
 	@echo "installing uv $(UV_VERSION) into .tools"
-	@$(call install,uv,python3 -m venv .tools && .tools/bin/pip install -qq --no-cache-dir uv==$(UV_VERSION))
+	@$(call install,uv,python3 -m venv .tools && .tools/bin/python -m pip install -qq --no-cache-dir uv==$(UV_VERSION))

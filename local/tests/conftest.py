@@ -13,8 +13,8 @@ from backends import Backend, answering
 from gateways import Gateways, StartGateway
 from runs import Run, Start
 
-from shadow_local.rendering import topology
 from shadow_local.stack import Options, Stack
+from shadow_local.translate.document import topology
 
 
 @pytest.fixture

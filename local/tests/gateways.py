@@ -8,13 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from shadow_local.gateway import entry_path, gateway_process
-from shadow_local.mesh import build_mesh
 from shadow_local.ports import free_port
-from shadow_local.probes import wait_until_ready
-from shadow_local.rendering import render, topology
-from shadow_local.services import inference_services
+from shadow_local.processes import gateway_command
 from shadow_local.supervisor import Supervisor
+from shadow_local.translate.document import render, topology
+from shadow_local.translate.mesh import build_mesh
+from shadow_local.translate.services import inference_services
 
 Manifests = list[dict[str, Any]]
 
@@ -73,12 +72,12 @@ class Gateways:
         mesh = build_mesh(manifests, endpoints, port, free_port, suffix)
         self.started += 1
         name = f"gateway-{self.started}"
-        gateway = gateway_process(mesh, self.folder / name, api_key, name)
-        self.supervisor.start(gateway.command)
-        wait_until_ready(gateway.command, self.supervisor.check)
+        command, admin_url = gateway_command(mesh, self.folder / name, api_key, name)
+        self.supervisor.start(command)
+        self.supervisor.wait_until_ready(command)
         url = f"http://127.0.0.1:{port}"
-        entry = url + entry_path(mesh, services)
-        return Running(url, entry, f"{entry}v1/models/model:predict", gateway.admin_url)
+        entry = url + mesh.entry_path
+        return Running(url, entry, f"{entry}v1/models/model:predict", admin_url)
 
 
 StartGateway = Callable[..., Running]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from shadow_local.rendering import repository
+from shadow_local.translate.document import repository
 
 INDEX = "http://127.0.0.1:9/simple"
 OFFLINE = {
@@ -105,3 +105,19 @@ def test_an_install_of_nothing_says_what_there_is(clone: Path) -> None:
     )
     assert done.returncode == 2
     assert "\nSay which project: make install PROJECT=<one of " in f"\n{done.stderr}"
+
+
+def test_another_pythons_path_is_ignored(tmp_path: Path) -> None:
+    """PYTHONPATH and PYTHONHOME are for the Python of the shell, not for the ones that run here."""
+    (tmp_path / "typing.py").write_text("raise SystemExit('of another Python')")
+    done = subprocess.run(
+        ["make", "report", "ARGS=--help"],
+        cwd=repository(),
+        env=os.environ | {"PYTHONPATH": str(tmp_path), "PYTHONHOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--max-disagreement" in done.stdout

@@ -15,8 +15,8 @@ import pytest
 from calls import post
 from waiting import until
 
-from shadow_local.rendering import repository
 from shadow_local.stack import Options, Stack
+from shadow_local.translate.document import repository
 
 EXAMPLE = repository() / "examples" / "scikit-learn"
 PAGE = (repository() / "docs" / "your-own-model.md").read_text()

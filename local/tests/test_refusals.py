@@ -43,15 +43,27 @@ def test_a_busy_port_is_named(start: Start, tmp_path: Path) -> None:
 def test_a_second_run_in_the_same_folder_is_refused(start: Start, tmp_path: Path) -> None:
     """Two stacks would share one database folder; the second one says who is there."""
     first = up(start, tmp_path / "stack")
-    until((tmp_path / "stack" / "lock").exists)
-    until(lambda: (tmp_path / "stack" / "lock").read_text() != "")
+    _wait_for_lock(tmp_path / "stack")
     second = up(start, tmp_path / "stack")
     assert second.ends() == 1
     line = _only_line(second)
     assert f"Process {first.process.pid} already runs in {tmp_path / 'stack'}; stop it" in line
-    assert "GATEWAY_PORT=9000" in line
+    assert f"GATEWAY_PORT=9000 local/.venv/bin/shadow-local up --folder {tmp_path}" in line
     first.process.terminate()
     assert first.ends() == 0
+
+
+def test_a_second_demo_is_told_how_to_run_a_demo(start: Start, tmp_path: Path) -> None:
+    """The remedy is the command that was typed, in a folder of its own."""
+    first = start("demo", "--folder", str(tmp_path))
+    _wait_for_lock(tmp_path / "demo")
+    second = start("demo", "--folder", str(tmp_path))
+    assert second.ends() == 1
+    line = _only_line(second)
+    assert f"Process {first.process.pid} already runs in {tmp_path / 'demo'}; stop it" in line
+    assert f"own: `local/.venv/bin/shadow-local demo --folder {tmp_path}/second`." in line
+    first.ctrl_c()
+    first.ends()
 
 
 @pytest.mark.parametrize(
@@ -67,7 +79,7 @@ def test_a_second_run_in_the_same_folder_is_refused(start: Start, tmp_path: Path
         (
             "up",
             {"POSTGRES_URI": "host=db user=me"},
-            f"is no URI of a Postgres server; set it to {URI_FORM}",
+            f"is not the URI of a Postgres server; set it to {URI_FORM}",
         ),
         (
             "demo",
@@ -157,6 +169,11 @@ def test_a_folder_that_may_not_be_written_is_named(start: Start) -> None:
     run = start("up", "--folder", "/sys/stack", GATEWAY_PORT=str(free_port()))
     assert run.ends() == 1
     assert _only_line(run).startswith("shadow-local: /sys/stack: ")
+
+
+def _wait_for_lock(folder: Path) -> None:
+    until((folder / "lock").exists)
+    until(lambda: (folder / "lock").read_text() != "")
 
 
 def _only_line(run: Run) -> str:

@@ -13,8 +13,8 @@ from gateways import Gateways
 from tree import OPTIONS, Tree
 from waiting import until
 
-from shadow_local.rendering import render, repository
 from shadow_local.stack import Options, Stack
+from shadow_local.translate.document import render, repository
 
 # Stage: who answers the callers, whether the other one gets copies, and what the direct paths do.
 STAGES = {

@@ -9,9 +9,9 @@ import pytest
 from runs import Start
 from tree import SETTINGS, Tree
 
-from shadow_local.mirroring import mirror_percentage
-from shadow_local.rendering import render, repository
 from shadow_local.report import comparison
+from shadow_local.translate.document import render, repository
+from shadow_local.translate.routes import mirror_percentage
 
 
 @pytest.mark.parametrize("topology", ["standard", "knative"])

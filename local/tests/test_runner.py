@@ -20,8 +20,10 @@ from runs import PROGRAM, Start, up
 from waiting import until
 
 from shadow_local.demo import demonstrate
-from shadow_local.rendering import repository
 from shadow_local.stack import Options
+from shadow_local.translate.document import repository
+
+PROXIES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 
 
 def test_up_tells_where_it_is_and_ends_at_ctrl_c(start: Start, tmp_path: Path) -> None:
@@ -115,8 +117,12 @@ def test_a_process_left_out_is_started_by_hand(start: Start, tmp_path: Path) -> 
 def test_demo_shows_pairs_and_both_verdicts(
     start: Start, tmp_path: Path, empty_postgres_uri: str
 ) -> None:
-    """It ends by itself with every pair, in the database of POSTGRES_URI when that is set."""
+    """It ends by itself with every pair, in the database of POSTGRES_URI when that is set.
+
+    Nothing on loopback goes through a proxy of the environment, which leads nowhere here.
+    """
     settings = {"REQUESTS": "40", "POSTGRES_URI": empty_postgres_uri, "COLUMNS": "200"}
+    settings |= dict.fromkeys(PROXIES, "http://127.0.0.1:9")
     run = start("demo", "--folder", str(tmp_path / "stack"), **settings)
     assert run.ends() == 0
     output = run.output.read_text()

@@ -12,8 +12,7 @@ import psutil
 import pytest
 from waiting import until
 
-from shadow_local.processes import Command
-from shadow_local.supervisor import ChildDied, Supervisor
+from shadow_local.supervisor import ChildDied, Command, Supervisor
 
 # A child with a child of its own that ignores SIGTERM, both known by the file they write.
 FAMILY = """
@@ -27,8 +26,7 @@ time.sleep(600)
 STARTER = """
 import sys, time
 from pathlib import Path
-from shadow_local.processes import Command
-from shadow_local.supervisor import Supervisor
+from shadow_local.supervisor import Command, Supervisor
 folder = Path(sys.argv[1])
 words = (sys.executable, "-c", sys.argv[2], str(folder))
 Supervisor(folder / "logs").start(Command("family", words, {}, folder))

@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 from gateways import rendered
 
-from shadow_local.document import Untranslated
-from shadow_local.mesh import Mesh, build_mesh
-from shadow_local.processes import Ports, Surroundings, command, expand
-from shadow_local.rendering import repository
-from shadow_local.services import inference_services
+from shadow_local.processes import Node, Ports, component_command, expand
+from shadow_local.translate.document import Untranslated, repository
+from shadow_local.translate.mesh import Mesh, build_mesh
+from shadow_local.translate.services import inference_services
 
 Manifest = dict[str, Any]
 
@@ -38,12 +37,10 @@ def translate(manifests: list[Manifest], folder: Path) -> Mesh:
     services = inference_services(manifests)
     endpoints = {s.host(kind): 1 for s in services for kind in ("transformer", "predictor")}
     uri = "postgresql://transformer@127.0.0.1:5432/predictions"
-    around = Surroundings(
-        repository(), folder, "", secret=lambda *_: "x", localised_uri=lambda _: uri
-    )
+    node = Node(repository(), folder, secret=lambda *_: "x", local_uri=lambda _: uri)
     for service in services:
         for component in (service.predictor, service.transformer):
-            command(service, component, Ports(1, 2), 3, around)
+            component_command(service, component, Ports(1, 2), 3, node)
     return build_mesh(manifests, endpoints, 8080, lambda: 8081)
 
 
@@ -90,19 +87,24 @@ def test_a_field_planted_anywhere_is_refused(topology: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("kind", "path", "value", "words"),
     [
-        ("VirtualService", "spec.http.0.route.0.destination.host", "other.ns.svc", "no Service"),
-        ("VirtualService", "spec.http.0.route.0.destination.port.number", 8080, "no Service"),
-        ("VirtualService", "spec.http.0.mirrors.0.destination.host", "gone", "no Service"),
+        ("VirtualService", "spec.http.0.route.0.destination.host", "other.ns.svc", "not a Service"),
+        ("VirtualService", "spec.http.0.route.0.destination.port.number", 8080, "not a Service"),
+        ("VirtualService", "spec.http.0.mirrors.0.destination.host", "gone", "not a Service"),
         ("VirtualService", "spec.http.0.mirrors.0.percentage.value", 101, "from 0 to 100"),
         ("VirtualService", "spec.http.0.timeout", "60", "a time such as"),
         ("VirtualService", "spec.http.0.fault", {"abort": {}}, "does not translate"),
         ("VirtualService", "spec.gateways", ["mesh"], "not rendered"),
-        ("DestinationRule", "spec.host", "gone.ns.svc.cluster.local", "no Service"),
+        ("DestinationRule", "spec.host", "gone.ns.svc.cluster.local", "not a Service"),
         ("DestinationRule", "spec.subsets", [{"name": "v1"}], "does not translate"),
         ("InferenceService", "metadata.annotations", {}, "deploymentMode"),
         ("InferenceService", "spec.explainer", {}, "does not translate"),
         ("InferenceService", "spec.predictor.minReplica", 1, "does not translate"),
-        ("InferenceService", "spec.transformer.containers.0.image", "a/gone:1", "is of no project"),
+        (
+            "InferenceService",
+            "spec.transformer.containers.0.image",
+            "a/gone:1",
+            "is not built from",
+        ),
         ("InferenceService", "spec.transformer.containers.0.command", ["sh"], "the image's own"),
         ("InferenceService", "spec.transformer.containers.0.args", ["--http_port=1"], "itself"),
         ("InferenceService", "spec.transformer.volumes", [], "mounts"),
@@ -111,7 +113,7 @@ def test_a_field_planted_anywhere_is_refused(topology: str, tmp_path: Path) -> N
             "InferenceService",
             "spec.predictor.containers.0.readinessProbe.httpGet.port",
             1,
-            "port 1",
+            "port is 1; the container listens on port 8080",
         ),
     ],
 )

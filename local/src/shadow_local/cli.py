@@ -2,41 +2,67 @@
 
 from __future__ import annotations
 
+import errno
+import platform
+import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
+import psycopg
 import typer
 from rich.console import Console
 
+from embedded_postgres import PostgresFailed
+from shadow_local import Explained
+from shadow_local.database import masked
 from shadow_local.demo import demonstrate
-from shadow_local.failures import line_of
-from shadow_local.occupation import occupied
-from shadow_local.platforms import unsupported
-from shadow_local.rendering import data_folder, repository, topology
 from shadow_local.report import compare, psql
-from shadow_local.settings import whole
-from shadow_local.stack import Options, Stack
-from shadow_local.steps import steps
-from shadow_local.stopping import stopped_at_the_end
+from shadow_local.stack import Options, Stack, in_foreground
+from shadow_local.state import STATE, claimed, data_folder
 from shadow_local.supervisor import StopRequested
-from shadow_local.uris import masked
+from shadow_local.translate.document import repository, topology
 
-STATE = "state.json"
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
+POSTGRES_FULL = ("No space left on device", "Check free disk space")
+MAKE_ROOM = "make room there, or remove what earlier runs left: `make clean`."
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 screen = Console(highlight=False, markup=False)
 errors = Console(stderr=True, highlight=False, markup=False)
 
+
+class WrongSetting(Explained):
+    """A setting has a value that it cannot have; the message names it and the remedy."""
+
+
+def _number(variable: str, highest: int, example: int) -> Callable[[str | int], int]:
+    """A reader of whole numbers from 1 to the highest; it raises WrongSetting for all others."""
+
+    def read(text: str | int) -> int:
+        if str(text).isdecimal() and 1 <= int(text) <= highest:
+            return int(text)
+        raise WrongSetting(
+            f"{variable} is '{text}'; set it to a whole number from 1 to {highest:,}, such as "
+            f"{example}."
+        )
+
+    return read
+
+
 GatewayPort = Annotated[
     int,
-    typer.Option(envvar="GATEWAY_PORT", parser=whole("GATEWAY_PORT", 65_535, 8080), metavar="PORT"),
+    typer.Option(
+        envvar="GATEWAY_PORT", parser=_number("GATEWAY_PORT", 65_535, 8080), metavar="PORT"
+    ),
 ]
 Requests = Annotated[
     int,
-    typer.Option(envvar="REQUESTS", parser=whole("REQUESTS", 10_000_000, 200), metavar="NUMBER"),
+    typer.Option(envvar="REQUESTS", parser=_number("REQUESTS", 10_000_000, 200), metavar="NUMBER"),
 ]
 Topology = Annotated[str, typer.Option("--topology", envvar="TOPOLOGY", help="standard or knative")]
 Kustomization = Annotated[
@@ -74,7 +100,7 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
     folder: Folder = None,
 ) -> None:
     """Run the deployment until Ctrl-C or SIGTERM."""
-    base = _folder(folder)
+    base = _run_folder(folder)
     options = Options(
         folder=base / data_folder(kustomization),
         kustomization=kustomization or topology(topology_name),
@@ -84,9 +110,13 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
         mirror_host_suffix=mirror_host_suffix,
         without=without or None,
     )
-    stack = Stack(options)  # what is wrong with them is told first
-    with occupied(base):
-        _watch(stack, base / STATE)
+    stack = Stack(options)  # what is wrong with them comes before who else runs here
+    second = (
+        f"`GATEWAY_PORT=9000 local/.venv/bin/shadow-local up --folder {base}/second`, "
+        "and the same with `report` in place of `up`."
+    )
+    with claimed(base, second):
+        _watch(stack, base)
 
 
 @app.command()
@@ -97,8 +127,10 @@ def demo(
     folder: Folder = None,
 ) -> None:
     """Run the deployment, send sample traffic, show the comparison, stop everything."""
-    own = _folder(folder) / "demo"
-    with occupied(own):
+    base = _run_folder(folder)
+    own = base / "demo"
+    second = f"`local/.venv/bin/shadow-local demo --folder {base}/second`."
+    with claimed(own, second):
         options = Options(own, topology(topology_name), postgres_uri=postgres_uri or None)
         demonstrate(options, requests, screen)
 
@@ -113,22 +145,20 @@ def report(
 ) -> None:
     """Compare what a running `up`, or POSTGRES_URI, has recorded; more options go to compare."""
     manifests = kustomization or topology(topology_name)
-    compare(postgres_uri or None, manifests, _folder(folder) / STATE, context.args)
+    compare(postgres_uri or None, manifests, _run_folder(folder), context.args)
 
 
 @app.command("psql", context_settings=PASSED_ON)
 def run_psql(context: typer.Context, postgres_uri: PostgresUri = None) -> None:
     """Open psql on the database of a running `up`, or POSTGRES_URI; more options go to psql."""
-    psql(postgres_uri or None, _folder(None) / STATE, context.args)
+    psql(postgres_uri or None, _run_folder(None), context.args)
 
 
-def _watch(stack: Stack, state_file: Path) -> None:
-    """Start a stack, say where it is, and watch it until someone ends it."""
+def _watch(stack: Stack, folder: Path) -> None:
+    """Start a stack, show where it is, and watch it until someone ends it."""
     try:
-        with stopped_at_the_end(stack, screen.print):
-            with steps(screen) as step:
-                state = stack.start(step)
-            state.write(state_file)
+        with in_foreground(stack, screen) as state:
+            state.write(folder)
             now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
             for line in (
                 *stack.differences,
@@ -144,23 +174,55 @@ def _watch(stack: Stack, state_file: Path) -> None:
     except StopRequested:
         return
     finally:
-        state_file.unlink(missing_ok=True)
+        (folder / STATE).unlink(missing_ok=True)
 
 
 def run() -> int:
-    """Run the command line; the exit code. What goes wrong is said in one line."""
-    if reason := unsupported():
+    """Run the command line; the exit code. What goes wrong outside is one line of text."""
+    if reason := _unsupported():
         errors.print(reason, style="red", soft_wrap=True)
         return 1
     try:
         return int(app(standalone_mode=False) or 0)
     except Exception as error:
-        line = line_of(error)
+        line = _explanation(error)
         if line is None:
             raise
         errors.print(f"shadow-local: {line}", style="red", soft_wrap=True)
         return 1
 
 
-def _folder(given: Path | None) -> Path:
+def _run_folder(given: Path | None) -> Path:
     return (given or repository() / "local" / ".run").absolute()
+
+
+def _unsupported() -> str | None:
+    """Why this machine cannot run the deployment; None when it can. Envoy and Postgres come as
+    wheels, which exist for few platforms."""
+    machine, name = platform.machine(), sys.platform
+    if name == "linux" and machine in ("x86_64", "aarch64") and platform.libc_ver()[0] == "glibc":
+        return None
+    macos = int(platform.mac_ver()[0].split(".")[0] or 0)
+    if name == "darwin" and machine == "arm64" and macos >= 15:
+        return None
+    return (
+        f"shadow-local: {name} on {machine} is not supported; it runs on Linux with glibc on "
+        "x86_64 or aarch64 and on macOS 15 or newer on arm64."
+    )
+
+
+def _explanation(error: Exception) -> str | None:
+    """What went wrong, where, and what to do; None for a mistake of this program."""
+    if isinstance(error, typer.TyperException):
+        message = error.format_message().rstrip(".")
+        return f"{message}; `shadow-local --help` has the commands and options."
+    if isinstance(error, PostgresFailed) and any(words in str(error) for words in POSTGRES_FULL):
+        return f"No room is left on the disk; {MAKE_ROOM}\n{error}"
+    if isinstance(error, (Explained, PostgresFailed, psycopg.Error)):
+        # Their own messages are enough; a trace would hide them.
+        return str(error).strip()
+    if isinstance(error, OSError) and error.errno in NO_ROOM + NO_RIGHT:
+        remedy = "run it as a user who may write there, or name another `--folder`."
+        remedy = MAKE_ROOM if error.errno in NO_ROOM else remedy
+        return f"{error.filename or 'the data folder'}: {error.strerror}; {remedy}"
+    return None

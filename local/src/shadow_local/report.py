@@ -8,23 +8,24 @@ from pathlib import Path
 from typing import NoReturn
 
 from embedded_postgres import as_role, binaries
-from shadow_local.mirroring import mirror_percentage
-from shadow_local.rendering import render, repository
+from shadow_local import Explained
+from shadow_local.database import with_port
 from shadow_local.state import read_state
-from shadow_local.uris import completed
+from shadow_local.translate.document import render, repository
+from shadow_local.translate.routes import mirror_percentage
 
 # shadow-report's exit codes without a verdict on the shadow: errors, and evidence that is unsound.
 FAILURES = (1, 2, 12)
 
 
-class ReportFailed(Exception):
+class ReportFailed(Explained):
     """There is nothing to report on, or nothing to report with."""
 
 
 def compare(
-    postgres_uri: str | None, kustomization: Path, state_file: Path, more: Sequence[str]
+    postgres_uri: str | None, kustomization: Path, folder: Path, more: Sequence[str]
 ) -> NoReturn:
-    """Become `shadow-report compare` on a database, else on the running stack's.
+    """Become `shadow-report compare` on a database, else on that of the stack in a folder.
 
     How much is mirrored is what the running stack says, or for a database the kustomization.
     """
@@ -33,15 +34,15 @@ def compare(
     elif postgres_uri:
         words, env = comparison(postgres_uri, mirror_percentage(render(kustomization)), more)
     else:
-        state = _running(state_file)
+        state = _running(folder)
         uri = as_role(str(state["postgres_uri"]), "report")
         words, env = comparison(uri, state.get("mirror_percentage"), more)
     os.execve(words[0], words, env)  # noqa: S606 - Ctrl-C and the exit code are then its own
 
 
-def psql(postgres_uri: str | None, state_file: Path, more: Sequence[str]) -> NoReturn:
-    """Become psql on a database, else on the running stack's."""
-    uri = completed(postgres_uri) if postgres_uri else str(_running(state_file)["postgres_uri"])
+def psql(postgres_uri: str | None, folder: Path, more: Sequence[str]) -> NoReturn:
+    """Become psql on a database, else on that of the stack in a folder."""
+    uri = with_port(postgres_uri) if postgres_uri else str(_running(folder)["postgres_uri"])
     program = str(binaries() / "psql")
     os.execv(program, [program, uri, *more])  # noqa: S606
 
@@ -59,8 +60,8 @@ def comparison(
     return [str(program), "compare", *more], env
 
 
-def _running(state_file: Path) -> dict[str, object]:
-    state = read_state(state_file)
+def _running(folder: Path) -> dict[str, object]:
+    state = read_state(folder)
     if state is None:
         raise ReportFailed("Nothing runs here; start `make up`, or set POSTGRES_URI.")
     return state

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+from rich.status import Status
 
 from shadow_local.database import Database
-from shadow_local.document import Untranslated
-from shadow_local.gateway import direct_paths, entry_path, gateway_process
-from shadow_local.mesh import Mesh, build_mesh
-from shadow_local.mirroring import mirror_percentage
 from shadow_local.ports import demand, free_port
-from shadow_local.probes import wait_until_ready
-from shadow_local.processes import Command, Ports, Surroundings, command
-from shadow_local.rendering import render, repository
-from shadow_local.services import InferenceService, Kind, inference_services
+from shadow_local.processes import Node, Ports, component_command, gateway_command
 from shadow_local.state import Side, State
-from shadow_local.supervisor import Supervisor
+from shadow_local.supervisor import Command, StopRequested, Supervisor
+from shadow_local.translate.document import Untranslated, render, repository
+from shadow_local.translate.mesh import Mesh, build_mesh
+from shadow_local.translate.routes import mirror_percentage
+from shadow_local.translate.services import InferenceService, Kind, inference_services
 
-KINDS: tuple[Kind, ...] = ("transformer", "predictor")
+KINDS: tuple[Kind, ...] = ("predictor", "transformer")
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+DEBOUNCE_SECONDS = 1.0
 Progress = Callable[[str], None]
 
 
@@ -51,37 +56,38 @@ class Stack:
         self.mirror_percentage = mirror_percentage(self.manifests)
         self.database = Database(options.folder / "postgres", options.postgres_uri)
         self.supervisor = Supervisor(options.folder / "logs")
-        self.differences: list[str] = []
-        self.admin_url = ""
+        self.differences: list[str] = []  # from a cluster, one sentence each
         self.state: State | None = None
         self._commands: dict[str, Command] = {}
         self._pids: dict[str, int] = {}
         self._ports: dict[str, Ports] = {}
-        self._spools: dict[str, str] = {}
 
     def start(self, progress: Progress = lambda _: None) -> State:
-        """Start everything; progress is told what is being waited for."""
+        """Start everything; `progress` is called with what is being waited for."""
         gateway_port = self._choose_ports()
+        endpoints = {
+            service.host(kind): self._ports[f"{service.role}-{kind}"].http
+            for service in self.services
+            for kind in KINDS
+        }
         suffix = self.options.mirror_host_suffix
-        mesh = build_mesh(self.manifests, self.endpoints, gateway_port, free_port, suffix)
+        mesh = build_mesh(self.manifests, endpoints, gateway_port, free_port, suffix)
         progress("starting Postgres" if self.database.server else "connecting to POSTGRES_URI")
         self.database.open()
         self.check()
-        self._commands = {item.name: item for item in self._prepare()}
+        self._make_commands()
         commands = list(self._commands.values())
-        by_hand = self._left_out(commands)
-        for item in commands:
+        by_hand = self._left_out()
+        gateway, _ = gateway_command(mesh, self.options.folder / "gateway", self.options.api_key)
+        for item in (*commands, gateway):
             if item is not by_hand:
                 self._pids[item.name] = self.supervisor.start(item)
-        gateway = gateway_process(mesh, self.options.folder / "gateway", self.options.api_key)
-        self.admin_url = gateway.admin_url
-        self._pids["gateway"] = self.supervisor.start(gateway.command)
         if by_hand is not None:
             progress(f"waiting for {by_hand.name}; start it by hand:\n\n{by_hand}\n")
-        for number, item in enumerate([*commands, gateway.command]):
+        for number, item in enumerate((*commands, gateway)):
             if by_hand is None:
                 progress(f"waiting for the models ({number} of {len(commands)} ready)")
-            wait_until_ready(item, self.check, endless=item is by_hand)
+            self.supervisor.wait_until_ready(item, endless=item is by_hand)
         self.state = self._describe(f"http://127.0.0.1:{gateway_port}", mesh)
         return self.state
 
@@ -101,70 +107,56 @@ class Stack:
         old = self._commands[name]
         item = self._commands[name] = replace(old, env={**old.env, **env})
         self._pids[name] = self.supervisor.start(item)
-        wait_until_ready(item, self.check)
+        self.supervisor.wait_until_ready(item)
 
     def stop(self) -> None:
         """End everything: the gateway, the transformers (they deliver what they hold), the rest."""
         self.supervisor.stop_all(("gateway", "primary-transformer", "shadow-transformer"))
         self.database.close()
 
-    @property
-    def endpoints(self) -> dict[str, int]:
-        """The local port behind each Service that KServe would make."""
-        return {
-            service.host(kind): self._ports[f"{service.role}-{kind}"].http
-            for service in self.services
-            for kind in KINDS
-        }
-
     def _choose_ports(self) -> int:
+        """The gateway's port; those of the models follow it, so that a debugger can name them."""
         wanted = self.options.gateway_port
         port = free_port() if wanted is None else demand(wanted, "gateway", "GATEWAY_PORT")
         preferred = iter(range(port + 1, port + 1 + 4 * len(self.services)))
         for service in self.services:
-            for kind in KINDS:
-                # Next to the gateway's, so that a debugger's settings can name them.
+            for kind in ("transformer", "predictor"):
                 ports = Ports(free_port(next(preferred)), free_port(next(preferred)))
                 self._ports[f"{service.role}-{kind}"] = ports
         return port
 
-    def _prepare(self) -> list[Command]:
-        around = Surroundings(
+    def _make_commands(self) -> None:
+        node = Node(
             repository=repository(),
             folder=self.options.folder,
-            path=os.environ.get("PATH", os.defpath),
             secret=self.database.secret,
-            localised_uri=lambda uri: self.database.localised(uri, "transformer"),
+            local_uri=lambda uri: self.database.local_uri(uri, "transformer"),
         )
-        commands = []
         for service in self.services:
             predictor_port = self._ports[f"{service.role}-predictor"].http
             for component in (service.predictor, service.transformer):
                 ports = self._ports[f"{service.role}-{component.kind}"]
-                item, differences = command(service, component, ports, predictor_port, around)
-                commands.append(item)
+                item, differences = component_command(
+                    service, component, ports, predictor_port, node
+                )
+                self._commands[item.name] = item
                 self.differences += differences
-                self._spools[service.role] = item.env.get("SPOOL_DIR", "")
-        return commands
 
-    def _left_out(self, commands: list[Command]) -> Command | None:
+    def _left_out(self) -> Command | None:
         """The process that is started by hand, if one is."""
         name = self.options.without
-        if name is None:
-            return None
-        for item in commands:
-            if item.name == name:
-                return item
-        names = ", ".join(item.name for item in commands)
+        if name is None or name in self._commands:
+            return self._commands[name] if name else None
+        names = ", ".join(self._commands)
         raise Untranslated(f"There is no {name} to leave out; there are {names}.")
 
     def _describe(self, gateway_url: str, mesh: Mesh) -> State:
         sides = {service.role: self._side(service) for service in self.services}
         call = f"v1/models/{self.services[0].model_name}:predict"
-        direct = direct_paths(mesh, self.services)
+        direct = mesh.direct_paths
         return State(
             gateway_url=gateway_url,
-            predict_url=f"{gateway_url}{entry_path(mesh, self.services)}{call}",
+            predict_url=f"{gateway_url}{mesh.entry_path}{call}",
             direct_urls={role: f"{gateway_url}{path}{call}" for role, path in direct.items()},
             postgres_uri=self.database.uri,
             mirror_percentage=self.mirror_percentage,
@@ -173,13 +165,64 @@ class Stack:
         )
 
     def _side(self, service: InferenceService) -> Side:
-        transformer = self._ports[f"{service.role}-transformer"]
-        predictor = self._ports[f"{service.role}-predictor"]
+        transformer, predictor = f"{service.role}-transformer", f"{service.role}-predictor"
         return Side(
-            transformer_url=f"http://127.0.0.1:{transformer.http}",
-            transformer_grpc_url=f"127.0.0.1:{transformer.grpc}",
-            transformer_pid=self._pids.get(f"{service.role}-transformer"),
-            predictor_url=f"http://127.0.0.1:{predictor.http}",
-            predictor_pid=self._pids.get(f"{service.role}-predictor"),
-            spool_dir=self._spools[service.role],
+            transformer_url=f"http://127.0.0.1:{self._ports[transformer].http}",
+            transformer_grpc_url=f"127.0.0.1:{self._ports[transformer].grpc}",
+            transformer_pid=self._pids.get(transformer),
+            predictor_url=f"http://127.0.0.1:{self._ports[predictor].http}",
+            predictor_pid=self._pids.get(predictor),
+            spool_dir=self._commands[transformer].env.get("SPOOL_DIR", ""),
         )
+
+
+@contextmanager
+def in_foreground(stack: Stack, screen: Console) -> Iterator[State]:
+    """Start a stack, each step on the screen; stop it when the block ends, however it ends.
+
+    A signal makes the stack's next `check` raise StopRequested, which is shown as `stopping`; one
+    more, sent after the children were given some time to finish, kills them at once.
+    """
+    first = float("inf")
+
+    def on_signal(_: int, __: FrameType | None) -> None:
+        # Nothing is raised here: Python would swallow it if a destructor happened to be running.
+        nonlocal first
+        stack.supervisor.stop_requested = True
+        # Debounced: `make` passes on what the whole process group got, so one Ctrl-C comes twice.
+        stack.supervisor.hurried = time.monotonic() > first + DEBOUNCE_SECONDS
+        first = min(first, time.monotonic())
+
+    before = {number: signal.signal(number, on_signal) for number in SIGNALS}
+    try:
+        with steps(screen) as step:
+            state = stack.start(step)
+        yield state
+    except Exception:
+        # Whatever fails after a signal fails because of it: Ctrl-C reaches initdb as well.
+        if not stack.supervisor.stop_requested:
+            raise
+        screen.print("stopping")
+        raise StopRequested from None
+    finally:
+        stack.supervisor.stop_requested = True
+        stack.stop()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def steps(screen: Console) -> Iterator[Progress]:
+    """Call it with each step: one line that changes on a terminal, a line for each elsewhere.
+
+    What has several lines asks for a person's hand, and stays.
+    """
+
+    def say(text: str) -> None:
+        screen.print(text, soft_wrap=True)
+
+    if not screen.is_terminal:
+        yield say
+        return
+    with Status("starting", console=screen) as status:
+        yield lambda text: say(text) if "\n" in text else status.update(text)

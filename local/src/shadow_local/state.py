@@ -1,10 +1,23 @@
-"""What a running stack tells other programs: `state.json`."""
+"""The folder of a run: its own subfolder for other models, its lock, and `state.json`."""
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from shadow_local import Explained
+from shadow_local.translate.document import repository
+
+STATE = "state.json"
+
+
+class FolderClaimed(Explained):
+    """Another run uses the folder; the message says which one and what to do."""
 
 
 @dataclass(frozen=True)
@@ -31,17 +44,51 @@ class State:
     primary: Side | None
     shadow: Side | None
 
-    def write(self, path: Path) -> None:
-        """Replace the file at once, so that no reader sees half of it."""
-        draft = path.with_suffix(".draft")
+    def write(self, folder: Path) -> None:
+        """Replace `state.json` at once, so that no reader sees half of it."""
+        draft = (folder / STATE).with_suffix(".draft")
         draft.write_text(json.dumps(asdict(self), indent=2) + "\n")
-        draft.replace(path)
+        draft.replace(folder / STATE)
 
 
-def read_state(path: Path) -> dict[str, object] | None:
+def read_state(folder: Path) -> dict[str, object] | None:
     """The state that a running stack wrote, None when there is none."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads((folder / STATE).read_text())
     except FileNotFoundError:
         return None
     return found if isinstance(found, dict) else None
+
+
+@contextmanager
+def claimed(folder: Path, second_run: str) -> Iterator[None]:
+    """Keep a second run out of a folder; it is free again when this process ends in any way.
+
+    `second_run` is the command that runs next to the first, in a folder of its own.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a+") as lock:
+        try:
+            # The system drops the lock with the process, so a killed run leaves none behind.
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            pid = lock.read()
+            raise FolderClaimed(
+                f"Process {pid} already runs in {folder}; stop it (Ctrl-C there, or `kill {pid}`), "
+                f"or run this one next to it with a folder of its own: {second_run}"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def data_folder(kustomization: Path | None) -> Path:
+    """Where in a runner's folder a kustomization's data are: none mixes with another's models."""
+    if kustomization is None or kustomization.resolve() == repository():
+        return Path()
+    path = kustomization.resolve()
+    if path.is_relative_to(repository()):
+        path = path.relative_to(repository())
+    return Path("kustomizations", str(path).strip("/").replace("/", "-"))

@@ -1,25 +1,53 @@
-"""Starts the children, notices when one dies, and ends them all."""
+"""Starts processes, waits until they take traffic, notices when one dies, and ends them all."""
 
 from __future__ import annotations
 
+import shlex
 import signal
 import subprocess
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from shadow_local.processes import Command
+from shadow_local import Explained
 
 LAST_LINES = 15
+READY_SECONDS = 300
+# The processes are on this machine, where no proxy of the environment leads to.
+_without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
-class ChildDied(Exception):
+class ChildDied(Explained):
     """A child ended by itself; the message has its name, how it ended and its last log lines."""
+
+
+class NotReady(Explained):
+    """A process did not answer its probe in time; the message has its last answer."""
 
 
 class StopRequested(Exception):
     """Someone asked this process to end."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """A process to start: what, with which environment, where, and when it is ready."""
+
+    name: str
+    words: tuple[str, ...]
+    env: Mapping[str, str]
+    folder: Path
+    probes: tuple[str, ...] = ()  # URLs that answer 200 once it is ready
+    stop_seconds: int = 30
+
+    def __str__(self) -> str:
+        """The command as a shell takes it, environment included."""
+        env = " ".join(f"{k}={shlex.quote(v)}" for k, v in self.env.items() if k != "PATH")
+        return f"{env} {shlex.join(self.words)}"
 
 
 class Supervisor:
@@ -36,7 +64,7 @@ class Supervisor:
     def start(self, command: Command) -> int:
         """Start a child and return its process id; its output goes to a log of its name."""
         group = self._group()
-        with self.log(command.name).open("wb") as log:
+        with self._log(command.name).open("wb") as log:
             child = subprocess.Popen(
                 command.words,
                 env=dict(command.env),
@@ -48,6 +76,19 @@ class Supervisor:
             )
         self._children[command.name] = (child, command)
         return child.pid
+
+    def wait_until_ready(self, command: Command, endless: bool = False) -> None:
+        """Return when every probe of a process answers 200. Raises NotReady, and as `check`."""
+        deadline = time.monotonic() + READY_SECONDS
+        for url in command.probes:
+            while (answer := _status(url)) != "200":
+                self.check()
+                if not endless and time.monotonic() > deadline:
+                    raise NotReady(
+                        f"{command.name}: GET {url}: {answer}, for {READY_SECONDS} s; "
+                        f"see {self._log(command.name)}."
+                    )
+                time.sleep(0.1)
 
     def run(self, words: Sequence[str], env: Mapping[str, str]) -> int:
         """Run a program to its end, its output here; its exit code. Raises as `check` does."""
@@ -61,29 +102,16 @@ class Supervisor:
             program.wait()
         return program.returncode
 
-    def _group(self) -> int:
-        """The process group of the children; its leader ends it when this process is gone."""
-        if self._watchdog is None:
-            self._watchdog = subprocess.Popen(
-                [sys.executable, "-m", "shadow_local.watchdog"],
-                stdin=subprocess.PIPE,
-                process_group=0,
-            )
-        return self._watchdog.pid
-
-    def log(self, name: str) -> Path:
-        """Where a child's output goes."""
-        return self.log_folder / f"{name}.log"
-
     def check(self) -> None:
         """Raise StopRequested once the end is asked for, ChildDied when a child has ended."""
         if self.stop_requested:
             raise StopRequested
         for name, (child, _) in self._children.items():
             if (code := child.poll()) is not None:
-                raise ChildDied(
-                    f"{name} {_ending(code)}; {self.log(name)} ends:\n{self._tail(name)}"
-                )
+                log = self._log(name)
+                lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+                tail = "\n".join(f"  {line}" for line in lines or ["(nothing)"])
+                raise ChildDied(f"{name} {_ending(code)}; {log} ends:\n{tail}")
 
     def stop(self, name: str) -> None:
         """End one child: SIGTERM, its grace period, SIGKILL."""
@@ -107,17 +135,37 @@ class Supervisor:
             self._watchdog.wait()
             self._watchdog = None
 
+    def _group(self) -> int:
+        """The process group of the children; its leader ends it when this process is gone."""
+        if self._watchdog is None:
+            self._watchdog = subprocess.Popen(
+                [sys.executable, "-m", "shadow_local.watchdog"],
+                stdin=subprocess.PIPE,
+                process_group=0,
+            )
+        return self._watchdog.pid
+
+    def _log(self, name: str) -> Path:
+        return self.log_folder / f"{name}.log"
+
     def _wait(self, child: subprocess.Popen[bytes], deadline: float) -> None:
-        """Wait for a child that was told to end; kill it past the deadline, or when hurried."""
+        """Wait for a child that is to end; kill it past the deadline, or when hurried."""
         while child.poll() is None:
             if self.hurried or time.monotonic() > deadline:
                 child.kill()
                 child.wait()
             time.sleep(0.02)
 
-    def _tail(self, name: str) -> str:
-        lines = self.log(name).read_text(errors="replace").splitlines()
-        return "\n".join(f"  {line}" for line in lines[-LAST_LINES:]) or "  (nothing)"
+
+def _status(url: str) -> str:
+    """The status of a GET, or what went wrong."""
+    try:
+        with _without_proxy.open(url, timeout=5) as response:
+            return str(response.status)
+    except urllib.error.HTTPError as error:
+        return str(error.code)
+    except OSError as error:
+        return str(error)
 
 
 def _ending(code: int) -> str:

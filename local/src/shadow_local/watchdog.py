@@ -18,6 +18,7 @@ GRACE_SECONDS = 10.0
 
 
 def main() -> None:
+    # It leads the group that it ends: a signal to the group must not end it before the others.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     sys.stdin.buffer.read()

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from shadow_local.rendering import data_folder, repository
+from shadow_local.state import data_folder
+from shadow_local.translate.document import repository
 
 
 def test_the_example_keeps_the_runners_folder(monkeypatch: pytest.MonkeyPatch) -> None:

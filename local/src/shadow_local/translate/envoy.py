@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from shadow_local.destinations import default_cluster
-from shadow_local.document import Untranslated
-from shadow_local.mesh import Gateway, Mesh
-from shadow_local.routes import cluster_name
+from shadow_local.translate.document import Untranslated
+from shadow_local.translate.mesh import Gateway, Mesh
+from shadow_local.translate.policies import default_cluster
+from shadow_local.translate.routes import cluster_name
 
 HTTP = "type.googleapis.com/envoy.extensions.filters.http"
 NETWORK = "type.googleapis.com/envoy.extensions.filters.network"

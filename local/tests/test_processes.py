@@ -9,11 +9,9 @@ from pathlib import Path
 import pytest
 from gateways import rendered
 
-from shadow_local.document import Untranslated
-from shadow_local.processes import Ports, Surroundings, command
-from shadow_local.projects import Project, project_of
-from shadow_local.rendering import repository
-from shadow_local.services import inference_services
+from shadow_local.processes import Node, Ports, Project, component_command, project_of
+from shadow_local.translate.document import Untranslated, repository
+from shadow_local.translate.services import inference_services
 
 
 @pytest.mark.parametrize(
@@ -32,27 +30,27 @@ def test_an_image_is_found_by_its_name(image: str, folder: str, module: str) -> 
 def test_an_image_of_no_project_is_refused_with_a_remedy(tmp_path: Path) -> None:
     """An empty repository has neither the project nor, once it does, its environment."""
     service = inference_services(rendered("standard"))[0]
-    around = Surroundings(tmp_path, tmp_path, "", lambda *_: "x", lambda uri: uri)
-    with pytest.raises(Untranslated, match=r"predictor:.* is of no project here; name it"):
-        command(service, service.predictor, Ports(1, 2), 3, around)
+    node = Node(tmp_path, tmp_path, lambda *_: "x", lambda uri: uri)
+    with pytest.raises(Untranslated, match=r"predictor:.* is not built from a project here; name"):
+        component_command(service, service.predictor, Ports(1, 2), 3, node)
     (tmp_path / "examples" / "mine").mkdir(parents=True)
     text = '[project.scripts]\nminimal-predictor = "mine:main"\n'
     (tmp_path / "examples" / "mine" / "pyproject.toml").write_text(text)
     with pytest.raises(Untranslated, match="run `make install PROJECT=examples/mine`"):
-        command(service, service.predictor, Ports(1, 2), 3, around)
+        component_command(service, service.predictor, Ports(1, 2), 3, node)
 
 
 def test_a_copied_environment_is_refused(tmp_path: Path) -> None:
     """A folder copied with its .venv would run the code of the folder that it is a copy of."""
     service = inference_services(rendered("standard"))[0]
-    around = Surroundings(tmp_path, tmp_path, "", lambda *_: "x", lambda uri: uri)
+    node = Node(tmp_path, tmp_path, lambda *_: "x", lambda uri: uri)
     mine = tmp_path / "examples" / "mine"
     mine.mkdir(parents=True)
     text = '[project.scripts]\nminimal-predictor = "mine:main"\n'
     (mine / "pyproject.toml").write_text(text)
     venv.create(mine / ".venv")
-    command(service, service.predictor, Ports(1, 2), 3, around)
+    component_command(service, service.predictor, Ports(1, 2), 3, node)
     shutil.copytree(mine, tmp_path / "examples" / "copied", symlinks=True)
     (mine / "pyproject.toml").unlink()
     with pytest.raises(Untranslated, match=r"copy of .*/mine, .* `rm -rf examples/copied/\.venv`"):
-        command(service, service.predictor, Ports(1, 2), 3, around)
+        component_command(service, service.predictor, Ports(1, 2), 3, node)

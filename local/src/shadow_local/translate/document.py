@@ -1,0 +1,209 @@
+"""The manifests as Kustomize renders them, read field by field so that none is passed over."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import yaml
+
+from shadow_local import Explained
+
+Manifest = dict[str, Any]
+
+# What kubectl looks for.
+_FILES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+_DURATION = r"(\d+(?:\.\d+)?)(ms|h|m|s)"
+_SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
+
+
+class RenderingFailed(Explained):
+    """There is no kustomization, or kubectl refused it."""
+
+
+class Untranslated(Explained):
+    """A manifest says something that this runner cannot do; the message names object and field."""
+
+
+def repository() -> Path:
+    """The folder that holds `manifests/`, above this package."""
+    for folder in Path(__file__).resolve().parents:
+        if (folder / "kustomization.yaml").exists() and (folder / "manifests").is_dir():
+            return folder
+    raise RenderingFailed("No folder above shadow_local holds kustomization.yaml and manifests/.")
+
+
+def topology(name: str) -> Path:
+    """The kustomization of a topology; `standard` is the repository's root."""
+    root = repository()
+    if name == "standard":
+        return root
+    folder = root / "manifests" / "mirroring" / name
+    if not (folder / "kustomization.yaml").exists():
+        raise RenderingFailed(f"TOPOLOGY is {name!r}; set it to standard or knative.")
+    return folder
+
+
+def render(kustomization: Path) -> list[Manifest]:
+    """The objects of a kustomization folder, in the order in which kubectl would apply them."""
+    if not any((kustomization / name).is_file() for name in _FILES):
+        raise RenderingFailed(
+            f"KUSTOMIZATION is '{kustomization}', which holds no kustomization.yaml; set it to a "
+            "folder that does, such as examples/scikit-learn."
+        )
+    kubectl = Path(sys.executable).with_name("kubectl")
+    if not kubectl.exists():
+        raise RenderingFailed(f"{kubectl} is missing; run `uv sync` in local/.")
+    result = subprocess.run(
+        [kubectl, "kustomize", kustomization], capture_output=True, text=True, check=False
+    )
+    if result.returncode != 0:
+        raise RenderingFailed(_remedy(kustomization, result.stderr.strip()))
+    return [item for item in yaml.safe_load_all(result.stdout) if item]
+
+
+def _remedy(kustomization: Path, refusal: str) -> str:
+    """What to do, then kubectl's own words; they are left out where the remedy says it all."""
+    if "api-key.env" in refusal:
+        return (
+            "The option api-key is on and its key is missing; write it by "
+            '`echo "key=$X_API_KEY" > manifests/options/api-key/api-key.env`, or put a # before '
+            "the option in manifests/options/kustomization.yaml."
+        )
+    return (
+        f"kubectl cannot render {kustomization}; mend the file that the end of its message names, "
+        f"and see it again by `kubectl kustomize {kustomization}`:\n{refusal}"
+    )
+
+
+@dataclass
+class Section:
+    """One mapping of a manifest; leaving its `with` block refuses every field that nobody read."""
+
+    owner: str
+    path: str
+    fields: Mapping[str, Any]
+    _read: set[str] = field(default_factory=set)
+
+    def __enter__(self) -> Section:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
+        if kind is None:
+            for name in self.fields.keys() - self._read:
+                raise self.refusal(name, "the local runner does not translate it")
+
+    def has(self, name: str) -> bool:
+        return name in self.fields
+
+    def take(self, name: str, default: Any = None) -> Any:
+        """The field's value as it stands, marked as read."""
+        self._read.add(name)
+        return self.fields.get(name, default)
+
+    def text(self, name: str, default: str | None = None) -> str:
+        """A string; a missing one without a default is refused."""
+        value = self.take(name, default)
+        if not isinstance(value, str):
+            raise self.refusal(name, "a string is needed")
+        return value
+
+    def integer(self, name: str, default: int | None = None) -> int:
+        """An integer; a missing one without a default is refused."""
+        value = self.take(name, default)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self.refusal(name, "an integer is needed")
+        return value
+
+    def duration(self, name: str, default: str | None = None) -> str:
+        """A length of time as Envoy writes it, in seconds, from Go's notation such as `1m30s`."""
+        text = self.text(name, default)
+        if not re.fullmatch(rf"({_DURATION})+", text):
+            raise self.refusal(name, "a time such as 250ms, 60s or 1m30s is needed")
+        parts = re.findall(_DURATION, text)
+        return f"{sum(Decimal(number) * _SECONDS[unit] for number, unit in parts):f}s"
+
+    def texts(self, name: str) -> list[str]:
+        """A list of strings; empty when the field is missing."""
+        value = self.take(name, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self.refusal(name, "a list of strings is needed")
+        return value
+
+    def table(self, name: str) -> dict[str, str]:
+        """A mapping of strings to strings; empty when the field is missing."""
+        value = self.take(name, {})
+        if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+            raise self.refusal(name, "a mapping of strings is needed")
+        return value
+
+    def section(self, name: str) -> Section:
+        """The mapping in a field; an empty one when the field is missing."""
+        value = self.take(name, {})
+        if not isinstance(value, dict):
+            raise self.refusal(name, "a mapping is needed")
+        return Section(self.owner, self._below(name), value)
+
+    def sections(self, name: str) -> Iterator[Section]:
+        """The mappings of a list; none when the field is missing."""
+        value = self.take(name, [])
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise self.refusal(name, "a list of mappings is needed")
+        for position, item in enumerate(value):
+            yield Section(self.owner, f"{self._below(name)}[{position}]", item)
+
+    def ignored_locally(self, *names: str) -> None:
+        """Mark fields as read that mean nothing on one machine."""
+        self._read.update(names)
+
+    def refusal(self, name: str, why: str) -> Untranslated:
+        """The error that names the object, the field and its value."""
+        value = repr(self.fields[name]) if name in self.fields else "missing"
+        return Untranslated(f"{self.owner}: {self._below(name)} is {value}; {why}.")
+
+    def _below(self, name: str) -> str:
+        return f"{self.path}.{name}" if self.path else name
+
+
+@dataclass(frozen=True)
+class Object:
+    """A Kubernetes object whose metadata and spec are being read."""
+
+    name: str
+    namespace: str
+    metadata: Section
+    spec: Section
+
+    def host(self, name: str) -> str:
+        """A host as Istio reads it: a short name is a Service of the object's own namespace."""
+        return name if "." in name else f"{name}.{self.namespace}.svc.cluster.local"
+
+    def check_export(self) -> None:
+        """Refuse an Istio object that only some namespaces are to see."""
+        if not set(self.spec.texts("exportTo")) <= {".", "*"}:
+            raise self.spec.refusal("exportTo", "only '.' and '*' are known")
+
+
+def objects(manifests: Iterable[Manifest], kind: str) -> Iterator[Object]:
+    """The objects of a kind; what the loop leaves unread of one is refused before the next.
+
+    Only a loop that runs to its end has had every field checked.
+    """
+    for manifest in manifests:
+        if manifest.get("kind") != kind:
+            continue
+        name = manifest.get("metadata", {}).get("name", "without a name")
+        with Section(f"{kind} {name}", "", manifest) as top, top.section("metadata") as metadata:
+            top.ignored_locally("apiVersion", "kind")
+            metadata.ignored_locally("labels", "annotations")
+            with top.section("spec") as spec:
+                yield Object(metadata.text("name"), metadata.text("namespace"), metadata, spec)
