@@ -91,8 +91,10 @@ format: local/.venv/tests ## Format the code
 	@local/.venv/bin/ruff format .
 	@local/.venv/bin/ruff check --fix .
 
-bench: $(IMAGES:%=%/.venv/tests) local/.venv/tests ## Measure against stock KServe in the same run; writes docs/benchmarks.md
-	@cd local && .venv/bin/python -m bench
+bench: $(IMAGES:%=%/.venv/tests) local/.venv/tests ## Measure against stock KServe in the same run; writes docs/benchmarks.md (ONLY=hop, AGAINST=folder of another checkout)
+	@$(if $(AGAINST),$(MAKE) -C "$(AGAINST)" minimal-transformer/.venv/runs shadow-report/.venv/runs)
+	@against="$$(cd "$(or $(AGAINST),.)" && pwd)"; cd local && .venv/bin/python -m bench \
+		$(if $(ONLY),--only $(ONLY)) $(if $(AGAINST),--against "$$against") $(ARGS)
 
 soak: $(IMAGES:%=%/.venv/runs) local/.venv/tests ## Ten minutes of load while Postgres comes and goes
 	@cd local && .venv/bin/python -m bench.soak

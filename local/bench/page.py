@@ -10,15 +10,19 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.delivery import Moved
-from bench.hop import TARGETS, Cell, Measurement, Rounds
+from bench.hop import ALONE, RECORDING, SILENT, STOCK, Cell, Measurement, Rounds
 from bench.load import Load
-from bench.report import Compared
-from bench.servers import TRANSFORMER_PYTHON
+from bench.servers import HERE
+from bench.tables import Compared, Moved
 
 PACKAGES = ("kserve", "uvicorn", "uvloop", "aiohttp", "httpx", "psycopg", "orjson")
-
-
+FIGURES: tuple[tuple[str, Callable[[Measurement], float], int], ...] = (
+    ("calls/s", lambda m: m.load.calls_per_s, 0),
+    ("p50 ms", lambda m: m.load.p50_ms, 2),
+    ("p99 ms", lambda m: m.load.p99_ms, 2),
+    ("CPU ms/call", lambda m: m.cpu_ms, 3),
+    ("of its delivery", lambda m: m.delivery_cpu_ms, 3),
+)
 # What stands above it in the page is written by hand.
 MEASURED = "<!-- From here on written by `make bench`. -->"
 
@@ -47,7 +51,7 @@ def machine() -> str:
     program = "from importlib.metadata import version\n"
     program += f"print(*(name + ' ' + version(name) for name in [{names}]), sep=', ')"
     versions = subprocess.run(
-        [TRANSFORMER_PYTHON, "-c", program], capture_output=True, text=True, check=True
+        [HERE.transformer_python, "-c", program], capture_output=True, text=True, check=True
     ).stdout.strip()
     model = "unknown processor"
     for line in Path("/proc/cpuinfo").read_text().splitlines():
@@ -61,67 +65,74 @@ def machine() -> str:
     )
 
 
+def ratio(of: Iterable[float], to: Iterable[float]) -> str:
+    """The ratio of two medians."""
+    divisor = statistics.median(to)
+    return f"{statistics.median(of) / divisor:.2f}" if divisor else "-"
+
+
+def paired_ratio(of: Sequence[float], to: Sequence[float]) -> str:
+    """The ratio in each round, whose spread is the noise: `0.98 (0.91-1.05)`."""
+    found = [one / other for one, other in zip(of, to, strict=True) if other]
+    return spread(found, 2) if found else "-"
+
+
 def hop_tables(found: Rounds) -> str:
-    """a) to d), a table of figures for each kind of load and one of ratios."""
-    cells = list(dict.fromkeys(cell for cell, _ in found))
+    """A table of figures for each kind of load and one of ratios."""
     rows = [
-        [
-            f"{cell.protocol}, {cell.body_bytes} B, {cell.connections}",
-            name,
-            spread(m.load.calls_per_s for m in rounds),
-            spread((m.load.p50_ms for m in rounds), 2),
-            spread((m.load.p99_ms for m in rounds), 2),
-            spread((m.cpu_ms for m in rounds), 3),
-            spread((m.delivery_cpu_ms for m in rounds), 3),
-        ]
-        for cell in cells
-        for name, rounds in ((name, found[cell, name]) for name in TARGETS)
+        [str(cell), name, *(spread(map(value, rounds), digits) for _, value, digits in FIGURES)]
+        for (cell, name), rounds in found.items()
     ]
-    head = [
-        "load, connections",
-        "",
-        "calls/s",
-        "p50 ms",
-        "p99 ms",
-        "CPU ms/call",
-        "of its delivery",
-    ]
-    return table(head, rows) + "\n" + ratio_table(found, cells)
+    head = ["load, connections", "", *(title for title, _, _ in FIGURES)]
+    return table(head, rows) + "\n" + ratio_table(found)
 
 
-def ratio_table(found: Rounds, cells: list[Cell]) -> str:
+def ratio_table(found: Rounds) -> str:
     """What the figures are for: medians of one run against each other."""
-
-    def ratio(cell: Cell, of: int, to: int, value: Callable[[Measurement], float]) -> str:
-        one, other = (
-            statistics.median(value(m) for m in found[cell, TARGETS[index]]) for index in (of, to)
-        )
-        return f"{one / other:.2f}" if other else "-"
-
+    calls, _, p99, cpu, _ = (value for _, value, _ in FIGURES)
+    columns = (
+        ("c/b calls/s (aim: 4)", STOCK, calls),
+        ("c/b p99 (0.2)", STOCK, p99),
+        ("c/b CPU (0.3)", STOCK, cpu),
+        ("c/d calls/s (0.9)", SILENT, calls),
+        ("c/d CPU", SILENT, cpu),
+        ("c/a calls/s", ALONE, calls),
+    )
     rows = [
         [
-            f"{cell.protocol}, {cell.body_bytes} B, {cell.connections}",
-            ratio(cell, 2, 1, lambda m: m.load.calls_per_s),
-            ratio(cell, 2, 1, lambda m: m.load.p99_ms),
-            ratio(cell, 2, 1, lambda m: m.cpu_ms),
-            ratio(cell, 2, 3, lambda m: m.load.calls_per_s),
-            ratio(cell, 2, 3, lambda m: m.cpu_ms),
-            ratio(cell, 2, 0, lambda m: m.load.calls_per_s),
+            str(cell),
+            *(
+                ratio(map(value, found[cell, RECORDING]), map(value, found[cell, other]))
+                for _, other, value in columns
+            ),
         ]
-        for cell in cells
+        for cell in _cells(found)
     ]
-    return table(
+    return table(["load, connections", *(title for title, _, _ in columns)], rows)
+
+
+def side_by_side(found: Rounds, ours: str, theirs: str) -> str:
+    """Of each kind of load the ratios of one checkout to another, with their noise."""
+    rows = [
         [
-            "load, connections",
-            "c/b calls/s (aim: 4)",
-            "c/b p99 (0.2)",
-            "c/b CPU (0.3)",
-            "c/d calls/s (0.9)",
-            "c/d CPU",
-            "c/a calls/s (0.55)",
-        ],
-        rows,
-    )
+            str(cell),
+            name,
+            *(
+                paired_ratio(
+                    [value(m) for m in found[cell, f"{name}: {ours}"]],
+                    [value(m) for m in found[cell, f"{name}: {theirs}"]],
+                )
+                for _, value, _ in FIGURES
+            ),
+        ]
+        for cell in _cells(found)
+        for name in (RECORDING, SILENT)
+    ]
+    return table(["load, connections", "", *(title for title, _, _ in FIGURES)], rows)
+
+
+def _cells(found: Rounds) -> list[Cell]:
+    return list(dict.fromkeys(cell for cell, _ in found))
 
 
 def arrival_table(loads: dict[str, list[Load]]) -> str:
@@ -139,15 +150,18 @@ def arrival_table(loads: dict[str, list[Load]]) -> str:
     )
 
 
-def delivery_table(moved: list[Moved]) -> str:
-    ratio = [one.delivered_rows_per_s / one.copied_rows_per_s for one in moved]
-    head = ["delivered rows/s", "bare COPY rows/s", "ratio"]
-    row = [
-        spread(one.delivered_rows_per_s for one in moved),
-        spread(one.copied_rows_per_s for one in moved),
-        spread(ratio, 2),
+def delivery_table(moved: dict[str, list[Moved]]) -> str:
+    head = ["checkout", "delivered rows/s", "bare COPY rows/s", "ratio"]
+    rows = [
+        [
+            name,
+            spread(one.delivered_rows_per_s for one in rounds),
+            spread(one.copied_rows_per_s for one in rounds),
+            spread((one.delivered_rows_per_s / one.copied_rows_per_s for one in rounds), 2),
+        ]
+        for name, rounds in moved.items()
     ]
-    return table(head, [row])
+    return table(head, rows)
 
 
 def growth_table(found: dict[int, list[Measurement]]) -> str:
@@ -171,16 +185,18 @@ def growth_table(found: dict[int, list[Measurement]]) -> str:
     return table(head, rows)
 
 
-def compare_table(compared: list[Compared]) -> str:
-    head = ["pairs", "seconds", "peak MiB", "COPY of the rows, seconds", "ratio"]
+def compare_table(compared: dict[str, list[Compared]]) -> str:
+    head = ["checkout", "pairs", "seconds", "peak MiB", "COPY of the rows, seconds", "ratio"]
     rows = [
         [
+            name,
             f"{one.pairs:,}",
             f"{one.seconds:.1f}",
             f"{one.peak_mib:.0f}",
             f"{one.copy_seconds:.1f}",
             f"{one.seconds / one.copy_seconds:.1f}",
         ]
-        for one in compared
+        for name, rounds in compared.items()
+        for one in rounds
     ]
     return table(head, rows)

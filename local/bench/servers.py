@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
-import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 
-ROOT = Path(__file__).resolve().parents[2]
-PREDICTOR_PYTHON = ROOT / "minimal-predictor" / ".venv" / "bin" / "python"
-TRANSFORMER_PYTHON = ROOT / "minimal-transformer" / ".venv" / "bin" / "python"
+from shadow_local.ports import free_port
+from shadow_local.supervisor import Command, Supervisor
+from shadow_local.translate.document import repository
+
+PREDICTOR = Path(__file__).with_name("predictor.py")
 STOCK = Path(__file__).with_name("stock.py")
-START_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of this repository in which the transformer and the report are installed."""
+
+    name: str
+    root: Path
+
+    @property
+    def transformer_python(self) -> str:
+        return str(self.root / "minimal-transformer" / ".venv" / "bin" / "python")
+
+    @property
+    def report(self) -> str:
+        return str(self.root / "shadow-report" / ".venv" / "bin" / "shadow-report")
+
+
+HERE = Checkout("this", repository())
 
 
 @dataclass(frozen=True)
@@ -28,18 +45,18 @@ class Server:
 
     name: str
     url: str
-    process: subprocess.Popen[bytes]
+    pid: int
     spool: Path | None = None
 
     def cpu_seconds(self) -> float:
         """CPU time of the serving process alone, user and system, since its start."""
-        times = psutil.Process(self.process.pid).cpu_times()
+        times = psutil.Process(self.pid).cpu_times()
         return float(times.user + times.system)
 
     def delivery_cpu_seconds(self) -> float:
         """CPU time of the processes that it started: a recording transformer's delivery."""
         total = 0.0
-        for child in psutil.Process(self.process.pid).children(recursive=True):
+        for child in psutil.Process(self.pid).children(recursive=True):
             times = child.cpu_times()
             total += times.user + times.system
         return total
@@ -48,13 +65,13 @@ class Server:
         """Return when every record has left the spool, so that no round pays for another's."""
         deadline = time.monotonic() + seconds
         while self.spool is not None and time.monotonic() < deadline:
-            if self.metric("prediction_db_oldest_unwritten_seconds") == 0:
+            if self._metric("prediction_db_oldest_unwritten_seconds") == 0:
                 return
             time.sleep(0.1)
         if self.spool is not None:
             raise TimeoutError(f"{self.name} still had records on its spool after {seconds} s.")
 
-    def metric(self, name: str) -> float:
+    def _metric(self, name: str) -> float:
         """The value of a metric without labels on /metrics."""
         with urllib.request.urlopen(f"{self.url}/metrics") as answer:
             for line in answer.read().decode().splitlines():
@@ -63,79 +80,60 @@ class Server:
         raise LookupError(f"{self.url}/metrics has no {name}.")
 
 
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+class Servers:
+    """Starts servers, with their logs in a folder; each is stopped when its block ends."""
 
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.supervisor = Supervisor(folder / "logs")
 
-@contextmanager
-def running(name: str, command: list[str], **environment: str) -> Iterator[Server]:
-    """A KServe server, from its start until its model is ready, and stopped at the end."""
-    port = free_port()
-    ports = ["--http_port", str(port), "--grpc_port", str(free_port()), "--model_name", "model"]
-    with ExitStack() as stack:
-        log = stack.enter_context(tempfile.NamedTemporaryFile(prefix=f"{name}-", suffix=".log"))
-        process = subprocess.Popen(
-            [*command, *ports], env=os.environ | environment, stdout=log, stderr=log
-        )
-        spool = environment.get("SPOOL_DIR")
-        url = f"http://127.0.0.1:{port}"
+    @contextmanager
+    def predictor(self) -> Iterator[Server]:
+        """The scripted predictor: the limit, since every call ends there."""
+        with self._running("predictor", [HERE.transformer_python, str(PREDICTOR)], {}) as server:
+            yield server
+
+    @contextmanager
+    def stock(self, predictor: Server, protocol: str) -> Iterator[Server]:
+        """KServe's own Model as a transformer that changes and records nothing."""
+        words = [HERE.transformer_python, str(STOCK), "--predictor_protocol", protocol]
+        words += ["--predictor_host", predictor.url.removeprefix("http://")]
+        with self._running("stock", words, {}) as server:
+            yield server
+
+    @contextmanager
+    def recording(
+        self,
+        predictor: Server,
+        postgres_uri: str,
+        spool: str,
+        checkout: Checkout = HERE,
+        **env: str,
+    ) -> Iterator[Server]:
+        """Ours, recording on a spool of that name; with RECORD_SAMPLE=0 it records nothing."""
+        words = [checkout.transformer_python, "-m", "minimal_transformer"]
+        words += ["--predictor_host", predictor.url.removeprefix("http://")]
+        settings = {
+            "POSTGRES_URI": postgres_uri,
+            "SHADOW_ROLE": "primary",
+            "INFERENCE_SERVICE": "bench",
+            "SPOOL_DIR": str(self.folder / spool),
+        }
+        with self._running("transformer", words, settings | env) as server:
+            yield server
+
+    @contextmanager
+    def _running(self, name: str, words: list[str], env: dict[str, str]) -> Iterator[Server]:
+        """From its start until its model is ready, and stopped at the end."""
+        port, grpc_port = free_port(), free_port()
+        url, name = f"http://127.0.0.1:{port}", f"{name}-{port}"
+        words += ["--model_name", "model", "--http_port", str(port), "--grpc_port", str(grpc_port)]
+        probes = (f"{url}/v1/models/model",)
+        command = Command(name, tuple(words), os.environ | env, self.folder, probes, 60)
+        pid = self.supervisor.start(command)
         try:
-            _wait_until_ready(name, f"{url}/v1/models/model", process, Path(log.name))
-            yield Server(name, url, process, Path(spool) if spool else None)
+            self.supervisor.wait_until_ready(command)
+            spool = env.get("SPOOL_DIR")
+            yield Server(name, url, pid, Path(spool) if spool else None)
         finally:
-            process.terminate()
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-@contextmanager
-def predictor() -> Iterator[Server]:
-    """a) The example predictor: the limit, since every call ends there."""
-    command = [str(PREDICTOR_PYTHON), "-m", "minimal_predictor"]
-    with running("predictor", command, FACTOR="2") as server:
-        yield server
-
-
-@contextmanager
-def stock_transformer(predictor_url: str, protocol: str) -> Iterator[Server]:
-    """b) KServe's own Model as a transformer that changes and records nothing."""
-    host = predictor_url.removeprefix("http://")
-    command = [str(TRANSFORMER_PYTHON), str(STOCK), "--predictor_host", host]
-    command += ["--predictor_protocol", protocol]
-    with running("stock", command) as server:
-        yield server
-
-
-@contextmanager
-def recording_transformer(
-    predictor_url: str, postgres_uri: str, spool: Path, **environment: str
-) -> Iterator[Server]:
-    """c) Ours, recording; d) the same with RECORD_SAMPLE=0, which records nothing."""
-    host = predictor_url.removeprefix("http://")
-    command = [str(TRANSFORMER_PYTHON), "-m", "minimal_transformer", "--predictor_host", host]
-    settings = {
-        "POSTGRES_URI": postgres_uri,
-        "SHADOW_ROLE": "primary",
-        "INFERENCE_SERVICE": "bench",
-        "SPOOL_DIR": str(spool),
-    }
-    with running("transformer", command, **settings | environment) as server:
-        yield server
-
-
-def _wait_until_ready(name: str, url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(url, timeout=2):
-                return
-        except OSError:
-            time.sleep(0.1)
-    tail = "\n".join(log.read_text(errors="replace").splitlines()[-15:])
-    raise RuntimeError(f"{name} was not ready at {url}; its log ends:\n{tail}")
+            self.supervisor.stop(name)

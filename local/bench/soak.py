@@ -18,10 +18,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from bench.page import machine, spread, table
-from bench.servers import ROOT, Server, predictor, recording_transformer
+from bench.servers import Server, Servers
 from embedded_postgres import Postgres, apply_schema, as_role
+from shadow_local.translate.document import repository
 
-PAGE = ROOT / "docs" / "soak.md"
+PAGE = repository() / "docs" / "soak.md"
 SEED = 20261123
 SAMPLE_SECONDS = 5.0
 
@@ -87,7 +88,7 @@ async def watch(server: Server, until: float, observed: Observed, progress: Prog
     assert server.spool is not None
     while time.monotonic() < until:
         await asyncio.sleep(SAMPLE_SECONDS)
-        parent = psutil.Process(server.process.pid)
+        parent = psutil.Process(server.pid)
         processes = [parent, *parent.children(recursive=True)]
         resident = sum(process.memory_info().rss for process in processes) / 2**20
         files = sum(process.num_fds() for process in processes)
@@ -138,7 +139,8 @@ def page(observed: Observed, rows: tuple[int, int, int], seconds: float, rate: f
     ]
     return (
         f"# Soak\n\n{machine()}\n\n"
-        f"{seconds:.0f} s at {rate:.0f} calls/s through the recording transformer; meanwhile"
+        f"{seconds:.0f} s at {rate:.0f} calls/s through the recording transformer, in front of a"
+        " predictor that answers at once; meanwhile"
         f" Postgres was {faults}, each for 1 to 20 s.\n\n"
         f"Answered {observed.answered}, failed {observed.failed}; request rows {rows[0]}, response"
         f" rows {rows[1]}, gaps {rows[2]}.\n\n"
@@ -157,10 +159,8 @@ def main() -> int:
         try:
             apply_schema(postgres.uri)
             uri = as_role(postgres.uri, "transformer")
-            with (
-                predictor() as alone,
-                recording_transformer(alone.url, uri, Path(folder, "spool")) as server,
-            ):
+            servers = Servers(Path(folder))
+            with servers.predictor() as alone, servers.recording(alone, uri, "spool") as server:
                 observed = asyncio.run(soak(server, postgres, options.seconds, options.rate))
                 # It was started in a thread of the loop, and ends with that.
                 postgres.restart()
