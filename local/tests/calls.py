@@ -25,7 +25,7 @@ def post(url: str, body: bytes = BODY, headers: Iterable[tuple[str, str]] = ()) 
 
 
 def post_chunked(url: str, chunks: Iterable[bytes]) -> Answered:
-    """POST a body whose length is not told beforehand."""
+    """POST a body whose length is not announced."""
     parts = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=90)
     connection.request("POST", parts.path, body=iter(chunks), encode_chunked=True)

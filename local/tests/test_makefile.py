@@ -30,11 +30,12 @@ dependencies = ["nobody-has-this-in-a-cache"]
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A folder with the Makefile and one project."""
-    shutil.copy(repository() / "Makefile", tmp_path)
-    (tmp_path / "some-project").mkdir()
-    (tmp_path / "some-project" / "pyproject.toml").write_text(PROJECT)
-    return tmp_path
+    """A folder with the Makefile and one project, in a path with a space."""
+    folder = tmp_path / "a clone"
+    (folder / "some-project").mkdir(parents=True)
+    shutil.copy(repository() / "Makefile", folder)
+    (folder / "some-project" / "pyproject.toml").write_text(PROJECT)
+    return folder
 
 
 @pytest.mark.parametrize(("has_uv", "missing"), [(False, "uv"), (True, "some-project")])

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from shadow_local.ports import PortBusy, demand, free_port, is_free
+from shadow_local.ports import PortBusy, claim, free_port, is_free
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
@@ -17,7 +17,7 @@ def test_a_port_that_someone_listens_on_is_not_free(host: str) -> None:
         assert not is_free(port)
         assert free_port(port) != port
         with pytest.raises(PortBusy, match=rf"Port {port} \(gateway\) is in use; .* GATEWAY_PORT"):
-            demand(port, "gateway", "GATEWAY_PORT")
+            claim(port, "gateway", "GATEWAY_PORT")
 
 
 def test_no_port_is_given_out_twice() -> None:

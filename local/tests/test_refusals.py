@@ -1,4 +1,4 @@
-"""What stops a run before it takes traffic is said in one line: what, where, what to do."""
+"""What stops a run before it takes traffic is one line: what, where, what to do."""
 
 from __future__ import annotations
 
@@ -177,8 +177,8 @@ def _wait_for_lock(folder: Path) -> None:
 
 
 def _only_line(run: Run) -> str:
-    """The message, when it is all that is said besides the steps."""
+    """The message, when there is nothing else but the steps."""
     lines = run.output.read_text().splitlines()
-    said = [line for line in lines if not line.startswith(("starting", "connecting", "waiting"))]
-    assert len(said) == 1, run.output.read_text()
-    return said[0]
+    other = [line for line in lines if not line.startswith(("starting", "connecting", "waiting"))]
+    assert len(other) == 1, run.output.read_text()
+    return other[0]

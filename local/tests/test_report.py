@@ -1,4 +1,4 @@
-"""What the report is told about the deployment."""
+"""What the report knows of the deployment."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_mirrored_share_is_read_from_the_manifests(
     assert mirror_percentage(render(tree.folder / "manifests/stages/mirroring-off")) is None
 
 
-def test_the_report_is_told_the_mirrored_share(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_gets_the_mirrored_share(monkeypatch: pytest.MonkeyPatch) -> None:
     """As MIRROR_PERCENTAGE, unless that is set by hand or nothing is mirrored."""
     monkeypatch.delenv("MIRROR_PERCENTAGE", raising=False)
     assert comparison("postgresql://", 12.5, [])[1]["MIRROR_PERCENTAGE"] == "12.5"

@@ -74,7 +74,7 @@ def test_a_killed_starter_leaves_no_child(tmp_path: Path) -> None:
 def test_a_dead_child_is_reported_with_its_last_lines(
     supervisor: Supervisor, tmp_path: Path
 ) -> None:
-    """The message has the name, the exit code, and the end of what the child said."""
+    """The message has the name, the exit code, and the end of the child's output."""
     program = "import sys; print('\\n'.join(str(n) for n in range(100))); sys.exit('out of luck')"
     supervisor.start(python(tmp_path, program, "shadow-predictor"))
     message = _death(supervisor)
@@ -84,7 +84,7 @@ def test_a_dead_child_is_reported_with_its_last_lines(
 
 
 def test_a_killed_child_is_reported_with_its_signal(supervisor: Supervisor, tmp_path: Path) -> None:
-    """A signal is named, not given as a negative number; silence is said to be silence."""
+    """A signal is named, not given as a negative number; an empty log is shown as one."""
     pid = supervisor.start(python(tmp_path, "import time; time.sleep(600)", "gateway"))
     os.kill(pid, 9)
     message = _death(supervisor)

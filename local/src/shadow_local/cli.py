@@ -36,17 +36,13 @@ screen = Console(highlight=False, markup=False)
 errors = Console(stderr=True, highlight=False, markup=False)
 
 
-class WrongSetting(Explained):
-    """A setting has a value that it cannot have; the message names it and the remedy."""
-
-
 def _number(variable: str, highest: int, example: int) -> Callable[[str | int], int]:
-    """A reader of whole numbers from 1 to the highest; it raises WrongSetting for all others."""
+    """A reader of whole numbers from 1 to the highest; it raises Explained for all others."""
 
     def read(text: str | int) -> int:
         if str(text).isdecimal() and 1 <= int(text) <= highest:
             return int(text)
-        raise WrongSetting(
+        raise Explained(
             f"{variable} is '{text}'; set it to a whole number from 1 to {highest:,}, such as "
             f"{example}."
         )
@@ -110,7 +106,7 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
         mirror_host_suffix=mirror_host_suffix,
         without=without or None,
     )
-    stack = Stack(options)  # what is wrong with them comes before who else runs here
+    stack = Stack(options)  # a wrong option is reported before another run in the folder
     second = (
         f"`GATEWAY_PORT=9000 local/.venv/bin/shadow-local up --folder {base}/second`, "
         "and the same with `report` in place of `up`."
@@ -178,7 +174,7 @@ def _watch(stack: Stack, folder: Path) -> None:
 
 
 def run() -> int:
-    """Run the command line; the exit code. What goes wrong outside is one line of text."""
+    """Run the command line; the exit code. What can be explained is one line and no trace."""
     if reason := _unsupported():
         errors.print(reason, style="red", soft_wrap=True)
         return 1
@@ -212,7 +208,7 @@ def _unsupported() -> str | None:
 
 
 def _explanation(error: Exception) -> str | None:
-    """What went wrong, where, and what to do; None for a mistake of this program."""
+    """What went wrong, where, and what to do; None for a bug of this program."""
     if isinstance(error, typer.TyperException):
         message = error.format_message().rstrip(".")
         return f"{message}; `shadow-local --help` has the commands and options."

@@ -20,10 +20,6 @@ FORM = "postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
 DEFAULT_PORT = 5432
 
 
-class BadUri(Explained):
-    """POSTGRES_URI cannot be used; the message does not hold its password."""
-
-
 class Database:
     """A database with the deployment's schema. `open` before anything else, `close` at the end.
 
@@ -38,7 +34,7 @@ class Database:
     def open(self) -> None:
         """Start the server if it is ours, and make what is missing of database and schema.
 
-        BadUri when the given database cannot be reached, or lacks the schema and may not have it.
+        Raises when the given database cannot be reached, or lacks the schema and may not have it.
         """
         if self.server is not None:
             self.server.start()
@@ -53,12 +49,12 @@ class Database:
         try:
             self._make_schema()
         except psycopg.OperationalError as error:
-            raise BadUri(
+            raise Explained(
                 f"{place} cannot be reached ({_reason(error)}); start that Postgres, correct the "
                 f"URI ({FORM}), or leave POSTGRES_URI out for an embedded one."
             ) from None
         except psycopg.Error as error:
-            raise BadUri(
+            raise Explained(
                 f"{place} cannot get the tables ({_reason(error)}); run `make schema` with the "
                 "URI of a user who may create tables and roles."
             ) from None
@@ -89,9 +85,9 @@ class Database:
         return parts[key]
 
     def local_uri(self, uri: str, role: str) -> str:
-        """A URI of the manifests without TLS of the cluster and with this database's own terms.
+        """A POSTGRES_URI of the manifests, pointed at this database without the cluster's TLS.
 
-        Untranslated when it does not lead to this database: then it would not on a cluster either.
+        Untranslated when it leads elsewhere: then it would on a cluster, too.
         """
         target = urlsplit(self.of_role(role))
         written = urlsplit(uri)
@@ -112,7 +108,7 @@ class Database:
 
 
 def with_port(uri: str) -> str:
-    """POSTGRES_URI with its port written out; BadUri when it is not a URI or has no host."""
+    """POSTGRES_URI with its port written out; Explained when it is not a URI or has no host."""
     try:
         conninfo_to_dict(uri)
         parts = urlsplit(uri)
@@ -120,7 +116,7 @@ def with_port(uri: str) -> str:
     except (psycopg.ProgrammingError, ValueError):
         parts, port = urlsplit(""), None
     if parts.scheme not in ("postgresql", "postgres") or not parts.hostname:
-        raise BadUri(
+        raise Explained(
             f"POSTGRES_URI is not the URI of a Postgres server; set it to {FORM}, with every "
             "character of the password that is not a letter or digit as %XX."
         )

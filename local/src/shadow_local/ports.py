@@ -1,4 +1,4 @@
-"""TCP ports of this machine: is one free, and which one to take."""
+"""TCP ports of this machine: whether one is free, and which one to use."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from shadow_local import Explained
 
 # Below Linux's and macOS's ephemeral ranges, so that no outgoing connection takes one meanwhile.
 LOWEST, HIGHEST = 20_000, 32_000
-_given: set[int] = set()  # not yet bound by those who asked for them, so the system knows nothing
+# Claimed, but perhaps not bound yet, so that the system still calls them free.
+_claimed: set[int] = set()
 
 
 class PortBusy(Explained):
@@ -24,11 +25,11 @@ def is_free(port: int) -> bool:
 
 
 def free_port(preferred: int | None = None) -> int:
-    """The preferred port when it is free, else any outside the ephemeral range; none twice."""
+    """The preferred port when it is free, else any outside the ephemeral range; each only once."""
     port = preferred if preferred and preferred <= 65_535 else _any_port()
-    while port in _given or not is_free(port):
+    while port in _claimed or not is_free(port):
         port = _any_port()
-    _given.add(port)
+    _claimed.add(port)
     return port
 
 
@@ -36,7 +37,7 @@ def _any_port() -> int:
     return random.randint(LOWEST, HIGHEST)  # noqa: S311
 
 
-def demand(port: int, who: str, variable: str) -> int:
+def claim(port: int, who: str, variable: str) -> int:
     """The port itself, when it is free; PortBusy otherwise."""
     if _binding_error("127.0.0.1", port) == errno.EACCES:
         raise PortBusy(f"Port {port} ({who}) needs root; set {variable} to one above 1023.")
@@ -44,7 +45,7 @@ def demand(port: int, who: str, variable: str) -> int:
         raise PortBusy(
             f"Port {port} ({who}) is in use; stop what listens there or set {variable} to another."
         )
-    _given.add(port)
+    _claimed.add(port)
     return port
 
 

