@@ -12,11 +12,15 @@ from typing import Any, Self
 
 import psycopg
 
-from minimal_transformer.handler import PredictionDBHandler
+from minimal_transformer.delivery.supervisor import DeliveryProcess
+from minimal_transformer.exchange import Answer, Arrival, Route
+from minimal_transformer.recording.handler import Call, PredictionDBHandler
 from minimal_transformer.settings import RecordSettings
 
 SAMPLE = b'{"values": ["3.3", "62.3", "324"]}'
 ANSWER = b'{"predictions": [6.6, 124.6, 648.0]}'
+_PATH = "/v1/models/model:predict"
+ROUTE = Route("v1", "predict", _PATH, "model", f"http://predictor{_PATH}")
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
 WAIT_SECONDS = 75.0
 _OURS = ("POSTGRES_", "SHADOW_", "SPOOL_", "RECORD_", "INFERENCE_", "MODEL_", "PREDICTION_DB_")
@@ -33,15 +37,29 @@ def settings(folder: Path, uri: str = NOWHERE, **changes: Any) -> RecordSettings
     return RecordSettings(**(values | changes))
 
 
-def request(handler: PredictionDBHandler, body: bytes = SAMPLE, **headers: str) -> Any:
+def request(handler: PredictionDBHandler, body: bytes = SAMPLE, **headers: str) -> Call | None:
     """A call's arrival."""
-    return handler.record_request(
-        body=body,
-        headers={name.replace("_", "-"): value for name, value in headers.items()},
-        protocol="v1",
-        model_name="model",
-        predict_url="http://predictor/v1/models/model:predict",
-    )
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    return handler.record_request(Arrival(ROUTE, body, named))
+
+
+def respond(
+    handler: PredictionDBHandler,
+    call: Call | None,
+    body: bytes = ANSWER,
+    status: int = 200,
+    error: str | None = None,
+) -> None:
+    """A call's answer."""
+    handler.record_response(call, Answer(status, body, [], error))
+
+
+def deliver_from(handler: PredictionDBHandler, chosen: RecordSettings) -> DeliveryProcess:
+    """The handler's own delivery process, started as the server starts it."""
+    handler.claim_counters()
+    delivery = DeliveryProcess(chosen, handler.counters_folder)
+    delivery.start()
+    return delivery
 
 
 def record(handler: PredictionDBHandler, calls: int, body: bytes = SAMPLE) -> int:
@@ -49,7 +67,7 @@ def record(handler: PredictionDBHandler, calls: int, body: bytes = SAMPLE) -> in
     recorded = 0
     for _ in range(calls):
         call = request(handler, body)
-        handler.record_response(call, status_code=200, body=ANSWER)
+        respond(handler, call)
         recorded += call is not None
     return recorded
 
@@ -58,7 +76,7 @@ def figures(handler: PredictionDBHandler) -> dict[str, float]:
     """The metrics by name, records by outcome."""
     return {
         sample.labels.get("outcome", sample.name): sample.value
-        for metric in handler.metrics().collect()
+        for metric in handler.metrics.collect()
         for sample in metric.samples
     }
 

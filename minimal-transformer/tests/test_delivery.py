@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import resources
 from pathlib import Path
 
 import psycopg
@@ -15,6 +16,7 @@ from delivering import (
     NOWHERE,
     WAIT_SECONDS,
     Delivery,
+    deliver_from,
     figures,
     record,
     rows,
@@ -25,9 +27,9 @@ from delivering import (
 )
 
 from embedded_postgres import as_role
-from minimal_transformer.handler import PredictionDBHandler
-from minimal_transformer.rows import COLUMNS
-from minimal_transformer.segment import Kind
+from minimal_transformer.recording.handler import PredictionDBHandler
+from minimal_transformer.recording.rows import COLUMNS
+from minimal_transformer.spool.format import Kind
 
 
 def test_second_process_waits_and_takes_over(tmp_path: Path, postgres_uri: str) -> None:
@@ -54,54 +56,57 @@ def test_second_process_waits_and_takes_over(tmp_path: Path, postgres_uri: str) 
 
 def test_kill_9_of_delivery_under_load(tmp_path: Path, postgres_uri: str) -> None:
     """Killed again and again at any moment, it is started again; no row is lost or doubled."""
-    handler = PredictionDBHandler(settings(tmp_path, as_role(postgres_uri, "transformer")))
+    chosen = settings(tmp_path, as_role(postgres_uri, "transformer"))
+    handler = PredictionDBHandler(chosen)
     handler.open()
-    handler.start_delivery()
+    delivery = deliver_from(handler, chosen)
     try:
         killed = 0
         recorded = 0
         while killed < 4:
             recorded += record(handler, 500)
-            if pid := handler.delivery_pid:
+            if pid := delivery.pid:
                 until(lambda: stored(postgres_uri)[0] > recorded - 500, "some of them")  # noqa: B023
                 os.kill(pid, signal.SIGKILL)
                 killed += 1
-                until(lambda: handler.delivery_pid not in (None, pid), "a new process")
+                until(lambda: delivery.pid not in (None, pid), "a new process")
         until(lambda: stored(postgres_uri) == (recorded, recorded, 0), "all rows")
         until(lambda: figures(handler)["prediction_db_spool_bytes"] == 0, "an empty spool")
     finally:
-        handler.stop_delivery(30)
-    assert handler.delivery_pid is None
+        delivery.stop(30)
+    assert delivery.pid is None
 
 
 def test_drain_is_bounded_and_leaves_the_rest(tmp_path: Path, postgres_uri: str) -> None:
     """Without Postgres the end comes in time; the next start delivers what was left."""
     away = settings(tmp_path, NOWHERE)
     handler = PredictionDBHandler(away)
-    handler.start_delivery()
+    handler.open()
+    delivery = deliver_from(handler, away)
     assert record(handler, 50) == 50
     handler.close()
-    handler.stop_delivery(1)
+    delivery.stop(1)
     assert list(segments(tmp_path))
-    again = PredictionDBHandler(settings(tmp_path, as_role(postgres_uri, "transformer")))
-    again.start_delivery()
+    back = settings(tmp_path, as_role(postgres_uri, "transformer"))
+    again = deliver_from(PredictionDBHandler(back), back)
     until(lambda: stored(postgres_uri) == (50, 50, 0), "what was left")
-    again.stop_delivery(30)
+    again.stop(30)
     assert not list(segments(tmp_path))
 
 
 TRANSFORMER = """
 import os, sys, time
-from minimal_transformer.handler import PredictionDBHandler
+from minimal_transformer.recording.handler import PredictionDBHandler
 from minimal_transformer.settings import RecordSettings
 sys.path.insert(0, sys.argv[1])
-from delivering import record
-handler = PredictionDBHandler(RecordSettings.from_environment())
+from delivering import deliver_from, record
+chosen = RecordSettings.from_environment()
+handler = PredictionDBHandler(chosen)
 handler.open()
-handler.start_delivery()
-while handler.delivery_pid is None:
+delivery = deliver_from(handler, chosen)
+while delivery.pid is None:
     time.sleep(0.01)
-print(handler.delivery_pid, flush=True)
+print(delivery.pid, flush=True)
 record(handler, int(sys.argv[2]))
 print("recorded", flush=True)
 time.sleep(600)
@@ -225,7 +230,7 @@ def test_encoded_columns_are_the_tables(postgres_uri: str, tmp_path: Path) -> No
                 "SELECT column_name FROM information_schema.columns WHERE table_name = %s", [table]
             ).fetchall()
             assert {name for (name,) in found} - {"created_at"} == {n for n, _ in COLUMNS[kind]}
-    sql = Path(sys.modules["minimal_transformer.rows"].__file__ or "").parent / "delivery" / "sql"
+    sql = resources.files("minimal_transformer.delivery") / "sql"
     stage = (sql / "make_stage.sql").read_text()
     for kind, table in tables.items():
         columns = [name for name, _ in COLUMNS[kind]]

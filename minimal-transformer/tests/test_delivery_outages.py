@@ -9,13 +9,13 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from delivering import Delivery, figures, record, rows, settings, stored, until
+from delivering import Delivery, deliver_from, figures, record, rows, settings, stored, until
 
 from embedded_postgres import Postgres, apply_schema, as_role
-from minimal_transformer.counters import Counters
 from minimal_transformer.delivery import database
 from minimal_transformer.delivery.writer import Writer
-from minimal_transformer.handler import PredictionDBHandler
+from minimal_transformer.metrics import Counters
+from minimal_transformer.recording.handler import PredictionDBHandler
 from minimal_transformer.settings import RecordSettings
 
 CALLS = 300
@@ -243,7 +243,7 @@ def test_states_of_the_server_are_waited_out(tmp_path: Path, postgres_uri: str, 
         connection.execute(RAISE.format(state).encode())
         chosen = settings(tmp_path, as_role(postgres_uri, "transformer"))
         handler = recorded(chosen)
-        handler.start_delivery()
+        delivery = deliver_from(handler, chosen)
         try:
             until(
                 lambda: figures(handler)["prediction_db_write_errors_total"] > 2, "failing attempts"
@@ -252,7 +252,7 @@ def test_states_of_the_server_are_waited_out(tmp_path: Path, postgres_uri: str, 
             connection.execute("DROP FUNCTION fail CASCADE")
             until(lambda: stored(postgres_uri) == (CALLS, CALLS, 0), "all rows")
         finally:
-            handler.stop_delivery(30)
+            delivery.stop(30)
     assert not (tmp_path / "spool" / "dead-letter").exists()
 
 

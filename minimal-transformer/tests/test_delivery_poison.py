@@ -9,17 +9,27 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from delivering import ANSWER, Delivery, figures, record, request, rows, settings, stored, until
+from delivering import (
+    Delivery,
+    deliver_from,
+    figures,
+    record,
+    request,
+    respond,
+    rows,
+    settings,
+    stored,
+    until,
+)
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from embedded_postgres import as_role
-from minimal_transformer.counters import Counters
-from minimal_transformer.delivery.castable import MAX_DEPTH, casting
-from minimal_transformer.delivery.database import Database
+from minimal_transformer.delivery.database import MAX_DEPTH, Database, casting
 from minimal_transformer.delivery.writer import Writer
-from minimal_transformer.handler import PredictionDBHandler
+from minimal_transformer.metrics import Counters
+from minimal_transformer.recording.handler import PredictionDBHandler
 from minimal_transformer.settings import RecordSettings
 
 DEEP = 10_000 * b"[" + 10_000 * b"]"
@@ -93,7 +103,7 @@ def test_every_body_is_stored_byte_for_byte(tmp_path: Path, postgres_uri: str) -
     handler = open_recorder(chosen)
     for name, (body, _) in BODIES.items():
         call = request(handler, body, x_request_id=name)
-        handler.record_response(call, status_code=200, body=body)
+        respond(handler, call, body)
     deliver(chosen)
     assert stored(postgres_uri) == (len(BODIES), len(BODIES), 0)
     assert not (tmp_path / "spool" / "dead-letter").exists()
@@ -168,8 +178,8 @@ def test_five_of_a_thousand_are_unstorable(tmp_path: Path, postgres_uri: str) ->
     for number in range(1000):
         pair_id = f"devil-{number}" if number in (0, 1, 499, 500, 999) else f"pair-{number}"
         call = request(handler, b"\xff binary", x_shadow_pair_id=pair_id, content_type="text/x")
-        handler.record_response(call, status_code=200, body=ANSWER)
-    handler.start_delivery()
+        respond(handler, call)
+    delivery = deliver_from(handler, chosen)
     try:
         until(lambda: figures(handler)["dead_letter"] == 5, "five dead letters")
         until(lambda: figures(handler)["written"] == 995, "995 records")
@@ -177,7 +187,7 @@ def test_five_of_a_thousand_are_unstorable(tmp_path: Path, postgres_uri: str) ->
         assert stored(postgres_uri) == (995, 1000, 2)  # the last one's hole has no end
         until(lambda: figures(handler)["prediction_db_spool_bytes"] == 0, "an empty spool")
     finally:
-        handler.stop_delivery(30)
+        delivery.stop(30)
     (path,) = (tmp_path / "spool" / "dead-letter").iterdir()
     letters = [json.loads(line) for line in path.read_text().splitlines()]
     assert [letter["row"]["pair_id"] for letter in letters] == [
@@ -212,7 +222,7 @@ def test_row_that_cannot_even_be_set_aside_waits(tmp_path: Path, postgres_uri: s
         connection.execute("ALTER TABLE inference_requests ADD CHECK (pair_id <> 'devil')")
     chosen = settings(tmp_path, as_role(postgres_uri, "transformer"))
     handler = open_recorder(chosen)
-    handler.record_response(request(handler, x_request_id="devil"), status_code=200, body=ANSWER)
+    respond(handler, request(handler, x_request_id="devil"))
     record(handler, 10)
     in_the_way = tmp_path / "spool" / "dead-letter"
     in_the_way.write_text("a file where the folder should be")
@@ -228,9 +238,7 @@ def test_same_request_id_a_thousand_times(tmp_path: Path, postgres_uri: str) -> 
     chosen = settings(tmp_path, as_role(postgres_uri, "transformer"))
     handler = open_recorder(chosen)
     for _ in range(1000):
-        handler.record_response(
-            request(handler, x_request_id="again"), status_code=200, body=ANSWER
-        )
+        respond(handler, request(handler, x_request_id="again"))
     deliver(chosen)
     assert stored(postgres_uri) == (1000, 1000, 0)
     assert rows(postgres_uri, "SELECT DISTINCT pair_id FROM inference_requests") == [("again",)]
@@ -257,7 +265,7 @@ def test_batch_of_deep_bodies_is_stored(tmp_path: Path, postgres_uri: str) -> No
     handler = open_recorder(chosen)
     for number in range(200):
         call = request(handler, DEEP if number % 10 else b"[]", x_request_id=f"{number}")
-        handler.record_response(call, status_code=400, body=b"{}")
+        respond(handler, call, b"{}", 400)
     deliver(chosen)
     assert stored(postgres_uri) == (200, 200, 0)
     assert rows(
@@ -270,7 +278,7 @@ def test_50_mb_body_is_cut(tmp_path: Path, postgres_uri: str) -> None:
     chosen = settings(tmp_path, as_role(postgres_uri, "transformer"))
     handler = open_recorder(chosen)
     body = b"[" + b"1," * 25_000_000 + b"1]"
-    handler.record_response(request(handler, body), status_code=200, body=body)
+    respond(handler, request(handler, body), body)
     deliver(chosen)
     (found,) = rows(
         postgres_uri,
@@ -302,7 +310,7 @@ def test_large_bodies_are_stored_whole_when_allowed(
     handler = open_recorder(chosen)
     for number in range(3):
         body = b'"' + b"x" * (size - 2 + number) + b'"'
-        handler.record_response(request(handler, body), status_code=200, body=body)
+        respond(handler, request(handler, body), body)
     deliver(chosen)
     assert rows(
         postgres_uri,

@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from delivering import ANSWER, SAMPLE, figures, record, request, settings
+from delivering import ROUTE, SAMPLE, figures, record, request, respond, settings
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from minimal_transformer.delivery.reader import Reader
-from minimal_transformer.handler import PredictionDBHandler
-from minimal_transformer.rows import decode_row
-from minimal_transformer.segment import Kind
+from minimal_transformer.exchange import Arrival, Route
+from minimal_transformer.recording.handler import PredictionDBHandler
+from minimal_transformer.recording.rows import decode_row
+from minimal_transformer.spool.format import Kind
+from minimal_transformer.spool.reader import Reader
 
 CAP = 1024 * 1024
 
@@ -61,7 +62,7 @@ def test_rows_hold_the_call(tmp_path: Path) -> None:
         authorization="secret",
     )
     assert call is not None
-    handler.record_response(call, status_code=503, body=b"gone", error="predictor unreachable")
+    respond(handler, call, b"gone", 503, "predictor unreachable")
     handler.close()
     first, second = spooled(tmp_path / "spool")
     assert first["record_id"] == second["record_id"] == str(call.record_id)
@@ -85,7 +86,7 @@ def test_rows_hold_the_call(tmp_path: Path) -> None:
     assert first["request_data"] == SAMPLE.decode()
     assert second["status_code"] == 503
     assert second["error"] == "predictor unreachable"
-    assert second["response_data"] == "gone"  # Postgres finds that it is no JSON
+    assert second["response_data"] == "gone"  # Postgres finds that it is not JSON
     assert str(second["response_time"]) >= str(second["request_time"])
     assert isinstance(second["duration_ms"], float)
 
@@ -113,15 +114,18 @@ def test_pair_id_sources(tmp_path: Path) -> None:
 def test_grpc_keeps_wire_bytes_and_json_form(tmp_path: Path) -> None:
     """`data` goes to *_data, the body to *_raw; a call without an answer's body has neither."""
     handler = open_handler(tmp_path)
-    call = handler.record_request(
-        body=b"\x0a\x05model",
-        headers={"key-bin": b"\x00\xff"},  # type: ignore[dict-item]
-        protocol="grpc",
-        model_name="model",
-        predict_url="predictor:9000",
-        data=b'{"inputs":[]}',
+    route = Route(
+        "grpc",
+        "predict",
+        "/v2/models/model/infer",
+        "model",
+        "grpc://predictor:9000",
+        request_json=lambda _: b'{"inputs":[]}',
+        response_json=lambda _: b'{"outputs":[]}',
     )
-    handler.record_response(call, status_code=14, body=None, error="UNAVAILABLE")
+    headers = {"key-bin": b"\x00\xff"}
+    call = handler.record_request(Arrival(route, b"\x0a\x05model", headers))  # type: ignore[arg-type]
+    respond(handler, call, b'{"error":"UNAVAILABLE"}', 503, "UNAVAILABLE")
     handler.close()
     first, second = spooled(tmp_path / "spool")
     assert (first["request_raw"], first["request_data"]) == (b"\x0a\x05model", '{"inputs":[]}')
@@ -140,7 +144,7 @@ def test_offered_calls_are_stored_or_dropped(
     offered = 3000
     answered = [request(handler, b'"' + 1000 * b"x" + b'"') for _ in range(offered)]
     for call in answered:
-        handler.record_response(call, status_code=200, body=b'"' + 1000 * b"y" + b'"')
+        respond(handler, call, b'"' + 1000 * b"y" + b'"')
     kept = sum(call is not None for call in answered)
     assert 0 < kept < offered
     assert sum(path.stat().st_size for path in (tmp_path / "spool").iterdir()) <= CAP
@@ -259,10 +263,10 @@ def test_full_disk(small_disk: Path) -> None:
     if small_disk.is_mount():
         fill(small_disk / "ballast")
     for call in admitted:
-        handler.record_response(call, status_code=200, body=b"y" * 1000)
+        respond(handler, call, b"y" * 1000)
     more = [request(handler, b"x" * 1000) for _ in range(5000)]
     for call in more:
-        handler.record_response(call, status_code=200, body=b"y" * 1000)
+        respond(handler, call, b"y" * 1000)
     kept = sum(call is not None for call in admitted + more)
     if small_disk.is_mount():
         assert kept < 5100
@@ -279,7 +283,7 @@ def test_records_after_close_are_taken(tmp_path: Path) -> None:
     handler = open_handler(tmp_path)
     call = request(handler)
     handler.close()
-    handler.record_response(call, status_code=200, body=ANSWER)
+    respond(handler, call)
     assert record(handler, 1) == 1
     handler.close()
     handler.close()
@@ -322,7 +326,7 @@ def test_redaction_leaves_nothing_on_the_spool(tmp_path: Path) -> None:
         b'{"ssn": "SECRET", "nan": NaN}',
     ):
         call = request(handler, body)
-        handler.record_response(call, status_code=400, body=body, error="bad value SECRET")
+        respond(handler, call, body, 400, "bad value SECRET")
     handler.close()
     for path in (tmp_path / "spool").iterdir():
         assert b"SECRET" not in path.read_bytes()
@@ -348,30 +352,31 @@ ANY_HEADERS = st.dictionaries(
 
 @hypothesis_settings(max_examples=300)
 @given(
-    call_in=st.fixed_dictionaries(
-        {"body": ANY_BODY, "headers": ANY_HEADERS, "model_name": ANY_TEXT, "predict_url": ANY_TEXT}
-    ),
-    answer=st.fixed_dictionaries(
-        {"status_code": st.integers(), "body": ANY_BODY, "error": st.none() | ANY_TEXT}
-    ),
+    call_in=st.tuples(ANY_BODY, ANY_HEADERS),
+    names=st.tuples(ANY_TEXT, ANY_TEXT),
+    answer=st.tuples(ANY_BODY, st.integers() | st.just(200), st.none() | ANY_TEXT),
     data=st.none() | st.binary(max_size=20),
     redact=st.sampled_from(["", "$..a", "error"]),
 )
 def test_no_input_raises(
     tmp_path: Path,
-    call_in: dict[str, Any],
-    answer: dict[str, Any],
+    *,
+    call_in: tuple[bytes, dict[str, Any]],
+    names: tuple[str, str],
+    answer: tuple[bytes, int, str | None],
     data: bytes | None,
     redact: str,
 ) -> None:
     """Any bytes and any strings: recorded or counted, and never an exception."""
     handler = open_handler(tmp_path, record_redact=redact)
-    call = handler.record_request(protocol="v1", data=data, **call_in)
+    json_form = None if data is None else lambda _: data
+    route = Route("v1", "predict", "/", *names, json_form, json_form)
+    call = handler.record_request(Arrival(route, *call_in))
     assert call is not None
-    handler.record_response(call, data=data, **answer)
+    respond(handler, call, *answer)
     handler.close()
     found = spooled(tmp_path / "spool")
-    assert len(found) == 2 if -(2**31) <= answer["status_code"] < 2**31 else 1
+    assert len(found) == (2 if -(2**31) <= answer[1] < 2**31 else 1)
     for row in found:
         assert "\0" not in str(row["pair_id"] if "pair_id" in row else row["error"])
 
@@ -380,9 +385,7 @@ def test_10000_headers(tmp_path: Path) -> None:
     """Only the listed ones are looked at."""
     handler = open_handler(tmp_path)
     headers = {f"h-{number}": "x" * 100 for number in range(10_000)} | {"user-agent": "a" * 100_000}
-    call = handler.record_request(
-        body=SAMPLE, headers=headers, protocol="v1", model_name="model", predict_url="u"
-    )
+    call = handler.record_request(Arrival(ROUTE, SAMPLE, headers))
     assert call is not None
     handler.close()
     (row,) = spooled(tmp_path / "spool")
@@ -436,11 +439,11 @@ def test_counters_of_a_killed_process_are_removed_by_the_next_start(
 
 RECORDING = """
 import sys
-from minimal_transformer.handler import PredictionDBHandler
+from minimal_transformer.recording.handler import PredictionDBHandler
 from minimal_transformer.settings import RecordSettings
 handler = PredictionDBHandler(RecordSettings.from_environment())
 handler.open()
-print(handler._counters_folder, flush=True)
+print(handler.counters_folder, flush=True)
 sys.stdin.read()
 """
 

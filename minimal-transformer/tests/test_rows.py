@@ -7,18 +7,20 @@ import uuid
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimal_transformer.body import NO_BODY, StoredBody, stored_body
-from minimal_transformer.record import new_record_id
-from minimal_transformer.rows import (
+from minimal_transformer.recording.pairing import new_record_id
+from minimal_transformer.recording.rows import (
+    NO_BODY,
+    StoredBody,
     decode_row,
     encode_request,
     encode_response,
     json_body,
     split_fields,
+    stored_body,
     text_fields,
     with_raw_body,
 )
-from minimal_transformer.segment import Kind
+from minimal_transformer.spool.format import Kind
 
 BODIES = st.builds(
     StoredBody,
@@ -96,8 +98,8 @@ def test_record_ids_are_ordered_uuid7() -> None:
 
 def test_body_is_cut_with_its_true_size() -> None:
     """At the limit it is whole, past it cut."""
-    whole = stored_body(b"x" * 10, None, 10, ())
-    cut = stored_body(b"x" * 11, b"{}", 10, ())
+    whole = stored_body(b"x" * 10, None, 10, None)
+    cut = stored_body(b"x" * 11, b"{}", 10, None)
     assert (whole.data, whole.truncated, whole.size) == (b"x" * 10, False, 10)
     assert (cut.data, cut.raw, cut.truncated, cut.size) == (None, b"x" * 10, True, 11)
-    assert cut.sha256 == stored_body(b"x" * 11, None, 100, ()).sha256
+    assert cut.sha256 == stored_body(b"x" * 11, None, 100, None).sha256

@@ -32,7 +32,7 @@ from serving import (
     until,
 )
 
-from minimal_transformer.options import Options
+from minimal_transformer.server import Options
 
 SCRIPT = Path(sys.executable).parent / "minimal-transformer"
 REQUIRED = {"POSTGRES_URI": "postgresql://nobody@127.0.0.1:1/nothing", "SHADOW_ROLE": "primary"}

@@ -62,6 +62,9 @@ def test_all_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("RECORD_SAMPLE", "nan", "RECORD_SAMPLE is 'nan'; set it to a number from 0 to 1."),
         ("RECORD_MAX_BODY_BYTES", "-1", "RECORD_MAX_BODY_BYTES is '-1'; set it to a number"),
         ("RECORD_REDACT", "a b", "RECORD_REDACT is 'a b'; 'a b' is not a JSON path"),
+        ("RECORD_REDACT", "$.a,,b", "RECORD_REDACT is '$.a,,b'; '' is not a JSON path"),
+        ("RECORD_REDACT", "a,$", "RECORD_REDACT is 'a,$'; '$' names the whole body; write it like"),
+        ("RECORD_REDACT", "a[2:1]", "'a[2:1]' can never name a value; correct its slice"),
         ("RECORD_HEADERS", "x-api-key", "RECORD_HEADERS is 'x-api-key'; take x-api-key off it"),
         ("RECORD_HEADERS", "a,Cookie", "take cookie off it"),
         ("SPOOL_FSYNC", "maybe", "SPOOL_FSYNC is 'maybe'; set it to 0 or 1."),
@@ -97,7 +100,9 @@ def test_no_password_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_settings_survive_environment_and_pickle(monkeypatch: pytest.MonkeyPatch) -> None:
     """The delivery process and the workers have the same ones."""
-    settings = read(monkeypatch, RECORD_REDACT="$.a,b", SPOOL_FSYNC="1", RECORD_HEADERS="a,b")
+    settings = read(
+        monkeypatch, RECORD_REDACT="$.a,b['c,d']", SPOOL_FSYNC="1", RECORD_HEADERS="a,b"
+    )
     assert pickle.loads(pickle.dumps(settings)) == settings
     for name in GOOD:
         monkeypatch.delenv(name)

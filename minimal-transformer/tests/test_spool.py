@@ -18,12 +18,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from minimal_transformer import segment
-from minimal_transformer.delivery.reader import Reader
-from minimal_transformer.folder import taken_bytes, waiting
-from minimal_transformer.segment import Kind
-from minimal_transformer.segment_file import Segment, SpoolFull
-from minimal_transformer.spool import RESPONSE_RESERVE, Spool
+from minimal_transformer.spool import format as spool_format
+from minimal_transformer.spool.folder import taken_bytes, waiting
+from minimal_transformer.spool.format import Kind
+from minimal_transformer.spool.owner import RESPONSE_RESERVE, Segment, Spool, SpoolFull
+from minimal_transformer.spool.reader import Reader
 
 CAP = 1024 * 1024
 
@@ -33,11 +32,11 @@ class Owner:
 
     def __init__(self, folder: Path, cap: int = CAP) -> None:
         self.recorder_id = uuid.uuid4().bytes
-        self.seed = segment.seed_of(self.recorder_id)
+        self.seed = spool_format.seed_of(self.recorder_id)
         self.spool = Spool(folder, cap, self.recorder_id)
 
-    def frame(self, body: bytes, kind: Kind = Kind.REQUEST) -> segment.Pieces:
-        return segment.encode_frame(kind, 1, (b"head", b"", body, b""), self.seed)
+    def frame(self, body: bytes, kind: Kind = Kind.REQUEST) -> spool_format.Pieces:
+        return spool_format.encode_frame(kind, 1, (b"head", b"", body, b""), self.seed)
 
     def request(self, body: bytes) -> None:
         self.spool.append_request(self.frame(body))
@@ -131,7 +130,7 @@ class SpoolMachine(RuleBasedStateMachine):
             return
         self.take(batch)
 
-    def take(self, batch: list[segment.Frame]) -> None:
+    def take(self, batch: list[spool_format.Frame]) -> None:
         for record in batch:
             body = bytes(record.row)[4:]
             self.given.setdefault(body[:16], []).append(body)
@@ -172,7 +171,7 @@ def test_tail_torn_at_any_byte(tmp_path: Path, data: st.DataObject, bodies: list
         ends.append(owner.spool.segment.end)
     path = owner.spool.segment.path
     owner.die()
-    cut = data.draw(st.integers(segment.HEADER_BYTES, ends[-1]))
+    cut = data.draw(st.integers(spool_format.HEADER_BYTES, ends[-1]))
     os.truncate(path, cut)
     reader = Reader(folder)
     assert drain(reader) == [body for body, end in zip(bodies, ends, strict=True) if end <= cut]
@@ -188,7 +187,7 @@ def test_damage_anywhere_costs_only_the_records_it_hits(
     """Bytes overwritten in a closed file: all other records come through, and the file is kept."""
     folder = Path(tempfile.mkdtemp(dir=tmp_path))
     owner = Owner(folder)
-    spans, start = [], segment.HEADER_BYTES
+    spans, start = [], spool_format.HEADER_BYTES
     for number in range(10):
         owner.request(b"%05d" % number + b"-" * 100)
         assert owner.spool.segment is not None
@@ -196,7 +195,7 @@ def test_damage_anywhere_costs_only_the_records_it_hits(
         start = owner.spool.segment.end
     path = owner.spool.segment.path
     owner.spool.close()
-    at = data.draw(st.integers(segment.HEADER_BYTES, start - 8))
+    at = data.draw(st.integers(spool_format.HEADER_BYTES, start - 8))
     damage = data.draw(st.binary(min_size=1, max_size=8))
     text = bytearray(path.read_bytes())
     was = bytes(text[at : at + len(damage)])
@@ -225,7 +224,7 @@ def test_damaged_header_costs_nothing(tmp_path: Path) -> None:
     path = owner.spool.segment.path
     owner.spool.close()
     with path.open("r+b") as file:
-        file.write(bytes(segment.HEADER_BYTES))
+        file.write(bytes(spool_format.HEADER_BYTES))
     reader = Reader(tmp_path)
     assert drain(reader) == [b"%d" % number for number in range(5)]
     reader.close()
@@ -361,9 +360,8 @@ def test_response_has_room_when_the_folder_is_full(tmp_path: Path) -> None:
 
 def test_frame_with_a_short_error_fits_in_the_reserve() -> None:
     """The smallest response row, with the longest short error, is no larger than the room kept."""
-    from minimal_transformer.body import StoredBody
-    from minimal_transformer.recorder import SHORT_ERROR_CHARACTERS
-    from minimal_transformer.rows import encode_response
+    from minimal_transformer.recording.handler import SHORT_ERROR_CHARACTERS
+    from minimal_transformer.recording.rows import StoredBody, encode_response
 
     row = encode_response(
         record_id=bytes(16),
@@ -374,13 +372,13 @@ def test_frame_with_a_short_error_fits_in_the_reserve() -> None:
         error="\U0001f600" * SHORT_ERROR_CHARACTERS,
         body=StoredBody(None, None, 2**31 - 1, truncated=True, hashed=None),
     )
-    assert segment.encode_frame(Kind.RESPONSE, 1, row, 0)[1] <= RESPONSE_RESERVE
+    assert spool_format.encode_frame(Kind.RESPONSE, 1, row, 0)[1] <= RESPONSE_RESERVE
 
 
 def test_leftover_of_a_death_while_making_a_segment_is_removed(tmp_path: Path) -> None:
     """A file that never became a segment takes no room for ever."""
-    unfinished = tmp_path / (segment.file_name(bytes(16), 1) + segment.UNFINISHED_SUFFIX)
-    unfinished.write_bytes(segment.encode_header(CAP, bytes(16), 1))
+    unfinished = tmp_path / (spool_format.file_name(bytes(16), 1) + spool_format.UNFINISHED_SUFFIX)
+    unfinished.write_bytes(spool_format.encode_header(CAP, bytes(16), 1))
     os.utime(unfinished, (1, 1))
     reader = Reader(tmp_path)
     assert reader.next_batch(1, 1) == []

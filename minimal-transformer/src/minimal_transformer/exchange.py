@@ -1,9 +1,8 @@
-"""What goes through the transformer: a call as it arrived and the answer that the caller gets."""
+"""A call as it arrived and the answer that its caller gets: what one part hands to the next."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
 
 Protocol = Literal["v1", "v2", "grpc"]
@@ -13,18 +12,24 @@ RawHeaders = list[tuple[bytes, bytes]]
 JSON_HEADERS: RawHeaders = [(b"content-type", b"application/json")]
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """One inference endpoint; made once at start, shared by all its calls."""
+class Route(NamedTuple):
+    """One inference endpoint; made once at start, shared by all its calls.
+
+    The last two read a body as JSON where it is not JSON itself (gRPC); they return None for a
+    message that cannot be read.
+    """
 
     protocol: Protocol
     verb: Verb
     path: str
+    model_name: str
     predict_url: str
+    request_json: Callable[[bytes], bytes | None] | None = None
+    response_json: Callable[[bytes], bytes | None] | None = None
 
 
 class Arrival(NamedTuple):
-    """A call as the caller sent it; over gRPC, body is the request message's wire form."""
+    """A call as the caller sent it: lower-case header names; over gRPC the message's wire form."""
 
     route: Route
     body: bytes
@@ -34,8 +39,8 @@ class Arrival(NamedTuple):
 class Answer(NamedTuple):
     """What the caller gets, byte for byte; error is set when the call failed.
 
-    A gRPC caller gets the body (the response message's wire form) when status is 200,
-    otherwise the code that belongs to the status with error as its details.
+    A gRPC caller gets the body (the response message's wire form) when status is 200, otherwise
+    the code that belongs to the status, with error as its details.
     """
 
     status: int

@@ -12,6 +12,8 @@ from kserve.errors import (
     InvalidInput,
     ModelNotFound,
     ModelNotReady,
+    ServerNotLive,
+    ServerNotReady,
     UnsupportedProtocol,
 )
 
@@ -20,14 +22,25 @@ from minimal_transformer.exchange import JSON_HEADERS, Answer, RawHeaders
 # The caller sees 503 too: the process ends before the predictor has answered.
 STOPPED = "the server stopped before the predictor answered; try again"
 
-_STATUS_BY_FAILURE: tuple[tuple[type[BaseException], int], ...] = (
-    (InvalidInput, 400),
-    (ModelNotFound, 404),
-    (ModelNotReady, 503),
-    (NotImplementedError, 501),
-    (UnsupportedProtocol, 501),
-    (InferenceError, 500),
-)
+
+class RepositoryClosed(Exception):
+    """A caller asked to load or unload a model."""
+
+    def __init__(self) -> None:
+        super().__init__("this server does not load or unload models")
+
+
+STATUS_BY_FAILURE: dict[type[Exception], int] = {
+    InvalidInput: 400,
+    RepositoryClosed: 403,
+    ModelNotFound: 404,
+    InferenceError: 500,
+    NotImplementedError: 501,
+    UnsupportedProtocol: 501,
+    ModelNotReady: 503,
+    ServerNotLive: 503,
+    ServerNotReady: 503,
+}
 
 _CODE_BY_STATUS = {
     400: StatusCode.INVALID_ARGUMENT,
@@ -63,7 +76,7 @@ _STATUS_BY_CODE = {
 
 
 class Failed(Exception):
-    """A call that has its answer already, and that answer is no result."""
+    """A call that has its answer already, and that answer is not a result."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__(answer.error or f"status {answer.status}")
@@ -83,7 +96,7 @@ def answer_to(failure: BaseException) -> Answer:
         return refusal(503, STOPPED)
     if isinstance(failure, HTTPException):
         return refusal(failure.status_code, str(failure.detail))
-    for kind, status in _STATUS_BY_FAILURE:
+    for kind, status in STATUS_BY_FAILURE.items():
         if isinstance(failure, kind):
             return refusal(status, str(failure))
     return refusal(500, f"{type(failure).__name__} : {failure}")
@@ -91,12 +104,12 @@ def answer_to(failure: BaseException) -> Answer:
 
 def is_unexpected(failure: BaseException) -> bool:
     """Whether the failure is a bug (of a hook or of ours) whose traceback belongs in the log."""
-    known = (Failed, asyncio.CancelledError, HTTPException, *(k for k, _ in _STATUS_BY_FAILURE))
+    known = (Failed, asyncio.CancelledError, HTTPException, *STATUS_BY_FAILURE)
     return not isinstance(failure, known)
 
 
 def code_of(status: int) -> StatusCode:
-    """The gRPC code that tells a gRPC caller the same as this HTTP status."""
+    """The gRPC code that means the same as this HTTP status."""
     if status in _CODE_BY_STATUS:
         return _CODE_BY_STATUS[status]
     if 200 <= status < 300:

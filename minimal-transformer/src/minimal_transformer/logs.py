@@ -1,21 +1,66 @@
-"""What the server logs and how: text or JSON lines on stderr, one place for every process."""
+"""What the processes log and how: text or JSON lines on stderr, a line at a change of state."""
 
 from __future__ import annotations
 
 import logging
 import logging.config
 import os
+import time
 import warnings
 from typing import Any
 
-from kserve.logging import configure_logging
+from pythonjsonlogger.core import RESERVED_ATTRS
+from pythonjsonlogger.json import JsonFormatter
 
-from minimal_transformer.log_format import formatter
+# A folder at its cap takes a record now and then; that is still the same trouble.
+QUIET_SECONDS = 1.0
+
+
+class Episode:
+    """Counts what a trouble cost and logs when it begins and when it is over, not at each record.
+
+    Not safe for threads.
+    """
+
+    def __init__(self, logger: logging.Logger, over: str) -> None:
+        self._logger = logger
+        self._over = over
+        self._last = 0.0
+        self.count = 0
+
+    def hit(self, message: str) -> None:
+        """The trouble met one more; `message` says what is wrong and what to do."""
+        self._last = time.monotonic()
+        self.count += 1
+        if self.count == 1:
+            self._logger.warning("%s", message)
+
+    def passed(self) -> None:
+        """Something went through; the trouble is over once it has met nothing for a second."""
+        if self.count and time.monotonic() - self._last > QUIET_SECONDS:
+            self.count, count = 0, self.count
+            self._logger.warning(self._over, count)
+
+
+def formatter(log_format: str) -> logging.Formatter:
+    """The formatter of that LOG_FORMAT, `text` or `json`, in the server and in delivery."""
+    if log_format != "json":
+        line = "%(asctime)s.%(msecs)03d %(process)d %(levelname)s %(name)s: %(message)s"
+        return logging.Formatter(line, "%Y-%m-%d %H:%M:%S")
+    return JsonFormatter(
+        "{levelname}{name}{process}{message}",
+        style="{",
+        timestamp="time",
+        rename_fields={"levelname": "level", "name": "logger", "exc_info": "exception"},
+        reserved_attrs=[*RESERVED_ATTRS, "color_message"],
+    )
 
 
 def configure(log_format: str, config_file: str | None = None) -> None:
-    """Set up logging in this process; KServe's --log_config_file replaces all of it."""
+    """Set up logging in a serving process; KServe's --log_config_file replaces all of it."""
     if config_file is not None:
+        from kserve.logging import configure_logging  # noqa: PLC0415  delivery imports no kserve
+
         configure_logging(config_file)
         return
     # KServe 0.21 names this class in its FastAPI app; the warning takes five lines in each process.
@@ -38,7 +83,7 @@ def configure(log_format: str, config_file: str | None = None) -> None:
                 "minimal_transformer": ours,
                 # Only with --enable_latency_logging.
                 "kserve.trace": ours,
-                # Both tell at INFO of each step of a start; we say once that we serve.
+                # Both log each step of a start at INFO; we log once that we serve.
                 "kserve": ours | {"level": os.environ.get("KSERVE_LOGLEVEL", "WARNING").upper()},
                 "uvicorn": ours | {"level": "WARNING"},
             },

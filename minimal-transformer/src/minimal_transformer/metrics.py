@@ -1,24 +1,41 @@
-"""The recording metrics of a transformer, over all its processes, as Prometheus reads them."""
+"""The recording metrics over all processes of a transformer, and the counters beneath them.
+
+Several processes add to the counters and any of them can read all, each in a file of its own. The
+files are in a temporary folder and not on the spool, so that they also count when the spool's disk
+is full or read-only.
+"""
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import mmap
+import os
+import shutil
+import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from minimal_transformer import counters as slots
-from minimal_transformer.counters import Counters
-from minimal_transformer.folder import waiting
-from minimal_transformer.record import now_us
+from minimal_transformer.spool.folder import waiting
+from minimal_transformer.spool.format import lock, now_us
 
+SPOOLED, WRITTEN, DROPPED, DEAD_LETTER, WRITE_ERRORS = range(5)
+_COUNT = 5
+_BYTES = _COUNT * 8
 _OUTCOMES = {
-    "spooled": slots.SPOOLED,
-    "written": slots.WRITTEN,
-    "dropped": slots.DROPPED,
-    "dead_letter": slots.DEAD_LETTER,
+    "spooled": SPOOLED,
+    "written": WRITTEN,
+    "dropped": DROPPED,
+    "dead_letter": DEAD_LETTER,
 }
+# Tells the delivery process where its server's counters are.
+FOLDER_VARIABLE = "PREDICTION_DB_COUNTERS"
+_PREFIX = "minimal-transformer-"
+_LOCK = "lock"
 
 
 class RecordMetrics(Collector):
@@ -39,13 +56,13 @@ class RecordMetrics(Collector):
             "Calls put on the spool, written to Postgres or dropped, and rows set aside.",
             labels=["outcome"],
         )
-        for outcome, slot in _OUTCOMES.items():
-            records.add_metric([outcome], totals[slot])
+        for outcome, counter in _OUTCOMES.items():
+            records.add_metric([outcome], totals[counter])
         yield records
         yield CounterMetricFamily(
             "prediction_db_write_errors",
             "Attempts to reach Postgres or write to it that failed.",
-            value=totals[slots.WRITE_ERRORS],
+            value=totals[WRITE_ERRORS],
         )
         left = waiting(self._spool)
         yield GaugeMetricFamily(
@@ -59,3 +76,75 @@ class RecordMetrics(Collector):
             "Age of the oldest record that is not in Postgres yet; 0 without one.",
             value=age_us / 1e6,
         )
+
+
+class Counters:
+    """This process' counters; `add` costs a memory write."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._map: mmap.mmap | bytearray
+        try:
+            if folder is None:
+                raise FileNotFoundError
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor, _ = tempfile.mkstemp(
+                prefix=f"{os.getpid()}-", suffix=".counters", dir=folder
+            )
+            try:
+                os.ftruncate(descriptor, _BYTES)
+                self._map = mmap.mmap(descriptor, _BYTES)
+            finally:
+                os.close(descriptor)
+            self._folder: Path | None = folder
+        except OSError:  # no temporary folder: this process' own figures are all there is
+            self._map = bytearray(_BYTES)
+            self._folder = None
+        # One aligned 8-byte store each, so that a reader never sees half a number.
+        self._values = memoryview(self._map).cast("q")
+
+    def add(self, counter: int, amount: int = 1) -> None:
+        self._values[counter] += amount
+
+    def totals(self) -> list[int]:
+        """Each counter over all processes, the dead included."""
+        if self._folder is None:
+            return list(self._values)
+        totals = [0] * _COUNT
+        for path in self._folder.glob("*.counters"):
+            values = memoryview(path.read_bytes().ljust(_BYTES, b"\0")[:_BYTES]).cast("q")
+            totals = [total + value for total, value in zip(totals, values, strict=True)]
+        return totals
+
+
+def new_folder() -> Path:
+    """A place for the counters of a server and its children; nothing is made there yet."""
+    try:
+        temporary = Path(tempfile.gettempdir())
+    except FileNotFoundError:  # none can be written: each process counts for itself
+        temporary = Path("/tmp")  # noqa: S108
+    return temporary / f"{_PREFIX}{uuid.uuid4().hex}"
+
+
+def claim(folder: Path) -> None:
+    """Keep the folder until this process ends; what killed processes left behind is removed."""
+    for lock_file in folder.parent.glob(f"{_PREFIX}*/{_LOCK}"):
+        _remove_if_abandoned(lock_file)
+    with contextlib.suppress(OSError):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # Locked before it gets its name, so that nobody else's claim() finds it free.
+        unnamed = folder / f"{_LOCK}.new"
+        lock(os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        unnamed.rename(folder / _LOCK)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+
+
+def _remove_if_abandoned(lock_file: Path) -> None:
+    try:
+        descriptor = os.open(lock_file, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:  # another user's, or gone
+        return
+    try:
+        if lock(descriptor):  # its owner is dead
+            shutil.rmtree(lock_file.parent, ignore_errors=True)
+    finally:
+        os.close(descriptor)

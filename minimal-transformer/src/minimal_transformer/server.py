@@ -2,27 +2,49 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import logging
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self, TypeVar
+
+from kserve import context, model_server
+from kserve.constants.constants import DEFAULT_GRPC_PORT, DEFAULT_HTTP_PORT, DEFAULT_HTTPS_PORT
+from kserve.predictor_config import PredictorConfig
+from kserve.protocol.rest.multiprocess.server import RESTServerMultiProcess, RESTServerProcess
 
 from minimal_transformer import logs
-from minimal_transformer.endpoints.infer_rpc import GrpcServer, PortTaken
-from minimal_transformer.options import DefaultPort, Options
-from minimal_transformer.rest_server import RestServer, loop_factory
-from minimal_transformer.server_settings import ServerSettings
-from minimal_transformer.settings import SettingsError
+from minimal_transformer.delivery.supervisor import DeliveryProcess
+from minimal_transformer.endpoints.grpc import GrpcServer, PortTaken
+from minimal_transformer.endpoints.rest import RestServer, loop_factory
+from minimal_transformer.settings import (
+    PredictorSettings,
+    RecordSettings,
+    ServerSettings,
+    SettingsError,
+)
 from minimal_transformer.transformer import PersistTransformer
-from minimal_transformer.workers import RestWorkers
 
 log = logging.getLogger(__name__)
 
 USAGE_ERROR = 2
+# Longer than what calls us keeps an idle connection: Envoy an hour, Knative's queue-proxy 90 s.
+# Whoever sends a call over a connection in the moment that we close it, as KServe does after 65 s,
+# gets no answer, and a mirrored copy is lost.
+KEEP_ALIVE_SECONDS = 3660
+# A worker that reached the end of its grace period still writes its last records.
+KILL_AFTER_GRACE_SECONDS = 8
+# Without an answer for so long a worker hangs; until its first one it may still be starting.
+HANG_SECONDS = 5.0
+START_SECONDS = 120.0
+
+_Settings = TypeVar("_Settings")
 
 
 def serve(
@@ -41,8 +63,9 @@ def serve(
     model.enable_latency_logging = args.enable_latency_logging
     model.logs_calls = options.server.access_log
     model.load()
+    delivery = DeliveryProcess(options.records, model.handler.counters_folder)
     try:
-        return TransformerServer(model, options.server, args).run()
+        return TransformerServer(model, delivery, options.server, args).run()
     except PortTaken as failure:
         print(failure, file=sys.stderr)
         return 1
@@ -55,8 +78,15 @@ class TransformerServer:
     with one worker and lets go of the model first; so its parts are put together here.
     """
 
-    def __init__(self, model: PersistTransformer, settings: ServerSettings, args: Any) -> None:
+    def __init__(
+        self,
+        model: PersistTransformer,
+        delivery: DeliveryProcess,
+        settings: ServerSettings,
+        args: Any,
+    ) -> None:
         self._model = model
+        self._delivery = delivery
         self._settings = settings
         self._args = args
         self._rest = RestServer(model, settings, args, args.workers)
@@ -71,17 +101,18 @@ class TransformerServer:
         # Uvicorn puts its own handlers over these while it serves, and raises the signal again.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._rest.stop_soon)
-        handler = self._model.recording.handler
-        handler.start_delivery()
+        # Before delivery counts there.
+        self._model.handler.claim_counters()
+        self._delivery.start()
         try:
             with asyncio.Runner(loop_factory=loop_factory(self._args.event_loop)) as runner:
                 return runner.run(self._serve(listener))
         finally:
-            handler.stop_delivery(self._settings.shutdown_drain_seconds)
+            self._delivery.stop(self._settings.shutdown_drain_seconds)
             log.info("stopped")
 
     def _grpc_port_is_free(self) -> bool:
-        """Whether to serve gRPC: beside a predictor on KServe's default port only when asked to."""
+        """Whether to serve gRPC: where KServe's default port is in use, only when it was set."""
         port = self._args.grpc_port
         try:
             _listen("grpc_port", port).close()
@@ -110,7 +141,7 @@ class TransformerServer:
         self._rest.create_application()
         server = self._rest.uvicorn_server
         serving = asyncio.create_task(self._rest.serve([listener]))
-        # Uvicorn owns the signals while it serves, and tells of them in this flag alone.
+        # Uvicorn owns the signals while it serves, and shows them in this flag alone.
         while not (server.should_exit or serving.done()):  # noqa: ASYNC110
             await asyncio.sleep(0.1)
         self._stopping.set()
@@ -133,6 +164,136 @@ class TransformerServer:
     async def _stop_grpc(self) -> None:
         await self._stopping.wait()
         await self._grpc.stop(self._settings.shutdown_grace_seconds)
+
+
+class RestWorkers(RESTServerMultiProcess):  # type: ignore[misc]
+    """KServe's worker processes; one that dies or hangs is replaced and stalls nobody."""
+
+    def __init__(self, server: RestServer) -> None:
+        # KServe's own constructor would make a RESTServer of its own.
+        self.log_config_file = server.log_config_file
+        self._rest_server = server
+        self._processes: list[RESTServerProcess] = []
+        self._started: set[int] = set()
+        self.should_exit = asyncio.Event()
+
+    async def run(self, sockets: list[socket.socket]) -> None:
+        """Keep the workers running until stop()."""
+        self.init_processes(sockets)
+        while not self.should_exit.is_set():
+            await self.keep_subprocess_alive(sockets)
+            try:
+                await asyncio.wait_for(self.should_exit.wait(), timeout=0.5)
+            except TimeoutError:
+                continue
+        for listener in sockets:
+            listener.close()
+        # Each worker has its own copy of the config: this is only how long we wait for them.
+        self._rest_server.config.timeout_graceful_shutdown += KILL_AFTER_GRACE_SECONDS
+        await self.terminate_all()
+
+    async def keep_subprocess_alive(self, sockets: list[socket.socket]) -> None:
+        """Replace the workers that are dead, or hang."""
+        await asyncio.gather(*(self._check(i, sockets) for i in range(len(self._processes))))
+
+    async def _check(self, index: int, sockets: list[socket.socket]) -> None:
+        process = self._processes[index]
+        if await self._answers(process) or self.should_exit.is_set():
+            return
+        process.kill()
+        await process.wait_for_termination()
+        replacement = RESTServerProcess(
+            sockets, self._rest_server.run, log_config_file=self.log_config_file
+        )
+        replacement.start()
+        self._processes[index] = replacement
+        log.warning("worker %s died; %s replaces it", process.pid, replacement.pid)
+
+    async def _answers(self, process: RESTServerProcess) -> bool:
+        """Whether a worker answers a ping; KServe's own wait for it would block the gRPC server.
+
+        KServe also kills a worker that does not answer 5 s after its start, over and over where
+        importing takes longer than that: a pod with little CPU never gets up.
+        """
+        seconds = HANG_SECONDS if process.pid in self._started else START_SECONDS
+        deadline = time.monotonic() + seconds
+        pipe = process._parent_conn
+        pipe.send(b"ping")
+        while process._process.is_alive() and time.monotonic() < deadline:
+            if pipe.poll():
+                pipe.recv()
+                self._started.add(process.pid)
+                return True
+            if self.should_exit.is_set():
+                return False
+            await asyncio.sleep(0.05)
+        return False
+
+
+class DefaultPort(int):
+    """A port that nobody asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a server is made from."""
+
+    args: argparse.Namespace
+    records: RecordSettings
+    server: ServerSettings
+    predictor: PredictorSettings
+
+    @classmethod
+    def read(cls, argv: Sequence[str] | None) -> Self:
+        """The options, or SettingsError with a line for each bad one."""
+        args = _arguments(argv)
+        problems: list[str] = []
+        records = _or_problem(RecordSettings.from_environment, problems)
+        server = _or_problem(ServerSettings.from_environment, problems)
+        predictor = _or_problem(lambda: PredictorSettings.of(args), problems)
+        if records is None or server is None or predictor is None:
+            raise SettingsError("\n".join(problems))
+        return cls(args, records, server, predictor)
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="minimal-transformer",
+        description="Forwards each call to the predictor and records it in Postgres. "
+        "POSTGRES_URI and SHADOW_ROLE must be set; see README.md for the other variables.",
+        parents=[model_server.parser],
+        allow_abbrev=False,
+    )
+    # KServe logs a line per call by default; ACCESS_LOG=1 does it with the pair id.
+    parser.set_defaults(
+        enable_latency_logging=False,
+        grpc_port=DefaultPort(DEFAULT_GRPC_PORT),
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+    )
+    args = parser.parse_args(argv)
+    if args.ssl_certfile and args.ssl_keyfile and args.http_port == DEFAULT_HTTP_PORT:
+        args.http_port = DEFAULT_HTTPS_PORT
+    # A KServe model reads its predictor's address there.
+    context.set_predictor_config(
+        PredictorConfig(
+            args.predictor_host,
+            args.predictor_protocol,
+            args.predictor_use_ssl,
+            args.predictor_request_timeout_seconds,
+            args.predictor_request_retries,
+            args.enable_predictor_health_check,
+        )
+    )
+    return args
+
+
+def _or_problem(read: Callable[[], _Settings], problems: list[str]) -> _Settings | None:
+    """The settings, or None and one more problem."""
+    try:
+        return read()
+    except SettingsError as failure:
+        problems.append(str(failure))
+        return None
 
 
 def _listen(argument: str, port: int) -> socket.socket:

@@ -1,18 +1,21 @@
-"""What a recording process must know: read once at start, refused with a remedy when wrong."""
+"""What a start needs to know: read once, refused with a remedy when wrong."""
 
 from __future__ import annotations
 
 import os
+import re
+import ssl
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import gettempdir
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
+from jsonpath import JSONPath
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from minimal_transformer.headers import CREDENTIAL_HEADERS, is_credential
-from minimal_transformer.redaction import JsonPath, parse_path
+from minimal_transformer.paths import compile_path, split_paths
 
 # A body of one row must stay far below Postgres' 1 GB field and the reader's memory.
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -26,16 +29,45 @@ DEFAULT_HEADERS = (
     "user-agent",
     "x-request-id",
 )
+_CREDENTIAL = re.compile(
+    r"authorization|api-?key|cookie|credential|password|secret|token|client-cert|jwt",
+    re.IGNORECASE,
+)
+
+# KServe sets the first on a transformer whose predictor has TLS; the second is its fallback.
+CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
 class SettingsError(ValueError):
     """A setting that stops the start; its text is one line per setting: what, where, what to do."""
 
 
-class RecordSettings(BaseSettings):
-    """The settings of recording and delivery; every one is an environment variable of its name."""
+class _EnvironmentSettings(BaseSettings):
+    """Settings that are the environment variables of their names, in capitals."""
 
-    model_config = SettingsConfigDict(case_sensitive=False, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(extra="ignore", frozen=True)
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """The settings of this process' environment; SettingsError names fault and remedy."""
+        try:
+            return cls()
+        except ValidationError as error:
+            raise SettingsError("\n".join(_complaints(error))) from None
+
+
+class ServerSettings(_EnvironmentSettings):
+    """The settings of the server itself."""
+
+    access_log: bool = False
+    log_format: Literal["text", "json"] = "text"
+    # Both must fit into the pod's terminationGracePeriodSeconds, after its preStop.
+    shutdown_grace_seconds: float = Field(default=30, ge=0, le=3600)
+    shutdown_drain_seconds: float = Field(default=10, ge=0, le=3600)
+
+
+class RecordSettings(_EnvironmentSettings):
+    """The settings of recording and delivery."""
 
     postgres_uri: SecretStr
     postgres_secret_dir: str = ""
@@ -50,14 +82,6 @@ class RecordSettings(BaseSettings):
     record_sample: float = Field(default=1.0, ge=0.0, le=1.0)
     record_redact: Annotated[tuple[str, ...], NoDecode] = ()
 
-    @classmethod
-    def from_environment(cls) -> RecordSettings:
-        """The settings of this process' environment; SettingsError names fault and remedy."""
-        try:
-            return cls()
-        except ValidationError as error:
-            raise SettingsError("\n".join(_complaints(error))) from None
-
     def as_environment(self) -> dict[str, str]:
         """The same settings as environment variables, for a child process."""
         values = self.model_dump(exclude_none=True)
@@ -67,8 +91,8 @@ class RecordSettings(BaseSettings):
         return {name.upper(): str(value) for name, value in values.items()}
 
     @property
-    def redacted_paths(self) -> tuple[JsonPath, ...]:
-        return tuple(parse_path(path) for path in self.record_redact)
+    def redacted_paths(self) -> tuple[JSONPath, ...]:
+        return tuple(map(compile_path, self.record_redact))
 
     @property
     def max_body_bytes(self) -> int:
@@ -87,14 +111,14 @@ class RecordSettings(BaseSettings):
 
     @property
     def secret_folder(self) -> Path | None:
-        """Where Kubernetes mounts the database's Secret; None when POSTGRES_URI says it all."""
+        """Where Kubernetes mounts the database's Secret; None when POSTGRES_URI has it all."""
         return Path(self.postgres_secret_dir) if self.postgres_secret_dir else None
 
     @field_validator("postgres_uri")
     @classmethod
     def _is_a_uri(cls, value: SecretStr) -> SecretStr:
         if urlsplit(value.get_secret_value()).scheme not in ("postgresql", "postgres"):
-            raise ValueError("set it to postgresql://user:password@host:5432/database")
+            raise ValueError(_REMEDIES["postgres_uri"])
         return value
 
     @field_validator("model_version", mode="before")
@@ -102,9 +126,9 @@ class RecordSettings(BaseSettings):
     def _empty_is_unset(cls, value: object) -> object:
         return value or None
 
-    @field_validator("record_headers", "record_redact", mode="before")
+    @field_validator("record_headers", mode="before")
     @classmethod
-    def _split_commas(cls, value: object) -> object:
+    def _split_names(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
@@ -113,22 +137,34 @@ class RecordSettings(BaseSettings):
     @classmethod
     def _holds_no_credential(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         names = tuple(dict.fromkeys(name.lower() for name in names))
-        if refused := [name for name in names if is_credential(name)]:
+        if refused := [name for name in names if _CREDENTIAL.search(name)]:
             raise ValueError(
                 f"take {', '.join(refused)} off it: what lets its reader act as the caller is never"
-                f" stored ({', '.join(sorted(CREDENTIAL_HEADERS))} and the like)"
+                " stored (authorization, cookie, x-api-key and the like)"
             )
         return names
 
+    @field_validator("record_redact", mode="before")
+    @classmethod
+    def _split_paths(cls, value: object) -> object:
+        if isinstance(value, str):
+            return split_paths(value) if value.strip() else ()
+        return value
+
     @field_validator("record_redact")
     @classmethod
-    def _holds_json_paths(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
+    def _holds_paths(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
         for path in paths:
-            parse_path(path)
+            compile_path(path)
         return paths
 
 
+_SECONDS = "set it to a number of seconds from 0 to 3600"
 _REMEDIES = {
+    "access_log": "set it to 1 for a log line per call, or to 0",
+    "log_format": "set it to 'text' or 'json'",
+    "shutdown_grace_seconds": _SECONDS,
+    "shutdown_drain_seconds": _SECONDS,
     "postgres_uri": "set it to postgresql://user:password@host:5432/database",
     "shadow_role": "set it to 'primary' or 'shadow'",
     "inference_service": "set it to the name of the InferenceService, at most 253 characters",
@@ -155,3 +191,61 @@ def _complaints(error: ValidationError) -> list[str]:
         else:
             lines.append(f"{variable} is {os.environ.get(variable, fault['input'])!r}; {remedy}.")
     return lines
+
+
+@dataclass(frozen=True, slots=True)
+class PredictorSettings:
+    """Where the predictor is and how long a call to it may take."""
+
+    model_name: str
+    host: str | None
+    protocol: Literal["v1", "v2", "grpc-v2"]
+    use_tls: bool
+    timeout_seconds: float
+    retries: int
+    ca_bundle: str | None
+
+    @classmethod
+    def of(cls, args: Any) -> Self:
+        """The settings in KServe's arguments and this process's environment, or SettingsError."""
+        bundles = (os.environ.get(variable) for variable in CA_VARIABLES)
+        settings = cls(
+            model_name=args.model_name,
+            host=args.predictor_host or None,
+            protocol=args.predictor_protocol,
+            use_tls=bool(args.predictor_use_ssl),
+            timeout_seconds=float(args.predictor_request_timeout_seconds),
+            retries=int(args.predictor_request_retries),
+            ca_bundle=next((bundle for bundle in bundles if bundle), None),
+        )
+        if problem := settings._problem():
+            raise SettingsError(problem)
+        return settings
+
+    @property
+    def base_url(self) -> str:
+        """The predictor's address for REST, without a path."""
+        return f"{'https' if self.use_tls else 'http'}://{self.host}"
+
+    def ssl_context(self) -> ssl.SSLContext:
+        """A verifying context: the named bundle's authorities, or the system's."""
+        if self.ca_bundle is None:
+            return ssl.create_default_context()
+        if Path(self.ca_bundle).is_dir():
+            return ssl.create_default_context(capath=self.ca_bundle)
+        return ssl.create_default_context(cafile=self.ca_bundle)
+
+    def _problem(self) -> str | None:
+        if self.timeout_seconds <= 0:
+            return (
+                f"--predictor_request_timeout_seconds is {self.timeout_seconds:g}; "
+                "set it to 1 or more."
+            )
+        if self.retries < 0:
+            return f"--predictor_request_retries is {self.retries}; set it to 0 or more."
+        if self.use_tls and self.ca_bundle and not Path(self.ca_bundle).exists():
+            return (
+                f"{'/'.join(CA_VARIABLES)} names {self.ca_bundle}, which does not exist; "
+                "mount the CA bundle there or unset the variable."
+            )
+        return None

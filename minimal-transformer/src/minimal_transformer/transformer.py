@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import gc
 import logging
 import time
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
+from dataclasses import dataclass, replace
 from typing import Any
 
-from kserve.errors import ModelNotReady
+import orjson
+from kserve import InferRequest, InferResponse, Model
+from kserve.errors import InvalidInput, ModelNotReady
 from kserve.metrics import PREDICT_HIST_TIME, get_labels
+from kserve.model import InferenceVerb
+from kserve.protocol.grpc.grpc_predict_v2_pb2 import ModelInferResponse
 
-from minimal_transformer.access_log import log_call
-from minimal_transformer.exchange import Answer, Arrival, Route
-from minimal_transformer.failures import answer_to, is_unexpected
-from minimal_transformer.hooks import HookedModel
-from minimal_transformer.predictor import Predictor
-from minimal_transformer.predictor.bridge import checked_request
-from minimal_transformer.predictor.connect import connect
-from minimal_transformer.predictor.readiness import Readiness
-from minimal_transformer.predictor.settings import PredictorSettings
-from minimal_transformer.recording import Recording
-from minimal_transformer.settings import RecordSettings
+from minimal_transformer.exchange import JSON_HEADERS, Answer, Arrival, RawHeaders, Route
+from minimal_transformer.failures import Failed, answer_to, is_unexpected
+from minimal_transformer.predictor import Predictor, Readiness
+from minimal_transformer.predictor.grpc import GrpcPredictor
+from minimal_transformer.predictor.rest import RestPredictor
+from minimal_transformer.predictor.v2 import checked_request, request_json, response_json
+from minimal_transformer.recording.handler import Call, PredictionDBHandler
+from minimal_transformer.settings import PredictorSettings, RecordSettings
 
 log = logging.getLogger(__name__)
+access_log = logging.getLogger("minimal_transformer.access_log")
 
 # A subclass that overrides none of them costs nothing: bytes go straight through.
 HOOKS = ("__call__", "preprocess", "validate", "predict", "explain", "postprocess")
@@ -34,7 +37,18 @@ HOOKS = ("__call__", "preprocess", "validate", "predict", "explain", "postproces
 LAST_RECORDS_SECONDS = 5.0
 
 
-class PersistTransformer(HookedModel):
+@dataclass(slots=True)
+class _Running:
+    """The call that the hooks of this task work on, and the headers of its answer."""
+
+    arrival: Arrival
+    headers: RawHeaders
+
+
+_running: ContextVar[_Running] = ContextVar("running")
+
+
+class PersistTransformer(Model):  # type: ignore[misc]
     """Answers with what the predictor answers, and records both sides of every call.
 
     Override preprocess and postprocess as in any KServe transformer. Over REST they get the
@@ -44,14 +58,14 @@ class PersistTransformer(HookedModel):
 
     def __init__(self, name: str, records: RecordSettings, predictor: PredictorSettings) -> None:
         super().__init__(name)
-        self._recording = Recording(records)
+        self.handler = PredictionDBHandler(records)
         self._predictor_settings = predictor
         self.logs_calls = False
         self._assemble()
 
     def _assemble(self) -> None:
         """Make the parts that belong to one process and open in it; nothing is opened here."""
-        self._predictor: Predictor | None = connect(self._predictor_settings)
+        self._predictor = _hop(self._predictor_settings)
         self._explainer: Predictor | None = None
         self._readiness = Readiness(self._ask_predictor)
         self._in_flight = 0
@@ -67,21 +81,17 @@ class PersistTransformer(HookedModel):
         self.__dict__.update(state)
         self._assemble()
 
-    @property
-    def recording(self) -> Recording:
-        """Where this process's records go; the main process also starts delivery with it."""
-        return self._recording
-
     @contextlib.asynccontextmanager
     async def serving(self) -> AsyncIterator[None]:
         """Everything a process needs to answer calls, open on the running loop."""
         if self.explainer_host:
-            settings = dataclasses.replace(self._predictor_settings, host=self.explainer_host)
-            self._explainer = connect(dataclasses.replace(settings, protocol="v1"))
+            self._explainer = _hop(
+                replace(self._predictor_settings, host=self.explainer_host, protocol="v1")
+            )
         own = [getattr(type(self), hook) is getattr(PersistTransformer, hook) for hook in HOOKS]
         self._passes_through = all(own) and not self.enable_latency_logging
         self._observe_seconds = PREDICT_HIST_TIME.labels(**get_labels(self.name)).observe
-        self._recording.open()
+        self.handler.open()
         hops = [hop for hop in (self._predictor, self._explainer) if hop is not None]
         for hop in hops:
             await hop.open()
@@ -95,7 +105,8 @@ class PersistTransformer(HookedModel):
                 await asyncio.wait_for(self._until_idle(), LAST_RECORDS_SECONDS)
             for hop in hops:
                 await hop.close()
-            self._recording.close()
+            # The hops' last answers are recorded by now; a later one opens a new file.
+            self.handler.close()
 
     async def _until_idle(self) -> None:
         while self._in_flight:  # noqa: ASYNC110  an event would cost every call
@@ -103,30 +114,20 @@ class PersistTransformer(HookedModel):
 
     def routes(self) -> list[Route]:
         """The inference endpoints of this model."""
-        base = self._predictor_settings.base_url
-        explain = f"{self._explain_base()}{self._path('v1', 'explain')}"
-        grpc_url = (
-            f"grpc://{self._predictor_settings.host}/inference.GRPCInferenceService/ModelInfer"
-        )
-        v2 = self._path("v2", "infer")
-        speaks_grpc = self._predictor_settings.protocol == "grpc-v2"
-        v2_url = grpc_url if speaks_grpc else base + v2
-        v1 = self._path("v1", "predict")
+        settings, name = self._predictor_settings, self.name
+        v1, explain = f"/v1/models/{name}:predict", f"/v1/models/{name}:explain"
+        v2 = f"/v2/models/{name}/infer"
+        explainer = replace(settings, host=self.explainer_host or settings.host)
+        if settings.protocol == "grpc-v2":
+            v2_url = f"grpc://{settings.host}/inference.GRPCInferenceService/ModelInfer"
+        else:
+            v2_url = settings.base_url + v2
         return [
-            Route("v1", "predict", v1, base + v1),
-            Route("v1", "explain", self._path("v1", "explain"), explain),
-            Route("v2", "predict", v2, v2_url),
-            Route("grpc", "predict", v2, v2_url),
+            Route("v1", "predict", v1, name, settings.base_url + v1),
+            Route("v1", "explain", explain, name, explainer.base_url + explain),
+            Route("v2", "predict", v2, name, v2_url),
+            Route("grpc", "predict", v2, name, v2_url, request_json, response_json),
         ]
-
-    def _path(self, protocol: str, action: str) -> str:
-        if protocol == "v1":
-            return f"/v1/models/{self.name}:{action}"
-        return f"/v2/models/{self.name}/{action}"
-
-    def _explain_base(self) -> str:
-        host = self.explainer_host or self._predictor_settings.host
-        return dataclasses.replace(self._predictor_settings, host=host).base_url
 
     async def healthy(self) -> bool:
         """Whether the readiness probes pass: the model here and the predictor, never Postgres."""
@@ -141,7 +142,7 @@ class PersistTransformer(HookedModel):
         The one seam of recording: REST and gRPC, success and failure pass here.
         """
         started = time.perf_counter() if self.logs_calls else 0.0
-        call = self._recording.arrived(arrival, self.name)
+        call = self.handler.record_request(arrival)
         self._in_flight += 1
         try:
             answer = await self._run(arrival)
@@ -154,11 +155,11 @@ class PersistTransformer(HookedModel):
             answer = answer_to(failure)
         finally:
             self._in_flight -= 1
-        self._recording.answered(call, arrival, answer)
-        if self._recording.fsyncs:
-            await self._recording.durable()
+        self.handler.record_response(call, answer)
+        if self.handler.fsyncs:
+            await self.handler.durable()
         if self.logs_calls:
-            log_call(arrival, call, answer, started)
+            _log_call(arrival, call, answer, started)
         return answer
 
     async def _run(self, arrival: Arrival) -> Answer:
@@ -167,14 +168,14 @@ class PersistTransformer(HookedModel):
         if arrival.route.protocol == "grpc":
             checked_request(arrival.body)
         if not self._passes_through:
-            return await self.run_hooks(arrival)
+            return await self._run_hooks(arrival)
         started = time.perf_counter()
         try:
-            return await self.forward(arrival)
+            return await self._forward(arrival)
         finally:
             self._observe_seconds(time.perf_counter() - started)
 
-    async def forward(self, arrival: Arrival) -> Answer:
+    async def _forward(self, arrival: Arrival) -> Answer:
         """The predictor's answer, or the explainer's; 501 where none is configured."""
         explains = arrival.route.verb == "explain"
         hop = self._explainer if explains else self._predictor
@@ -182,3 +183,89 @@ class PersistTransformer(HookedModel):
             missing = "explainer_host" if explains else "predictor_host"
             raise NotImplementedError(f"Could not find {missing}.")
         return await hop.forward(arrival)
+
+    async def _run_hooks(self, arrival: Arrival) -> Answer:
+        """The answer after preprocess, predict or explain, and postprocess, in KServe's order."""
+        running = _Running(arrival, JSON_HEADERS)
+        _running.set(running)
+        payload: Any = arrival.body
+        if arrival.route.protocol == "grpc":
+            payload = InferRequest.from_grpc(checked_request(arrival.body))
+        verb = InferenceVerb[arrival.route.verb.upper()]
+        result, _ = await self(payload, dict(arrival.headers), verb)
+        if arrival.route.protocol == "grpc":
+            if not isinstance(result, InferResponse):
+                raise InvalidInput("postprocess must return an InferResponse over gRPC")
+            return Answer(200, result.to_grpc().SerializeToString(), [])
+        body, headers = _encoded(result)
+        return Answer(200, body, running.headers if headers is None else headers)
+
+    def validate(self, payload: Any) -> Any:
+        """KServe's checks of what a hook has decoded; bytes are the predictor's to judge."""
+        return payload if isinstance(payload, bytes) else super().validate(payload)
+
+    async def predict(
+        self, payload: Any, headers: Any = None, response_headers: Any = None
+    ) -> bytes | InferResponse:
+        """The predictor's answer; one that is not a result goes past postprocess to the caller."""
+        return await self._forward_payload(payload)
+
+    async def explain(self, payload: Any, headers: Any = None) -> bytes | InferResponse:
+        """The explainer's answer; one that is not a result goes past postprocess to the caller."""
+        return await self._forward_payload(payload)
+
+    async def _forward_payload(self, payload: Any) -> bytes | InferResponse:
+        running = _running.get()
+        arrival = running.arrival
+        is_grpc = arrival.route.protocol == "grpc"
+        body = payload.to_grpc().SerializeToString() if is_grpc else _encoded(payload)[0]
+        answer = await self._forward(arrival._replace(body=body))
+        if answer.status != 200:
+            raise Failed(answer)
+        running.headers = answer.headers
+        if is_grpc:
+            return InferResponse.from_grpc(ModelInferResponse.FromString(answer.body))
+        return answer.body
+
+
+def _hop(settings: PredictorSettings) -> Predictor | None:
+    """A hop in the predictor's protocol, not yet open; None where no predictor is named."""
+    if settings.host is None:
+        return None
+    return GrpcPredictor(settings) if settings.protocol == "grpc-v2" else RestPredictor(settings)
+
+
+def _encoded(payload: Any) -> tuple[bytes, RawHeaders | None]:
+    """A hook's result as a body, and the headers that describe it unless it is bytes."""
+    if isinstance(payload, bytes):
+        return payload, None
+    if isinstance(payload, str):
+        return payload.encode(), None
+    if isinstance(payload, InferRequest | InferResponse):
+        payload, json_length = payload.to_rest()
+        if json_length is not None:
+            length = str(json_length).encode()
+            binary = (b"content-type", b"application/octet-stream")
+            return payload, [binary, (b"inference-header-content-length", length)]
+    return orjson.dumps(payload, option=orjson.OPT_SERIALIZE_NUMPY), JSON_HEADERS
+
+
+def _log_call(arrival: Arrival, call: Call | None, answer: Answer, started: float) -> None:
+    """ACCESS_LOG=1: what was called, its pair id, its status and how long it took.
+
+    A call that was not recorded has the pair id that it came with, or none.
+    """
+    took_ms = (time.perf_counter() - started) * 1000
+    headers = arrival.headers
+    pair_id = headers.get("x-shadow-pair-id") or headers.get("x-request-id") or "none"
+    if call is not None:
+        pair_id = call.pair_id
+    access_log.info(
+        "%s %s pair=%s status=%d ms=%.2f",
+        arrival.route.protocol,
+        arrival.route.path,
+        pair_id,
+        answer.status,
+        took_ms,
+        extra={"pair_id": pair_id, "status": answer.status, "duration_ms": round(took_ms, 3)},
+    )

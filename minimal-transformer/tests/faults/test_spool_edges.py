@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from delivering import record, request, settings
 
-from minimal_transformer.delivery import source as source_module
-from minimal_transformer.delivery.source import Source
-from minimal_transformer.handler import PredictionDBHandler
-from minimal_transformer.segment import HEADER_BYTES, read_header
+from minimal_transformer.recording.handler import PredictionDBHandler
+from minimal_transformer.spool import reader as reader_module
+from minimal_transformer.spool.format import HEADER_BYTES, read_header
+from minimal_transformer.spool.reader import Source
 
 
 def open_recorder(folder: Path) -> PredictionDBHandler:
@@ -39,12 +39,12 @@ def test_records_appended_while_the_file_is_read_are_not_damage(
     read = os.pread
 
     def raced(descriptor: int, size: int, offset: int) -> bytes:
-        monkeypatch.setattr(source_module.os, "pread", read)
+        monkeypatch.setattr(reader_module.os, "pread", read)
         data = read(descriptor, size, offset)
         record(handler, 1)
         return data
 
-    monkeypatch.setattr(source_module.os, "pread", raced)
+    monkeypatch.setattr(reader_module.os, "pread", raced)
     found = source.read(1 << 20, 100) or source.read(1 << 20, 100)
     assert [frame.kind for frame in found] == [1, 2]
     source.close()

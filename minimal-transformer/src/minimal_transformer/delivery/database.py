@@ -1,22 +1,25 @@
-"""The connection to Postgres: one batch is one transaction, and no wait is without an end."""
+"""Postgres: one batch is one transaction, no wait is without an end, and what a failure means."""
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
+from itertools import accumulate
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Literal
 
+import orjson
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.errors import CheckViolation
 
-from minimal_transformer.delivery.castable import casting
-from minimal_transformer.rows import json_body, with_raw_body
-from minimal_transformer.segment import Frame, Kind
+from minimal_transformer.recording.rows import json_body, with_raw_body
+from minimal_transformer.spool.format import Frame, Kind
 
 CONNECT_SECONDS = 5
 # Longer than begin.sql's statement_timeout, which a server that hangs does not keep.
@@ -39,42 +42,112 @@ _CONNECTION_DEFAULTS = {
     "tcp_user_timeout": "20000",
 }
 
+Casting = Literal["surely", "perhaps", "never"]
+
+# Deeper ones end a Postgres statement with an error somewhere past 10,000 levels, and Python's
+# json, which reads the tables, at 1,000.
+MAX_DEPTH = 500
+# Past this, parsing takes more memory than a delivery process should, and saves little.
+MAX_PARSED_BYTES = 256 * 1024
+
+# jsonb's numbers end 16,383 digits behind the point; orjson has rounded them to a double by then.
+_LONG_EXPONENT = re.compile(rb"e[+-]?\d{4}"), re.compile(rb"E[+-]?\d{4}")
+_LONG_DIGITS = b"0" * 1000
+_DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
+
+# The last quote is optional, so that an endless string does not restart the search at each quote.
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+
+SCHEMA = "manifests/database/schema.sql"
+
+# Classes of SQLSTATE that speak about the rows and not about the server; P0 is a trigger's RAISE.
+_DATA_CLASSES = ("21", "22", "23", "44", "54", "P0")
+
+_TABLES = (
+    "the tables are missing or of another version; run `make schema`, or wait for the operator to"
+    f" apply {SCHEMA}"
+)
+_LOGIN = (
+    "the server refuses the login; correct the user or password in POSTGRES_URI or"
+    " POSTGRES_SECRET_DIR"
+)
+_FULL = "the server has no connection left; raise its max_connections"
+_REMEDIES = {
+    "42P01": _TABLES,
+    "42703": _TABLES,
+    "42883": _TABLES,
+    "3F000": _TABLES,
+    "42501": (
+        "the role {role} lacks INSERT on inference_requests and inference_responses; run `make"
+        f" schema`, or wait for the operator to apply {SCHEMA}, and log in as its role transformer"
+    ),
+    "23514": f"a partition is missing; run shadow-report maintain or apply {SCHEMA}",
+    "25006": "the server is read-only; point POSTGRES_URI at the one that is not",
+    "53100": "the server's disk is full; free space, or shadow-report maintain --keep 30d",
+    "53200": "the server is out of memory; give it more",
+    "53300": _FULL,
+    "53400": _FULL,
+    "28P01": _LOGIN,
+    "28000": _LOGIN,
+    "3D000": "the database is missing; create it or correct POSTGRES_URI",
+    "57014": "the server is too slow for the batch; smaller ones are tried",
+}
+# A connection that fails has no SQLSTATE, only libpq's words.
+_WORDS = {
+    "POSTGRES_SECRET_DIR": "have this process's user read it (defaultMode, fsGroup), as text",
+    "POSTGRES_URI": "set it to postgresql://user:password@host:5432/database, its parts %-encoded",
+    "password authentication failed": _REMEDIES["28P01"],
+    "no password supplied": _REMEDIES["28P01"],
+    "pg_hba.conf": "have the server's pg_hba.conf allow this user and host",
+    "too many clients": _REMEDIES["53300"],
+    "permission denied for database": "grant the role {role} CONNECT on it",
+    'role "': f"create the role with {SCHEMA}, or correct POSTGRES_URI",
+    'database "': _REMEDIES["3D000"],
+    "SSL": "look at sslmode and sslrootcert in POSTGRES_URI",
+    "could not translate host name": "correct the host in POSTGRES_URI",
+}
+_UNREACHABLE = (
+    "look at the server and at the host and port in POSTGRES_URI; it is retried until it answers"
+)
+
 
 class Database:
     """Stores batches and connects when it must; what goes wrong there is a psycopg.Error."""
 
     def __init__(self, uri: str, secret_folder: Path | None = None) -> None:
         self._secret_folder = secret_folder
-        self._said: dict[str, Any] | None
+        self._configured: dict[str, Any] | None
         try:
-            self._said = _CONNECTION_DEFAULTS | conninfo_to_dict(uri)
+            self._configured = _CONNECTION_DEFAULTS | conninfo_to_dict(uri)
         except psycopg.ProgrammingError:  # its text may show the password
-            self._said = None
+            self._configured = None
         self._connection: psycopg.Connection[tuple[object, ...]] | None = None
 
-    def store(self, records: Sequence[Frame], *, trusting: bool) -> None:
+    def store(self, records: Sequence[Frame], *, direct: bool) -> None:
         """Have these records in their tables, all or none.
 
-        Trusting, rows go straight into their tables, except those whose body only Postgres can
-        judge: a row that a delivery stored which then died before it could say so is an error.
-        Otherwise all go through a stage, and rows that are there already stay as they are.
+        With a direct COPY rows go into their tables, except those whose body only Postgres can
+        judge; a redelivered row is then an error. Otherwise all are staged, and rows that are
+        there already stay as they are.
         """
-        straight: list[Frame] = []
+        directly: list[Frame] = []
         staged: list[Frame] = []
         for record in records:
             body = json_body(record.row, record.body_at)
             casts = "surely" if body is None else casting(body)
             if casts == "never":
                 staged.append(record._replace(row=memoryview(with_raw_body(record.row))))
-            elif casts == "surely" and trusting:
-                straight.append(record)
+            elif casts == "surely" and direct:
+                directly.append(record)
             else:
                 staged.append(record)
         connection = self._connected()
         with _deadline(connection, TRANSACTION_SECONDS):
             try:
                 connection.execute(_SQL["begin.sql"])
-                _copy(connection, _COPY, straight)
+                _copy(connection, _COPY, directly)
                 if staged:
                     connection.execute(_SQL["make_stage.sql"])
                     _copy(connection, _STAGE, staged)
@@ -86,8 +159,8 @@ class Database:
 
     @property
     def role(self) -> str:
-        """Who writes, as POSTGRES_URI says; empty where it does not."""
-        return str((self._said or {}).get("user", ""))
+        """The user in POSTGRES_URI; empty where it names none."""
+        return str((self._configured or {}).get("user", ""))
 
     def close(self) -> None:
         connection, self._connection = self._connection, None
@@ -97,32 +170,32 @@ class Database:
     def _connected(self) -> psycopg.Connection[tuple[object, ...]]:
         if self._connection is None or self._connection.closed:
             self.close()
-            if self._said is None:
-                raise psycopg.OperationalError("POSTGRES_URI is no connection URI")
+            if self._configured is None:
+                raise psycopg.OperationalError("POSTGRES_URI is not a connection URI")
             # No prepared statements: behind a transaction pooler they belong to somebody else.
             self._connection = psycopg.connect(
-                make_conninfo(**(self._said | self._mounted_secret())),
+                make_conninfo(**(self._configured | self._mounted_secret())),
                 autocommit=True,
                 prepare_threshold=None,
             )
         return self._connection
 
     def _mounted_secret(self) -> dict[str, str]:
-        """What a mounted Secret says now, in place of the URI's: it may come later, and change."""
+        """What a mounted Secret has now, in place of the URI's: it may come later, and change."""
         if self._secret_folder is None:
             return {}
-        said = {}
+        mounted = {}
         for name in ("host", "port", "password"):
             file = self._secret_folder / name
             try:
                 if file.is_file():
-                    said[name] = file.read_text("utf-8").strip()
+                    mounted[name] = file.read_text("utf-8").strip()
             except (OSError, UnicodeDecodeError) as error:
-                reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8"
+                reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
                 raise psycopg.OperationalError(
                     f"{file} in POSTGRES_SECRET_DIR cannot be read ({reason})"
                 ) from None
-        return said
+        return mounted
 
     def _leave_transaction(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
         try:
@@ -158,3 +231,56 @@ def _deadline(connection: psycopg.Connection[tuple[object, ...]], seconds: float
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
+
+
+def casting(text: memoryview) -> Casting:
+    """Whether the text goes to *_data: surely, perhaps (only Postgres can tell), or never."""
+    body = bytes(text)
+    if _is_too_deep(body):
+        return "never"
+    return "surely" if _surely_casts(body) else "perhaps"
+
+
+def _surely_casts(body: bytes) -> bool:
+    if len(body) > MAX_PARSED_BYTES:
+        return False
+    try:
+        orjson.loads(body)  # strict: no lone surrogate, no number past a double, UTF-8 only
+    except orjson.JSONDecodeError:
+        return False
+    if b"\\u0000" in body or any(pattern.search(body) for pattern in _LONG_EXPONENT):
+        return False
+    return len(body) < len(_LONG_DIGITS) or _LONG_DIGITS not in body.translate(_DIGITS_TO_ZERO)
+
+
+def _is_too_deep(body: bytes) -> bool:
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return False
+    brackets = _STRING.sub(b"", body).translate(None, _NO_BRACKETS)
+    return max(accumulate(map(_STEP.__getitem__, brackets)), default=0) > MAX_DEPTH
+
+
+def is_about_data(error: psycopg.Error) -> bool:
+    """Whether other rows may go through where these did not."""
+    if error.sqlstate is None:
+        return isinstance(error, psycopg.DataError)
+    # "no partition found for row" has the state of a violated CHECK, but names no constraint.
+    if isinstance(error, CheckViolation) and error.diag.constraint_name is None:
+        return False
+    return error.sqlstate[:2] in _DATA_CLASSES
+
+
+def state_of(error: psycopg.Error) -> str:
+    """A name of the state that the server is in, the same for each failure of that kind."""
+    words = (text for text in _WORDS if text in str(error))
+    return error.sqlstate or next(words, "unreachable")
+
+
+def advice(error: psycopg.Error, role: str = "") -> str:
+    """One line: what Postgres said to that role, what it means, and what to do."""
+    said = error.diag.message_primary or " ".join(str(error).split()) or type(error).__name__
+    if is_about_data(error):
+        return f"{said}."
+    state = state_of(error)
+    remedy = _REMEDIES.get(state) or _WORDS.get(state, _UNREACHABLE)
+    return f"{said}: {remedy.replace('{role}', repr(role))}."

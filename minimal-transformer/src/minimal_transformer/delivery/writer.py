@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import logging
+import os
+import random
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
 
-from minimal_transformer import counters as slots
-from minimal_transformer.counters import Counters
-from minimal_transformer.delivery import dead_letters, failures
-from minimal_transformer.delivery.database import Database
-from minimal_transformer.delivery.outage import Outage
-from minimal_transformer.delivery.reader import Reader
-from minimal_transformer.rows import json_body, with_raw_body
-from minimal_transformer.segment import Frame, Kind
+from minimal_transformer import metrics
+from minimal_transformer.delivery.database import Database, advice, is_about_data, state_of
+from minimal_transformer.metrics import Counters
+from minimal_transformer.recording.rows import decode_row, json_body, with_raw_body
+from minimal_transformer.spool.folder import DEAD_LETTER_FOLDER
+from minimal_transformer.spool.format import Frame, Kind
+from minimal_transformer.spool.reader import Reader
 
 logger = logging.getLogger("minimal_transformer.delivery")
 
 MAX_ROWS = 5000
 MAX_BYTES = 8 * 1024 * 1024
+FIRST_RETRY_SECONDS = 0.1
+MAX_RETRY_SECONDS = 5.0
+_TABLES: dict[int, str] = {Kind.REQUEST: "inference_requests", Kind.RESPONSE: "inference_responses"}
 
 
 class Writer:
@@ -33,7 +41,7 @@ class Writer:
         self._outage = Outage()
         self._max_rows = MAX_ROWS
         self._pending: list[Frame] = []
-        self._trusting = True
+        self._copies_directly = True
 
     def advance(self) -> float | None:
         """Deliver a batch. Seconds to wait for the next; None when nothing is left for now."""
@@ -48,19 +56,17 @@ class Writer:
         there_is_more = was_kept or self._is_full(self._pending)
         try:
             while self._pending:
-                self._trusting = True
+                self._copies_directly = True
                 self._deliver(self._pending[: self._max_rows])
         except psycopg.Error as error:
-            self._counters.add(slots.WRITE_ERRORS)
+            self._counters.add(metrics.WRITE_ERRORS)
             if isinstance(error, psycopg.errors.QueryCanceled):
                 self._max_rows = max(1, self._max_rows // 2)
             # A new connection may reach another server, and sees what an administrator has changed.
             self._database.close()
-            return self._outage.hit(
-                failures.state_of(error), failures.advice(error, self._database.role)
-            )
+            return self._outage.hit(state_of(error), advice(error, self._database.role))
         except OSError as error:
-            self._counters.add(slots.WRITE_ERRORS)
+            self._counters.add(metrics.WRITE_ERRORS)
             reason = f"a row is refused and cannot be set aside: {error}."
             return self._outage.hit("dead-letter", reason)
         if there_is_more:
@@ -81,7 +87,7 @@ class Writer:
         try:
             self._store(records)
         except psycopg.Error as error:
-            if not failures.is_about_data(error):
+            if not is_about_data(error):
                 raise
             if len(records) == 1:
                 self._deliver_refused(records[0], error)
@@ -94,40 +100,124 @@ class Writer:
         self._deliver(records[half:])
 
     def _store(self, records: list[Frame]) -> None:
-        """Straight into the tables, which is fast; else through the stage."""
-        if self._trusting:
+        """By direct COPY, which is fast; where a row is refused, by staged COPY."""
+        if self._copies_directly:
             try:
-                self._database.store(records, trusting=True)
+                self._database.store(records, direct=True)
             except psycopg.Error as error:
-                if not failures.is_about_data(error):
+                if not is_about_data(error):
                     raise
-                self._trusting = False  # for the rest of the batch
+                self._copies_directly = False  # for the rest of the batch
             else:
                 return
-        self._database.store(records, trusting=False)
+        self._database.store(records, direct=False)
 
     def _deliver_refused(self, record: Frame, error: psycopg.Error) -> None:
         """Store the row with its body as raw bytes; when that is refused as well, set it aside."""
         if json_body(record.row, record.body_at) is not None:
             raw = record._replace(row=memoryview(with_raw_body(record.row)))
             try:
-                self._database.store([raw], trusting=False)
+                self._database.store([raw], direct=False)
             except psycopg.Error as second:
-                if not failures.is_about_data(second):
+                if not is_about_data(second):
                     raise
                 error = second
             else:
                 self._done([record], int(record.kind == Kind.REQUEST))
                 return
-        path = dead_letters.set_aside(self._folder, record, error)
-        logger.error("Postgres refuses a row: %s It is kept in %s.", failures.advice(error), path)
-        self._counters.add(slots.DEAD_LETTER)
-        self._counters.add(slots.WRITE_ERRORS)
+        path = set_aside(self._folder, record, error)
+        logger.error("Postgres refuses a row: %s It is kept in %s.", advice(error), path)
+        self._counters.add(metrics.DEAD_LETTER)
+        self._counters.add(metrics.WRITE_ERRORS)
         self._done([record], 0)
 
     def _done(self, records: list[Frame], written: int) -> None:
         self._reader.delivered(records)
-        self._counters.add(slots.WRITTEN, written)
+        self._counters.add(metrics.WRITTEN, written)
         del self._pending[: len(records)]
         self._max_rows = min(MAX_ROWS, self._max_rows + self._max_rows // 8 + 1)
         self._outage.passed(written)
+
+
+class Outage:
+    """An outage of Postgres: its backoff, and a log line per state and one when it is over."""
+
+    def __init__(self) -> None:
+        self._states: set[str] = set()
+        self._began = 0.0
+        self._failures = 0
+        self._caught_up = 0
+
+    def hit(self, state: str, remedy: str) -> float:
+        """An attempt failed; the backoff in seconds before the retry."""
+        if not self._states:
+            self._began = time.monotonic()
+        if state not in self._states:
+            self._states.add(state)
+            logger.error(
+                "Postgres does not take the records: %s They wait on the spool; calls are answered"
+                " as ever.",
+                remedy,
+            )
+        self._failures += 1
+        longest = min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** min(self._failures, 10))
+        return random.uniform(longest / 2, longest)  # noqa: S311
+
+    def passed(self, records: int) -> None:
+        """So many calls were written."""
+        self._failures = 0
+        if self._states:
+            self._caught_up += records
+
+    def over(self) -> None:
+        """Nothing waits any more."""
+        if self._states:
+            logger.warning(
+                "Postgres takes the records again after %.1f s; %d calls caught up.",
+                time.monotonic() - self._began,
+                self._caught_up,
+            )
+            self._states.clear()
+            self._caught_up = 0
+
+
+def set_aside(spool: Path, record: Frame, error: psycopg.Error) -> Path:
+    """Append the record to today's dead-letter file, synced; OSError when it cannot be.
+
+    A line holds `reason`, `sqlstate`, `table` and `row`: columns by name, bytes as {"base64": …}.
+    """
+    now = datetime.now(UTC)
+    folder = spool / DEAD_LETTER_FOLDER
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{now:%Y-%m-%d}.jsonl"
+    letter = {
+        "set_aside_at": now.isoformat(),
+        "table": _TABLES[record.kind],
+        "sqlstate": error.sqlstate,
+        "reason": error.diag.message_primary or str(error),
+        "row": _row(record),
+    }
+    line = json.dumps(letter, default=_as_base64).encode() + b"\n"
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    try:
+        size = os.fstat(descriptor).st_size
+        if os.write(descriptor, line) != len(line):
+            os.ftruncate(descriptor, size)
+            raise OSError(f"{path} does not take {len(line)} bytes")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    return path
+
+
+def _row(record: Frame) -> object:
+    try:
+        return decode_row(Kind(record.kind), record.row)
+    except (ValueError, LookupError):
+        return bytes(record.row)
+
+
+def _as_base64(value: object) -> dict[str, str]:
+    if not isinstance(value, bytes):
+        raise TypeError(f"{type(value).__name__} has no JSON form")
+    return {"base64": base64.b64encode(value).decode()}

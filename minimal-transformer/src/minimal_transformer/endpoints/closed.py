@@ -9,12 +9,7 @@ from kserve.model import BaseKServeModel
 from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
-
-class RepositoryClosed(Exception):
-    """A caller asked to load or unload a model."""
-
-    def __init__(self) -> None:
-        super().__init__("this server does not load or unload models")
+from minimal_transformer.failures import RepositoryClosed
 
 
 class ClosedRepository(ModelRepositoryExtension):  # type: ignore[misc]

@@ -1,16 +1,35 @@
-"""The REST inference endpoints: the body's bytes in, the answer's bytes out.
+"""The REST server of one process: KServe's, with our inference endpoints in front.
 
-They stand in front of KServe's app, which serves every other path. KServe's own inference
-routes would decode the body, lose the answer's bytes and change some statuses.
+The body's bytes go in and the answer's bytes come out. KServe's own inference routes would decode
+the body, lose the answer's bytes and change some statuses; its app serves every other path.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import threading
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+import uvicorn
+from fastapi import FastAPI, Request, Response
+from kserve import model_server
+from kserve.protocol.rest.server import RESTServer
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from minimal_transformer import logs
+from minimal_transformer.endpoints.closed import ClosedRepository, TruthfulDataPlane
 from minimal_transformer.exchange import Arrival
+from minimal_transformer.failures import STATUS_BY_FAILURE, answer_to
+from minimal_transformer.settings import ServerSettings
 from minimal_transformer.transformer import PersistTransformer
+
+log = logging.getLogger(__name__)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -66,3 +85,151 @@ async def _body(receive: Receive) -> bytes | None:
             return b"".join(chunks)
         message = await receive()
     return None
+
+
+class GatheringTransport:
+    """A transport that sends what is written within one turn of the event loop at once."""
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held: list[bytes] = []
+        # Asked for each answer; what is asked once for a connection goes through __getattr__.
+        self.is_closing = transport.is_closing
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Hold the data until this turn of the loop ends."""
+        if not self._held:
+            self._loop.call_soon(self._flush)
+        self._held.append(data)
+
+    def close(self) -> None:
+        """Send what is held, then close."""
+        self._flush()
+        self._transport.close()
+
+    def _flush(self) -> None:
+        held, self._held = self._held, []
+        if held and not self.is_closing():
+            self._transport.writelines(held)
+
+
+class OneWriteProtocol(HttpToolsProtocol):
+    """Answers in one TCP segment; uvicorn writes head and body apart, in two system calls."""
+
+    def connection_made(self, transport: Any) -> None:
+        """Start on a new connection."""
+        super().connection_made(GatheringTransport(transport, self.loop))  # type: ignore[arg-type]
+
+
+class RestServer(RESTServer):  # type: ignore[misc]
+    """KServe's REST server in one process; it can be pickled to a worker until it runs."""
+
+    def __init__(
+        self, model: PersistTransformer, settings: ServerSettings, args: Any, workers: int
+    ) -> None:
+        registry = model_server.ModelRepository()
+        registry.update(model)
+        data_plane = TruthfulDataPlane(model_registry=registry)
+        super().__init__(
+            model_server.FASTAPI_APP_IMPORT_STRING,
+            data_plane,
+            ClosedRepository(registry),
+            args.http_port,
+            access_log_format=args.access_log_format,
+            workers=workers,
+            grace_period=settings.shutdown_grace_seconds,
+            event_loop=args.event_loop,
+            timeout_keep_alive=args.timeout_keep_alive,
+            ssl_certfile=args.ssl_certfile,
+            ssl_keyfile=args.ssl_keyfile,
+        )
+        # Uvicorn's access line knows no pair id; ours does.
+        self.config.access_log = False
+        # Nothing here asks for the caller's address, so no call pays for finding it.
+        self.config.proxy_headers = False
+        self.config.http = OneWriteProtocol
+        self._model = model
+        self._settings = settings
+        self._event_loop = args.event_loop
+        self.log_config_file = args.log_config_file if args.configure_logging else None
+        self._configures_logging = bool(args.configure_logging)
+
+    @property
+    def uvicorn_server(self) -> uvicorn.Server:
+        """The server that runs in this process."""
+        server: uvicorn.Server = self._server
+        return server
+
+    def create_application(self) -> None:
+        """KServe's app with our endpoints in front; uvicorn serves the result."""
+        super().create_application()
+        app: Any = InferenceEndpoints(model_server.app, self._model)
+        if self.access_log_format:
+            from asgi_logger import AccessLoggerMiddleware  # noqa: PLC0415  KServe's logging extra
+
+            app = AccessLoggerMiddleware(app, format=self.access_log_format)
+        self.config.app = app
+
+    def _add_middlewares(self, app: FastAPI) -> None:
+        """None: KServe's times each call and logs two lines about it."""
+
+    def _add_exception_handlers(self, app: FastAPI) -> None:
+        """KServe's statuses, without a stack trace in the log for what a caller got wrong."""
+        super()._add_exception_handlers(app)
+        for kind in STATUS_BY_FAILURE:
+            app.add_exception_handler(kind, _refuse)
+
+    def run(self, sockets: list[socket.socket] | None = None) -> None:
+        """A worker process's whole life."""
+        if self._configures_logging:
+            logs.configure(self._settings.log_format, self.log_config_file)
+        # Uvicorn raises the signal again once it has stopped; the default would end us there.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.stop_soon)
+        threading.Thread(target=_end_with_parent, daemon=True).start()
+        self.create_application()
+        with asyncio.Runner(loop_factory=loop_factory(self._event_loop)) as runner:
+            runner.run(self._serve_worker(sockets))
+
+    async def _serve_worker(self, sockets: list[socket.socket] | None) -> None:
+        async with self._model.serving():
+            await self.serve(sockets)
+
+    def stop_soon(self, *_: object) -> None:
+        """Stop as soon as possible; a signal handler for the time when uvicorn has none."""
+        self._server.should_exit = True
+
+    async def serve(self, sockets: list[socket.socket] | None) -> None:
+        """Serve until a signal, with uvicorn's handlers for it."""
+        serving = asyncio.create_task(self._server.serve(sockets=sockets))
+        # Uvicorn shows this in a flag alone.
+        while not (self._server.started or serving.done()):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        log.info("serving model %s on port %d", self._model.name, self.config.port)
+        await serving
+
+
+def _end_with_parent() -> None:
+    """Stop this worker when its parent was killed; nobody else would, and it holds the port."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def loop_factory(event_loop: str) -> Any:
+    """What makes an event loop for --event-loop: uvloop unless asyncio is asked for."""
+    if event_loop == "asyncio":
+        return None
+    import uvloop  # noqa: PLC0415  not available for Windows
+
+    return uvloop.new_event_loop
+
+
+async def _refuse(request: Request, failure: Exception) -> Response:
+    answer = answer_to(failure)
+    return Response(answer.body, answer.status, media_type="application/json")

@@ -1,10 +1,74 @@
-"""The hop to the predictor."""
+"""The hop to the predictor: what both protocols share."""
 
 from __future__ import annotations
 
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
-from minimal_transformer.exchange import Answer, Arrival
+from minimal_transformer.exchange import Answer, Arrival, RawHeaders
+from minimal_transformer.logs import Episode
+
+log = logging.getLogger(__name__)
+
+READY_SECONDS = 2.0
+FRESH_SECONDS = 1.0
+
+# The headers that describe the body and those that trace the call cross the hop; never
+# `authorization`, `x-api-key` or `cookie`: they are the gateway's, not the model's.
+# To the predictor: by exact name, or by prefix (B3 traces, CloudEvents in binary mode).
+REQUEST_HEADERS = frozenset(
+    {
+        "accept",
+        "b3",
+        "content-encoding",
+        "content-type",
+        "inference-header-content-length",
+        "traceparent",
+        "tracestate",
+        "x-request-id",
+        "x-shadow-pair-id",
+    }
+)
+REQUEST_PREFIXES = ("x-b3-", "ce-")
+# Back to the caller. Length, connection and date are the server's own.
+RESPONSE_HEADERS = frozenset(
+    {
+        b"content-encoding",
+        b"content-language",
+        b"content-type",
+        b"inference-header-content-length",
+        b"retry-after",
+    }
+)
+RESPONSE_PREFIXES = (b"ce-",)
+
+_LOOK = "check --predictor_host and that the predictor runs"
+_NO_HOST = ("no such host", _LOOK)
+_REFUSED = ("refused", _LOOK)
+_TOO_LONG = ("it does not answer a connect", _LOOK)
+_UNTRUSTED = (
+    "its certificate is not trusted",
+    "have REQUESTS_CA_BUNDLE name the certificate of its authority",
+)
+_NO_TLS = ("no TLS", "check --predictor_use_ssl and --predictor_host")
+# What aiohttp, gRPC and the system say, and what it means.
+_MEANINGS = {
+    "Connection refused": _REFUSED,
+    "Connect call failed": _REFUSED,
+    "Name or service not known": _NO_HOST,
+    "No address associated": _NO_HOST,
+    "name resolution": _NO_HOST,
+    "lookup": _NO_HOST,
+    "DNS": _NO_HOST,
+    "timeout": _TOO_LONG,
+    "timed out": _TOO_LONG,
+    "CERTIFICATE_VERIFY_FAILED": _UNTRUSTED,
+    "SSL": _NO_TLS,
+    "Ssl": _NO_TLS,
+}
 
 
 class Predictor(Protocol):
@@ -17,7 +81,87 @@ class Predictor(Protocol):
         """Close the connections of this process."""
 
     async def forward(self, arrival: Arrival) -> Answer:
-        """The predictor's answer to a call, or the answer that tells why there is none."""
+        """The predictor's answer to a call, or the answer that says why there is none."""
 
     async def is_ready(self) -> bool:
         """Whether the predictor says that its model is ready; never raises."""
+
+
+def to_predictor(headers: Mapping[str, str]) -> dict[str, str]:
+    """The caller's headers (lower-case names) that the predictor may see."""
+    return {
+        name: value
+        for name, value in headers.items()
+        if name in REQUEST_HEADERS or name.startswith(REQUEST_PREFIXES)
+    }
+
+
+def to_caller(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
+    """The predictor's headers that the caller may see, with lower-case names."""
+    passed: RawHeaders = []
+    for name, value in headers:
+        lower = name.lower()
+        if lower in RESPONSE_HEADERS or lower.startswith(RESPONSE_PREFIXES):
+            passed.append((lower, value))
+    return passed
+
+
+class Unreachable(Episode):
+    """One log line when the predictor is lost and one when it answers again, in each process."""
+
+    def __init__(self, host: str | None) -> None:
+        self._host = host
+        named = str(host).replace("%", "%%")
+        super().__init__(log, f"predictor {named} answers again; it was unreachable %d times.")
+
+    def met(self, failure: str) -> None:
+        """A call or a probe found no predictor; `failure` is what the connection's library said."""
+        reason, remedy = next(
+            (meaning for words, meaning in _MEANINGS.items() if words in failure), (failure, _LOOK)
+        )
+        self.hit(
+            f"predictor {self._host} is unreachable ({reason}), calls are answered 503; {remedy}."
+        )
+
+
+class UnknownModel(Episode):
+    """One log line when the predictor serves no model of that name, one when it does."""
+
+    def __init__(self, host: str | None, model_name: str) -> None:
+        self._what = f"predictor {host} {{}} model {model_name!r}"
+        known = self._what.format("knows").replace("%", "%%")
+        super().__init__(log, f"{known} now; %d probes failed.")
+
+    def met(self) -> None:
+        """A probe's answer was that."""
+        self.hit(
+            f"{self._what.format('does not know')}, so this pod is not ready; set --model_name to"
+            " the name that the predictor serves."
+        )
+
+
+class Readiness:
+    """The predictor's readiness, at most a second old; probes that come at once share one check."""
+
+    def __init__(self, check: Callable[[], Awaitable[bool]]) -> None:
+        self._check = check
+        self._known = False
+        self._checked_at = float("-inf")
+        self._running: asyncio.Task[bool] | None = None
+
+    async def is_ready(self) -> bool:
+        """Whether the predictor was ready within the last second."""
+        if time.monotonic() - self._checked_at < FRESH_SECONDS:
+            return self._known
+        if self._running is None:
+            self._running = asyncio.create_task(self._refresh())
+        # A probe that gives up does not take the answer from the others.
+        return await asyncio.shield(self._running)
+
+    async def _refresh(self) -> bool:
+        try:
+            self._known = await self._check()
+            self._checked_at = time.monotonic()
+            return self._known
+        finally:
+            self._running = None

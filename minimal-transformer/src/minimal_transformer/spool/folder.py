@@ -5,17 +5,25 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from minimal_transformer import segment
+from minimal_transformer.spool.format import (
+    FRAME_BYTES,
+    HEADER_BYTES,
+    SUFFIX,
+    UNFINISHED_SUFFIX,
+    Header,
+    Kind,
+    read_frame_start,
+    read_header,
+)
 
 DEAD_LETTER_FOLDER = "dead-letter"
 DELIVERY_LOCK = "delivery.lock"
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(NamedTuple):
     """What is on the spool and not yet in Postgres."""
 
     spool_bytes: int
@@ -28,8 +36,8 @@ def taken_bytes(folder: Path) -> int:
     for entry in _files(folder):
         try:
             size = entry.stat().st_size
-            if entry.name.endswith((segment.SUFFIX, segment.UNFINISHED_SUFFIX)):
-                header = _header(entry.path)
+            if entry.name.endswith((SUFFIX, UNFINISHED_SUFFIX)):
+                header = _header(Path(entry.path))
                 size = max(size, header.capacity if header else 0)
             total += size
         except FileNotFoundError:  # delivered meanwhile
@@ -40,44 +48,42 @@ def taken_bytes(folder: Path) -> int:
 def waiting(folder: Path) -> Waiting:
     """Bytes that are not in Postgres yet, and when the oldest record among them was made."""
     spool_bytes = 0
-    oldest_us: int | None = None
+    times: list[int] = []
     try:
-        for entry in _files(folder):
-            if not entry.name.endswith(segment.SUFFIX):
-                continue
-            left, time_us = _left(entry.path)
+        for path in _segments(folder):
+            left, time_us = _left(path)
             spool_bytes += left
-            if time_us is not None:
-                oldest_us = time_us if oldest_us is None else min(oldest_us, time_us)
+            times += [] if time_us is None else [time_us]
     except OSError:  # no folder, no record
         pass
-    return Waiting(spool_bytes, oldest_us)
+    return Waiting(spool_bytes, min(times, default=None))
 
 
 def waiting_calls(folder: Path) -> int:
     """How many calls have a row that is not in Postgres yet; it reads each frame's beginning."""
-    requests = responses = 0
+    kinds: list[int] = []
     try:
-        for entry in _files(folder):
-            if entry.name.endswith(segment.SUFFIX):
-                for kind in _waiting_kinds(Path(entry.path)):
-                    requests += kind == segment.Kind.REQUEST
-                    responses += kind == segment.Kind.RESPONSE
+        for path in _segments(folder):
+            kinds += _waiting_kinds(path)
     except OSError:  # no folder, no record
         pass
-    return max(requests, responses)
+    return max(kinds.count(Kind.REQUEST), kinds.count(Kind.RESPONSE))
 
 
 def _waiting_kinds(path: Path) -> Iterator[int]:
-    header = _header(str(path))
+    header = _header(path)
     size = path.stat().st_size
     if header is None or size <= header.delivered:
         return
     with path.open("rb") as file, mmap.mmap(file.fileno(), size, prot=mmap.PROT_READ) as view:
         at = header.delivered
-        while kind := segment.frame_kind(start := view[at : at + segment.FRAME_BYTES]):
-            yield kind
-            at += segment.declared_frame_bytes(start) or 0
+        while frame := read_frame_start(view[at : at + FRAME_BYTES]):
+            yield frame.kind
+            at += frame.frame_bytes
+
+
+def _segments(folder: Path) -> Iterator[Path]:
+    return (Path(entry.path) for entry in _files(folder) if entry.name.endswith(SUFFIX))
 
 
 def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -89,26 +95,26 @@ def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
                 yield from _files(Path(entry.path))
 
 
-def _header(path: str) -> segment.Header | None:
+def _header(path: Path) -> Header | None:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return segment.read_header(descriptor)
+        return read_header(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _left(path: str) -> tuple[int, int | None]:
+def _left(path: Path) -> tuple[int, int | None]:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return 0, None
     try:
         size = os.fstat(descriptor).st_size
-        header = segment.read_header(descriptor)
-        delivered = header.delivered if header else segment.HEADER_BYTES
+        header = read_header(descriptor)
+        delivered = header.delivered if header else HEADER_BYTES
         if size <= delivered:
             return 0, None
-        start = os.pread(descriptor, segment.FRAME_BYTES, delivered)
-        return size - delivered, segment.frame_time_us(start)
+        frame = read_frame_start(os.pread(descriptor, FRAME_BYTES, delivered))
+        return size - delivered, None if frame is None else frame.time_us
     finally:
         os.close(descriptor)

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import struct
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from hashlib import sha256
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from minimal_transformer.body import StoredBody
-from minimal_transformer.segment import Kind
+import orjson
+
+from minimal_transformer.spool.format import Kind
+
+if TYPE_CHECKING:
+    from minimal_transformer.recording.redaction import Redaction
 
 COLUMNS: Final[dict[Kind, tuple[tuple[str, str], ...]]] = {
     Kind.REQUEST: (
@@ -50,9 +55,9 @@ COLUMNS: Final[dict[Kind, tuple[tuple[str, str], ...]]] = {
     ),
 }
 
-# The columns before the body, the body's length, the body, and what follows: a large body stays the
+# The columns before the body, its length, the body, and what follows: a large body stays the
 # caller's own bytes until the kernel copies them.
-Pieces = tuple[bytes, bytes, bytes, bytes]
+Row = tuple[bytes, bytes, bytes, bytes]
 
 # Microseconds from 1970 to 2000, where Postgres starts counting.
 _POSTGRES_EPOCH_US = 946_684_800_000_000
@@ -64,6 +69,100 @@ _REQUEST_SIZES = struct.Struct(">iii32siB")
 _RESPONSE_START = struct.Struct(">hi16siqiqiiidiB")
 _REQUEST_FIELDS = len(COLUMNS[Kind.REQUEST])
 _RESPONSE_FIELDS = len(COLUMNS[Kind.RESPONSE])
+# Postgres' integer; only a cut body can be larger.
+_MAX_SIZE = 2**31 - 1
+# No server of ours lets longer ones through; a gRPC client can send megabytes.
+MAX_HEADER_CHARACTERS = 8192
+
+
+class StoredBody(NamedTuple):
+    """A body as its row will have it.
+
+    `data` is text that may be JSON: Postgres decides, and puts it in *_raw where it does not cast.
+    `raw` is what goes to *_raw in any case.
+    """
+
+    data: bytes | None
+    raw: bytes | None
+    size: int | None
+    truncated: bool
+    hashed: bytes | None  # what request_sha256 is taken of; None when that must not be told
+
+    @property
+    def sha256(self) -> bytes:
+        return sha256(self.hashed if self.hashed is not None else b"").digest()
+
+    def without_content(self) -> StoredBody:
+        """The same body with its size alone."""
+        return self if self.size is None else StoredBody(None, None, self.size, True, None)
+
+
+NO_BODY = StoredBody(None, None, None, truncated=False, hashed=None)
+
+
+def stored_body(
+    body: bytes, json_form: bytes | None, max_bytes: int, redaction: Redaction | None
+) -> StoredBody:
+    """How to store `body`, with its JSON form where it is not JSON itself (gRPC).
+
+    A body over `max_bytes` is cut, without its JSON form, and keeps its true size and hash. With
+    values to redact, a body that is not JSON is not stored, and its hash is not told.
+    """
+    size = min(len(body), _MAX_SIZE)
+    if redaction:
+        clean = redaction.clean(body if json_form is None else json_form)
+        if clean is None:
+            return StoredBody(None, None, size, truncated=True, hashed=None)
+        if len(clean) > max_bytes:
+            return StoredBody(None, clean[:max_bytes], size, truncated=True, hashed=clean)
+        # Of a message only the JSON form is stored, not the bytes.
+        return StoredBody(clean, None, size, json_form is not None, clean)
+    if len(body) > max_bytes:
+        return StoredBody(None, body[:max_bytes], size, truncated=True, hashed=body)
+    if json_form is not None:
+        return StoredBody(json_form if _is_text(json_form) else None, body, size, False, body)
+    data, raw = (body, None) if _is_text(body) else (None, body)
+    return StoredBody(data, raw, size, False, body)
+
+
+def _is_text(body: bytes) -> bool:
+    """Whether Postgres takes the bytes as text, which casting them to jsonb needs."""
+    if not body or 0 in body:
+        return False
+    if body.isascii():
+        return True
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def listed_headers(headers: Mapping[str, str], names: Iterable[str]) -> bytes:
+    """The listed headers that are present, as JSON text that any Postgres stores.
+
+    A value over 8,192 characters is cut.
+    """
+    found = {}
+    for name in names:
+        value = headers.get(name)
+        if value is not None:
+            found[name] = storable(value, MAX_HEADER_CHARACTERS)
+    return orjson.dumps(found)
+
+
+def storable(value: object, limit: int) -> str:
+    """`value` as at most `limit` characters, without what Postgres refuses.
+
+    NUL becomes U+FFFD and a lone surrogate "?"; bytes (gRPC's -bin metadata) are read as Latin-1.
+    """
+    if type(value) is not str:
+        value = value.decode("latin-1") if isinstance(value, bytes) else str(value)
+    if len(value) > limit:
+        value = value[:limit]
+    if value.isascii():
+        return value.replace("\0", "\ufffd") if "\0" in value else value
+    return value.encode("utf-8", "replace").decode("utf-8").replace("\0", "\ufffd")
 
 
 def text_fields(*values: str | None) -> bytes:
@@ -82,7 +181,7 @@ def encode_request(
     route: bytes,
     headers: bytes,
     body: StoredBody,
-) -> Pieces:
+) -> Row:
     """A request row.
 
     `pair`, `process` and `route` are text_fields() of pair_id and pair_source; of role,
@@ -105,7 +204,7 @@ def encode_response(
     duration_ms: float,
     error: str | None,
     body: StoredBody,
-) -> Pieces:
+) -> Row:
     """A response row."""
     request_time = request_time_us - _POSTGRES_EPOCH_US
     response_time = response_time_us - _POSTGRES_EPOCH_US
@@ -118,7 +217,7 @@ def encode_response(
     return _with_body((start, _field(None if error is None else error.encode()), size), body)
 
 
-def _with_body(start: tuple[bytes, ...], body: StoredBody) -> Pieces:
+def _with_body(start: tuple[bytes, ...], body: StoredBody) -> Row:
     head = b"".join(start)
     if body.data is not None:
         return head, _LENGTH.pack(len(body.data)), body.data, _field(body.raw)

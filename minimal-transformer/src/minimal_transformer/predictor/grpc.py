@@ -17,16 +17,15 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2 import ModelReadyRequest, ModelRea
 
 from minimal_transformer.exchange import Answer, Arrival
 from minimal_transformer.failures import refusal, status_of
-from minimal_transformer.predictor import headers as hop_headers
-from minimal_transformer.predictor.bridge import grpc_from_rest_request, rest_from_grpc_response
-from minimal_transformer.predictor.settings import PredictorSettings
-from minimal_transformer.predictor.unreachable import UnknownModel, Unreachable
+from minimal_transformer.predictor import READY_SECONDS, UnknownModel, Unreachable, to_predictor
+from minimal_transformer.predictor.v2 import grpc_from_rest_request, rest_from_grpc_response
+from minimal_transformer.settings import PredictorSettings
 
 log = logging.getLogger(__name__)
 
 SERVICE = "/inference.GRPCInferenceService"
-READY_SECONDS = 2.0
-# Headers that describe a REST body mean nothing beside a gRPC message.
+
+# Headers that describe a REST body mean nothing next to a gRPC message.
 _REST_ONLY = ("accept", "content-type", "content-encoding", "inference-header-content-length")
 
 
@@ -78,7 +77,7 @@ class GrpcPredictor:
         try:
             response = await self._ready(request, timeout=timeout)
         except aio.AioRpcError as failure:
-            self._tell(failure)
+            self._log_state(failure)
             if failure.code() is grpc.StatusCode.NOT_FOUND:
                 self._unknown_model.met()
             return False
@@ -89,7 +88,7 @@ class GrpcPredictor:
     async def _call(self, wire: bytes, arrival: Arrival) -> Answer:
         metadata = tuple(
             (name, value)
-            for name, value in hop_headers.to_predictor(arrival.headers).items()
+            for name, value in to_predictor(arrival.headers).items()
             if name not in _REST_ONLY
         )
         try:
@@ -97,12 +96,12 @@ class GrpcPredictor:
                 wire, timeout=self._settings.timeout_seconds, metadata=metadata
             )
         except aio.AioRpcError as failure:
-            self._tell(failure)
+            self._log_state(failure)
             return self._failed(failure)
         self._unreachable.passed()
         return Answer(200, body, [])
 
-    def _tell(self, failure: aio.AioRpcError) -> None:
+    def _log_state(self, failure: aio.AioRpcError) -> None:
         """Have the log say whether there is a predictor at all."""
         if failure.code() is grpc.StatusCode.UNAVAILABLE:
             self._unreachable.met(str(failure.details()))

@@ -18,6 +18,7 @@ from __future__ import annotations
 import fcntl
 import os
 import struct
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -43,8 +44,6 @@ _VERSION = 1
 FRAME_BYTES = _FRAME.size
 # Longer than any record: its body is at most 64 MiB, its JSON form some times that.
 MAX_ROW_BYTES = 1 << 30
-
-
 _LONG_BYTES = 16 * 1024
 
 # What is to be written, for the kernel to gather, and how many bytes that is.
@@ -64,6 +63,12 @@ class Header:
     delivered: int
 
 
+class FrameStart(NamedTuple):
+    kind: int
+    frame_bytes: int
+    time_us: int  # when the record was made, since the epoch
+
+
 class Frame(NamedTuple):
     """One whole row of a segment, and where it was."""
 
@@ -80,7 +85,7 @@ def encode_header(capacity: int, recorder_id: bytes, created_us: int) -> bytes:
 
 
 def read_header(descriptor: int) -> Header | None:
-    """The header of an open segment; None when it is none."""
+    """The header of an open file; None when the file is not a segment."""
     text = os.pread(descriptor, HEADER_BYTES, 0)
     if len(text) < HEADER_BYTES or not text.startswith(_MAGIC):
         return None
@@ -95,7 +100,7 @@ def file_name(recorder_id: bytes, number: int) -> str:
 
 
 def recorder_of(name: str) -> bytes | None:
-    """The recorder whose segment has this name; None when it is no segment's name."""
+    """The recorder whose segment has this name; None when it is not a segment's name."""
     recorder, _, number = name.removesuffix(SUFFIX).partition("-")
     try:
         return bytes.fromhex(recorder) if number.isdecimal() else None
@@ -138,28 +143,14 @@ def encode_frame(kind: int, time_us: int, row: Sequence[bytes], seed: int) -> Pi
     return [start + rest, *row], FRAME_BYTES + length
 
 
-def frame_time_us(start: bytes) -> int | None:
-    """When the record was made whose frame starts so; None when no frame does."""
-    if declared_frame_bytes(start) is None:
-        return None
-    return int(_FRAME.unpack_from(start)[6])
-
-
-def frame_kind(start: bytes) -> int | None:
-    """Which row the frame holds that starts so; None when no frame does."""
-    if declared_frame_bytes(start) is None:
-        return None
-    return int(_FRAME.unpack_from(start)[3])
-
-
-def declared_frame_bytes(start: bytes) -> int | None:
-    """How long the frame says it is that starts so; None when no frame does."""
+def read_frame_start(start: bytes) -> FrameStart | None:
+    """What a frame that starts so says of itself, unchecked; None when no frame does."""
     if len(start) < FRAME_BYTES:
         return None
-    magic, _, version, kind, length, _, _ = _FRAME.unpack_from(start)
+    magic, _, version, kind, length, _, time_us = _FRAME.unpack_from(start)
     if magic != _FRAME_MAGIC or version != _VERSION or kind not in (1, 2) or length > MAX_ROW_BYTES:
         return None
-    return FRAME_BYTES + int(length)
+    return FrameStart(kind, FRAME_BYTES + length, time_us)
 
 
 def frames(
@@ -193,9 +184,14 @@ def find_frame(data: bytes, seed: int) -> int | None:
 
 
 def lock(descriptor: int) -> bool:
-    """Take the file's lock, or its owner's place; False while its owner lives."""
+    """Take the file's lock and with it its owner's place; False while its owner lives."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
+
+
+def now_us() -> int:
+    """Microseconds since the epoch."""
+    return time.time_ns() // 1000

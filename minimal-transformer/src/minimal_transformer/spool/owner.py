@@ -7,17 +7,32 @@ the other processes.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import ctypes
+import errno
 import logging
 import os
+import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from minimal_transformer import folder as spool_folder
-from minimal_transformer import segment
-from minimal_transformer.record import now_us
-from minimal_transformer.segment_file import Segment, SpoolFull, reserve
+from minimal_transformer.logs import Episode
+from minimal_transformer.spool.folder import taken_bytes
+from minimal_transformer.spool.format import (
+    HEADER_BYTES,
+    SUFFIX,
+    UNFINISHED_SUFFIX,
+    Pieces,
+    encode_header,
+    file_name,
+    lock,
+    now_us,
+    read_header,
+    write_capacity,
+)
 
 logger = logging.getLogger("minimal_transformer.recording")
 
@@ -51,7 +66,7 @@ class Spool:
         self.segment: Segment | None = None
         self.unanswered = 0  # calls whose response row is still to come
 
-    def append_request(self, frame: segment.Pieces) -> None:
+    def append_request(self, frame: Pieces) -> None:
         """Put a request row on the spool and keep room for its response; OSError if dropped."""
         if self.segment is not None and time.monotonic() >= self._look_at:
             self._replace_if_deleted(self.segment)
@@ -59,9 +74,7 @@ class Spool:
         self._with_room(needed).append(frame)
         self.unanswered += 1
 
-    def append_response(
-        self, frame: segment.Pieces, without_body: Callable[[], segment.Pieces]
-    ) -> None:
+    def append_response(self, frame: Pieces, without_body: Callable[[], Pieces]) -> None:
         """Put a response row on the spool, without its body where that has no room.
 
         OSError only when the folder itself fails.
@@ -114,7 +127,7 @@ class Spool:
     def _roll(self, needed: int) -> Segment:
         now = time.monotonic()
         # With room to spare, so that many unanswered calls do not make a segment of each request.
-        spare = segment.HEADER_BYTES + self._segment_bytes // 2
+        spare = HEADER_BYTES + self._segment_bytes // 2
         capacity = max(self._segment_bytes, needed + spare)
         if now < self._retry_at and capacity * 2 > self._refused_capacity:
             raise SpoolFull(f"{self._folder} had no room a moment ago")
@@ -141,27 +154,27 @@ class Spool:
         disk = os.statvfs(self._folder)
         if disk.f_blocks == 0:  # a file system without a size
             return capacity
-        smallest = needed + segment.HEADER_BYTES + SMALLEST_SPARE_BYTES
+        smallest = needed + HEADER_BYTES + SMALLEST_SPARE_BYTES
         return min(capacity, max(smallest, disk.f_bavail * disk.f_frsize // 2))
 
     def _create(self, capacity: int) -> Segment:
         """A new segment of that capacity; SpoolFull when it would break the cap."""
-        name = segment.file_name(self._recorder_id, self._number + 1)
-        unfinished = self._folder / (name + segment.UNFINISHED_SUFFIX)
+        name = file_name(self._recorder_id, self._number + 1)
+        unfinished = self._folder / (name + UNFINISHED_SUFFIX)
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         descriptor = os.open(unfinished, flags, 0o640)
         try:
-            if not segment.lock(descriptor):
+            if not lock(descriptor):
                 raise SpoolFull(f"another process holds {unfinished}")
-            os.write(descriptor, segment.encode_header(capacity, self._recorder_id, now_us()))
+            os.write(descriptor, encode_header(capacity, self._recorder_id, now_us()))
             # Ours is counted before we count: of two processes that both reach for the last room,
             # at least one sees the other, so that the cap holds without a lock.
-            if (taken := spool_folder.taken_bytes(self._folder)) > self._max_bytes:
+            if (taken := taken_bytes(self._folder)) > self._max_bytes:
                 raise SpoolFull(
                     f"{taken - capacity} of SPOOL_MAX_BYTES={self._max_bytes} are taken"
                 )
             reserve(descriptor, capacity)
-            path = unfinished.with_suffix(segment.SUFFIX)
+            path = unfinished.with_suffix(SUFFIX)
             unfinished.rename(path)
         except OSError:
             unfinished.unlink(missing_ok=True)
@@ -169,3 +182,121 @@ class Spool:
             raise
         self._number += 1
         return Segment(path, descriptor, capacity)
+
+
+class SpoolFull(OSError):
+    """The spool's cap leaves no room for another segment."""
+
+
+class Segment:
+    """An open segment of this process; only it appends to the file."""
+
+    def __init__(self, path: Path, descriptor: int, capacity: int) -> None:
+        self.path = path
+        self.descriptor = descriptor
+        self.capacity = capacity
+        self.end = HEADER_BYTES
+
+    def append(self, frame: Pieces) -> None:
+        """Put a frame at the end, whole or not at all; OSError when the folder does not take it."""
+        pieces, size = frame
+        written = -1
+        try:
+            written = os.pwritev(self.descriptor, pieces, self.end)
+            if written == size:
+                self.end += written
+                return
+        finally:
+            if written != size:
+                os.ftruncate(self.descriptor, self.end)
+        raise SpoolFull(f"only {written} of {size} bytes could be written to {self.path}")
+
+    def is_gone(self) -> bool:
+        """Whether somebody deleted the file, so that delivery does not find what is in it."""
+        return os.fstat(self.descriptor).st_nlink == 0
+
+    def undelivered(self) -> bytes:
+        """The frames that are not known to be in Postgres."""
+        header = read_header(self.descriptor)
+        start = header.delivered if header else HEADER_BYTES
+        return os.pread(self.descriptor, self.end - start, start)
+
+    def close(self) -> None:
+        """Give back the room that is left and leave the file to the delivery process.
+
+        That also frees the blocks past the file's end, which takes a file system milliseconds.
+        """
+        try:
+            write_capacity(self.descriptor, self.end)
+        finally:
+            os.close(self.descriptor)
+
+
+def reserve(descriptor: int, capacity: int) -> None:
+    """Have the file system set blocks aside, so that a disk that others fill costs no response row.
+
+    The file's size stays as it is. Where this is not Linux or the file system cannot, nothing is
+    set aside. OSError (ENOSPC) when there are not so many blocks.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    keep_size = 1  # FALLOC_FL_KEEP_SIZE
+    fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+    fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    if fallocate(descriptor, keep_size, 0, capacity) != 0:
+        number = ctypes.get_errno()
+        if number not in {errno.EOPNOTSUPP, errno.ENOSYS}:
+            raise OSError(number, os.strerror(number))
+
+
+class GroupCommit:
+    """SPOOL_FSYNC=1: an answer waits until its records are on the disk; many answers share a sync.
+
+    It runs in one thread, never on the event loop. One per process and event loop.
+    """
+
+    def __init__(self, take_unsynced: Callable[[], list[int]]) -> None:
+        self._take_unsynced = take_unsynced
+        self._thread = ThreadPoolExecutor(1, "spool-fsync")
+        self._running: asyncio.Future[None] | None = None
+        self._next: asyncio.Future[None] | None = None
+        self._failing = Episode(logger, "the disk syncs the spool again; %d syncs had failed")
+
+    async def wait(self) -> None:
+        """Returns when all that was appended before the call is on the disk, or cannot be."""
+        if self._running is None:
+            covering = self._running = asyncio.get_running_loop().create_future()
+            self._start(covering)
+        else:  # it may have begun before our records were appended
+            if self._next is None:
+                self._next = asyncio.get_running_loop().create_future()
+            covering = self._next
+        await asyncio.shield(covering)
+
+    def _start(self, covered: asyncio.Future[None]) -> None:
+        sync = covered.get_loop().run_in_executor(self._thread, _sync, self._take_unsynced())
+        sync.add_done_callback(self._finished)
+
+    def _finished(self, sync: asyncio.Future[str | None]) -> None:
+        if (error := sync.result()) is not None:
+            self._failing.hit(f"SPOOL_FSYNC: the disk refuses to sync: {error}; look at the disk.")
+        else:
+            self._failing.passed()
+        covered, self._running, self._next = self._running, self._next, None
+        if covered is not None and not covered.done():
+            covered.set_result(None)
+        if self._running is not None:
+            self._start(self._running)
+
+
+def _sync(descriptors: list[int]) -> str | None:
+    """Sync and close; what was wrong, if anything: an answer outranks its record."""
+    error = None
+    for descriptor in descriptors:
+        try:
+            os.fsync(descriptor)
+        except OSError as fault:
+            error = str(fault)
+        finally:
+            os.close(descriptor)
+    return error

@@ -15,10 +15,15 @@ from yarl import URL
 
 from minimal_transformer.exchange import Answer, Arrival
 from minimal_transformer.failures import error_text, refusal
-from minimal_transformer.predictor import headers as hop_headers
-from minimal_transformer.predictor.bridge import grpc_from_rest_answer, rest_from_grpc_request
-from minimal_transformer.predictor.settings import PredictorSettings
-from minimal_transformer.predictor.unreachable import UnknownModel, Unreachable
+from minimal_transformer.predictor import (
+    READY_SECONDS,
+    UnknownModel,
+    Unreachable,
+    to_caller,
+    to_predictor,
+)
+from minimal_transformer.predictor.v2 import grpc_from_rest_answer, rest_from_grpc_request
+from minimal_transformer.settings import PredictorSettings
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +32,7 @@ MAX_CONNECTIONS = 480
 # Shorter than KServe's 65 s, so that the predictor seldom closes a connection that we reuse.
 IDLE_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
-READY_SECONDS = 2.0
+
 # aiohttp warns about larger bytes and would send them in one piece; a stream goes in chunks.
 STREAM_BYTES = 1 << 20
 
@@ -87,7 +92,7 @@ class RestPredictor:
         await self._session.close()
 
     async def forward(self, arrival: Arrival) -> Answer:
-        headers = hop_headers.to_predictor(arrival.headers)
+        headers = to_predictor(arrival.headers)
         if arrival.route.protocol != "grpc":
             return await self._post(arrival.route.path, arrival.body, headers)
         body, added = rest_from_grpc_request(arrival.body)
@@ -180,11 +185,11 @@ class RestPredictor:
 def _passed_on(response: aiohttp.ClientResponse, body: bytes) -> Answer:
     status = response.status
     if status == 200:
-        return Answer(200, body, hop_headers.to_caller(response.raw_headers))
+        return Answer(200, body, to_caller(response.raw_headers))
     if 300 <= status < 400:
         return refusal(502, f"the predictor answered with a redirect ({status})")
     error = None if status < 300 else error_text(body, status)
-    return Answer(status, body, hop_headers.to_caller(response.raw_headers), error)
+    return Answer(status, body, to_caller(response.raw_headers), error)
 
 
 def _failed(failure: Exception, settings: PredictorSettings) -> Answer:

@@ -19,13 +19,9 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2_grpc import (
 from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
 from kserve.protocol.grpc.servicer import InferenceServicer
 
-from minimal_transformer.endpoints.closed import (
-    ClosedRepository,
-    RepositoryClosed,
-    TruthfulDataPlane,
-)
+from minimal_transformer.endpoints.closed import ClosedRepository, TruthfulDataPlane
 from minimal_transformer.exchange import Answer, Arrival, Route
-from minimal_transformer.failures import code_of
+from minimal_transformer.failures import RepositoryClosed, code_of
 from minimal_transformer.transformer import PersistTransformer
 
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
@@ -153,5 +149,5 @@ def _model_name(wire: bytes) -> str | None:
 
 
 def _headers(context: Any) -> dict[str, str]:
-    """The call's metadata as headers; binary values (-bin) are no text and stay out."""
+    """The call's metadata as headers; binary values (-bin) are not text and stay out."""
     return {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}

@@ -1,0 +1,241 @@
+"""PredictionDBHandler: a call becomes two rows on the spool, and that costs no answer."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from prometheus_client import REGISTRY
+
+from minimal_transformer import metrics
+from minimal_transformer.exchange import Answer, Arrival, Route
+from minimal_transformer.logs import Episode
+from minimal_transformer.metrics import Counters, RecordMetrics
+from minimal_transformer.recording import rows
+from minimal_transformer.recording.pairing import is_sampled, new_record_id, pair_of
+from minimal_transformer.recording.redaction import REDACTED, Redaction
+from minimal_transformer.recording.rows import NO_BODY, StoredBody, storable, stored_body
+from minimal_transformer.settings import RecordSettings
+from minimal_transformer.spool import format as spool_format
+from minimal_transformer.spool.format import Kind, Pieces, now_us
+from minimal_transformer.spool.owner import GroupCommit, Spool
+
+logger = logging.getLogger("minimal_transformer.recording")
+
+_ERROR_CHARACTERS = 2000
+SHORT_ERROR_CHARACTERS = 120  # of at most 4 bytes each: with it a row fits in a response's reserve
+_NAME_CHARACTERS = 2048
+
+
+class Call(NamedTuple):
+    """A call whose request row is on the spool; it wants exactly one response row."""
+
+    record_bytes: bytes  # the record id, UUIDv7
+    request_time_us: int  # since the epoch; the same in both rows
+    started_ns: int  # time.perf_counter_ns() on arrival
+    pair_id: str
+    route: Route
+
+    @property
+    def record_id(self) -> uuid.UUID:
+        return uuid.UUID(bytes=self.record_bytes)
+
+
+class PredictionDBHandler:
+    """Records calls so that no failure of recording changes, delays or fails an answer.
+
+    One object per serving process: `open()` there, `close()` at its end. It can be pickled to a
+    worker before that. Each process numbers the calls that it chooses to record and puts them on
+    the spool in that order: a number that is not in the tables is a lost record.
+    """
+
+    metrics: RecordMetrics
+
+    def __init__(self, settings: RecordSettings, counters_folder: Path | None = None) -> None:
+        self._settings = settings
+        self.counters_folder = counters_folder or metrics.new_folder()
+        # Who was given a folder shares the one of another process, which removes it.
+        self._claims_folder = counters_folder is None
+        self._is_open = False
+        self.fsyncs = settings.spool_fsync
+        # Read for each call.
+        self._share = settings.record_sample
+        self._max_body_bytes = settings.max_body_bytes
+        self._listed = settings.record_headers
+        self._redaction = Redaction(settings.redacted_paths)
+        self._process = rows.text_fields(
+            settings.shadow_role, settings.inference_service, settings.model_version
+        )
+
+    def __reduce__(self) -> tuple[type[PredictionDBHandler], tuple[RecordSettings, Path]]:
+        return PredictionDBHandler, (self._settings, self.counters_folder)
+
+    def open(self) -> None:
+        """Make this process a recorder: with an id, a numbering and spool files of its own."""
+        if self._is_open:
+            return
+        self._is_open = True
+        self.claim_counters()
+        settings = self._settings
+        self._recorder_id = uuid.uuid4().bytes
+        self._seed = spool_format.seed_of(self._recorder_id)
+        self._spool = Spool(
+            settings.spool_folder, settings.spool_max_bytes, self._recorder_id, self.fsyncs
+        )
+        self._sequence = 0
+        # Numbering and appending are one step, so that the spool has the order of the numbers.
+        self._lock = threading.Lock()
+        self._counters = Counters(self.counters_folder)
+        self._dropping = Episode(logger, "Calls are recorded again; %d were dropped.")
+        self._group_commit = GroupCommit(self._take_unsynced)
+        self.metrics = RecordMetrics(self._counters, settings.spool_folder)
+        _publish(self.metrics)
+
+    def close(self) -> None:
+        """Leave the spool files to delivery; late calls are still recorded, in a new file."""
+        if self._is_open:
+            with self._lock:
+                self._spool.close()
+
+    def claim_counters(self) -> None:
+        """Keep the counters' folder until this process ends; the first call alone does it."""
+        if self._claims_folder:
+            self._claims_folder = False
+            metrics.claim(self.counters_folder)
+
+    def record_request(self, arrival: Arrival) -> Call | None:
+        """Put a call's request row on the spool; None when not sampled, or dropped and counted.
+
+        Never raises and never waits for Postgres.
+        """
+        is_numbered = False
+        try:
+            pair_id, source = pair_of(arrival.headers)
+            if not is_sampled(pair_id, self._share):
+                return None
+            route = arrival.route
+            time_us = now_us()
+            call = Call(new_record_id(time_us), time_us, time.perf_counter_ns(), pair_id, route)
+            json_form = None if route.request_json is None else route.request_json(arrival.body)
+            stored = stored_body(arrival.body, json_form, self._max_body_bytes, self._redaction)
+            listed = rows.listed_headers(arrival.headers, self._listed)
+            pair, encoded_route = rows.text_fields(pair_id, source), _route_fields(route)
+            with self._lock:
+                self._sequence += 1
+                is_numbered = True
+                row = rows.encode_request(
+                    record_id=call.record_bytes,
+                    request_time_us=time_us,
+                    recorder_id=self._recorder_id,
+                    sequence=self._sequence,
+                    pair=pair,
+                    process=self._process,
+                    route=encoded_route,
+                    headers=listed,
+                    body=stored,
+                )
+                frame = spool_format.encode_frame(Kind.REQUEST, time_us, row, self._seed)
+                self._spool.append_request(frame)
+        except Exception as error:
+            self._drop(error, is_numbered)
+            return None
+        self._counters.add(metrics.SPOOLED)
+        if self._dropping.count:
+            self._dropping.passed()
+        return call
+
+    def record_response(self, call: Call | None, answer: Answer) -> None:
+        """Put a call's response row on the spool, without its body where that has no room.
+
+        Nothing for None. Every call that record_request() returned wants exactly one: room is kept
+        for it until then. Never raises and never waits for Postgres.
+        """
+        if call is None:
+            return
+        try:
+            duration_ms = (time.perf_counter_ns() - call.started_ns) / 1e6
+            time_us = now_us()
+            error = answer.error
+            if error is not None:
+                hidden = self._redaction.hides_errors
+                error = REDACTED if hidden else storable(error, _ERROR_CHARACTERS)
+            stored = self._stored_answer(call.route, answer)
+
+            def frame(stored: StoredBody, error: str | None) -> Pieces:
+                row = rows.encode_response(
+                    record_id=call.record_bytes,
+                    request_time_us=call.request_time_us,
+                    response_time_us=time_us,
+                    status_code=answer.status,
+                    duration_ms=duration_ms,
+                    error=error,
+                    body=stored,
+                )
+                return spool_format.encode_frame(Kind.RESPONSE, time_us, row, self._seed)
+
+            whole = frame(stored, error)
+            with self._lock:
+                self._spool.append_response(
+                    whole,
+                    lambda: frame(
+                        stored.without_content(), error and error[:SHORT_ERROR_CHARACTERS]
+                    ),
+                )
+        except Exception as fault:
+            self._drop(fault, is_numbered=True)
+
+    async def durable(self) -> None:
+        """With SPOOL_FSYNC=1, returns when all recorded so far is on the disk; else at once.
+
+        The sync runs in a thread and many calls share one. Await it before answering. Never raises.
+        """
+        try:
+            if self.fsyncs and self._is_open:
+                await self._group_commit.wait()
+        except Exception:
+            logger.exception("the spool could not be synced to the disk")
+
+    def _stored_answer(self, route: Route, answer: Answer) -> StoredBody:
+        json_form = None
+        if route.response_json is not None:
+            if answer.status != 200:  # no message: the caller gets the code and its details
+                return NO_BODY
+            json_form = route.response_json(answer.body)
+        return stored_body(answer.body, json_form, self._max_body_bytes, self._redaction)
+
+    def _drop(self, error: Exception, is_numbered: bool) -> None:
+        """Count a lost record; its number stays unused, so that the tables show the hole."""
+        with self._lock:
+            if not is_numbered:
+                self._sequence += 1
+            self._counters.add(metrics.DROPPED)
+            self._dropping.hit(
+                f"Calls are answered but not recorded: {type(error).__name__}: {error}. Free space"
+                f" in {self._settings.spool_folder}, raise SPOOL_MAX_BYTES or make it writable."
+            )
+
+    def _take_unsynced(self) -> list[int]:
+        with self._lock:
+            return self._spool.take_unsynced()
+
+
+@lru_cache(maxsize=256)
+def _route_fields(route: Route) -> bytes:
+    names = (route.model_name, route.protocol, route.predict_url)
+    return rows.text_fields(*(storable(name, _NAME_CHARACTERS) for name in names))
+
+
+_published: list[RecordMetrics] = []
+
+
+def _publish(figures: RecordMetrics) -> None:
+    """Have /metrics show these figures, in the place of an earlier recorder's of this process."""
+    while _published:
+        REGISTRY.unregister(_published.pop())
+    REGISTRY.register(figures)
+    _published.append(figures)
