@@ -111,7 +111,7 @@ def no_postgres(folder: Path, scripted: ScriptedPredictor) -> Iterator[Transform
         yield running
 
 
-# A busy machine is no fault of the code; an example that takes long is judged by its result.
+# A busy machine is not a fault of the code; an example that takes long is judged by its result.
 hypothesis.settings.register_profile(
     "patient",
     deadline=None,

@@ -168,7 +168,9 @@ def test_wrong_uri_is_told_without_its_password(tmp_path: Path) -> None:
     chosen = settings(tmp_path, "postgresql://transformer:s3cret%zz@host/postgres")
     recorded(chosen)
     with Delivery(chosen, tmp_path / "log") as delivery:
-        until(lambda: "POSTGRES_URI is no connection URI: set it to" in delivery.log, "the remedy")
+        until(
+            lambda: "POSTGRES_URI is not a connection URI: set it to" in delivery.log, "the remedy"
+        )
         assert delivery.process.poll() is None
     assert delivery.log.count("\n") == 1
     assert "s3cret" not in delivery.log

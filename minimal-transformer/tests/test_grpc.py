@@ -259,12 +259,12 @@ def test_caller_that_leaves_is_recorded(
         until(lambda: any(s.headers.get("x-shadow-pair-id") == pair for s in scripted.seen), "call")
         assert left.cancel()
     assert left.code() is grpc.StatusCode.CANCELLED
-    # The scripted answer is no v2 response: the call went on until the predictor had answered.
-    assert row(shared_uri, pair)["error"] == "the predictor's answer is no v2 inference response"
+    # The scripted answer is not a v2 response: the call went on until the predictor had answered.
+    assert row(shared_uri, pair)["error"] == "the predictor's answer is not a v2 inference response"
 
 
 def test_unknown_model_is_not_found(transformer: Transformer) -> None:
-    """It reaches no model, so it is no call."""
+    """It reaches no model, so it is not a call."""
     with pytest.raises(grpc.RpcError) as refused:
         transformer.rpc("ModelInfer", request(name="other"))
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
@@ -305,5 +305,5 @@ def test_call_in_flight_finishes_after_sigterm(
         assert server.stop() == 0, server.log
         caller.join()
     # It is the predictor's (scripted, REST) answer that is judged here, so the hop was finished.
-    assert errors == ["the predictor's answer is no v2 inference response"]
+    assert errors == ["the predictor's answer is not a v2 inference response"]
     assert row(shared_uri, pair)["status_code"] == 502

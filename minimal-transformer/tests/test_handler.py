@@ -307,7 +307,7 @@ def test_sampling_keeps_the_same_pairs_on_both_sides(tmp_path: Path) -> None:
 
 
 def test_nothing_is_sampled_at_zero(tmp_path: Path) -> None:
-    """RECORD_SAMPLE=0 serves without recording, and is no drop."""
+    """RECORD_SAMPLE=0 serves without recording, and drops nothing."""
     handler = open_handler(tmp_path, record_sample=0)
     assert record(handler, 10) == 0
     assert figures(handler)["dropped"] == 0
@@ -321,7 +321,7 @@ def test_redaction_leaves_nothing_on_the_spool(tmp_path: Path) -> None:
         b'{"instances": [{"ssn": "SECRET", "age": 3}, {"ssn": ["SECRET"]}]}',
         b'{"ssn": "SECRET", "ssn": 1, "big": 123456789012345678901234567890}',
         b'{"\\u0073sn": "SECRET"}',
-        b"SECRET is no JSON",
+        b"SECRET is not JSON",
         b'{"ssn": "SECRET"',
         b'{"ssn": "SECRET", "nan": NaN}',
     ):

@@ -58,7 +58,7 @@ def test_v2_call_is_answered_and_recorded_in_every_column(
 def test_v2_binary_tensors_pass_through_and_are_stored_raw(
     transformer: Transformer, shared_uri: str
 ) -> None:
-    """A body that is no JSON is stored byte for byte, and so is its answer."""
+    """A body that is not JSON is stored byte for byte, and so is its answer."""
     pair = new_pair()
     values = np.array([1.5, 2.5], "<f4").tobytes()
     size = {"binary_data_size": len(values)}
@@ -316,7 +316,7 @@ def test_caller_that_leaves_is_recorded(fronting: Transformer, shared_uri: str) 
 
 
 def test_unknown_model_and_path_are_kserves_404(transformer: Transformer) -> None:
-    """They reach no model, so they are no calls."""
+    """They reach no model, so they are not calls."""
     answered = transformer.post("/v1/models/other:predict", SAMPLE)
     assert (answered.status, json.loads(answered.body)) == (
         404,

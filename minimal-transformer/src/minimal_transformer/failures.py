@@ -1,4 +1,4 @@
-"""Every failure's answer: a status that tells the truth and KServe's error body."""
+"""Every failure's answer: a truthful status and KServe's error body."""
 
 from __future__ import annotations
 
@@ -58,20 +58,11 @@ _CODE_BY_STATUS = {
     504: StatusCode.DEADLINE_EXCEEDED,
 }
 
-_STATUS_BY_CODE = {
-    StatusCode.INVALID_ARGUMENT: 400,
+# Of two statuses with one code the later: 429 and 503.
+_STATUS_BY_CODE = {code: status for status, code in _CODE_BY_STATUS.items()} | {
     StatusCode.FAILED_PRECONDITION: 400,
     StatusCode.OUT_OF_RANGE: 400,
-    StatusCode.UNAUTHENTICATED: 401,
-    StatusCode.PERMISSION_DENIED: 403,
-    StatusCode.NOT_FOUND: 404,
     StatusCode.ALREADY_EXISTS: 409,
-    StatusCode.ABORTED: 409,
-    StatusCode.RESOURCE_EXHAUSTED: 429,
-    StatusCode.CANCELLED: 499,
-    StatusCode.UNIMPLEMENTED: 501,
-    StatusCode.UNAVAILABLE: 503,
-    StatusCode.DEADLINE_EXCEEDED: 504,
 }
 
 

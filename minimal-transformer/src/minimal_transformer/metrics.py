@@ -32,14 +32,14 @@ _OUTCOMES = {
     "dropped": DROPPED,
     "dead_letter": DEAD_LETTER,
 }
-# Tells the delivery process where its server's counters are.
+# Where the delivery process finds its server's counters.
 FOLDER_VARIABLE = "PREDICTION_DB_COUNTERS"
 _PREFIX = "minimal-transformer-"
 _LOCK = "lock"
 
 
 class RecordMetrics(Collector):
-    """Reads the figures when it is asked; any worker answers for all.
+    """Reads the figures when they are scraped, in any worker for all.
 
     A record is one call: `spooled`, `written` and `dropped` count it by its request row, so that
     calls offered = spooled + dropped. `dead_letter` counts the rows that were set aside.

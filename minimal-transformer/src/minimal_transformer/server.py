@@ -9,10 +9,11 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from functools import partial
+from typing import Any, Self
 
 from kserve import context, model_server
 from kserve.constants.constants import DEFAULT_GRPC_PORT, DEFAULT_HTTP_PORT, DEFAULT_HTTPS_PORT
@@ -44,8 +45,6 @@ KILL_AFTER_GRACE_SECONDS = 8
 HANG_SECONDS = 5.0
 START_SECONDS = 120.0
 
-_Settings = TypeVar("_Settings")
-
 
 def serve(
     make_model: type[PersistTransformer] = PersistTransformer, argv: Sequence[str] | None = None
@@ -63,9 +62,8 @@ def serve(
     model.enable_latency_logging = args.enable_latency_logging
     model.logs_calls = options.server.access_log
     model.load()
-    delivery = DeliveryProcess(options.records, model.handler.counters_folder)
     try:
-        return TransformerServer(model, delivery, options.server, args).run()
+        return TransformerServer(model, options).run()
     except PortTaken as failure:
         print(failure, file=sys.stderr)
         return 1
@@ -78,19 +76,13 @@ class TransformerServer:
     with one worker and lets go of the model first; so its parts are put together here.
     """
 
-    def __init__(
-        self,
-        model: PersistTransformer,
-        delivery: DeliveryProcess,
-        settings: ServerSettings,
-        args: Any,
-    ) -> None:
+    def __init__(self, model: PersistTransformer, options: Options) -> None:
         self._model = model
-        self._delivery = delivery
-        self._settings = settings
-        self._args = args
-        self._rest = RestServer(model, settings, args, args.workers)
-        self._grpc = GrpcServer(model, self._rest.dataplane, args.grpc_port, vars(args))
+        self._settings = options.server
+        self._args = args = options.args
+        self._delivery = DeliveryProcess(options.records, model.handler.counters_folder)
+        self._rest = RestServer(model, options.server, args)
+        self._grpc = GrpcServer(model, self._rest.dataplane, vars(args))
         self._stopping: asyncio.Event
         self._serves_grpc = False
 
@@ -231,7 +223,7 @@ class RestWorkers(RESTServerMultiProcess):  # type: ignore[misc]
 
 
 class DefaultPort(int):
-    """A port that nobody asked for."""
+    """A port that nobody set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,13 +239,20 @@ class Options:
     def read(cls, argv: Sequence[str] | None) -> Self:
         """The options, or SettingsError with a line for each bad one."""
         args = _arguments(argv)
+        found: list[Any] = []
         problems: list[str] = []
-        records = _or_problem(RecordSettings.from_environment, problems)
-        server = _or_problem(ServerSettings.from_environment, problems)
-        predictor = _or_problem(lambda: PredictorSettings.of(args), problems)
-        if records is None or server is None or predictor is None:
+        for read in (
+            RecordSettings.from_environment,
+            ServerSettings.from_environment,
+            partial(PredictorSettings.of, args),
+        ):
+            try:
+                found.append(read())
+            except SettingsError as failure:
+                problems.append(str(failure))
+        if problems:
             raise SettingsError("\n".join(problems))
-        return cls(args, records, server, predictor)
+        return cls(args, *found)
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -285,15 +284,6 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         )
     )
     return args
-
-
-def _or_problem(read: Callable[[], _Settings], problems: list[str]) -> _Settings | None:
-    """The settings, or None and one more problem."""
-    try:
-        return read()
-    except SettingsError as failure:
-        problems.append(str(failure))
-        return None
 
 
 def _listen(argument: str, port: int) -> socket.socket:

@@ -31,7 +31,7 @@ from minimal_transformer.settings import PredictorSettings, RecordSettings
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("minimal_transformer.access_log")
 
-# A subclass that overrides none of them costs nothing: bytes go straight through.
+# A subclass that overrides none of them costs nothing: bytes go through as they are.
 HOOKS = ("__call__", "preprocess", "validate", "predict", "explain", "postprocess")
 # After the grace period, cancelled calls still write their records; that takes microseconds each.
 LAST_RECORDS_SECONDS = 5.0

@@ -55,7 +55,7 @@ def test_damage_costs_the_record_that_it_hits(
 def test_rubbish_in_the_spool_costs_nothing(
     left: Load, postgres: Postgres, transformer_uri: str, start: Start, spool: Path
 ) -> None:
-    """A torn tail, an empty file, a file of noise, one that is no file: all good records arrive."""
+    """A torn tail, an empty file, a file of noise, a folder: all good records arrive."""
     files = sorted(spool.glob("*.seg"))
     with files[-1].open("r+b") as torn:
         head = torn.read(200)

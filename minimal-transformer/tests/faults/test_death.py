@@ -17,7 +17,7 @@ from test_workers import serving_pids
 
 from embedded_postgres import Postgres
 
-# What a caller of a server that is no more may see; never a wrong answer.
+# What a caller of a dead server may see; never a wrong answer.
 GONE = {"ClientConnectorError", "ServerDisconnectedError", "ClientOSError"}
 
 

@@ -38,7 +38,7 @@ def main() -> int:
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(os.environ.get("LOG_FORMAT", "text")))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
-    # Ctrl-C goes to the whole process group; the transformer says when to end.
+    # Ctrl-C goes to the whole process group; the transformer decides when to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(10)
     try:

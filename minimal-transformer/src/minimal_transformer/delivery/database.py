@@ -277,10 +277,10 @@ def state_of(error: psycopg.Error) -> str:
 
 
 def advice(error: psycopg.Error, role: str = "") -> str:
-    """One line: what Postgres said to that role, what it means, and what to do."""
-    said = error.diag.message_primary or " ".join(str(error).split()) or type(error).__name__
+    """One line: Postgres' message to that role, what it means, and what to do."""
+    message = error.diag.message_primary or " ".join(str(error).split()) or type(error).__name__
     if is_about_data(error):
-        return f"{said}."
+        return f"{message}."
     state = state_of(error)
     remedy = _REMEDIES.get(state) or _WORDS.get(state, _UNREACHABLE)
-    return f"{said}: {remedy.replace('{role}', repr(role))}."
+    return f"{message}: {remedy.replace('{role}', repr(role))}."

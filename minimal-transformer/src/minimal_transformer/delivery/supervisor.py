@@ -25,7 +25,7 @@ class DeliveryProcess:
     """The one background writer of a spool folder, as a child process that outlives no server.
 
     It is a process so that its work never takes the event loop's interpreter lock. It holds one end
-    of a pipe: when this process dies, however it dies, the pipe's end tells it.
+    of a pipe: when this process dies, however it dies, the child reads the pipe's end.
     """
 
     def __init__(self, settings: RecordSettings, counters_folder: Path) -> None:

@@ -1,1 +1,1 @@
-"""The endpoints that differ from KServe's own."""
+"""What callers reach, where it differs from KServe's own."""

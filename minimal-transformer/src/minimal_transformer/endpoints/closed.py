@@ -19,9 +19,7 @@ class ClosedRepository(ModelRepositoryExtension):  # type: ignore[misc]
         """Always refuse."""
         raise RepositoryClosed
 
-    async def unload(self, model_name: str) -> NoReturn:
-        """Always refuse."""
-        raise RepositoryClosed
+    unload = load
 
 
 class TruthfulDataPlane(DataPlane):  # type: ignore[misc]

@@ -25,6 +25,8 @@ from minimal_transformer.failures import RepositoryClosed, code_of
 from minimal_transformer.transformer import PersistTransformer
 
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
+# Options of gRPC that are arguments of KServe.
+_LENGTH_LIMITS = ("max_send_message_length", "max_receive_message_length")
 
 
 class PortTaken(OSError):
@@ -39,10 +41,7 @@ class ClosedServicer(InferenceServicer):  # type: ignore[misc]
         await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(RepositoryClosed()))
         raise AssertionError
 
-    async def RepositoryModelUnload(self, request: Any, context: Any) -> NoReturn:  # noqa: N802
-        """Always refuse."""
-        await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(RepositoryClosed()))
-        raise AssertionError
+    RepositoryModelUnload = RepositoryModelLoad
 
 
 class InferOnWire(aio.ServerInterceptor):  # type: ignore[misc]
@@ -84,15 +83,10 @@ class GrpcServer:
     """KServe's gRPC service on a port; calls in flight finish when it stops."""
 
     def __init__(
-        self,
-        model: PersistTransformer,
-        data_plane: TruthfulDataPlane,
-        port: int,
-        options: dict[str, Any],
+        self, model: PersistTransformer, data_plane: TruthfulDataPlane, options: dict[str, Any]
     ) -> None:
         self._inference = InferOnWire(model)
         self._data_plane = data_plane
-        self._port = port
         self._options = options
         self._server: aio.Server | None = None
 
@@ -102,11 +96,7 @@ class GrpcServer:
             futures.ThreadPoolExecutor(max_workers=self._options["max_threads"]),
             interceptors=(self._inference, ExceptionToStatusInterceptor()),
             options=[
-                ("grpc.max_send_message_length", self._options["grpc_max_send_message_length"]),
-                (
-                    "grpc.max_receive_message_length",
-                    self._options["grpc_max_receive_message_length"],
-                ),
+                *((f"grpc.{name}", self._options[f"grpc_{name}"]) for name in _LENGTH_LIMITS),
                 # Without it a second server shares the port, and half of the calls go there.
                 ("grpc.so_reuseport", 0),
             ],
@@ -114,12 +104,11 @@ class GrpcServer:
         repository = ClosedRepository(self._data_plane.model_registry)
         servicer = ClosedServicer(self._data_plane, repository)
         add_GRPCInferenceServiceServicer_to_server(servicer, server)
+        port = self._options["grpc_port"]
         try:
-            server.add_insecure_port(f"[::]:{self._port}")
+            server.add_insecure_port(f"[::]:{port}")
         except RuntimeError:
-            raise PortTaken(
-                f"--grpc_port {self._port} is in use; free it or set another."
-            ) from None
+            raise PortTaken(f"--grpc_port {port} is in use; free it or set another.") from None
         await server.start()
         self._server = server
 
@@ -140,7 +129,7 @@ class GrpcServer:
 
 
 def _model_name(wire: bytes) -> str | None:
-    """The model that a message asks for; None when it is unreadable, which the call then says."""
+    """The model that a message names; None for an unreadable one, whose answer will say so."""
     try:
         name: str = pb.ModelInferRequest.FromString(wire).model_name
     except DecodeError:

@@ -94,7 +94,7 @@ class GatheringTransport:
         self._transport = transport
         self._loop = loop
         self._held: list[bytes] = []
-        # Asked for each answer; what is asked once for a connection goes through __getattr__.
+        # Read for each answer; what is read once for a connection goes through __getattr__.
         self.is_closing = transport.is_closing
 
     def __getattr__(self, name: str) -> Any:
@@ -128,9 +128,7 @@ class OneWriteProtocol(HttpToolsProtocol):
 class RestServer(RESTServer):  # type: ignore[misc]
     """KServe's REST server in one process; it can be pickled to a worker until it runs."""
 
-    def __init__(
-        self, model: PersistTransformer, settings: ServerSettings, args: Any, workers: int
-    ) -> None:
+    def __init__(self, model: PersistTransformer, settings: ServerSettings, args: Any) -> None:
         registry = model_server.ModelRepository()
         registry.update(model)
         data_plane = TruthfulDataPlane(model_registry=registry)
@@ -140,7 +138,7 @@ class RestServer(RESTServer):  # type: ignore[misc]
             ClosedRepository(registry),
             args.http_port,
             access_log_format=args.access_log_format,
-            workers=workers,
+            workers=args.workers,
             grace_period=settings.shutdown_grace_seconds,
             event_loop=args.event_loop,
             timeout_keep_alive=args.timeout_keep_alive,
@@ -149,7 +147,7 @@ class RestServer(RESTServer):  # type: ignore[misc]
         )
         # Uvicorn's access line knows no pair id; ours does.
         self.config.access_log = False
-        # Nothing here asks for the caller's address, so no call pays for finding it.
+        # Nothing here reads the caller's address, so no call pays for finding it.
         self.config.proxy_headers = False
         self.config.http = OneWriteProtocol
         self._model = model
@@ -222,7 +220,7 @@ def _end_with_parent() -> None:
 
 
 def loop_factory(event_loop: str) -> Any:
-    """What makes an event loop for --event-loop: uvloop unless asyncio is asked for."""
+    """What makes an event loop for --event-loop: uvloop unless it is asyncio."""
     if event_loop == "asyncio":
         return None
     import uvloop  # noqa: PLC0415  not available for Windows

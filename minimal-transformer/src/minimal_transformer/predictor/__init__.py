@@ -54,7 +54,7 @@ _UNTRUSTED = (
     "have REQUESTS_CA_BUNDLE name the certificate of its authority",
 )
 _NO_TLS = ("no TLS", "check --predictor_use_ssl and --predictor_host")
-# What aiohttp, gRPC and the system say, and what it means.
+# From the messages of aiohttp, gRPC and the system to what they mean.
 _MEANINGS = {
     "Connection refused": _REFUSED,
     "Connect call failed": _REFUSED,
@@ -115,7 +115,7 @@ class Unreachable(Episode):
         super().__init__(log, f"predictor {named} answers again; it was unreachable %d times.")
 
     def met(self, failure: str) -> None:
-        """A call or a probe found no predictor; `failure` is what the connection's library said."""
+        """A call or a probe found no predictor; `failure` is the client library's message."""
         reason, remedy = next(
             (meaning for words, meaning in _MEANINGS.items() if words in failure), (failure, _LOOK)
         )

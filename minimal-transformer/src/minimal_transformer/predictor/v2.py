@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from minimal_transformer.exchange import JSON_HEADERS, Answer, RawHeaders
 from minimal_transformer.failures import Failed, refusal
 
-# The header that tells where the JSON of a body in binary form ends.
+# The header with the offset where the JSON of a body in binary form ends.
 JSON_LENGTH = "inference-header-content-length"
 _NOT_A_RESPONSE = "the predictor's answer is not a v2 inference response"
 

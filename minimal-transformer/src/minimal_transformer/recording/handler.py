@@ -113,6 +113,8 @@ class PredictionDBHandler:
 
         Never raises and never waits for Postgres.
         """
+        if not self._is_open:
+            self.open()
         is_numbered = False
         try:
             pair_id, source = pair_of(arrival.headers)

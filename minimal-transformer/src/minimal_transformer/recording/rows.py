@@ -20,38 +20,23 @@ from minimal_transformer.spool.format import Kind
 if TYPE_CHECKING:
     from minimal_transformer.recording.redaction import Redaction
 
-COLUMNS: Final[dict[Kind, tuple[tuple[str, str], ...]]] = {
-    Kind.REQUEST: (
-        ("record_id", "uuid"),
-        ("request_time", "timestamptz"),
-        ("recorder_id", "uuid"),
-        ("sequence", "bigint"),
-        ("pair_id", "text"),
-        ("pair_source", "text"),
-        ("role", "text"),
-        ("inference_service", "text"),
-        ("model_version", "text"),
-        ("model_name", "text"),
-        ("protocol", "text"),
-        ("predict_url", "text"),
-        ("request_headers", "text"),
-        ("request_size", "integer"),
-        ("request_sha256", "bytea"),
-        ("request_truncated", "boolean"),
-        ("request_data", "text"),
-        ("request_raw", "bytea"),
+
+def _columns(text: str) -> tuple[tuple[str, str], ...]:
+    """Pairs of a column's name and type."""
+    return tuple((name, of) for name, _, of in (part.partition(":") for part in text.split()))
+
+
+COLUMNS: Final = {
+    Kind.REQUEST: _columns(
+        "record_id:uuid request_time:timestamptz recorder_id:uuid sequence:bigint"
+        " pair_id:text pair_source:text role:text inference_service:text model_version:text"
+        " model_name:text protocol:text predict_url:text request_headers:text request_size:integer"
+        " request_sha256:bytea request_truncated:boolean request_data:text request_raw:bytea"
     ),
-    Kind.RESPONSE: (
-        ("record_id", "uuid"),
-        ("request_time", "timestamptz"),
-        ("response_time", "timestamptz"),
-        ("status_code", "integer"),
-        ("duration_ms", "double precision"),
-        ("response_truncated", "boolean"),
-        ("error", "text"),
-        ("response_size", "integer"),
-        ("response_data", "text"),
-        ("response_raw", "bytea"),
+    Kind.RESPONSE: _columns(
+        "record_id:uuid request_time:timestamptz response_time:timestamptz status_code:integer"
+        " duration_ms:float8 response_truncated:boolean error:text response_size:integer"
+        " response_data:text response_raw:bytea"
     ),
 }
 
@@ -86,7 +71,7 @@ class StoredBody(NamedTuple):
     raw: bytes | None
     size: int | None
     truncated: bool
-    hashed: bytes | None  # what request_sha256 is taken of; None when that must not be told
+    hashed: bytes | None  # what request_sha256 is taken of; None when the hash must not be stored
 
     @property
     def sha256(self) -> bytes:
@@ -106,7 +91,7 @@ def stored_body(
     """How to store `body`, with its JSON form where it is not JSON itself (gRPC).
 
     A body over `max_bytes` is cut, without its JSON form, and keeps its true size and hash. With
-    values to redact, a body that is not JSON is not stored, and its hash is not told.
+    values to redact, a body that is not JSON is not stored, and neither is its hash.
     """
     size = min(len(body), _MAX_SIZE)
     if redaction:
@@ -237,7 +222,7 @@ def _field(value: bytes | None) -> bytes:
 
 
 def split_fields(row: bytes | memoryview) -> list[bytes | None]:
-    """The encoded columns of a row; None is NULL. struct.error or ValueError when it is no row."""
+    """A row's encoded columns; None is NULL. struct.error or ValueError when it is not a row."""
     view = memoryview(row)
     (count,) = struct.unpack_from(">h", view)
     fields: list[bytes | None] = []
@@ -255,15 +240,11 @@ def split_fields(row: bytes | memoryview) -> list[bytes | None]:
     return fields
 
 
-def join_fields(fields: list[bytes | None]) -> bytes:
-    """The row of these encoded columns."""
-    return struct.pack(">h", len(fields)) + b"".join(_field(field) for field in fields)
-
-
 def with_raw_body(row: bytes | memoryview) -> bytes:
     """The same row with what was for *_data in *_raw, unless that is taken."""
     *fields, data, raw = split_fields(row)
-    return join_fields([*fields, None, data if raw is None else raw])
+    fields += [None, data if raw is None else raw]
+    return struct.pack(">h", len(fields)) + b"".join(map(_field, fields))
 
 
 def decode_row(kind: Kind, row: bytes | memoryview) -> dict[str, object]:
@@ -288,7 +269,7 @@ _DECODE: Final[dict[str, Callable[[bytes], object]]] = {
     "timestamptz": _time,
     "bigint": _integer,
     "integer": _integer,
-    "double precision": lambda field: struct.unpack(">d", field)[0],
+    "float8": lambda field: struct.unpack(">d", field)[0],
     "boolean": lambda field: field != b"\0",
     "text": bytes.decode,
     "bytea": bytes,

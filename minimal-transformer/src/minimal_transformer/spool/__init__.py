@@ -1,1 +1,1 @@
-"""TODO: say what this folder is."""
+"""Files between the call and the database: one process appends, another reads."""
