@@ -36,8 +36,8 @@ log = logging.getLogger(__name__)
 
 USAGE_ERROR = 2
 # Longer than what calls us keeps an idle connection: Envoy an hour, Knative's queue-proxy 90 s.
-# Whoever sends a call over a connection in the moment that we close it, as KServe does after 65 s,
-# gets no answer, and a mirrored copy is lost.
+# A call sent over a connection just as we close it, as KServe does after 65 s, gets no answer, and
+# a mirrored copy is lost.
 KEEP_ALIVE_SECONDS = 3660
 # A worker that reached the end of its grace period still writes its last records.
 KILL_AFTER_GRACE_SECONDS = 8

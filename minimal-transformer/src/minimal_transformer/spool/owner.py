@@ -111,6 +111,8 @@ class Spool:
             self._roll(len(left)).append(([left], len(left)))
 
     def _leave(self, current: Segment) -> None:
+        # Closing frees the lock: from then on delivery may seal and delete the file. What is still
+        # to be synced of it keeps a descriptor of its own.
         if self._keeps_unsynced:
             self._unsynced.append(os.dup(current.descriptor))
         try:
