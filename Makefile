@@ -20,12 +20,16 @@ unexport PYTHONPATH PYTHONHOME
 IMAGES := minimal-predictor minimal-transformer shadow-report
 EXAMPLES := examples/scikit-learn
 # What its train.py writes; files of other names are someone's own.
-TRAINED := $(EXAMPLES)/first.joblib $(EXAMPLES)/retrained.joblib
+TRAINED := $(EXAMPLES)/models/first.joblib $(EXAMPLES)/models/retrained.joblib
 PROJECTS := embedded-postgres $(IMAGES) $(EXAMPLES) local
 # The images that the manifests name.
 SETTINGS := manifests/settings/settings.yaml
 REGISTRY ?= $(shell sed -n 's/^ *image-registry: *//p' $(SETTINGS))
 TAG ?= $(shell sed -n 's/^ *image-tag: *"\{0,1\}\([^" ]*\).*/\1/p' $(SETTINGS))
+# Images for more than one platform cannot be kept here, only pushed.
+DOCKER_BUILD = $(if $(PLATFORMS),docker buildx build --push --platform $(PLATFORMS),DOCKER_BUILDKIT=1 docker build)
+SOURCE ?= $(shell git remote get-url origin)
+REVISION ?= $(shell git describe --always --dirty --abbrev=40 --exclude='*')
 
 # Most tests wait for servers: three suites at a time, the longest first, keep two cores busy.
 LONG_TESTS := local/test minimal-transformer/test minimal-transformer/faults shadow-report/test
@@ -78,7 +82,7 @@ check: $(PROJECTS:%=%/.venv/tests) ## Formatting, lint, types, imports, locks, s
 	@local/.venv/bin/ruff check .
 	@$(MAKE) --jobs=2 --output-sync=target $(TYPES)
 	@local/.venv/bin/shellcheck .ci/run
-	@local/.venv/bin/hadolint $(IMAGES:%=%/Dockerfile) $(EXAMPLES:%=%/Dockerfile)
+	@local/.venv/bin/hadolint Dockerfile $(EXAMPLES:%=%/Dockerfile)
 	@local/.venv/bin/yamllint --strict kustomization.yaml postgres-crd.yml manifests $(EXAMPLES:%=%/kustomization.yaml)
 	@python3 tools/links.py
 	@python3 tools/lock.py --check $(PROJECTS)
@@ -102,8 +106,11 @@ soak: $(IMAGES:%=%/.venv/runs) local/.venv/tests ## Ten minutes of load while Po
 lock: $(BOOTSTRAP) ## Resolve the newest versions and pin them (PROJECT=... for one)
 	@python3 tools/lock.py $(or $(PROJECT),$(PROJECTS))
 
-images: ## Build the three images (REGISTRY, TAG)
-	@for image in $(IMAGES); do docker build --tag $(REGISTRY)/$$image:$(TAG) $$image; done
+images: ## Build the three images (REGISTRY, TAG; PLATFORMS=linux/amd64,linux/arm64 builds for both and pushes)
+	@for image in $(IMAGES); do \
+		$(DOCKER_BUILD) --tag $(REGISTRY)/$$image:$(TAG) --build-arg IMAGE=$$image --build-arg VERSION=$(TAG) \
+			--build-arg SOURCE=$(SOURCE) --build-arg REVISION=$(REVISION) $(DOCKER_ARGS) .; \
+	done
 
 deploy: ## Apply the deployment to the current cluster
 	kubectl apply -k .

@@ -77,7 +77,7 @@ def check(project: Path) -> list[str]:
 
 
 def is_image(project: Path) -> bool:
-    return (project / "Dockerfile").exists()
+    return (project / "requirements.lock").exists()
 
 
 def tree_pins(project: Path) -> list[str]:

@@ -121,7 +121,7 @@ def test_an_unpaired_call_is_a_row_with_one_side(postgres_uri: str) -> None:
 
 
 def test_holes_are_gaps(postgres_uri: str) -> None:
-    """Every hole is one row, also one before the first number; no hole, no row."""
+    """Every hole is one row, also one before the first number; none, no row."""
     whole, holed = uuid.uuid4(), uuid.uuid4()
     with psycopg.connect(postgres_uri) as connection:
         for sequence in (1, 2, 3):
@@ -134,8 +134,8 @@ def test_holes_are_gaps(postgres_uri: str) -> None:
     assert gaps == [(holed, 1, 2), (holed, 5, 7), (holed, 9, 9)]
 
 
-def test_retention_is_no_loss(postgres_uri: str) -> None:
-    """Days past `keep` go, in both tables, and the numbers that went with them are no gap."""
+def test_retention_is_not_loss(postgres_uri: str) -> None:
+    """Days past `keep` go, in both tables, and the numbers that went with them are not a gap."""
     recorder = uuid.uuid4()
     with psycopg.connect(postgres_uri) as connection:
         for sequence, days in enumerate((40, 40, 31, 2, 0), start=1):

@@ -1,4 +1,4 @@
-"""A scikit-learn model as a KServe predictor; MODEL_FILE names its file in this folder."""
+"""A scikit-learn model as a KServe predictor; MODEL_FILE names its file in models/."""
 
 import argparse
 import os
@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import joblib
-from kserve import Model, ModelServer, model_server
+from kserve import Model, model_server
 from kserve.errors import InvalidInput
+
+from minimal_predictor.server import serve
+
+MODELS = Path(__file__).parent / "models"
 
 
 class Classifier(Model):
     def load(self) -> bool:
-        self.model = joblib.load(Path(__file__).parent / os.environ["MODEL_FILE"])
+        self.model = joblib.load(MODELS / os.environ["MODEL_FILE"])
         self.ready = True
         return True
 
@@ -21,7 +25,8 @@ class Classifier(Model):
         try:
             return {"predictions": self.model.predict(payload["instances"]).tolist()}
         except (KeyError, TypeError, ValueError) as error:  # the caller's mistake: a 400, not a 500
-            raise InvalidInput(f'send {{"instances": [[...]]}}: {error!r}') from None
+            reason = f'send {{"instances": [[...]]}} as application/json: {error!r}'
+            raise InvalidInput(reason) from None
 
 
 def main() -> None:
@@ -30,8 +35,8 @@ def main() -> None:
     try:
         model.load()
     except (KeyError, FileNotFoundError) as error:
-        sys.exit(f"MODEL_FILE names no file here ({error}); run train.py, or set it to your own.")
-    ModelServer().start([model])
+        sys.exit(f"MODEL_FILE is not in models/ ({error}); run train.py, or set it to your own.")
+    serve(model)  # KServe's own server, closed: nobody can make it unload the model
 
 
 if __name__ == "__main__":

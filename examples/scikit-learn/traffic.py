@@ -25,7 +25,7 @@ def main() -> int:
     try:
         answers = send(url, flowers(calls))
     except (httpx.InvalidURL, httpx.UnsupportedProtocol):
-        print(f"{url!r} is no URL\n{USAGE}", file=sys.stderr)
+        print(f"{url!r} is not a URL\n{USAGE}", file=sys.stderr)
         return 2
     except httpx.TransportError as error:
         print(f"{url} does not answer ({error}); is `make up` running?", file=sys.stderr)

@@ -67,7 +67,7 @@ def test_an_install_without_a_network_says_what_to_do(
 
 def test_clean_removes_the_examples_models_and_nobody_elses(clone: Path) -> None:
     """What train.py writes goes; a file of another name is someone's own."""
-    folder = clone / "examples" / "scikit-learn"
+    folder = clone / "examples" / "scikit-learn" / "models"
     folder.mkdir(parents=True)
     for name in ("first", "retrained", "own"):
         (folder / f"{name}.joblib").touch()

@@ -22,7 +22,7 @@ MODULE = [sys.executable, "-m", "minimal_predictor"]
 
 
 def hold_port() -> socket.socket:
-    """A socket that keeps its port: nobody but a server that is told of the port gets it."""
+    """A socket that keeps its port: only a server that is given the port gets it."""
     holder = socket.socket()
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     holder.bind(("127.0.0.1", 0))

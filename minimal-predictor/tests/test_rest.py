@@ -1,6 +1,7 @@
 """v1 and v2 over REST, through a real server."""
 
 import json
+import math
 from typing import Any
 
 import httpx
@@ -27,14 +28,12 @@ def tensor(name: str = "a", **fields: Any) -> dict[str, Any]:
     return {"name": name, "shape": [2], "datatype": "FP64", "data": [1, 2]} | fields
 
 
-def binary(
-    predictor: Predictor, document: dict[str, Any], tail: bytes, length: str | None = None
-) -> httpx.Response:
+def binary(predictor: Predictor, document: dict[str, Any], tail: bytes) -> httpx.Response:
     """POST a v2 request with binary tensors."""
     head = json.dumps(document).encode()
     headers = {
         "content-type": "application/octet-stream",
-        "inference-header-content-length": length or str(len(head)),
+        "inference-header-content-length": str(len(head)),
     }
     return predictor.client.post("/v2/models/model/infer", content=head + tail, headers=headers)
 
@@ -58,39 +57,37 @@ def test_instances_come_back_in_their_shape(predictor: Predictor) -> None:
     [
         "application/json",
         "application/json; charset=utf-8",
-        "Application/JSON",
         "application/x-www-form-urlencoded",
         "text/plain",
         None,
     ],
 )
-def test_the_content_type_does_not_matter(predictor: Predictor, content_type: str | None) -> None:
-    """A JSON body is read as JSON, whatever a client, or curl by default, calls it."""
+def test_a_v1_body_is_json_whatever_its_type(
+    predictor: Predictor, content_type: str | None
+) -> None:
+    """KServe hands over bytes where the type, such as curl's default, does not say JSON."""
     headers = {} if content_type is None else {"content-type": content_type}
-    client = predictor.client
-    v1 = client.post("/v1/models/model:predict", content=b'{"values": [1]}', headers=headers)
-    assert v1.json() == {"predictions": [2.0]}
-    body = json.dumps({"inputs": [tensor()]})
-    v2 = client.post("/v2/models/model/infer", content=body, headers=headers)
-    assert v2.json()["outputs"][0]["data"] == [2.0, 4.0]
+    for body, status in ((b'{"values": [1]}', 200), (b'{"values": [1', 400)):
+        answer = predictor.client.post("/v1/models/model:predict", content=body, headers=headers)
+        assert answer.status_code == status
+        assert list(answer.json()) == ["predictions" if status == 200 else "error"]
 
 
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"", "body is empty"),
-        (b"{", 'body is "{"'),
-        (b"\xff\xfe", "body is not UTF-8"),
+        (b"", "Unrecognized request format: Input is a zero-length, empty document"),
+        (b"{", "Unrecognized request format: unexpected end of data: line 1 column 2"),
+        (b"\xff\xfe", "Unrecognized request format: str is not valid UTF-8"),
         (b"[1]", "body is a list of 1"),
         (b"null", "body is null"),
         (b"{}", "body has neither values nor instances"),
         (b'{"values": []}', "values is an empty list"),
         (b'{"instances": 5}', "instances is 5"),
-        (b'{"values": [1, NaN]}', "values[1] is NaN"),
-        (b'{"values": [1e999]}', "values[0] is Infinity"),
+        (b'{"values": [1, NaN]}', "Unrecognized request format: unexpected character"),
+        (b'{"values": [1e999]}', "Unrecognized request format: number is infinity when parsed"),
         (b'{"values": [1, 1e308]}', "values[1] is 1e+308, and 1e+308 times 2.0 overflows float64"),
         (b'{"instances": [[1e308]]}', "instances[0][0] is 1e+308"),
-        (b'{"values": ["\\ud800"]}', 'values[0] is "\\ud800"'),
     ],
 )
 def test_v1_mistakes_are_answered_with_their_place(
@@ -108,34 +105,33 @@ def test_v2_keeps_names_shapes_order_and_id(predictor: Predictor) -> None:
         tensor("empty", shape=[0, 3], data=[]),
         id="call-7",
     )
-    assert answer.json() == {
-        "id": "call-7",
-        "model_name": "model",
-        "outputs": [
-            {"name": "z", "shape": [2, 2], "datatype": "FP64", "data": [2.0, 4.0, 6.0, 8.0]},
-            {"name": "a", "shape": [1, 2], "datatype": "FP64", "data": [10.0, 12.0]},
-            {"name": "empty", "shape": [0, 3], "datatype": "FP64", "data": []},
-        ],
-    }
+    document = answer.json()
+    assert (document["id"], document["model_name"]) == ("call-7", "model")
+    assert [(o["name"], o["shape"], o["data"]) for o in document["outputs"]] == [
+        ("z", [2, 2], [2.0, 4.0, 6.0, 8.0]),
+        ("a", [1, 2], [10.0, 12.0]),
+        ("empty", [0, 3], []),
+    ]
+    assert {output["datatype"] for output in document["outputs"]} == {"FP64"}
 
 
 def test_no_id_is_invented(predictor: Predictor) -> None:
     """Two answers to one request are equal, so that a primary and a shadow can agree."""
-    assert "id" not in predictor.infer(tensor()).json()
+    assert predictor.infer(tensor()).json()["id"] == ""
     assert predictor.infer(tensor()).content == predictor.infer(tensor()).content
 
 
-@pytest.mark.parametrize("datatype", DATATYPES)
+@pytest.mark.parametrize("datatype", DATATYPES.keys() - {"FP16"})
 def test_every_numeric_datatype_as_json(predictor: Predictor, datatype: str) -> None:
-    """FP16 and FP32 are answered as FP32, everything else as FP64."""
+    """FP32 is answered as FP32, everything else as FP64; KServe takes FP16 as bytes only."""
     (output,) = predictor.infer(tensor(datatype=datatype, data=[1, 100])).json()["outputs"]
     assert output["data"] == [2.0, 200.0]
-    assert output["datatype"] == ("FP32" if datatype in ("FP16", "FP32") else "FP64")
+    assert output["datatype"] == ("FP32" if datatype == "FP32" else "FP64")
 
 
 @pytest.mark.parametrize("datatype", DATATYPES)
 def test_every_numeric_datatype_as_bytes(predictor: Predictor, datatype: str) -> None:
-    """The binary tensor extension, in and out, with a JSON tensor beside the binary one."""
+    """The binary tensor extension, in and out, with a JSON tensor next to the binary one."""
     raw = np.array([[1, 2], [3, 100]], dtype=DATATYPES[datatype]).tobytes()
     size = {"binary_data_size": len(raw)}
     inputs = [
@@ -180,56 +176,58 @@ def test_only_the_asked_outputs(predictor: Predictor) -> None:
         ([tensor(datatype="BYTES", data=["x", "y"])], 'inputs[0].datatype is "BYTES"; send one'),
         ([tensor(datatype="BOOL", data=[True, False])], 'inputs[0].datatype is "BOOL"; send one'),
         ([tensor(datatype="BF16")], 'inputs[0].datatype is "BF16"; send one'),
-        ([tensor(), tensor()], 'inputs[1].name is "a" a second time'),
-        ([tensor(), tensor("b", data=None)], "inputs[1].data is missing"),
+        ([tensor(), tensor()], 'inputs[1].name is "a" again; rename it.'),
         ([tensor(data=[1, "2"])], 'inputs[0].data[1] is "2"; send a finite FP64.'),
         ([tensor(data=[1, True])], "inputs[0].data[1] is true"),
         ([tensor(data=[1, 2, 3])], "inputs[0].data has shape [3] and inputs[0].shape is [2]"),
         ([tensor(data=[1, 1e308])], "inputs[0].data[1] is 1e+308, and 1e+308 times 2.0 overflows"),
         ([tensor(datatype="FP32", data=[1, 3e38])], "inputs[0].data[1] is 3e+38, and 3e+38 times"),
         ([tensor(datatype="INT8", data=[1, 128])], "inputs[0].data[1] is 128; send a finite INT8."),
-        ([tensor(shape=[0, 2**40, 2**40], data=[])], "inputs[0].shape is [0, 1099511627776,"),
+        ([tensor(shape=[0, 2**40, 2**40], data=[])], "inputs[0].data has shape [0] and inputs[0]"),
+        ([tensor(data=[1, math.nan])], "inputs[0].data[1] is NaN; send a finite FP64."),
+        ([tensor(datatype="FP16", data=[1, 2])], "Sending FP16 data via JSON is not supported"),
     ],
 )
 def test_v2_mistakes_are_answered_with_their_place(
     predictor: Predictor, inputs: list[dict[str, Any]], message: str
 ) -> None:
-    """400 with KServe's error body, not FastAPI's 422."""
-    assert refused(predictor.infer(*inputs)).startswith(message)
-
-
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'{"inputs": [{"data": [NaN]}]}'])
-def test_v2_bodies_that_are_no_request_are_refused(predictor: Predictor, body: bytes) -> None:
-    """Bad JSON is a 400 on v2 too; the route for versions, which KServe lacks, is a 501."""
-    refused(predictor.client.post("/v2/models/model/infer", content=body))
-    answer = predictor.client.post("/v2/models/model/versions/1/infer", content=body)
-    assert answer.status_code == 501
-    assert list(answer.json()) == ["error"]
+    """400 with KServe's error body."""
+    body = json.dumps({"inputs": inputs})
+    typed = {"content-type": "application/json"}
+    answer = predictor.client.post("/v2/models/model/infer", content=body, headers=typed)
+    assert refused(answer).startswith(message)
 
 
 @pytest.mark.parametrize(
-    ("size", "tail", "length", "message"),
+    ("body", "place"),
     [
-        (8, b"\0" * 7, None, "inputs[0].parameters.binary_data_size is 8 where 7 bytes are left"),
-        (8, b"\0" * 9, None, "body has 1 bytes after the last tensor"),
-        (7, b"\0" * 7, None, "inputs[0] has 7 bytes, which are no FP32 tensor"),
-        (4, b"\0" * 4, None, "inputs[0] has bytes that do not fill FP32 of shape [2]"),
-        (-1, b"", None, "inputs[0].parameters.binary_data_size is -1"),
-        ("8", b"\0" * 8, None, 'inputs[0].parameters.binary_data_size is "8"'),
-        (8, b"\0" * 8, "x", 'header inference-header-content-length is "x"'),
-        (8, b"\0" * 8, "-1", 'header inference-header-content-length is "-1"'),
-        (8, b"\0" * 8, "9" * 5000, "header inference-header-content-length is "),
-        (8, b"\0" * 8, "10", "body is "),
-        (8, np.array([1, np.inf], np.float32).tobytes(), None, "inputs[0].data[1] is Infinity"),
+        (b"", ["body"]),
+        (b"{", ["body", 1]),
+        (b"{}", ["body", "InferenceRequest", "inputs"]),
+        (
+            b'{"inputs": [{"name": "a", "shape": [1], "datatype": "FP64"}]}',
+            ["body", "InferenceRequest", "inputs", 0, "data"],
+        ),
     ],
 )
-def test_binary_mistakes_are_answered_with_their_place(
-    predictor: Predictor, size: object, tail: bytes, length: str | None, message: str
+def test_v2_bodies_that_are_not_requests_are_refused(
+    predictor: Predictor, body: bytes, place: list[str | int]
 ) -> None:
-    """Sizes that do not fit, and values that are no numbers."""
-    parameters = {"binary_data_size": size}
-    item = {"name": "b", "shape": [2], "datatype": "FP32", "parameters": parameters}
-    assert refused(binary(predictor, {"inputs": [item]}, tail, length)).startswith(message)
+    """KServe's 422 names the place; the route for versions, which KServe lacks, is a 501."""
+    typed = {"content-type": "application/json"}
+    answer = predictor.client.post("/v2/models/model/infer", content=body, headers=typed)
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0]["loc"] == place
+    path = "/v2/models/model/versions/1/infer"
+    assert predictor.client.post(path, json={"inputs": [tensor()]}).status_code == 501
+
+
+def test_binary_values_are_checked_too(predictor: Predictor) -> None:
+    """Infinity in bytes is named like Infinity in JSON."""
+    raw = np.array([1, np.inf], np.float32).tobytes()
+    item = {"name": "b", "shape": [2], "datatype": "FP32", "parameters": {"binary_data_size": 8}}
+    answer = binary(predictor, {"inputs": [item]}, raw)
+    assert refused(answer) == "inputs[0].data[1] is Infinity; send a finite FP32."
 
 
 def test_a_megabyte_of_numbers(predictor: Predictor) -> None:
@@ -246,7 +244,7 @@ def test_what_does_not_exist_is_said_so(predictor: Predictor) -> None:
     """Another model is a 404, explaining a 501, both in KServe's form."""
     client = predictor.client
     for path in ("/v1/models/other:predict", "/v2/models/other/infer"):
-        answer = client.post(path, json={"values": [1]})
+        answer = client.post(path, json={"values": [1], "inputs": []})
         assert answer.status_code == 404
         assert answer.json() == {"error": "Model with name other does not exist."}
     assert client.post("/v1/models/model:explain", json={"values": [1]}).status_code == 501

@@ -2,7 +2,7 @@
 
 import pytest
 
-from minimal_predictor.settings import BadSettings, read_settings
+from minimal_predictor.settings import read_settings
 
 
 def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,7 +31,7 @@ def test_finite_factors_are_taken(factor: str, monkeypatch: pytest.MonkeyPatch) 
 def test_other_factors_are_refused(factor: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The message names the variable, the value and the remedy."""
     monkeypatch.setenv("FACTOR", factor)
-    with pytest.raises(BadSettings) as refusal:
+    with pytest.raises(SystemExit) as refusal:
         read_settings()
     assert str(refusal.value) == f'FACTOR is "{factor}"; set it to a finite number such as 2.'
 
@@ -39,5 +39,5 @@ def test_other_factors_are_refused(factor: str, monkeypatch: pytest.MonkeyPatch)
 def test_a_name_that_fits_no_path_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The name stands in the path of every call."""
     monkeypatch.setenv("MODEL_NAME", "a/b")
-    with pytest.raises(BadSettings, match='MODEL_NAME is "a/b"; set it to letters'):
+    with pytest.raises(SystemExit, match='MODEL_NAME is "a/b"; set it to letters'):
         read_settings()

@@ -87,7 +87,7 @@ class Postgres:
 
     def send_signal(self, number: signal.Signals) -> None:
         """Send a signal to every process of the server: SIGSTOP freezes it, SIGCONT wakes it."""
-        # Each backend leads a session of its own, so that the server is no process group.
+        # Each backend leads a session of its own, so the server is not one process group.
         server = psutil.Process(self.pid)
         for process in [server, *server.children(recursive=True)]:
             with contextlib.suppress(psutil.NoSuchProcess):

@@ -1,10 +1,14 @@
 """What the trained models answer, straight from `predict`."""
 
 import os
+import socket
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 import train
 from kserve.errors import InvalidInput
@@ -41,6 +45,7 @@ def test_retraining_changes_some_answers_and_not_most(models: dict[str, Classifi
         ({"values": [1]}, "KeyError.*instances"),
         ({"instances": None}, "instances"),
         ([6.1, 2.8], "instances"),
+        (b'{"instances": [[6.1, 2.8, 4.7, 1.2]]}', "application/json"),  # of another content type
     ],
 )
 def test_a_wrong_request_is_the_callers_mistake(
@@ -49,7 +54,40 @@ def test_a_wrong_request_is_the_callers_mistake(
     """KServe answers InvalidInput with 400; it says what to send."""
     with pytest.raises(InvalidInput, match=reason) as refusal:
         models["first.joblib"].predict(payload)
-    assert 'send {"instances": [[...]]}' in str(refusal.value)
+    assert 'send {"instances": [[...]]} as application/json: ' in str(refusal.value)
+
+
+def test_nobody_can_unload_the_model(models: dict[str, Classifier], tmp_path: Path) -> None:
+    """The served model refuses load and unload, and answers as before."""
+    with socket.socket() as http, socket.socket() as grpc:
+        for held in (http, grpc):  # held while the server starts, so that no other process gets it
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            held.bind(("127.0.0.1", 0))
+        ports = [str(held.getsockname()[1]) for held in (http, grpc)]
+        command = ["model.py", "--http_port", ports[0], "--grpc_port", ports[1]]
+        with (tmp_path / "log").open("w") as log:
+            server = subprocess.Popen(
+                [sys.executable, *command],
+                cwd=Path(train.__file__).parent,
+                env={"PATH": os.environ["PATH"], "MODEL_FILE": str(tmp_path / "first.joblib")},
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            with httpx.Client(base_url=f"http://127.0.0.1:{ports[0]}") as client:
+                while server.poll() is None:
+                    with suppress(httpx.TransportError):
+                        client.get("/v1/models/model")
+                        break
+                    time.sleep(0.1)
+                for verb in ("unload", "load"):
+                    assert client.post(f"/v2/repository/models/model/{verb}").status_code == 403
+                flower = {"instances": [[6.7, 3.2, 5.0, 1.8]]}
+                answer = client.post("/v1/models/model:predict", json=flower)
+                assert answer.json() == {"predictions": ["versicolor"]}
+        finally:
+            server.terminate()
+            server.wait(60)
 
 
 @pytest.mark.parametrize("env", [{}, {"MODEL_FILE": "gone.joblib"}])
@@ -66,7 +104,7 @@ def test_a_missing_model_file_says_to_train(env: dict[str, str]) -> None:
     [
         ([], 2, "usage: traffic.py URL"),
         (["http://127.0.0.1:9/", "many"], 2, "usage: traffic.py URL"),
-        (["nowhere"], 2, "'nowhere' is no URL"),
+        (["nowhere"], 2, "'nowhere' is not a URL"),
         (["http://127.0.0.1:9/", "3"], 1, "http://127.0.0.1:9/ does not answer ("),
     ],
 )

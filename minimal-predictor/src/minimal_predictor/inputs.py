@@ -1,110 +1,88 @@
-"""Numbers out of what a caller sent, or what is wrong with it. Knows nothing of KServe.
+"""Numbers out of what a caller sent; a mistake is named with its place, its value and a remedy."""
 
-Good input takes the short way through pydantic-core and numpy; only bad input pays for the search
-for its position.
-"""
-
+import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated, Any
 
 import numpy as np
+import orjson
+from kserve.errors import InvalidInput
 from numpy.typing import NDArray
-from pydantic import FailFast, Field, GetPydanticSchema, Strict, TypeAdapter, ValidationError
-from pydantic_core import CoreSchema, core_schema
-
-from minimal_predictor.bad_input import BadInput, show, show_shape
-from minimal_predictor.nesting import flatten, index
+from pydantic import BeforeValidator, FailFast, Field, Strict, TypeAdapter, ValidationError
 
 Doubles = NDArray[np.float64]
 
+MAX_SHOWN = 40  # messages go to callers, and into the transformer's records
+MAX_DEPTH = 32  # numpy stops at 64 dimensions, Python at 1,000 nested calls
 DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
-def _decimal_text(_source: Any, _handler: Any) -> CoreSchema:
-    text = core_schema.str_schema(strict=True, pattern=f"^{DECIMAL.pattern}$")
-    return core_schema.chain_schema([text, core_schema.float_schema(allow_inf_nan=False)])
+def _from_decimal(value: Any) -> object:
+    # What only Python calls a number stays text, and is refused: "1_000", " 2", "nan", "1e999".
+    is_decimal = isinstance(value, str) and DECIMAL.fullmatch(value)
+    return float(value) if is_decimal and math.isfinite(float(value)) else value
 
 
-# Strict: true is no number, and "1_000", " 3" and "nan" are no numeric strings.
-Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-DecimalText = Annotated[float, GetPydanticSchema(_decimal_text)]
-# The union tries its members in turn and a failed try is dear: text first, for lists without text
-# never get there.
-TextOrNumber = Annotated[DecimalText | Number, Field(union_mode="left_to_right")]
-NUMBERS = TypeAdapter(Annotated[list[Number], FailFast()])
-TEXTS_OR_NUMBERS = TypeAdapter(Annotated[list[TextOrNumber], FailFast()])
+# Strict: true is not a number.
+DecimalNumber = Annotated[
+    float, Strict(), Field(allow_inf_nan=False), BeforeValidator(_from_decimal)
+]
+DECIMALS = TypeAdapter(Annotated[list[DecimalNumber], FailFast()])
 
 
-def _integers(type_: type[np.integer[Any]]) -> TypeAdapter[list[int]]:
-    limits = np.iinfo(type_)
-    element = Annotated[int, Strict(), Field(ge=int(limits.min), le=int(limits.max))]
-    return TypeAdapter(Annotated[list[element], FailFast()])
+def _list_of(kind: Any, limits: Any) -> TypeAdapter[Any]:
+    # NaN and infinities lie outside of any bounds.
+    number = Annotated[kind, Strict(), Field(ge=kind(limits.min), le=kind(limits.max))]
+    return TypeAdapter(Annotated[list[number], FailFast()])
 
 
-# v2 datatypes that are numbers. BOOL and BYTES are not; KServe has no BF16.
-FLOATS = {"FP16": np.float16, "FP32": np.float32, "FP64": np.float64}
-INTEGERS = {
-    type_.__name__.upper(): _integers(type_)
-    for type_ in (
-        *(np.int8, np.int16, np.int32, np.int64),
-        *(np.uint8, np.uint16, np.uint32, np.uint64),
-    )
+# BOOL and BYTES are not numbers; KServe does not know BF16.
+DATATYPES = {
+    **{f"INT{bits}": _list_of(int, np.iinfo(f"int{bits}")) for bits in (8, 16, 32, 64)},
+    **{f"UINT{bits}": _list_of(int, np.iinfo(f"uint{bits}")) for bits in (8, 16, 32, 64)},
+    **{f"FP{bits}": _list_of(float, np.finfo(f"float{bits}")) for bits in (16, 32, 64)},
 }
-DATATYPES = (*INTEGERS, *FLOATS)
 
 
-def read_v1(document: object) -> tuple[str, Doubles]:
+def read_v1(payload: object) -> tuple[str, Doubles]:
     """The field (`values`: a flat list; `instances`: scalars or nested lists) and its numbers."""
-    if not isinstance(document, dict):
-        raise BadInput(f'body is {show(document)}; send an object such as {{"values": [1, 2]}}.')
-    fields = [field for field in ("values", "instances") if field in document]
+    if isinstance(payload, bytes):  # KServe reads JSON only where the content type says so
+        try:
+            payload = orjson.loads(payload)
+        except orjson.JSONDecodeError as error:
+            raise InvalidInput(f"body is not JSON ({error}); send JSON.") from None
+    if not isinstance(payload, dict):
+        raise InvalidInput(f'body is {show(payload)}; send an object such as {{"values": [1, 2]}}.')
+    fields = [field for field in ("values", "instances") if field in payload]
     if len(fields) != 1:
         found = "both values and instances" if fields else "neither values nor instances"
-        raise BadInput(f"body has {found}; send one of the two.")
+        raise InvalidInput(f"body has {found}; send one of the two.")
     (field,) = fields
-    data = document[field]
-    if not isinstance(data, list) or not data:
-        raise BadInput(f"{field} is {show(data)}; send a list of at least one number.")
-    flat, shape = (data, (len(data),)) if field == "values" else flatten(field, data)
-    if not flat:
-        empty = index(shape[: shape.index(0)], 0)
-        raise BadInput(f"{field}{empty} is an empty list; send at least one number.")
-    numbers = _validated(
-        (NUMBERS, TEXTS_OR_NUMBERS),
-        flat,
-        lambda at: f"{field}{index(shape, at)}",
-        "a finite number or numeric string",
+    read = _read_flat if field == "values" else _read_nested
+    numbers = read(field, payload[field], DECIMALS, "a finite number or numeric string")
+    if not numbers.size:
+        place = field + "[0]" * numbers.shape.index(0)
+        raise InvalidInput(f"{place} is an empty list; send at least one number.")
+    return field, numbers
+
+
+def read_tensor(where: str, datatype: str, shape: Sequence[int], data: object) -> Doubles:
+    """The numbers of a v2 tensor in its shape; `data` is flat, or nested as the shape says."""
+    if datatype not in DATATYPES:
+        known = ", ".join(DATATYPES)
+        raise InvalidInput(f"{where}.datatype is {show(datatype)}; send one of {known}.")
+    numbers = _read_nested(f"{where}.data", data, DATATYPES[datatype], f"a finite {datatype}")
+    with suppress(ValueError):  # numpy's, for a shape that no array has
+        shaped = numbers.reshape(shape)
+        if shaped.shape == tuple(shape) and numbers.shape in (shaped.shape, (shaped.size,)):
+            return shaped
+    raise InvalidInput(
+        f"{where}.data has shape {list(numbers.shape)} and {where}.shape is"
+        f" {_cut(str(list(shape)))}; send as many values as the shape holds."
     )
-    return field, numbers.reshape(shape)
-
-
-def read_tensor(where: str, datatype: str, shape: Sequence[int], data: list[Any]) -> Doubles:
-    """The numbers of a v2 tensor, flat; its data is a list, flat or nested as its shape says."""
-    flat, nested = flatten(f"{where}.data", data)
-    if nested != tuple(shape) and (len(nested) > 1 or len(flat) != math.prod(shape)):
-        raise BadInput(
-            f"{where}.data has shape {show_shape(nested)} and {where}.shape is"
-            f" {show_shape(shape)}; send as many values as the shape holds."
-        )
-    accepted = INTEGERS.get(datatype, NUMBERS)
-    remedy = f"a finite {datatype}"
-    doubles = _validated((accepted,), flat, lambda at: f"{where}.data{index(nested, at)}", remedy)
-    with np.errstate(over="ignore"):
-        at = _first_infinite(doubles.astype(FLOATS.get(datatype, np.float64)))
-    if at is not None:
-        raise BadInput(f"{where}.data{index(nested, at)} is {show(flat[at])}; send {remedy}.")
-    return doubles
-
-
-def read_array(where: str, array: NDArray[Any]) -> Doubles:
-    """The numbers of a v2 tensor whose data came as bytes, flat; NaN and infinities are refused."""
-    doubles = array.ravel().astype(np.float64)
-    at = _first_infinite(doubles)
-    if at is not None:
-        raise BadInput(f"{where}.data[{at}] is {show(doubles[at].item())}; send a finite number.")
-    return doubles
 
 
 def multiply(
@@ -112,34 +90,49 @@ def multiply(
 ) -> NDArray[Any]:
     """The numbers times the factor, computed as doubles; a result beyond its type is refused."""
     with np.errstate(over="ignore", under="ignore"):
-        product = (numbers * factor).astype(type_, copy=False)
-    at = _first_infinite(product)
-    if at is not None:
-        position = f"{where}{index(numbers.shape, at)}"
-        value = show(numbers.flat[at].item())
-        raise BadInput(
-            f"{position} is {value}, and {value} times {factor!r} overflows {type_.__name__};"
-            " send a smaller number."
+        product: NDArray[Any] = np.asarray(numbers * factor, type_)
+    for at in np.argwhere(~np.isfinite(product)):
+        position = "".join(f"[{step}]" for step in at)
+        value = show(numbers[tuple(at)].item())
+        raise InvalidInput(
+            f"{where}{position} is {value}, and {value} times {factor!r} overflows"
+            f" {type_.__name__}; send a smaller number."
         )
     return product
 
 
-def _validated(
-    accepted: Sequence[TypeAdapter[Any]],
-    flat: list[Any],
-    position: Callable[[int], str],
-    remedy: str,
-) -> Doubles:
-    """The numbers as the first type that takes them all; the last one names the culprit."""
-    for type_ in accepted:
-        try:
-            return np.fromiter(type_.validate_python(flat), np.float64, len(flat))
-        except ValidationError as error:
-            problem = error.errors(include_url=False, include_context=False)[0]
-    at = int(problem["loc"][0])
-    raise BadInput(f"{position(at)} is {show(flat[at])}; send {remedy}.")
+def show(value: object) -> str:
+    """The value as JSON would write it, in one line and cut to a readable length."""
+    if isinstance(value, list):
+        return f"a list of {len(value)}" if value else "an empty list"
+    return "an object" if isinstance(value, dict) else _cut(json.dumps(value, default=repr))
 
 
-def _first_infinite(array: NDArray[Any]) -> int | None:
-    finite = np.isfinite(array)
-    return None if finite.all() else int(np.argmin(finite))
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
+
+
+def _read_flat(where: str, data: object, accepted: TypeAdapter[Any], remedy: str) -> Doubles:
+    if not isinstance(data, list):
+        raise InvalidInput(f"{where} is {show(data)}; send a list of numbers.")
+    try:
+        return np.array(accepted.validate_python(data), np.float64)
+    except ValidationError as error:
+        at = int(error.errors(include_url=False)[0]["loc"][0])
+    raise InvalidInput(f"{where}[{at}] is {show(data[at])}; send {remedy}.")
+
+
+def _read_nested(where: str, data: object, accepted: TypeAdapter[Any], remedy: str) -> Doubles:
+    """Evenly nested lists as an array; ragged ones are refused."""
+    if where.count("[") >= MAX_DEPTH:
+        raise InvalidInput(f"{where} is nested deeper than {MAX_DEPTH} lists; flatten it.")
+    if not (isinstance(data, list) and data and isinstance(data[0], list)):
+        return _read_flat(where, data, accepted, remedy)
+    rows = [_read_nested(f"{where}[{i}]", row, accepted, remedy) for i, row in enumerate(data)]
+    for i, row in enumerate(rows):
+        if row.shape != rows[0].shape:
+            raise InvalidInput(
+                f"{where}[{i}] has shape {list(row.shape)} where its neighbours have"
+                f" {list(rows[0].shape)}; send lists of equal length."
+            )
+    return np.array(rows)

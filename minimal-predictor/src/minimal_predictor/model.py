@@ -1,21 +1,10 @@
-"""The model that users replace: KServe calls `predict`, everything else here is served as it is."""
+"""The model that users replace: KServe calls `predict`; everything around it is KServe's."""
 
 import numpy as np
-from kserve import InferOutput, InferRequest, InferResponse, Model
+from kserve import InferInput, InferOutput, InferRequest, InferResponse, Model
 from kserve.errors import InvalidInput
-from kserve.protocol.infer_type import InferInput
-from numpy.typing import NDArray
 
-from minimal_predictor.bad_input import BadInput, show, show_shape
-from minimal_predictor.inputs import (
-    DATATYPES,
-    Doubles,
-    multiply,
-    read_array,
-    read_tensor,
-    read_v1,
-)
-from minimal_predictor.nesting import require_shape
+from minimal_predictor.inputs import multiply, read_tensor, read_v1, show
 
 
 class Multiplier(Model):
@@ -24,11 +13,7 @@ class Multiplier(Model):
     def __init__(self, name: str, factor: float) -> None:
         super().__init__(name)
         self.factor = factor
-
-    def load(self) -> bool:
-        """Ready: there is nothing to load. A model of yours reads its file here."""
-        self.ready = True
-        return True
+        self.ready = True  # a model of yours sets it in `load`, once its file is read
 
     def validate(self, payload: object) -> object:
         """The payload as it is: `predict` checks it, and says more than KServe would."""
@@ -38,27 +23,27 @@ class Multiplier(Model):
         self, payload: object, headers: dict[str, str] | None = None
     ) -> dict[str, object] | InferResponse:
         """The answer in the protocol of the request; InvalidInput names what is wrong with it."""
-        try:
-            if isinstance(payload, InferRequest):
-                return self._predict_v2(payload)
-            field, numbers = read_v1(payload)
-            return {"predictions": multiply(field, numbers, self.factor)}
-        except BadInput as error:
-            raise InvalidInput(str(error)) from None
+        if isinstance(payload, InferRequest):
+            return self._predict_v2(payload)
+        field, numbers = read_v1(payload)
+        return {"predictions": multiply(field, numbers, self.factor).tolist()}
 
     def _predict_v2(self, request: InferRequest) -> InferResponse:
         outputs: dict[str, InferOutput] = {}
         for i, tensor in enumerate(request.inputs):
             if tensor.name in outputs:
-                raise BadInput(f"inputs[{i}].name is {show(tensor.name)} a second time; rename it.")
+                raise InvalidInput(f"inputs[{i}].name is {show(tensor.name)} again; rename it.")
             outputs[tensor.name] = self._output(f"inputs[{i}]", tensor, request)
+        if not outputs:
+            raise InvalidInput("inputs is an empty list; send at least one tensor.")
         asked = [output.name for output in request.request_outputs or ()]
         for i, name in enumerate(asked):
             if name not in outputs:
                 known = ", ".join(map(show, outputs))
-                raise BadInput(f"outputs[{i}].name is {show(name)}; ask for one of {known}.")
+                raise InvalidInput(f"outputs[{i}].name is {show(name)}; ask for one of {known}.")
         return InferResponse(
-            response_id=request.id,
+            # Never one of its own: the answers of two equal models are equal to the byte.
+            response_id=request.id or "",
             model_name=self.name,
             infer_outputs=[outputs[name] for name in asked or outputs],
             use_binary_outputs=request.use_binary_outputs,
@@ -67,38 +52,19 @@ class Multiplier(Model):
 
     def _output(self, where: str, tensor: InferInput, request: InferRequest) -> InferOutput:
         """One tensor times the factor: FP32 from FP16 and FP32, FP64 from everything else."""
-        numbers = read_input(where, tensor, request)
+        raw = request.from_grpc and request.use_binary_outputs
+        try:
+            values = tensor.as_numpy().ravel().tolist() if raw else tensor.data
+        except ValueError as error:
+            raise InvalidInput(
+                f"{where} is not {tensor.datatype} of its shape ({error})."
+            ) from None
+        numbers = read_tensor(where, tensor.datatype, tensor.shape, values)
         narrow = tensor.datatype in ("FP16", "FP32")
-        product: NDArray[np.floating] = multiply(
-            f"{where}.data", numbers, self.factor, np.float32 if narrow else np.float64
-        )
-        output = InferOutput(
-            name=tensor.name,
-            shape=list(tensor.shape),
-            datatype="FP32" if narrow else "FP64",
-            data=product.reshape(tensor.shape),
-        )
+        type_ = np.float32 if narrow else np.float64
+        product = multiply(f"{where}.data", numbers, self.factor, type_)
+        output = InferOutput(tensor.name, list(tensor.shape), "FP32" if narrow else "FP64", product)
         if request.from_grpc:
             # In the form of the question: typed contents or raw ones.
-            output.set_data_from_numpy(output.data, binary_data=request.use_binary_outputs)
+            output.set_data_from_numpy(product, binary_data=raw)
         return output
-
-
-def read_input(where: str, tensor: InferInput, request: InferRequest) -> Doubles:
-    """The numbers of a v2 input, flat, whether they came as JSON, protobuf or bytes."""
-    if tensor.datatype not in DATATYPES:
-        known = ", ".join(DATATYPES)
-        raise BadInput(f"{where}.datatype is {show(tensor.datatype)}; send one of {known}.")
-    shape = tensor.shape
-    require_shape(where, shape)
-    raw = request.from_grpc and request.use_binary_outputs
-    if isinstance(tensor.data, list) and not raw:
-        return read_tensor(where, tensor.datatype, shape, tensor.data)
-    try:
-        array = tensor.as_numpy()
-    except ValueError:
-        raise BadInput(
-            f"{where} has bytes that do not fill {tensor.datatype} of shape"
-            f" {show_shape(shape)}; send as many as the shape holds."
-        ) from None
-    return read_array(where, array)

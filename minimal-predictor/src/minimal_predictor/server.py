@@ -1,50 +1,66 @@
-"""Puts a model behind KServe's server: quiet, closed to load and unload, on uvloop."""
+"""KServe's own server around any model, closed: no caller can load or unload it."""
 
 import asyncio
 import socket
 import sys
+from typing import NoReturn
 
 import uvloop
+from fastapi.responses import JSONResponse
+from grpc import StatusCode
+from grpc_interceptor.exceptions import GrpcException
 from kserve import Model, ModelServer, model_server
-from kserve.protocol.rest.multiprocess import server as multiprocess
+from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
-from minimal_predictor.closed import ClosedRepository, FixedModels
-from minimal_predictor.rest import QuietRESTServer
-from minimal_predictor.rpc import QuietGRPCServer
-from minimal_predictor.workers import PatientProcess
-
-# KServe has no argument for these; it looks them up by these names when it starts.
-model_server.RESTServer = QuietRESTServer
-model_server.GRPCServer = QuietGRPCServer
-multiprocess.RESTServer = QuietRESTServer
-multiprocess.RESTServerProcess = PatientProcess
-
-# Longer than a proxy before us keeps one that is idle (Envoy an hour, Knative's queue-proxy 90 s).
-# A call that comes in the moment that we close it, as KServe does after 65 s, gets no answer.
-KEEP_ALIVE_SECONDS = 3660
+# Longer than a proxy before us keeps an idle connection (Envoy an hour, Knative's queue-proxy
+# 90 s): a call that comes in the moment that we close it, as KServe does after 65 s, is lost.
+model_server.parser.set_defaults(timeout_keep_alive=3660)
 
 
-def serve(model: Model, keep_alive_seconds: int = KEEP_ALIVE_SECONDS) -> None:
-    """Serve the loaded model until SIGTERM or Ctrl-C; calls in flight finish, then it stops."""
-    server = ModelServer(registered_models=FixedModels(), timeout_keep_alive=keep_alive_seconds)
-    _require_free_ports(server)
+class RepositoryClosed(GrpcException):
+    """Answered with 403 over REST and PERMISSION_DENIED over gRPC."""
+
+    status_code = StatusCode.PERMISSION_DENIED
+    details = "loading and unloading models is closed; deploy another version instead."
+
+
+class ClosedRepository(ModelRepositoryExtension):
+    """Refuses to load and to unload; the served model stays as it was started."""
+
+    async def load(self, model_name: str) -> NoReturn:
+        """Raises RepositoryClosed, whatever the name."""
+        raise RepositoryClosed
+
+    async def unload(self, model_name: str) -> NoReturn:
+        """Raises RepositoryClosed, whatever the name."""
+        raise RepositoryClosed
+
+
+# At import, since KServe's worker processes import this module and call nothing in it.
+model_server.app.add_exception_handler(
+    RepositoryClosed, lambda *_: JSONResponse({"error": RepositoryClosed.details}, 403)
+)
+
+
+def serve(model: Model) -> None:
+    """Serve the loaded model with KServe's arguments until SIGTERM; calls in flight finish."""
+    arguments, _ = model_server.parser.parse_known_args()
+    server = ModelServer(timeout_keep_alive=arguments.timeout_keep_alive)
+    _require_free_port("http_port", server.http_port)
+    if server.enable_grpc:
+        _require_free_port("grpc_port", server.grpc_port)
     server.model_repository_extension = ClosedRepository(server.registered_models)
     # One worker runs on the loop that is current here; `--event-loop` reaches only more workers.
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     asyncio.set_event_loop(asyncio.new_event_loop())
     server.start([model])
-    model.stop()
 
 
-def _require_free_ports(server: ModelServer) -> None:
-    """End the start in one line when a port is taken, before anything listens."""
-    ports = {"http_port": server.http_port}
-    if server.enable_grpc:
-        ports["grpc_port"] = server.grpc_port
-    for argument, port in ports.items():
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("0.0.0.0", port))  # noqa: S104 - where KServe will listen
-            except OSError as error:
-                sys.exit(f"--{argument} {port} cannot be used ({error.strerror}); choose another.")
+def _require_free_port(argument: str, port: int) -> None:
+    """Exit in one line when the port is taken: two gRPC servers would share it and its calls."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))  # noqa: S104 - where KServe will listen
+        except OSError as error:
+            sys.exit(f"--{argument} {port} cannot be used ({error.strerror}); choose another.")
