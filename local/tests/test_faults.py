@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 import pytest
 from backends import Backend, answering, refusing, resetting, stuck, unreachable
@@ -77,6 +77,7 @@ def test_a_silent_shadow_holds_no_more_than_its_limits(
 
 def _stat(admin_url: str, host: str, name: str) -> int:
     """A figure of Envoy about the requests for a host."""
-    with urlopen(f"{admin_url}/stats?filter={name}") as response:
+    opener = build_opener(ProxyHandler({}))
+    with opener.open(f"{admin_url}/stats?filter={name}") as response:
         lines = response.read().decode().splitlines()
     return sum(int(line.rsplit(" ", 1)[1]) for line in lines if host in line)

@@ -122,7 +122,7 @@ def test_demo_shows_pairs_and_both_verdicts(
     Nothing on loopback goes through a proxy of the environment, which leads nowhere here.
     """
     settings = {"REQUESTS": "40", "POSTGRES_URI": empty_postgres_uri, "COLUMNS": "200"}
-    settings |= dict.fromkeys(PROXIES, "http://127.0.0.1:9")
+    settings |= dict.fromkeys(PROXIES, "http://127.0.0.1:9") | {"no_proxy": "", "NO_PROXY": ""}
     run = start("demo", "--folder", str(tmp_path / "stack"), **settings)
     assert run.ends() == 0
     output = run.output.read_text()
