@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from embedded_postgres import as_role
-from shadow_report.errors import OneLineError, SettingWrong
+from shadow_report import OneLineError, SettingWrong
 from shadow_report.maintain import keep_of, maintain
 
 PARTITIONS = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'inference_requests'::regclass"

@@ -1,29 +1,273 @@
-"""The entry point: every failure is one line on stderr, and so is Ctrl-C."""
+"""`shadow-report compare`: options in, progress and report out, the verdict as exit code."""
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import Annotated
 
-from shadow_report.errors import OneLineError, SettingWrong
-from shadow_report.interruption import ended_by_ctrl_c
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-RUNTIME_ERROR, USAGE_ERROR = 1, 2
+from shadow_report import OneLineError, SettingWrong
+from shadow_report import compare as comparison
+from shadow_report.answers.paths import Rules, Tolerance
+from shadow_report.judging.gates import Margins
+from shadow_report.judging.verdict import Verdict
+from shadow_report.maintain import maintain_command
+from shadow_report.output import print_report, write_json, write_junit, write_page
+from shadow_report.report import Report
+from shadow_report.settings import (
+    Comparison,
+    configured_mirror_share,
+    database_uri,
+    parse_field,
+    parse_ignored,
+    parse_share,
+    parse_span,
+    parse_time,
+    parse_tolerance,
+)
+
+_share = partial(typer.Option, metavar="SHARE")
 
 
-def main() -> None:
-    """Run the command line."""
+def compare_command(
+    *,
+    since: Annotated[str | None, typer.Option(help="First call, as an ISO time.")] = None,
+    since_rollout: Annotated[
+        bool, typer.Option("--since-rollout", help="From the last change of a service or version.")
+    ] = False,
+    until: Annotated[str | None, typer.Option(help="End of the window, as an ISO time.")] = None,
+    last: Annotated[str | None, typer.Option(help="Only the last 90s, 15m, 24h, 7d …")] = None,
+    primary: Annotated[str | None, typer.Option(help="The primary's InferenceService.")] = None,
+    shadow: Annotated[str | None, typer.Option(help="The shadow's InferenceService.")] = None,
+    abs_tol: Annotated[float, typer.Option(help="Absolute tolerance of numbers.")] = 1e-9,
+    rel_tol: Annotated[float, typer.Option(help="Relative tolerance of numbers.")] = 1e-6,
+    tolerance: Annotated[
+        list[str] | None, typer.Option(help="PATH=ABS[,REL]: the tolerance at and below a path.")
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="PATH in the answers that is not compared.")
+    ] = None,
+    slice_: Annotated[
+        list[str] | None, typer.Option("--slice", help="Request PATH or header:NAME to slice by.")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="Request PATH or header:NAME whose pairs repeat each other.")
+    ] = None,
+    slo_ms: Annotated[float | None, typer.Option(help="Slower answers are slow.")] = None,
+    min_coverage: Annotated[str, _share(help="Least share of calls with a pair.")] = "0.99",
+    max_new_faults: Annotated[str, _share(help="Largest share of new faults.")] = "0.001",
+    max_disagreement: Annotated[str, _share(help="Largest share that disagrees.")] = "0.01",
+    max_newly_slow: Annotated[str, _share(help="Largest share of newly slow.")] = "0.01",
+    alpha: Annotated[str, _share(help="Chance of a wrong verdict.")] = "0.05",
+    min_duration: Annotated[str, typer.Option(help="Shortest window to promote on.")] = "0s",
+    warm_up: Annotated[str, typer.Option(help="Left out after mirroring began.")] = "0s",
+    settle: Annotated[str, typer.Option(help="Incomplete calls newer than this wait.")] = "30s",
+    mirrored_share: Annotated[
+        str | None,
+        _share(help="Share of the calls that is mirrored; else MIRROR_PERCENTAGE / 100."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report as one page.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the gates as JUnit XML.")] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Print every reason, finding and note, and ten pairs.")
+    ] = False,
+) -> None:
+    """Judge the pairs in the tables at POSTGRES_URI.
+
+    Exit code: PROMOTE 0, REJECT 10, WAIT 11, INVALID 12; 1 for a runtime and 2 for a usage error.
+    """
+    settings = Comparison(
+        margins=_margins(
+            min_coverage=parse_share(min_coverage, "--min-coverage"),
+            max_faults=parse_share(max_new_faults, "--max-new-faults"),
+            max_disagreement=parse_share(max_disagreement, "--max-disagreement"),
+            max_slow=parse_share(max_newly_slow, "--max-newly-slow"),
+            alpha=parse_share(alpha, "--alpha"),
+            min_duration=parse_span(min_duration, "--min-duration"),
+        ),
+        rules=_rules(abs_tol, rel_tol, tolerance or [], ignore or []),
+        primary=primary,
+        shadow=shadow,
+        since=_since(since, last),
+        since_rollout=since_rollout,
+        until=parse_time(until, "--until") if until else None,
+        warm_up=parse_span(warm_up, "--warm-up"),
+        settle=parse_span(settle, "--settle"),
+        mirrored_share=configured_mirror_share()
+        if mirrored_share is None
+        else parse_share(mirrored_share, "--mirrored-share"),
+        slo_ms=slo_ms,
+        slices=tuple(parse_field(text, "--slice") for text in slice_ or []),
+        cluster=parse_field(cluster, "--cluster") if cluster else None,
+    )
+    with _progress() as progress:
+        report = comparison.compare(database_uri(), settings, progress)
+    publish(report, json=json, html=html, junit=junit, verbose=verbose)
+    raise typer.Exit(Verdict(report.verdict).exit_code)
+
+
+def publish(
+    report: Report,
+    *,
+    json: Path | None,
+    html: Path | None,
+    junit: Path | None,
+    verbose: bool = False,
+) -> None:
+    """Print the report and write the files that were asked for; OneLineError when one fails."""
+    print_report(report, Console(), verbose=verbose)
+    failed = []
+    for option, file, write in (
+        ("--json", json, write_json),
+        ("--html", html, write_page),
+        ("--junit", junit, write_junit),
+    ):
+        if file is None:
+            continue
+        try:
+            write(report, file)
+        except OSError as error:
+            failed.append(f"{option} {file} ({error.strerror})")
+        else:
+            print(f"wrote {file}", file=sys.stderr)
+    if failed:
+        raise OneLineError(
+            f"Not written: {', '.join(failed)}; name files in a folder that is there, has room, "
+            "and is yours to write to."
+        )
+
+
+def _since(since: str | None, last: str | None) -> datetime | None:
+    if since and last:
+        raise SettingWrong(f"--since is '{since}' and --last is '{last}'; give one of them.")
+    if last:
+        span = parse_span(last, "--last")
+        try:
+            return datetime.now(UTC) - span
+        except OverflowError as error:
+            raise SettingWrong(f"--last is '{last}', before all times; give less.") from error
+    return parse_time(since, "--since") if since else None
+
+
+def _margins(*, min_duration: timedelta, **shares: float) -> Margins:
     try:
-        with ended_by_ctrl_c():
-            # Here and not above: the imports take a second or more, in which Ctrl-C may come too.
-            from shadow_report.commands import app  # noqa: PLC0415
-
-            app()
-    except SettingWrong as error:
-        _fail(str(error), USAGE_ERROR)
-    except (OneLineError, OSError) as error:
-        _fail(str(error), RUNTIME_ERROR)
+        return Margins(min_duration=min_duration, **shares)
+    except ValueError as error:
+        raise SettingWrong(str(error)) from error
 
 
-def _fail(message: str, code: int) -> None:
-    print(f"shadow-report: {message}", file=sys.stderr)
-    sys.exit(code)
+def _rules(abs_tol: float, rel_tol: float, tolerances: list[str], ignored: list[str]) -> Rules:
+    if not (abs_tol >= 0 and rel_tol >= 0):
+        raise SettingWrong(
+            f"The tolerance is {abs_tol} absolute and {rel_tol} relative; set both to 0 or more."
+        )
+    return Rules(
+        tolerance=Tolerance(abs_tol, rel_tol),
+        by_path=dict(parse_tolerance(text) for text in tolerances),
+        ignored=parse_ignored(ignored),
+    )
+
+
+@contextmanager
+def _progress() -> Iterator[comparison.Progress]:
+    """A bar on stderr, on a terminal only; gone when it is done."""
+    columns = (
+        TextColumn("comparing pairs"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("pairs", total=None)
+
+        def show(done: int, expected: int) -> None:
+            bar.update(task, completed=done, total=max(done, expected))
+
+        yield show
+
+
+def replay_command(
+    *,
+    to: Annotated[
+        str, typer.Option(metavar="URL", help="The candidate's address, as http://host:8080.")
+    ],
+    rate: Annotated[
+        str | None,
+        typer.Option(metavar="N/s", help="At most so many calls per second, as 50/s or 600/m."),
+    ] = None,
+    concurrency: Annotated[
+        int, typer.Option(min=1, max=1024, help="At most so many calls at once.")
+    ] = 8,
+    original_timing: Annotated[
+        bool,
+        typer.Option("--original-timing", help="Keep the calls as far apart as they once came."),
+    ] = False,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Calls from this time on (ISO 8601, UTC).")
+    ] = None,
+    until: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Calls before this time; by default now.")
+    ] = None,
+    primary: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The primary InferenceService, when there are several."),
+    ] = None,
+    timeout: Annotated[
+        float, typer.Option(min=0.001, metavar="SECONDS", help="The longest wait for an answer.")
+    ] = 60.0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the replay that was stopped.")
+    ] = False,
+    state: Annotated[
+        Path, typer.Option(metavar="FILE", help="Where a stopped replay is kept.")
+    ] = Path("shadow-replay.json"),
+) -> None:
+    """Send the primary's stored calls to a candidate under their own pair ids, then compare.
+
+    The candidate needs the recording transformer with SHADOW_ROLE=shadow and this database, so
+    that its answers can be compared. The exit code is that of `compare`.
+    """
+    # aiohttp takes a while to import, and the other commands have no need of it.
+    from shadow_report.replay.calls import parse_target  # noqa: PLC0415
+    from shadow_report.replay.run import Asked, Plan, parse_rate, replay  # noqa: PLC0415
+
+    asked = Asked(primary, time_of(since, "--since"), time_of(until, "--until"), resume)
+    plan = Plan(
+        parse_target(to),
+        concurrency,
+        parse_rate(rate) if rate else None,
+        original_timing,
+        timeout,
+        state,
+    )
+    raise typer.Exit(asyncio.run(replay(database_uri(), plan, asked)))
+
+
+def time_of(text: str | None, option: str) -> datetime | None:
+    """A time in UTC."""
+    return None if text is None else parse_time(text, option).astimezone(UTC)
+
+
+app = typer.Typer(
+    help="Compares the primary's and the shadow's answers: may the shadow replace the primary?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("compare")(compare_command)
+app.command("replay")(replay_command)
+app.command("maintain")(maintain_command)

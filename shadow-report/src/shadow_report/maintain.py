@@ -14,8 +14,8 @@ import psycopg
 import typer
 from psycopg.rows import class_row
 
-from shadow_report.connection import failure, place
-from shadow_report.errors import OneLineError, SettingWrong
+from shadow_report import OneLineError, SettingWrong
+from shadow_report.evidence.database import failure, place
 from shadow_report.settings import database_uri, parse_span
 
 # A long comparison or another maintain holds the locks for a while; the function itself waits 5 s.

@@ -11,10 +11,9 @@ import orjson
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from shadow_report.answers.paths import Rules, Tolerance, parse_path
-from shadow_report.errors import SettingWrong
-from shadow_report.margins import Margins
-from shadow_report.request_field import RequestField
+from shadow_report import SettingWrong
+from shadow_report.answers.paths import RequestField, Rules, Tolerance, parse_path
+from shadow_report.judging.gates import Margins
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
@@ -45,7 +44,7 @@ class Mirror(BaseSettings):
     mirror_percentage: float = Field(default=100.0, gt=0, le=100)
 
 
-def mirrored_share_told() -> float:
+def configured_mirror_share() -> float:
     """MIRROR_PERCENTAGE over 100; SettingWrong when it is no share of the calls."""
     try:
         return Mirror().mirror_percentage / 100

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 NOT_RECORDED = "(none)"
 """Stands for a missing value where calls are counted by value."""
 
 
-def percent(share: float) -> str:
+NOTHING = "–"  # noqa: RUF001 - the dash of an empty cell
+
+
+def percent(share: float | None) -> str:
     """A share as a percentage with three digits that matter: `0.0812 %`, `2.61 %`, `99.931 %`.
 
-    Close to 100 % the digits that matter are those of the distance to 100 %.
+    Close to 100 % the digits that matter are those of the distance to 100 %. A dash for None and
+    NaN.
     """
+    if share is None or not math.isfinite(share):
+        return NOTHING
     telling = 100 * min(abs(share), abs(1 - share)) if 0 <= share <= 1 else 100 * abs(share)
     if telling < 1e-9:
         return f"{100 * share:.0f} %"
@@ -34,3 +40,96 @@ def duration(span: timedelta) -> str:
         if seconds < limit:
             return f"{math.ceil(seconds / size)} {unit}"
     return f"{math.ceil(seconds / 86_400)} days"
+
+
+GATE_TITLES = {
+    "coverage": "Coverage",
+    "faults": "New faults",
+    "disagreement": "Disagreement",
+    "slow": "Newly slow",
+}
+VERDICT_MEANINGS = {
+    "PROMOTE": "The shadow may replace the primary.",
+    "REJECT": "The shadow must not replace the primary.",
+    "WAIT": "There is not enough evidence yet.",
+    "INVALID": "The evidence is unsound: no verdict can rest on it.",
+}
+
+
+def percent_range(interval: tuple[float, float] | None) -> str:
+    """Both ends of an interval of shares, or a dash when the data cannot say."""
+    if interval is None or not all(map(math.isfinite, interval)):
+        return NOTHING
+    return f"{percent(interval[0]).removesuffix(' %')} to {percent(interval[1])}"
+
+
+def number(value: float | None) -> str:
+    """A figure with up to four telling digits."""
+    if value is None or not math.isfinite(value):
+        return NOTHING
+    return f"{value:,.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
+
+
+def signed(value: float | None) -> str:
+    """A difference: the sign is always there."""
+    text = number(value)
+    return text if value is None or value <= 0 or text == NOTHING else f"+{text}"
+
+
+def number_range(interval: tuple[float, float] | None) -> str:
+    """Both ends of an interval of differences."""
+    if interval is None or not all(map(math.isfinite, interval)):
+        return NOTHING
+    return f"{signed(interval[0])} to {signed(interval[1])}"
+
+
+def count(value: float | None) -> str:
+    """A whole number with thousands separated."""
+    return NOTHING if value is None or not math.isfinite(value) else f"{value:,.0f}"
+
+
+def moment(time: datetime | None) -> str:
+    """A UTC time to the second."""
+    return NOTHING if time is None else f"{time:%Y-%m-%d %H:%M:%S}"
+
+
+def span(hours: float | None) -> str:
+    """A length of time in its two largest units."""
+    if hours is None or not math.isfinite(hours):
+        return NOTHING
+    seconds = round(timedelta(hours=hours).total_seconds())
+    parts = [
+        f"{amount} {unit}"
+        for amount, unit in (
+            (seconds // 86_400, "d"),
+            (seconds // 3600 % 24, "h"),
+            (seconds // 60 % 60, "min"),
+            (seconds % 60, "s"),
+        )
+        if amount
+    ]
+    return " ".join(parts[:2]) or "0 s"
+
+
+def visible(text: object) -> str:
+    r"""Foreign text with everything that could act or hide written out, as in `\x1b` or `\u202e`.
+
+    Control characters, bidirectional overrides, invisible characters and lone surrogates could
+    drive a terminal or show another text than the one stored; line feeds and tabs stay.
+    """
+    return "".join(
+        char
+        if char.isprintable() or char in "\n\t"
+        else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in str(text)
+    )
+
+
+def one_line(text: object) -> str:
+    """Foreign text on a single line."""
+    return " ".join(visible(text).split())
+
+
+def cut(text: str, limit: int) -> str:
+    """The first `limit` characters, with an ellipsis when there is more."""
+    return text if len(text) <= limit else text[: max(limit - 1, 0)] + "…"

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shadow_report.answers.bodies import UNPARSEABLE, parse
-from shadow_report.answers.tensors import Tensor
+from shadow_report.answers.bodies import UNPARSEABLE, Tensor, parse
 
 
 @given(st.binary(max_size=200))

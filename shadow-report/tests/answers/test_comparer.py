@@ -11,9 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shadow_report.answers.bodies import UNPARSEABLE, parse
-from shadow_report.answers.comparer import Comparer
+from shadow_report.answers.comparer import OUTCOMES, Comparer
 from shadow_report.answers.explain import differences, first_difference
-from shadow_report.answers.marks import OUTCOMES
 from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.paths import Rules, Tolerance
 

@@ -13,7 +13,7 @@ from psycopg.conninfo import make_conninfo
 from traffic import PRIMARY, SHADOW, pair, pairs, record
 
 from embedded_postgres import Postgres, as_role
-from shadow_report.cli import main
+from shadow_report.__main__ import main
 
 
 def run(monkeypatch: pytest.MonkeyPatch, uri: str | None, *options: str) -> int:

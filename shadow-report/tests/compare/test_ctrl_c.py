@@ -89,7 +89,7 @@ class Interrupting:
             {interrupt}
 
 sys.meta_path.insert(0, Interrupting())
-from shadow_report.cli import main
+from shadow_report.__main__ import main
 main()
 """
 ONCE = "os.kill(os.getpid(), signal.SIGINT)"

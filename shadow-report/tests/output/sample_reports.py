@@ -4,22 +4,23 @@ import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from shadow_report.gates import Gate, Need
 from shadow_report.report import (
     SCHEMA_VERSION,
     Bucket,
     Clusters,
     Example,
     Finding,
+    Gate,
     Integrity,
     Labels,
     Latency,
+    LatencyShift,
     MissingContrast,
+    Need,
     Noise,
     Numbers,
     PairedTable,
     PathReport,
-    QuantileShift,
     Report,
     Side,
     Signature,
@@ -27,7 +28,7 @@ from shadow_report.report import (
     StatusPair,
     Window,
 )
-from shadow_report.statistics.interval import Interval
+from shadow_report.statistics.sequences import Interval
 
 START = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
 HOSTILE = (
@@ -279,9 +280,9 @@ def rejected() -> Report:
             slo_ms=50.0,
             slow=PairedTable(neither=12431, shadow_only=26, primary_only=12, both=7),
             shifts=(
-                QuantileShift(0.5, 4.21, 4.52, 0.31, (0.22, 0.40)),
-                QuantileShift(0.95, 9.80, 11.9, 2.10, (1.4, 2.9)),
-                QuantileShift(0.99, 21.4, 20.1, -1.30, (-4.8, 2.3)),
+                LatencyShift(0.5, 4.21, 4.52, 0.31, (0.22, 0.40)),
+                LatencyShift(0.95, 9.80, 11.9, 2.10, (1.4, 2.9)),
+                LatencyShift(0.99, 21.4, 20.1, -1.30, (-4.8, 2.3)),
             ),
             median_difference_ms=0.28,
             caveat="Durations are each transformer's own; mirrored load is not promoted load.",

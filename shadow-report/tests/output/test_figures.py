@@ -8,19 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sample_reports import side
 
-from shadow_report.output.body_difference import marked
-from shadow_report.output.svg import scale
-from shadow_report.output.wording import (
+from shadow_report.output.page import marked
+from shadow_report.output.plots import scale
+from shadow_report.wording import (
+    NOT_RECORDED,
     cut,
     number,
     one_line,
     percent,
-    service,
     signed,
     span,
     visible,
 )
-from shadow_report.wording import NOT_RECORDED
 
 
 @pytest.mark.parametrize(
@@ -122,4 +121,4 @@ def test_every_value_has_a_place_on_its_axis(values: list[float]) -> None:
 )
 def test_a_side_names_its_only_version(versions: dict[str, int], text: str) -> None:
     """Nothing extra where no version was recorded, or several were."""
-    assert service(replace(side("primary", "double"), model_versions=versions)) == text
+    assert replace(side("primary", "double"), model_versions=versions).title == text

@@ -13,10 +13,9 @@ import pytest
 from candidate import Candidate, serving, store
 
 from embedded_postgres import as_role
-from shadow_report.errors import OneLineError, SettingWrong
-from shadow_report.replay.run import Plan
-from shadow_report.replay.session import Asked, replay
-from shadow_report.replay.target import parse_target
+from shadow_report import OneLineError, SettingWrong
+from shadow_report.replay.calls import parse_target
+from shadow_report.replay.run import Asked, Plan, replay
 
 SINCE = "2026-11-20T00:00:00Z"
 
@@ -164,7 +163,7 @@ def test_a_candidate_that_records_nothing_is_invalid(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """It says what is missing, and the comparison is INVALID."""
-    monkeypatch.setattr("shadow_report.replay.afterwards.RECORDS_SECONDS", 1.0)
+    monkeypatch.setattr("shadow_report.replay.run.RECORDS_SECONDS", 1.0)
     store(postgres_uri, 12)
     with serving(Candidate(None)) as candidate:
         plan = Plan(parse_target(candidate.url), 4, None, False, 20.0, tmp_path / "state.json")

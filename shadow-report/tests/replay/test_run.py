@@ -11,11 +11,9 @@ import pytest
 from candidate import START, Candidate, record, serving, store
 
 from embedded_postgres import as_role
-from shadow_report.errors import OneLineError
-from shadow_report.replay.run import Plan, Run
-from shadow_report.replay.state import Counts, State, load
-from shadow_report.replay.stored_calls import Selection, open_stored_calls
-from shadow_report.replay.target import parse_target
+from shadow_report import OneLineError
+from shadow_report.replay.calls import Selection, open_stored_calls, parse_target
+from shadow_report.replay.run import Plan, Run, SentCounts, State, load
 
 
 def plan(to: str, folder: Path, **settings: object) -> Plan:
@@ -45,7 +43,7 @@ def go(
     async def main() -> tuple[bool, Run]:
         run: Run
 
-        def show(counts: Counts, total: int) -> None:
+        def show(counts: SentCounts, total: int) -> None:
             if stop_after is not None and counts.done >= stop_after:
                 run.stop()
 
@@ -62,7 +60,7 @@ def test_sends_every_call_in_order_under_its_own_pair_id(postgres_uri: str, tmp_
     with serving(Candidate(None)) as candidate:
         finished, run = go(postgres_uri, plan(candidate.url, tmp_path, concurrency=1))
     assert finished
-    assert run.ledger.counts == Counts(answered=60)
+    assert run.journal.counts == SentCounts(answered=60)
     assert candidate.pair_ids == [f"p{i}" for i in range(60)]
     path, body, headers = candidate.arrived[7]
     assert path == "/v1/models/model:predict"
@@ -105,7 +103,7 @@ def test_sends_protocols_to_their_paths_and_raw_bodies_as_they_were(
     assert candidate.arrived[3][2]["host"] == f"127.0.0.1:{candidate.port}"
     assert candidate.arrived[4][1] == b""
     # The raw and the empty body are no JSON for this model: an answer all the same.
-    assert run.ledger.counts == Counts(answered=5, failed=2)
+    assert run.journal.counts == SentCounts(answered=5, failed=2)
 
 
 def test_skips_and_counts_what_cannot_be_sent(postgres_uri: str, tmp_path: Path) -> None:
@@ -133,7 +131,7 @@ def test_skips_and_counts_what_cannot_be_sent(postgres_uri: str, tmp_path: Path)
         finished, run = go(postgres_uri, plan(candidate.url, tmp_path))
     assert finished
     assert sorted(candidate.pair_ids) == ["p0", "p1", "p2"]
-    assert run.ledger.counts.skipped == {
+    assert run.journal.counts.skipped == {
         "body not stored whole": 1,
         "gRPC": 1,
         "header that cannot be sent": 1,
@@ -169,7 +167,7 @@ def test_stopped_and_resumed_sends_each_call_once(
     postgres_uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, portion: int
 ) -> None:
     """However often it is stopped, in the end each call was sent and counted exactly once."""
-    monkeypatch.setattr("shadow_report.replay.stored_calls.PORTION_CALLS", portion)
+    monkeypatch.setattr("shadow_report.replay.calls.PORTION_CALLS", portion)
     store(postgres_uri, 40)
     stops = 0
     with serving(Candidate(None, delay_seconds=0.002)) as candidate:
@@ -182,7 +180,7 @@ def test_stopped_and_resumed_sends_each_call_once(
             )
     assert stops >= 3
     assert sorted(candidate.pair_ids) == sorted(f"p{i}" for i in range(40))
-    assert run.ledger.counts == Counts(answered=40)
+    assert run.journal.counts == SentCounts(answered=40)
     assert load(asked.state_file).total == 40
 
 
@@ -198,7 +196,7 @@ def test_a_candidate_that_is_down_costs_no_call(postgres_uri: str, tmp_path: Pat
         finished, run = go(postgres_uri, asked, load(asked.state_file))
     assert finished
     assert sorted(candidate.pair_ids) == sorted(f"p{i}" for i in range(50))
-    assert run.ledger.counts == Counts(answered=50)
+    assert run.journal.counts == SentCounts(answered=50)
 
 
 def test_calls_that_break_the_connection_are_counted(postgres_uri: str, tmp_path: Path) -> None:
@@ -208,7 +206,7 @@ def test_calls_that_break_the_connection_are_counted(postgres_uri: str, tmp_path
     with serving(Candidate(None, status_of=broken)) as candidate:
         finished, run = go(postgres_uri, plan(candidate.url, tmp_path))
     assert finished
-    assert run.ledger.counts == Counts(answered=27, unanswered=3)
+    assert run.journal.counts == SentCounts(answered=27, unanswered=3)
 
 
 def test_error_statuses_are_answers(postgres_uri: str, tmp_path: Path) -> None:
@@ -217,7 +215,7 @@ def test_error_statuses_are_answers(postgres_uri: str, tmp_path: Path) -> None:
     with serving(Candidate(None, status_of=lambda n: 500 if n % 2 else 200)) as candidate:
         finished, run = go(postgres_uri, plan(candidate.url, tmp_path))
     assert finished
-    assert run.ledger.counts == Counts(answered=20, failed=10)
+    assert run.journal.counts == SentCounts(answered=20, failed=10)
 
 
 def test_holds_no_lock_on_the_tables(postgres_uri: str) -> None:

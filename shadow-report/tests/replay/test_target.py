@@ -5,9 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from shadow_report.errors import SettingWrong
-from shadow_report.replay.stored_calls import StoredCall
-from shadow_report.replay.target import headers_of, parse_target, why_not_sent
+from shadow_report import SettingWrong
+from shadow_report.replay.calls import StoredCall, headers_of, parse_target, why_not_sent
 
 
 def call(**fields: object) -> StoredCall:

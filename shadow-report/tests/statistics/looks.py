@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from shadow_report.statistics.binomial_sequence import log_evidence
+from shadow_report.statistics.sequences import log_evidence
 
 LOOKS = 200
 ALPHA = 0.05

@@ -13,7 +13,7 @@ from scipy.integrate import quad
 from scipy.stats import beta
 from statsmodels.stats.proportion import proportion_confint
 
-from shadow_report.statistics.binomial_sequence import beta_binomial_interval, log_evidence
+from shadow_report.statistics.sequences import beta_binomial_interval, log_evidence
 
 COUNTS = st.integers(1, 10**8).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 

@@ -7,8 +7,8 @@ import pytest
 from looks import ALPHA, look_times, share_ever
 from statsmodels.stats.proportion import proportion_confint
 
-from shadow_report.gates import Tally
-from shadow_report.statistics.clusters import (
+from shadow_report.judging.gates import Tally
+from shadow_report.statistics.samples import (
     ClusterBuckets,
     ClusterCounts,
     design_effect,

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr
 
-from shadow_report.statistics.concordance import limits_of_agreement, lin_ccc, pearson
-from shadow_report.statistics.interval import Interval
-from shadow_report.statistics.moments import PairMoments
+from shadow_report.statistics.agreement import limits_of_agreement, lin_ccc, pearson
+from shadow_report.statistics.samples import PairMoments
+from shadow_report.statistics.sequences import Interval
 
 RUNS = 1_500
 

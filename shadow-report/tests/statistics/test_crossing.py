@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from shadow_report.statistics.crossing import crossing
+from shadow_report.statistics.sequences import crossing
 
 
 @pytest.mark.parametrize("zero", [-40.0, -1e-9, 0.0, 0.3, 17.25])

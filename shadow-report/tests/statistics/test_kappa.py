@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from statsmodels.stats.inter_rater import cohens_kappa as statsmodels_kappa
 
-from shadow_report.statistics.kappa import cohens_kappa, gwet_ac1
+from shadow_report.statistics.agreement import cohens_kappa, gwet_ac1
 
 
 def test_kappa_and_its_interval_agree_with_statsmodels() -> None:

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from looks import ALPHA, changes_at, look_times
 
-from shadow_report.statistics.interval import UNKNOWN
-from shadow_report.statistics.mean_sequence import MIN_NONZERO, mean_interval
-from shadow_report.statistics.moments import Moments
+from shadow_report.statistics.samples import Moments
+from shadow_report.statistics.sequences import MIN_NONZERO, UNKNOWN, mean_interval
 
 RUNS = 400
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shadow_report.statistics.moments import Moments, PairMoments
+from shadow_report.statistics.samples import Moments, PairMoments
 
 NUMBERS = st.lists(st.floats(-1e6, 1e6), max_size=30)
 

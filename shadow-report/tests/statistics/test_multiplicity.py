@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import false_discovery_control
 from statsmodels.stats.multitest import multipletests
 
-from shadow_report.statistics.multiplicity import benjamini_hochberg
+from shadow_report.statistics.agreement import benjamini_hochberg
 
 
 def test_adjusted_values_agree_with_statsmodels_and_scipy() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from shadow_report.statistics.pair_sample import PairSample
+from shadow_report.statistics.samples import PairSample
 
 
 def test_up_to_its_capacity_it_keeps_every_pair_in_order() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from looks import ALPHA, changes_at, look_times
 
-from shadow_report.statistics.paired_difference import difference_interval
+from shadow_report.statistics.sequences import difference_interval
 
 
 @pytest.mark.parametrize(

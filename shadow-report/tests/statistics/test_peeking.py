@@ -17,9 +17,8 @@ from looks import (
 )
 from statsmodels.stats.proportion import proportion_confint
 
-from shadow_report.gates import ChangeTally, Evidence, Tally, judge
-from shadow_report.margins import Margins
-from shadow_report.verdict import Outcome, decide
+from shadow_report.judging.gates import ChangeTally, Evidence, Margins, Tally, judge
+from shadow_report.judging.verdict import Verdict, decide
 
 REJECT_ALPHA = ALPHA / 3
 TIMES = look_times(200_000)
@@ -102,7 +101,7 @@ def test_fixed_horizon_interval_would_promote_far_too_often() -> None:
     assert share_ever(clears(events, times.astype(np.float64), 0.02)) <= ALPHA
 
 
-def _verdict(pairs: int, *, differing: int = 0, faulty: int = 0) -> Outcome:
+def _verdict(pairs: int, *, differing: int = 0, faulty: int = 0) -> Verdict:
     evidence = Evidence(
         missing=Tally(0, pairs),
         faults=ChangeTally(faulty, 0, pairs),
@@ -113,20 +112,20 @@ def _verdict(pairs: int, *, differing: int = 0, faulty: int = 0) -> Outcome:
 
 def test_identical_shadow_is_promoted_from_8062_pairs_on() -> None:
     """Before that it is WAIT, never anything else."""
-    assert {_verdict(n) for n in range(1, 8062, 40)} == {Outcome.WAIT}
-    assert _verdict(8061) is Outcome.WAIT
-    assert _verdict(8062) is Outcome.PROMOTE
-    assert _verdict(1_000_000) is Outcome.PROMOTE
+    assert {_verdict(n) for n in range(1, 8062, 40)} == {Verdict.WAIT}
+    assert _verdict(8061) is Verdict.WAIT
+    assert _verdict(8062) is Verdict.PROMOTE
+    assert _verdict(1_000_000) is Verdict.PROMOTE
 
 
 def test_shadow_whose_answers_all_differ_is_rejected_within_a_few_pairs() -> None:
     """FACTOR=3 against FACTOR=2 needs no two hundred calls."""
-    assert _verdict(2, differing=2) is Outcome.REJECT
-    assert _verdict(200, differing=200) is Outcome.REJECT
+    assert _verdict(2, differing=2) is Verdict.REJECT
+    assert _verdict(200, differing=200) is Verdict.REJECT
 
 
 def test_shadow_with_one_fault_in_500_waits_and_then_is_rejected() -> None:
     """The whole verdict along the expected counts: WAIT, then REJECT, never PROMOTE."""
     outcomes = [_verdict(n, faulty=n // 500) for n in range(500, 60_001, 500)]
-    assert set(outcomes) == {Outcome.WAIT, Outcome.REJECT}
-    assert outcomes == sorted(outcomes, key=lambda outcome: outcome is Outcome.REJECT)
+    assert set(outcomes) == {Verdict.WAIT, Verdict.REJECT}
+    assert outcomes == sorted(outcomes, key=lambda outcome: outcome is Verdict.REJECT)

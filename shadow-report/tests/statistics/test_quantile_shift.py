@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from shadow_report.statistics.quantile_shift import quantile_shift
+from shadow_report.statistics.agreement import quantile_shift
 
 
 def _latencies(random: np.random.Generator, pairs: int) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shadow_report.statistics.settling import TRIALS_LIMIT, trials_until
+from shadow_report.statistics.sequences import TRIALS_LIMIT, trials_until
 
 
 @pytest.mark.parametrize("answer", [1, 2, 700, 8_062, 123_456_789, TRIALS_LIMIT])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, NamedTuple, cast
 
+import numpy as np
 import orjson
-
-from shadow_report.answers.tensors import binary_answer, with_tensors
 
 
 class Unparseable:
@@ -59,3 +59,129 @@ def _parse_leniently(body: bytes) -> object:
         pass
     answer = binary_answer(body)
     return UNPARSEABLE if answer is None else with_tensors(answer)
+
+
+# A v2 answer carries these beside its outputs: they name the call or the model, and may differ.
+ENVELOPE = frozenset({"id", "model_name", "model_version"})
+
+_TENSOR_FIELDS = frozenset({"name", "datatype", "shape", "data"})
+
+_DTYPES = {
+    "BOOL": "?",
+    "UINT8": "u1",
+    "UINT16": "<u2",
+    "UINT32": "<u4",
+    "UINT64": "<u8",
+    "INT8": "i1",
+    "INT16": "<i2",
+    "INT32": "<i4",
+    "INT64": "<i8",
+    "FP16": "<f2",
+    "FP32": "<f4",
+    "FP64": "<f8",
+}
+
+
+class Tensor(NamedTuple):
+    """One v2 output. `data` is flat in row-major order; `rest` holds its other fields."""
+
+    datatype: str | None
+    shape: tuple[int, ...]
+    data: list[Any]
+    rest: dict[str, Any]
+
+
+def with_tensors(document: Any) -> Any:
+    """A v2 answer with its outputs as tensors by name and without its envelope; else unchanged."""
+    if type(document) is not dict or type(outputs := document.get("outputs")) is not list:
+        return document
+    tensors: dict[str, Tensor] = {}
+    for output in outputs:
+        if type(output) is not dict or type(data := output.get("data")) is not list:
+            return document
+        if type(name := output.get("name")) is not str or name in tensors:
+            return document
+        tensors[name] = _tensor(output, data)
+    rest = {key: value for key, value in document.items() if key not in ENVELOPE}
+    rest["outputs"] = tensors
+    return rest
+
+
+def _tensor(output: dict[str, Any], data: list[Any]) -> Tensor:
+    if data and type(data[0]) is list:
+        data = _flat(data)
+    shape = output.get("shape")
+    # A shape that does not fit its data says nothing; the length does.
+    if type(shape) is not list or {*map(type, shape)} != {int} or math.prod(shape) != len(data):
+        shape = [len(data)]
+    rest = {key: output[key] for key in output.keys() - _TENSOR_FIELDS}
+    return Tensor(output.get("datatype"), tuple(shape), data, rest)
+
+
+def _flat(data: list[Any]) -> list[Any]:
+    while any(type(item) is list for item in data):
+        data = [leaf for item in data for leaf in (item if type(item) is list else [item])]
+    return data
+
+
+def binary_answer(body: bytes) -> dict[str, Any] | None:
+    """The answer of a body in v2's binary tensor extension; None when it is not one.
+
+    The JSON header's length travels in an HTTP header that is not stored, so the header is read
+    up to the end of its JSON object, and the sizes that it declares must use up the body.
+    """
+    if not body.startswith(b"{"):
+        return None
+    # Latin-1 keeps one character per byte; the header's own text is decoded again below.
+    try:
+        _, end = json.JSONDecoder().raw_decode(body.decode("latin-1"))
+        document = json.loads(body[:end])
+    except (ValueError, RecursionError):
+        return None
+    outputs = document.get("outputs")
+    if not isinstance(outputs, list):
+        return None
+    at = end
+    for output in outputs:
+        size = _binary_size(output)
+        if size is None:
+            continue
+        data = _decode(body[at : at + size], output.get("datatype"))
+        if data is None or at + size > len(body):
+            return None
+        output["data"] = data
+        at += size
+    return document if at == len(body) and at > end else None
+
+
+def _binary_size(output: Any) -> int | None:
+    """The declared size of an output's binary data, taken out of its parameters."""
+    if not isinstance(output, dict) or not isinstance(output.get("parameters"), dict):
+        return None
+    size = output["parameters"].pop("binary_data_size", None)
+    if not output["parameters"]:
+        del output["parameters"]
+    return size if type(size) is int and size >= 0 else None
+
+
+def _decode(data: bytes, datatype: object) -> list[Any] | None:
+    if datatype == "BYTES":
+        return _decode_bytes(data)
+    dtype = _DTYPES.get(str(datatype))
+    if dtype is None or len(data) % np.dtype(dtype).itemsize:
+        return None
+    values: list[Any] = np.frombuffer(data, dtype=dtype).tolist()
+    return values
+
+
+def _decode_bytes(data: bytes) -> list[Any] | None:
+    """BYTES elements: each a little-endian 32-bit length and that many bytes."""
+    items: list[Any] = []
+    at = 0
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 4], "little")
+        if at + 4 + length > len(data):
+            return None
+        items.append(data[at + 4 : at + 4 + length].decode("utf-8", "backslashreplace"))
+        at += 4 + length
+    return items

@@ -1,25 +1,215 @@
-"""Compares many pairs of answers at once, place by place instead of pair by pair.
-
-A pair's answers are small and alike, so a walk through each of them would cost more than all the
-comparisons. Instead the values of one place are lined up over the whole batch and compared
-together; only what is unlike the rest is taken apart.
-"""
+"""What differs in a batch, as arrays."""
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
 from operator import attrgetter, itemgetter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
-from shadow_report.answers.column import Column, Rows
-from shadow_report.answers.marks import OUTCOMES, Marks
+from shadow_report.answers.bodies import Tensor
+from shadow_report.answers.numbers import LabelTally, NumberColumn
 from shadow_report.answers.outcome import Outcome
-from shadow_report.answers.paths import Rules
-from shadow_report.answers.place import MAX_DEPTH, Place, Places
-from shadow_report.answers.tensors import Tensor
+from shadow_report.answers.paths import Rules, Step, Tolerance, join
+
+# Marks are (place, outcome) in one number.
+OUTCOMES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Marks:
+    """All differences of a batch: `rows[i]` differs by `codes[i]` = place * OUTCOMES + outcome.
+
+    `sizes[i]` is the largest numeric difference there, relative to the larger side, else 0.
+    """
+
+    rows: NDArray[np.int64]
+    codes: NDArray[np.int64]
+    sizes: NDArray[np.float64]
+
+
+Rows = NDArray[np.int64]
+Group = TypeVar("Group")
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """`primary[i]` and `shadow[i]` stand at one place in the pair of row `rows[i]`."""
+
+    primary: list[Any]
+    shadow: list[Any]
+    rows: Rows
+
+    def __len__(self) -> int:
+        return len(self.primary)
+
+    def take(self, chosen: list[int]) -> Column:
+        """Only these entries."""
+        p, s = self.primary, self.shadow
+        return Column([p[i] for i in chosen], [s[i] for i in chosen], self.rows[chosen])
+
+    def kinds(self) -> set[type]:
+        """All types that occur on either side."""
+        return {*map(type, self.primary), *map(type, self.shadow)}
+
+    def lengths(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The length of each value on both sides."""
+        return (
+            np.fromiter(map(len, self.primary), dtype=np.int64, count=len(self)),
+            np.fromiter(map(len, self.shadow), dtype=np.int64, count=len(self)),
+        )
+
+    def differing(self) -> list[int]:
+        """The entries whose sides are not equal."""
+        pairs = enumerate(zip(self.primary, self.shadow, strict=True))
+        return [i for i, (p, s) in pairs if p != s]
+
+    def each(self, value: Callable[[Any], Any]) -> Column:
+        """Some value of each entry, taken from both sides."""
+        return Column(list(map(value, self.primary)), list(map(value, self.shadow)), self.rows)
+
+    def items(self, lengths: NDArray[np.int64]) -> Column:
+        """The items of these lists end to end; lists i of both sides have `lengths[i]` items."""
+        return Column(
+            list(chain.from_iterable(self.primary)),
+            list(chain.from_iterable(self.shadow)),
+            np.repeat(self.rows, lengths),
+        )
+
+    def by_kinds(self) -> dict[tuple[type, type], Column]:
+        """The entries by the types of their sides; int and float count as one type, float."""
+        groups: dict[tuple[type, type], list[int]] = defaultdict(list)
+        for i, (p, s) in enumerate(zip(self.primary, self.shadow, strict=True)):
+            kind, shadow_kind = type(p), type(s)
+            groups[
+                float if kind is int else kind, float if shadow_kind is int else shadow_kind
+            ].append(i)
+        return {kinds: self.take(chosen) for kinds, chosen in groups.items()}
+
+    def lists_by_kinds(self) -> list[Column]:
+        """Lists grouped by the types of the items, so that one odd list leaves the others alone."""
+        groups: dict[frozenset[type], list[int]] = defaultdict(list)
+        for i, (p, s) in enumerate(zip(self.primary, self.shadow, strict=True)):
+            groups[frozenset((*map(type, p), *map(type, s)))].append(i)
+        return [self.take(chosen) for chosen in groups.values()]
+
+    def values_by(
+        self, group_of: Callable[[str], Group]
+    ) -> tuple[dict[Group, Column], dict[Group, Rows], dict[Group, Rows]]:
+        """The objects' values by the group of their keys: those that both sides have, the rows
+        where the shadow's object lacks the key, and the rows where only the shadow's has it.
+        """
+        shared: dict[Group, tuple[list[Any], list[Any], list[int]]]
+        shared = defaultdict(lambda: ([], [], []))
+        missing: dict[Group, list[int]] = defaultdict(list)
+        extra: dict[Group, list[int]] = defaultdict(list)
+        for p, s, row in zip(self.primary, self.shadow, self.rows.tolist(), strict=True):
+            for key in p if p.keys() == s.keys() else {**p, **s}:
+                group = group_of(key)
+                if key in p and key in s:
+                    part = shared[group]
+                    part[0].append(p[key])
+                    part[1].append(s[key])
+                    part[2].append(row)
+                else:
+                    (missing if key in p else extra)[group].append(row)
+        return (
+            {group: Column(p, s, np.array(rows)) for group, (p, s, rows) in shared.items()},
+            {group: np.array(rows) for group, rows in missing.items()},
+            {group: np.array(rows) for group, rows in extra.items()},
+        )
+
+
+# Answers whose keys are data (an object per customer, say) would grow the tree without end.
+MAX_PLACES = 500
+# Values that stand deeper are compared as a whole.
+MAX_DEPTH = 100
+OTHER_PLACES = "(further paths)"
+
+
+class Place:
+    """One path template with its tolerance and everything that was counted there."""
+
+    __slots__ = (
+        "bools",
+        "children",
+        "depth",
+        "faults",
+        "ignored",
+        "key",
+        "kinds",
+        "labels",
+        "nulls",
+        "numbers",
+        "pairs",
+        "path",
+        "rows",
+        "tolerance",
+    )
+
+    def __init__(
+        self, path: str, key: int, depth: int, tolerance: Tolerance, ignored: bool
+    ) -> None:
+        self.path = path
+        self.key = key
+        self.depth = depth
+        self.tolerance = tolerance
+        self.ignored = ignored
+        self.children: dict[Step, Place] = {}
+        self.numbers = NumberColumn(tolerance)
+        self.labels = LabelTally()
+        self.bools = LabelTally()
+        self.nulls = 0
+        self.kinds: set[str] = set()
+        self.faults: Counter[Outcome] = Counter()
+        self.pairs = 0
+        self.rows: list[NDArray[np.int64]] = []
+        """Rows of the current batch in which the place was seen; one may come twice."""
+
+    def count_pairs(self) -> None:
+        """Count the current batch's rows as pairs, each once."""
+        if len(self.rows) == 1 and (np.diff(self.rows[0]) > 0).all():
+            self.pairs += self.rows[0].size
+        elif self.rows:
+            self.pairs += np.unique(np.concatenate(self.rows)).size
+        self.rows.clear()
+
+
+@dataclass(slots=True)
+class Places:
+    """The tree: makes each place when it is first seen, up to a bound."""
+
+    rules: Rules
+    root: Place
+    all: list[Place]
+
+    @classmethod
+    def under(cls, rules: Rules) -> Places:
+        root = Place("", 0, 0, rules.tolerance_at("", rules.tolerance), "" in rules.ignored)
+        return cls(rules, root, [root])
+
+    def child(self, place: Place, step: Step) -> Place:
+        """The place one step below."""
+        found = place.children.get(step)
+        return self._grow(place, step) if found is None else found
+
+    def _grow(self, place: Place, step: Step) -> Place:
+        if len(self.all) > MAX_PLACES:
+            # One shared place at the end: its own child whatever the step.
+            return self.all[-1]
+        path = OTHER_PLACES if len(self.all) == MAX_PLACES else join(place.path, step)
+        tolerance = self.rules.tolerance_at(path, place.tolerance)
+        ignored = place.ignored or path in self.rules.ignored
+        made = Place(path, len(self.all), place.depth + 1, tolerance, ignored)
+        self.all.append(made)
+        place.children[step] = made
+        return made
+
 
 _NUMBERS = {int, float}
 _LABELS: list[set[type]] = [{str}, {bool}]

@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
-from shadow_report.answers.bodies import UNPARSEABLE
+from shadow_report.answers.bodies import UNPARSEABLE, Tensor
 from shadow_report.answers.numbers import FIRST_INEXACT, Number, nearest_float
 from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.paths import Rules, Tolerance, join
-from shadow_report.answers.tensors import Tensor
 
 VALUE_CHARACTERS = 60
 

@@ -8,16 +8,13 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from shadow_report.answers.labels import Label, LabelTally
-from shadow_report.answers.number_tally import NumberTally
+from shadow_report.answers.comparer import Place
+from shadow_report.answers.numbers import Label, LabelTally, NumberTally
 from shadow_report.answers.outcome import Outcome
-from shadow_report.answers.place import Place
-from shadow_report.answers.sketch import distance, histogram
 from shadow_report.report import Labels, Numbers, PathReport
-from shadow_report.statistics.concordance import limits_of_agreement, pearson
-from shadow_report.statistics.interval import Interval
-from shadow_report.statistics.kappa import cohens_kappa
-from shadow_report.statistics.mean_sequence import mean_interval
+from shadow_report.statistics.agreement import cohens_kappa, limits_of_agreement, pearson
+from shadow_report.statistics.samples import distance, histogram
+from shadow_report.statistics.sequences import Interval, mean_interval
 
 CLASSES_SHOWN = 12
 OTHER_CLASSES = "other"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,6 +106,21 @@ class Batch:
             values.append(None if length < 0 else self.data[at : at + length])
             at += max(0, length)
         return values
+
+
+@dataclass(frozen=True, slots=True)
+class WholePair:
+    """One pair with its bodies, as stored."""
+
+    pair_id: str
+    request_time: datetime
+    primary_status: int | None
+    shadow_status: int | None
+    primary_duration_ms: float | None
+    shadow_duration_ms: float | None
+    request: bytes | None
+    primary_response: bytes | None
+    shadow_response: bytes | None
 
 
 def batches(messages: Iterable[bytes]) -> Iterator[Batch]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
-from shadow_report.evidence.database import CallGroup
+from shadow_report.evidence.database import CallGroup, Scope, Tables
+from shadow_report.settings import Comparison
 from shadow_report.wording import NOT_RECORDED
 
 # Further than this the two rows of a call are hardly apart.
@@ -15,23 +16,23 @@ APART = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class RoleServices:
     """The service of one role, and the others of that role that were recorded too."""
 
     service: str | None
     others: tuple[str, ...]
 
 
-def choose_service(groups: Sequence[CallGroup], role: str, wanted: str | None) -> Chosen:
+def choose_service(groups: Sequence[CallGroup], role: str, wanted: str | None) -> RoleServices:
     """The wanted service, or the one of this role with most calls; None without any call."""
     calls: Counter[str] = Counter()
     for group in groups:
         if group.role == role:
             calls[group.inference_service] += group.calls
     if wanted is not None:
-        return Chosen(wanted if wanted in calls else None, ())
+        return RoleServices(wanted if wanted in calls else None, ())
     ranked = sorted(calls, key=lambda service: (-calls[service], service))
-    return Chosen(ranked[0] if ranked else None, tuple(ranked[1:]))
+    return RoleServices(ranked[0] if ranked else None, tuple(ranked[1:]))
 
 
 def groups_of(groups: Sequence[CallGroup], role: str, service: str) -> list[CallGroup]:
@@ -87,7 +88,7 @@ def _kind(group: CallGroup) -> tuple[str, str, str | None]:
     return group.inference_service, group.model_name, group.model_version
 
 
-def holes_may_be(groups: Sequence[CallGroup], *, from_one: bool) -> bool:
+def may_have_gaps(groups: Sequence[CallGroup], *, from_one: bool) -> bool:
     """False when every recorder's numbers are without a hole; cheap to tell.
 
     from_one: each recorder must also begin with 1.
@@ -99,3 +100,54 @@ def holes_may_be(groups: Sequence[CallGroup], *, from_one: bool) -> bool:
         if last - first + 1 != sum(group.calls for group in own) or (from_one and first != 1):
             return True
     return False
+
+
+@dataclass(frozen=True, slots=True)
+class Sides:
+    """Who is compared, from which calls on, and what both sides recorded about themselves."""
+
+    primary: RoleServices
+    shadow: RoleServices
+    began: datetime | None
+    scope: Scope
+    groups: list[CallGroup]
+
+    def groups_of(self, role: str) -> list[CallGroup]:
+        """This side's groups."""
+        service = self.scope.primary if role == "primary" else self.scope.shadow
+        return groups_of(self.groups, role, service)
+
+
+def find_sides(tables: Tables, settings: Comparison) -> Sides:
+    """Choose the services, find when mirroring began, and read who recorded since then."""
+    asked = Scope(
+        primary="",
+        shadow="",
+        since=settings.since,
+        until=settings.until,
+        shadow_since=settings.shadow_since,
+    )
+    groups = tables.calls(asked)
+    primary = choose_service(groups, "primary", settings.primary)
+    shadow = choose_service(groups, "shadow", settings.shadow)
+    scope = replace(
+        asked,
+        primary=primary.service or settings.primary or "",
+        shadow=shadow.service or settings.shadow or "",
+    )
+    began = None
+    if primary.service and shadow.service and (first := tables.first_pair(scope)):
+        began, shadow_began = first
+        scope = replace(scope, since=began, shadow_began=shadow_began)
+        # What ran before mirroring began is no part of the evidence.
+        reached_back = asked.since is not None and shadow_began < asked.since
+        if reached_back or any(group.first_call < began for group in groups):
+            groups = tables.calls(scope)
+    return Sides(primary, shadow, began, scope, groups)
+
+
+def from_rollout(tables: Tables, settings: Comparison) -> Comparison:
+    """The same comparison, from where each side's newest service, model and version stood alone."""
+    groups = tables.calls(Scope("", "", settings.since, settings.until))
+    since = uniform_since(groups, settings.primary, settings.shadow)
+    return settings if since is None else replace(settings, since=since)

@@ -8,20 +8,26 @@ whose hashes it names, so that even a hole in the escaping could neither run nor
 import base64
 import hashlib
 import json
+import re
 from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 from pathlib import Path
 
 import orjson
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from shadow_report.output import plots, wording
-from shadow_report.output.body_difference import Parts, marked
-from shadow_report.output.json_file import as_json, replace_file
-from shadow_report.output.timeline import timeline_plot
-from shadow_report.output.worst import worst_pairs
-from shadow_report.report import Example, Report, Signature
+from shadow_report import wording
+from shadow_report.output import plots
+from shadow_report.output.files import as_json, replace_file
+from shadow_report.output.plots import timeline_plot
+from shadow_report.report import Example, Report, Signature, worst_pairs
 
+TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[-+.\w]+|\s+|.', re.DOTALL)
+# The matcher's time grows with the square of the tokens.
+MOST_TOKENS = 500
+
+Parts = list[tuple[str, bool]]
 MOST_BYTES = 300_000
 MOST_EMBEDDED_BYTES = 80_000
 # (pairs, characters of each body): the first that keeps the page small enough is used.
@@ -92,7 +98,6 @@ def environment_of_templates() -> Environment:
         "signed",
         "count",
         "moment",
-        "service",
         "span",
         "cut",
     ):
@@ -145,3 +150,19 @@ def confidence(report: Report) -> str:
     """The level of the intervals, as `95 %`."""
     alpha = report.settings.get("alpha")
     return wording.percent(1 - alpha) if isinstance(alpha, float) else ""
+
+
+def marked(primary: str, shadow: str) -> tuple[Parts, Parts]:
+    """Both texts as (text, differs) parts; long ones are left unmarked."""
+    left, right = TOKEN.findall(primary), TOKEN.findall(shadow)
+    if max(len(left), len(right)) > MOST_TOKENS:
+        return [(primary, False)], [(shadow, False)]
+    first: Parts = []
+    second: Parts = []
+    matcher = SequenceMatcher(None, left, right, autojunk=False)
+    for kind, low, high, other_low, other_high in matcher.get_opcodes():
+        if high > low:
+            first.append(("".join(left[low:high]), kind != "equal"))
+        if other_high > other_low:
+            second.append(("".join(right[other_low:other_high]), kind != "equal"))
+    return first, second

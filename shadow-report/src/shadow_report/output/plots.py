@@ -4,12 +4,48 @@ None instead of a plot means that there is nothing to draw.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from shadow_report.answers.outcome import Outcome
-from shadow_report.gates import Gate
-from shadow_report.output.svg import Scale, scale
-from shadow_report.report import Labels, Latency, Numbers, QuantileShift
+from shadow_report.report import Bucket, Gate, Labels, Latency, LatencyShift, Numbers, Report
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """A linear axis from the values `low`..`high` to the drawing's coordinates `start`..`end`."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def at(self, value: float) -> float:
+        """The coordinate of a value; values outside stand at the nearer end."""
+        share = (min(max(value, self.low), self.high) - self.low) / (self.high - self.low)
+        return round(self.start + share * (self.end - self.start), 1)
+
+    def ticks(self, wanted: int = 4) -> list[float]:
+        """About `wanted` round values within the axis."""
+        step = round_step((self.high - self.low) / wanted)
+        first = math.ceil(self.low / step - 1e-9)
+        last = math.floor(self.high / step + 1e-9)
+        return [i * step for i in range(first, last + 1)]
+
+
+def round_step(rough: float) -> float:
+    """The nearest of 1, 2 or 5 times a power of ten that is not smaller than `rough`."""
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))
+
+
+def scale(values: list[float], start: float, end: float, spare: float = 0.08) -> Scale:
+    """An axis that holds all values, with a spare share at both ends; never of length zero."""
+    low, high = min(values), max(values)
+    room = (high - low) * spare or abs(high) * spare or 1.0
+    return Scale(low - room, high + room, start, end)
+
 
 # Where a logarithmic axis of counts begins: a single value still has a bar.
 LEAST = 0.5
@@ -40,7 +76,7 @@ def gate_plot(gate: Gate) -> GatePlot | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Histogram:
+class HistogramPlot:
     """How the numeric differences at one path are distributed.
 
     The counts stand on a logarithmic axis when they are far apart: a rare difference would
@@ -63,7 +99,7 @@ class Histogram:
         return [10.0**power for power in range(math.floor(self.y.high) + 1)]
 
 
-def histogram_plot(numbers: Numbers | None) -> Histogram | None:
+def histogram_plot(numbers: Numbers | None) -> HistogramPlot | None:
     """The histogram of shadow minus primary, with zero always on the axis."""
     counts = [count for _, _, count in numbers.histogram if count] if numbers else []
     if numbers is None or not counts:
@@ -72,15 +108,15 @@ def histogram_plot(numbers: Numbers | None) -> Histogram | None:
     x = scale([*edges, 0.0], 56, 948, 0.02)
     if max(counts) > 50 * min(counts):
         y = Scale(math.log10(LEAST), math.log10(max(counts)) * 1.05, 150, 12)
-        return Histogram(numbers, x, y, True)
-    return Histogram(numbers, x, Scale(0.0, max(counts) * 1.05, 150, 12), False)
+        return HistogramPlot(numbers, x, y, True)
+    return HistogramPlot(numbers, x, Scale(0.0, max(counts) * 1.05, 150, 12), False)
 
 
 @dataclass(frozen=True, slots=True)
 class ShiftPlot:
     """The shift of each latency quantile with its interval, around zero."""
 
-    shifts: tuple[QuantileShift, ...]
+    shifts: tuple[LatencyShift, ...]
     x: Scale
 
 
@@ -144,3 +180,86 @@ def colour_of(outcome: Outcome) -> str:
     if outcome.is_disagreement:
         return "differs"
     return "equal" if outcome is Outcome.EQUAL else "within"
+
+
+MOST_BUCKETS = 96
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One bucket of the timeline, with its shares."""
+
+    start: datetime
+    end: datetime
+    primary_calls: int
+    pairs: int
+    coverage: float | None
+    new_faults: int
+    disagreements: int
+    fault_share: float
+    disagreement_share: float
+
+
+@dataclass(frozen=True, slots=True)
+class TimelinePlot:
+    """Coverage and difference over time, on a common time axis (seconds since the first step)."""
+
+    steps: tuple[Step, ...]
+    x: Scale
+    coverage_y: Scale
+    differing_y: Scale
+    times: tuple[tuple[float, datetime], ...]
+    min_coverage: float | None
+    max_disagreement: float | None
+
+
+def timeline_plot(report: Report) -> TimelinePlot | None:
+    """The report's buckets, joined to at most a hundred so that each can be seen."""
+    if not report.timeline:
+        return None
+    steps = tuple(step_of(group) for group in grouped(report.timeline, MOST_BUCKETS))
+    length = (steps[-1].end - steps[0].start).total_seconds()
+    margins = {gate.name: gate.margin for gate in report.gates}
+    x = Scale(0.0, length, 52, 948)
+    shares = [step.coverage for step in steps if step.coverage is not None]
+    lowest = min([*shares, margins.get("coverage", 1.0)])
+    highest = max(
+        [step.fault_share + step.disagreement_share for step in steps]
+        + [margins.get("disagreement", 0.0), 0.0001]
+    )
+    return TimelinePlot(
+        steps,
+        x,
+        Scale(max(lowest - (1 - lowest) * 0.2 - 0.0005, 0.0), 1.0, 120, 14),
+        Scale(0.0, min(highest * 1.12, 1.0), 120, 14),
+        tuple(
+            (x.at(length * i / 4), steps[0].start + timedelta(seconds=length * i / 4))
+            for i in range(5)
+        ),
+        margins.get("coverage"),
+        margins.get("disagreement"),
+    )
+
+
+def grouped(buckets: Sequence[Bucket], most: int) -> list[Sequence[Bucket]]:
+    """Neighbouring buckets joined evenly, so that there are at most `most` groups."""
+    size = math.ceil(len(buckets) / most)
+    return [buckets[i : i + size] for i in range(0, len(buckets), size)]
+
+
+def step_of(group: Sequence[Bucket]) -> Step:
+    calls = sum(bucket.primary_calls for bucket in group)
+    pairs = sum(bucket.pairs for bucket in group)
+    faults = sum(bucket.new_faults for bucket in group)
+    disagreements = sum(bucket.disagreements for bucket in group)
+    return Step(
+        start=group[0].start,
+        end=group[-1].start + timedelta(seconds=group[-1].seconds),
+        primary_calls=calls,
+        pairs=pairs,
+        coverage=min(pairs / calls, 1.0) if calls else None,
+        new_faults=faults,
+        disagreements=disagreements,
+        fault_share=faults / pairs if pairs else 0.0,
+        disagreement_share=disagreements / pairs if pairs else 0.0,
+    )

@@ -9,22 +9,20 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from shadow_report.gates import Gate
-from shadow_report.output.wording import (
+from shadow_report.report import Example, Gate, Report, Signature, worst_pairs
+from shadow_report.wording import (
     GATE_TITLES,
     NOTHING,
     VERDICT_MEANINGS,
     count,
+    counted,
+    cut,
     moment,
     one_line,
     percent,
     percent_range,
-    service,
     span,
 )
-from shadow_report.output.worst_terminal import worst
-from shadow_report.report import Report
-from shadow_report.wording import counted
 
 COLOURS = {"PROMOTE": "green", "REJECT": "red", "WAIT": "yellow", "INVALID": "magenta"}
 STATUS_COLOURS = {"pass": "green", "fail": "red", "wait": "yellow"}
@@ -81,8 +79,8 @@ def about(report: Report) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("primary", Text(one_line(service(report.primary)) or NOTHING))
-    table.add_row("shadow", Text(one_line(service(report.shadow)) or NOTHING))
+    table.add_row("primary", Text(one_line(report.primary.title) or NOTHING))
+    table.add_row("shadow", Text(one_line(report.shadow.title) or NOTHING))
     table.add_row("pairs", Text(f"{count(report.pairs)} compared, over {span(window.hours)}{rate}"))
     if window.first_pair is not None:
         table.add_row(
@@ -165,3 +163,37 @@ def details(report: Report) -> list[RenderableType]:
         lines.append(Text.assemble(mark, f"{one_line(finding.what)} {one_line(finding.remedy)}"))
     lines += [Text(one_line(note), style="dim") for note in report.notes]
     return lines if len(lines) > 1 else []
+
+
+BODY_CHARACTERS = 200
+
+
+def worst(report: Report, limit: int) -> list[RenderableType]:
+    """Up to `limit` pairs under a title; nothing when no pair differs."""
+    parts: list[RenderableType] = []
+    for signature, example in worst_pairs(report.signatures, limit):
+        parts += [worst_pair(signature, example), ""]
+    return ["", Text("Worst pairs", style="bold"), *parts[:-1]] if parts else []
+
+
+def worst_pair(signature: Signature, example: Example) -> RenderableType:
+    kind = "new fault" if signature.is_fault else "disagreement"
+    title = Text.assemble(
+        (one_line(cut(example.what, 200)), "bold"),
+        (f"  ({kind}, {counted(signature.pairs, 'pair')}, {percent(signature.share)})", "dim"),
+    )
+    bodies = Table.grid(padding=(0, 2))
+    bodies.add_column(style="dim", no_wrap=True)
+    bodies.add_column(overflow="fold")
+    bodies.add_row("pair", Text(one_line(cut(example.pair_id, 100))))
+    bodies.add_row("request", Text(body(example.request)))
+    for role, status, answer in (
+        ("primary", example.primary_status, example.primary_response),
+        ("shadow", example.shadow_status, example.shadow_response),
+    ):
+        bodies.add_row(role, Text(f"{status or 'no answer'} {body(answer)}"))
+    return Group(title, Padding(bodies, (0, 0, 0, 2)))
+
+
+def body(text: str) -> str:
+    return cut(one_line(text), BODY_CHARACTERS)

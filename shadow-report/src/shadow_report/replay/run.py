@@ -1,28 +1,245 @@
-"""The run itself: reads calls in order, sends each when it is due, and can stop at any moment.
-
-aiohttp sends, not httpx: at equal concurrency it takes a quarter of the processor time, and the
-candidate shares this machine in a demo or a test.
-"""
+"""One replay from its first call to the comparison at the end: progress, and Ctrl-C on the way."""
 
 import asyncio
+import re
+import signal
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timedelta
 from pathlib import Path
+from uuid import UUID
 
 import aiohttp
+import orjson
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 
-from shadow_report.errors import OneLineError
-from shadow_report.replay.ledger import Ledger
-from shadow_report.replay.pace import Pace
-from shadow_report.replay.state import Counts, State, save
-from shadow_report.replay.stored_calls import Selection, StoredCall, StoredCalls
-from shadow_report.replay.target import Target, headers_of, why_not_sent
+from shadow_report import INTERRUPTED, OneLineError, SettingWrong
+from shadow_report.compare import compare
+from shadow_report.judging.verdict import Verdict
+from shadow_report.output import print_report
+from shadow_report.replay.calls import (
+    Selection,
+    StoredCall,
+    StoredCalls,
+    Target,
+    headers_of,
+    only_primary,
+    open_stored_calls,
+    why_not_sent,
+)
+from shadow_report.settings import Comparison
+
+RATE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:/\s*([smh]))?")
+SECONDS = {"s": 1, "m": 60, "h": 3600, None: 1}
+
+
+def parse_rate(text: str) -> float:
+    """Calls per second from `50`, `50/s`, `600/m` or `10000/h`; SettingWrong otherwise."""
+    match = RATE.fullmatch(text.strip().lower())
+    if match and (rate := float(match[1]) / SECONDS[match[2]]) > 0:
+        return rate
+    raise SettingWrong(f"--rate is '{text}'; write calls per second, like 50/s.")
+
+
+class Pace:
+    """Says how long to wait before a call, in seconds on the caller's clock."""
+
+    def __init__(self, rate: float | None, original_timing: bool) -> None:
+        self._gap = 1 / rate if rate else 0.0
+        self._original_timing = original_timing
+        self._next = 0.0
+        self._start: tuple[float, datetime] | None = None
+
+    def wait(self, request_time: datetime, now: float) -> float:
+        """Seconds until this call is due; calling it counts the call as sent then.
+
+        Time lost to a slow candidate is not made up by a burst: the rate is a ceiling.
+        """
+        due = max(self._next, now)
+        if self._original_timing:
+            started, first = self._start = self._start or (now, request_time)
+            due = max(due, started + (request_time - first).total_seconds())
+        self._next = due + self._gap
+        return due - now
+
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SentCounts:
+    """What became of the calls so far."""
+
+    answered: int = 0
+    failed: int = 0
+    """Answered with a status from 400 on; these are records like any other."""
+    unanswered: int = 0
+    skipped: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def done(self) -> int:
+        return self.answered + self.unanswered + sum(self.skipped.values())
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A replay: what is sent where, since when, and how far it got.
+
+    `after_time` and `after_record` are the last call before which all are done; `done_beyond` are
+    the few after it that are done too, since calls end out of order.
+    """
+
+    to: str
+    primary: str
+    since: datetime | None
+    until: datetime | None
+    started: datetime
+    total: int = 0
+    after_time: datetime | None = None
+    after_record: UUID | None = None
+    done_beyond: tuple[UUID, ...] = ()
+    counts: SentCounts = SentCounts()
+
+
+def save(state: State, file: Path) -> None:
+    """Write the state in one step."""
+    draft = file.with_name(f".{file.name}.draft")
+    try:
+        draft.write_bytes(orjson.dumps({"version": VERSION, **asdict(state)}))
+        draft.replace(file)
+    except OSError as error:
+        raise OneLineError(
+            f"Cannot write the replay's state to {file} ({error.strerror}); "
+            "name a writable file with --state."
+        ) from error
+
+
+def load(file: Path) -> State:
+    """The state of an unfinished replay."""
+    try:
+        stored = orjson.loads(file.read_bytes())
+        if stored.pop("version") != VERSION:
+            raise ValueError("another version")
+        times = {name: moment(stored[name]) for name in ("since", "until", "started", "after_time")}
+        record = stored["after_record"]
+        state = State(
+            **{
+                **stored,
+                **times,
+                "after_record": UUID(record) if record else None,
+                "done_beyond": tuple(UUID(text) for text in stored["done_beyond"]),
+                "counts": SentCounts(**stored["counts"]),
+            }
+        )
+    except FileNotFoundError as error:
+        raise OneLineError(
+            f"There is no unfinished replay in {file}; start one without --resume."
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise OneLineError(
+            f"{file} is not the state of a replay ({error}); delete it and start anew."
+        ) from error
+    return state
+
+
+def moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
+
+
+# The last pairs that got an answer: when their records are in the tables, so are the earlier ones.
+TAIL = 200
+
+
+class Journal:
+    """SentCounts calls as they end, in any order, and knows up to where all of them are done.
+
+    A call without an answer counts as done only once another call is answered after it: until then
+    the candidate may be down, and a resumed replay sends it again.
+    """
+
+    def __init__(self, state: State) -> None:
+        self._start = state
+        self._open: dict[UUID, datetime] = {}
+        self._done: set[UUID] = set(state.done_beyond)
+        self._doubtful: set[UUID] = set()
+        self._mark: tuple[datetime | None, UUID | None] = (state.after_time, state.after_record)
+        self._answered = state.counts.answered
+        self._failed = state.counts.failed
+        self._unanswered = state.counts.unanswered
+        self._skipped = dict(state.counts.skipped)
+        self.answered_pairs: deque[str] = deque(maxlen=TAIL)
+
+    def was_done(self, call: StoredCall) -> bool:
+        """Whether an earlier run finished this call beyond the mark."""
+        return call.record_id in self._done
+
+    def begin(self, call: StoredCall) -> None:
+        """Note a call in the original order, before it is sent or skipped."""
+        self._open[call.record_id] = call.request_time
+
+    def answered(self, call: StoredCall, status: int) -> None:
+        self._answered += 1
+        self._failed += status >= 400
+        self.answered_pairs.append(call.pair_id)
+        self._unanswered += len(self._doubtful)
+        self._done |= self._doubtful | {call.record_id}
+        self._doubtful.clear()
+        self._advance()
+
+    def unanswered(self, call: StoredCall) -> int:
+        """Note a call without an answer; how many there were in a row."""
+        self._doubtful.add(call.record_id)
+        return len(self._doubtful)
+
+    def skipped(self, call: StoredCall, reason: str) -> None:
+        self._skipped[reason] = self._skipped.get(reason, 0) + 1
+        self._done.add(call.record_id)
+        self._advance()
+
+    def passed(self, call: StoredCall) -> None:
+        """Note a call that an earlier run did: it is counted already."""
+        self._advance()
+
+    def close(self) -> None:
+        """Nothing more comes: calls still in doubt are calls without an answer."""
+        self._unanswered += len(self._doubtful)
+        self._done |= self._doubtful
+        self._doubtful.clear()
+        self._advance()
+
+    def state(self, total: int) -> State:
+        """The replay as a state to go on from."""
+        return replace(
+            self._start,
+            total=total,
+            after_time=self._mark[0],
+            after_record=self._mark[1],
+            done_beyond=tuple(sorted(self._done)),
+            counts=self.counts,
+        )
+
+    @property
+    def counts(self) -> SentCounts:
+        return SentCounts(self._answered, self._failed, self._unanswered, dict(self._skipped))
+
+    def _advance(self) -> None:
+        """Move the mark over the calls that are done, in the original order."""
+        while self._open:
+            record_id = next(iter(self._open))
+            if record_id not in self._done:
+                return
+            self._mark = (self._open.pop(record_id), record_id)
+            self._done.discard(record_id)
+
 
 SAVE_SECONDS = 1.0
 
-Progress = Callable[[Counts, int], None]
+Progress = Callable[[SentCounts, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +274,7 @@ class Run:
         self._no_answer: OneLineError | None = None
         self._sending: set[asyncio.Task[None]] = set()
         self._saved = time.monotonic()
-        self.ledger = Ledger(state)
+        self.journal = Journal(state)
 
     def stop(self) -> None:
         """Send nothing more."""
@@ -73,10 +290,10 @@ class Run:
         try:
             async with self._session() as session:
                 await self._send_all(session, calls)
-            if self._no_answer and not self.ledger.answered_pairs:
+            if self._no_answer and not self.journal.answered_pairs:
                 raise self._no_answer
             if not self._stop.is_set():
-                self.ledger.close()
+                self.journal.close()
         finally:
             self._save()
         if self._broken is not None:
@@ -120,13 +337,13 @@ class Run:
                 # A run that was killed noted its last calls in the tables only.
                 known = await calls.answered(portion, state.started) if self._resumed else {}
                 for call in portion:
-                    self.ledger.begin(call)
-                    if self.ledger.was_done(call):
-                        self.ledger.passed(call)
+                    self.journal.begin(call)
+                    if self.journal.was_done(call):
+                        self.journal.passed(call)
                     elif call.pair_id in known:
-                        self.ledger.answered(call, known[call.pair_id])
+                        self.journal.answered(call, known[call.pair_id])
                     elif reason := why_not_sent(call):
-                        self.ledger.skipped(call, reason)
+                        self.journal.skipped(call, reason)
                     else:
                         yield call
                     self._note()
@@ -153,20 +370,20 @@ class Run:
             ) as response:
                 async for _ in response.content.iter_any():
                     pass  # an answer that is read to its end leaves the connection usable
-            self.ledger.answered(call, response.status)
+            self.journal.answered(call, response.status)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             what = str(error) or f"no answer within {self._plan.timeout_seconds:g} s"
             self._no_answer = OneLineError(
                 f"The candidate at {self._plan.target.base} does not answer: {what}; "
                 "start it and go on with --resume."
             )
-            if self.ledger.unanswered(call) >= self._plan.unanswered_limit:
+            if self.journal.unanswered(call) >= self._plan.unanswered_limit:
                 raise self._no_answer from error
         except ValueError:
-            self.ledger.skipped(call, "header that cannot be sent")
+            self.journal.skipped(call, "header that cannot be sent")
         finally:
             self._slots.release()
-            self._show(self.ledger.counts, self._total)
+            self._show(self.journal.counts, self._total)
 
     def _session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -179,10 +396,180 @@ class Run:
 
     def _note(self) -> None:
         """Show how far it is, and save it once a second."""
-        self._show(self.ledger.counts, self._total)
+        self._show(self.journal.counts, self._total)
         if time.monotonic() - self._saved >= SAVE_SECONDS:
             self._save()
 
     def _save(self) -> None:
-        save(self.ledger.state(self._total), self._plan.state_file)
+        save(self.journal.state(self._total), self._plan.state_file)
         self._saved = time.monotonic()
+
+
+@contextmanager
+def progress_of(console: Console) -> Iterator[Progress]:
+    """A function that shows the counts and the total."""
+    bar = Bar(
+        TextColumn("replaying"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[failed]}"),
+        TimeRemainingColumn(),
+        console=console,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task("replaying", total=None, failed="")
+
+    def show(counts: SentCounts, total: int) -> None:
+        failed = counts.failed + counts.unanswered
+        bar.update(
+            task,
+            completed=counts.done,
+            total=total,
+            failed=f"{failed:,} failed" if failed else "",
+        )
+
+    with bar:
+        yield show
+
+
+# Transformers write a second or so behind; after a database's pause it takes longer.
+RECORDS_SECONDS = 30.0
+LOOK_SECONDS = 0.5
+
+
+async def wait_for_records(
+    calls: StoredCalls, journal: Journal, started: datetime, console: Console
+) -> str | None:
+    """The candidate's InferenceService, as its records name it; None when it recorded nothing.
+
+    Waits until the last pairs that were answered are recorded, as long as more of them arrive.
+    """
+    expected = list(dict.fromkeys(journal.answered_pairs))
+    most, shadow = 0, None
+    waited = 0.0
+    while expected and waited < RECORDS_SECONDS:
+        recorded = await calls.recorded(expected, started)
+        if recorded:
+            shadow = next(iter(recorded))
+            if recorded[shadow] >= len(expected):
+                return shadow
+            waited = 0.0 if recorded[shadow] > most else waited
+            most = recorded[shadow]
+        await asyncio.sleep(LOOK_SECONDS)
+        waited += LOOK_SECONDS
+    if expected:
+        console.print(
+            f"Of the last {len(expected):,} pairs {most:,} are in the tables after "
+            f"{RECORDS_SECONDS:g} s. Does the candidate's transformer record to this database, "
+            "with SHADOW_ROLE=shadow?",
+            style="yellow",
+            highlight=False,
+        )
+    return shadow
+
+
+def compare_run(uri: str, state: State, shadow: str | None) -> int:
+    """Print the comparison of this run, and return its exit code."""
+    settings = Comparison(
+        primary=state.primary,
+        shadow=shadow,
+        since=state.since,
+        until=state.until,
+        shadow_since=state.started,
+        settle=timedelta(0),
+    )
+    report = compare(uri, settings)
+    print_report(report, Console())
+    return Verdict(report.verdict).exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options as given."""
+
+    primary: str | None
+    since: datetime | None
+    until: datetime | None
+    resume: bool
+
+
+async def replay(uri: str, plan: Plan, asked: Asked) -> int:
+    """Run the replay and the comparison; the exit code."""
+    console = Console(stderr=True)
+    async with open_stored_calls(uri) as calls:
+        state = await state_of(calls, plan, asked)
+        with progress_of(console) as show:
+            run = Run(plan, state, show, resumed=asked.resume)
+            finished = await until_stopped(run, calls)
+        console.print(summary(run.journal.counts), highlight=False, soft_wrap=True)
+        if not finished:
+            console.print(
+                f"Stopped. Go on with: shadow-report replay --to {plan.target.base} --resume "
+                f"--state {plan.state_file}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+            return INTERRUPTED
+        plan.state_file.unlink(missing_ok=True)
+        shadow = await wait_for_records(calls, run.journal, state.started, console)
+    return compare_run(uri, state, shadow)
+
+
+async def until_stopped(run: Run, calls: StoredCalls) -> bool:
+    """Run; the first SIGINT or SIGTERM lets the calls under way end, the second gives them up."""
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    going = asyncio.ensure_future(run.go(calls))
+    signals = 0
+
+    def interrupt() -> None:
+        nonlocal signals
+        signals += 1
+        if signals == 1:
+            run.stop()
+        else:
+            going.cancel()
+
+    for number in before:
+        loop.add_signal_handler(number, interrupt)
+    try:
+        return await going
+    except asyncio.CancelledError:
+        return False
+    finally:
+        for number, handler in before.items():
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+
+async def state_of(calls: StoredCalls, plan: Plan, asked: Asked) -> State:
+    """A new replay, or the stopped one when it is of the same candidate."""
+    if asked.resume:
+        state = load(plan.state_file)
+        if state.to != plan.target.base:
+            raise SettingWrong(
+                f"--to is {plan.target.base}, but the replay in {plan.state_file} goes to "
+                f"{state.to}; resume with that address."
+            )
+        return state
+    if plan.state_file.exists():
+        raise SettingWrong(
+            f"An unfinished replay is in {plan.state_file}; "
+            "go on with --resume, or delete the file."
+        )
+    started = await calls.now()
+    until = min(asked.until or started, started)
+    primary = only_primary(await calls.primaries(asked.since, until), asked.primary)
+    return State(plan.target.base, primary, asked.since, until, started)
+
+
+def summary(counts: SentCounts) -> str:
+    """What became of the calls, in one line."""
+    parts = [f"{counts.answered:,} calls answered"]
+    if counts.failed:
+        parts[0] += f" ({counts.failed:,} with an error status)"
+    if counts.unanswered:
+        parts.append(f"{counts.unanswered:,} without an answer")
+    parts += [f"{calls:,} skipped: {reason}" for reason, calls in sorted(counts.skipped.items())]
+    return "; ".join(parts) + "."

@@ -1,0 +1,77 @@
+"""What the batches add up to: counters of bounded size, one per question of the report.
+
+Pure: arrays in, figures out. Each has an `add` that takes a batch and a `report` or properties.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from shadow_report.answers.comparer import Comparer
+from shadow_report.counting.classify import Classifier, Clock
+from shadow_report.counting.latency import LatencyTally
+from shadow_report.counting.ledger import Ledger, MissingTally
+from shadow_report.counting.noise import NoiseTally
+from shadow_report.counting.slices import ClusterTally, SliceTally
+from shadow_report.counting.timeline import Timeline
+from shadow_report.counting.worst import Groups
+from shadow_report.evidence.batch import Batch
+from shadow_report.settings import Comparison
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Everything that one pass over the pairs counts."""
+
+    classifier: Classifier
+    comparer: Comparer
+    ledger: Ledger
+    timeline: Timeline
+    missing: MissingTally
+    latency: LatencyTally
+    slices: SliceTally
+    clusters: ClusterTally
+    groups: Groups
+    noise: NoiseTally
+
+    @classmethod
+    def begin(
+        cls, settings: Comparison, clock: Clock, *, first: datetime, last: datetime, calls: int
+    ) -> Counters:
+        """Empty tallies for some `calls` of the primary between these times."""
+        timeline = Timeline(first, last, settings.slo_ms)
+        comparer = Comparer(settings.rules)
+        return cls(
+            classifier=Classifier(comparer, clock),
+            comparer=comparer,
+            ledger=Ledger(),
+            timeline=timeline,
+            missing=MissingTally(timeline),
+            latency=LatencyTally(settings.slo_ms),
+            slices=SliceTally(settings.slices),
+            clusters=ClusterTally(settings.cluster, settings.slo_ms),
+            groups=Groups(),
+            noise=NoiseTally(settings.rules, calls),
+        )
+
+    def take_in(self, batches: Iterable[Batch], progress: Callable[[int], None]) -> None:
+        """Count all pairs; `progress` hears after each batch how many rows are done."""
+        done = 0
+        counters = (
+            self.ledger,
+            self.timeline,
+            self.missing,
+            self.latency,
+            self.slices,
+            self.clusters,
+            self.groups,
+            self.noise,
+        )
+        for batch in batches:
+            classified = self.classifier.classify(batch)
+            for counter in counters:
+                counter.add(classified)
+            done += len(batch)
+            progress(done)

@@ -1,0 +1,190 @@
+"""Pairs by outcome and status, and which paths differ in how many of them."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Hashable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import chdtrc, kolmogorov
+
+from shadow_report.answers.comparer import OUTCOMES
+from shadow_report.answers.outcome import Outcome
+from shadow_report.counting.classify import Classified
+from shadow_report.counting.timeline import Timeline
+from shadow_report.evidence.batch import NO_ANSWER
+from shadow_report.report import MissingContrast, PairedTable, StatusPair
+from shadow_report.statistics.samples import PairSample, Sketch, distance
+
+STATUSES_SHOWN = 50
+
+
+class Ledger:
+    """The counts that the gates rest on."""
+
+    def __init__(self) -> None:
+        self.pairs = self.missing = self.compared = 0
+        self.new_faults = self.mended = self.disagreements = 0
+        self.outcomes: Counter[Outcome] = Counter()
+        self.statuses: Counter[tuple[int, int]] = Counter()
+        self.differing: Counter[int] = Counter()
+        self.first_pair: int | None = None
+        self.last_pair: int | None = None
+        self._skew = PairSample(capacity=20_000)
+
+    def add(self, classified: Classified) -> None:
+        usable = classified.usable
+        self.missing += int(np.count_nonzero(classified.missing))
+        if not usable.any():
+            return
+        self.pairs += int(np.count_nonzero(usable))
+        self.compared += int(np.count_nonzero(classified.compared))
+        self.new_faults += int(np.count_nonzero(classified.faults))
+        self.mended += int(np.count_nonzero(classified.mended))
+        self.disagreements += int(np.count_nonzero(classified.disagreements))
+        for outcome, count in enumerate(np.bincount(classified.outcomes[usable]).tolist()):
+            if count:
+                self.outcomes[Outcome(outcome)] += count
+        self._count_statuses(classified)
+        self._count_paths(classified)
+        times = classified.primary_times[usable]
+        first, last = int(times.min()), int(times.max())
+        self.first_pair = first if self.first_pair is None else min(self.first_pair, first)
+        self.last_pair = last if self.last_pair is None else max(self.last_pair, last)
+        self._skew.add(times, classified.batch.integers("shadow_time")[usable])
+
+    def _count_statuses(self, classified: Classified) -> None:
+        primary, shadow = (
+            classified.batch.integers(f"{role}_status")[classified.usable]
+            for role in ("primary", "shadow")
+        )
+        found, counts = np.unique(primary << 32 | shadow, return_counts=True)
+        for both, count in zip(found.tolist(), counts.tolist(), strict=True):
+            self.statuses[both >> 32, both & 0xFFFFFFFF] += count
+
+    def _count_paths(self, classified: Classified) -> None:
+        marks = classified.marks
+        telling = marks.codes % OUTCOMES >= Outcome.EXTRA
+        if not telling.any():
+            return
+        places = marks.codes[telling] // OUTCOMES
+        # A place counts once per row, whatever differs there.
+        once = np.unique(marks.rows[telling] << 32 | places) & 0xFFFFFFFF
+        for place, count in enumerate(np.bincount(once).tolist()):
+            self.differing[place] += count
+
+    @property
+    def clock_skew_ms(self) -> float | None:
+        """Median of the shadow's request time minus the primary's."""
+        if not self._skew.seen:
+            return None
+        return float(np.median(self._skew.shadow - self._skew.primary)) / 1000
+
+    def errors(self) -> PairedTable:
+        """The 2x2 table of failed answers."""
+        table = Counter[tuple[bool, bool]]()
+        for (primary, shadow), count in self.statuses.items():
+            table[not 200 <= primary < 300, not 200 <= shadow < 300] += count
+        return PairedTable(
+            neither=table[False, False],
+            shadow_only=table[False, True],
+            primary_only=table[True, False],
+            both=table[True, True],
+        )
+
+    def status_pairs(self) -> tuple[StatusPair, ...]:
+        """The most frequent status pairs first."""
+        return tuple(
+            StatusPair(_status(primary), _status(shadow), count)
+            for (primary, shadow), count in self.statuses.most_common(STATUSES_SHOWN)
+        )
+
+
+def _status(code: int) -> int | None:
+    return None if code == NO_ANSWER else code
+
+
+# With fewer missing calls every contrast is chance.
+MIN_MISSING = 10
+UNLIKE_BELOW = 0.001
+
+
+class MissingTally:
+    """Size, status and time of primary calls with and without a pair."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._sizes = {True: Sketch(), False: Sketch()}
+        self._statuses: dict[bool, Counter[Hashable]] = {True: Counter(), False: Counter()}
+        self._times: dict[bool, Counter[Hashable]] = {True: Counter(), False: Counter()}
+        self.missing = 0
+
+    def add(self, classified: Classified) -> None:
+        sizes = classified.batch.floats("request_size")
+        statuses = classified.batch.integers("primary_status")
+        steps = self._timeline.places(classified.primary_times)
+        self.missing += int(np.count_nonzero(classified.missing))
+        for is_missing, rows in ((True, classified.missing), (False, classified.usable)):
+            self._sizes[is_missing].add(sizes[rows])
+            self._statuses[is_missing].update(_counter(statuses[rows]))
+            self._times[is_missing].update(_counter(steps[rows]))
+
+    def report(self) -> tuple[MissingContrast, ...]:
+        """One contrast per respect; none while too few calls are missing."""
+        if self.missing < MIN_MISSING or not self._sizes[False].total:
+            return ()
+        return (
+            self._size_contrast(),
+            _contrast("status", self._statuses[True], self._statuses[False]),
+            _contrast("hour", self._times[True], self._times[False]),
+        )
+
+    def _size_contrast(self) -> MissingContrast:
+        missing, paired = self._sizes[True], self._sizes[False]
+        gap = distance(missing, paired)
+        n, m = missing.total, paired.total
+        # The asymptotic law of Kolmogorov and Smirnov.
+        p_value = float(kolmogorov(gap * math.sqrt(n * m / (n + m))))
+        return MissingContrast(
+            respect="request size",
+            missing=f"median {missing.quantile(0.5):,.0f} bytes",
+            paired=f"median {paired.quantile(0.5):,.0f} bytes",
+            distance=gap,
+            p_value=p_value,
+            unlike=p_value < UNLIKE_BELOW,
+        )
+
+
+def _contrast(
+    respect: str, missing: Counter[Hashable], paired: Counter[Hashable]
+) -> MissingContrast:
+    keys = sorted(missing.keys() | paired.keys(), key=str)
+    table = np.array([[side[key] for key in keys] for side in (missing, paired)], dtype=float)
+    shares = table / table.sum(axis=1, keepdims=True)
+    p_value = _same_shares_p(table)
+    most = int(np.argmax(shares[0] - shares[1]))
+    what = f"status {keys[most]}" if respect == "status" else f"step {keys[most]} of the timeline"
+    return MissingContrast(
+        respect=respect,
+        missing=f"{shares[0][most]:.0%} {what}",
+        paired=f"{shares[1][most]:.0%} {what}",
+        distance=float(np.abs(shares[0] - shares[1]).sum() / 2),
+        p_value=p_value,
+        unlike=p_value < UNLIKE_BELOW,
+    )
+
+
+def _same_shares_p(table: NDArray[np.float64]) -> float:
+    """Pearson's chi-squared test that both rows have the same shares; 1 for a single column."""
+    if table.shape[1] < 2:
+        return 1.0
+    expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0) / table.sum()
+    statistic = float((np.square(table - expected) / expected).sum())
+    return float(chdtrc(table.shape[1] - 1, statistic))
+
+
+def _counter(values: NDArray[np.int64]) -> dict[Hashable, int]:
+    found, counts = np.unique(values, return_counts=True)
+    return dict(zip(found.tolist(), counts.tolist(), strict=True))

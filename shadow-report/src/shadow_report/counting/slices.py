@@ -1,0 +1,137 @@
+"""Parts of the traffic where the shadow is worse than elsewhere."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import betaln
+
+from shadow_report.answers.paths import RequestField, request_parts
+from shadow_report.counting.classify import Classified
+from shadow_report.report import Clusters, Slice
+from shadow_report.statistics.agreement import benjamini_hochberg
+from shadow_report.statistics.samples import ClusterBuckets, design_effect, effective_trials
+
+MAX_VALUES = 1000
+OTHER_VALUES = "(other values)"
+# Below this a slice can say nothing, and would only cost power for the others.
+MIN_PAIRS = 5
+# Beyond the mean the law falls within some hundred square roots of the slice's size.
+TAIL_TERMS = 100_000
+
+
+class SliceTally:
+    """Pairs, new faults and disagreements by each value of some request fields."""
+
+    def __init__(self, fields: tuple[RequestField, ...]) -> None:
+        self._fields = fields
+        self._counts: dict[tuple[str, str], list[int]] = {}
+        self._values = dict.fromkeys((field.name for field in fields), 0)
+        self._pairs = self._bad = 0
+
+    def add(self, classified: Classified) -> None:
+        """Count a batch that was read with its requests."""
+        if not self._fields:
+            return
+        faults, disagreements = classified.faults, classified.disagreements
+        for row in np.flatnonzero(classified.usable).tolist():
+            body, headers = request_parts(*classified.batch.request(row))
+            is_fault, differs = bool(faults[row]), bool(disagreements[row])
+            self._pairs += 1
+            self._bad += is_fault or differs
+            for field in self._fields:
+                counts = self._at(field.name, field.read(body, headers))
+                counts[0] += 1
+                counts[1] += is_fault
+                counts[2] += differs
+
+    def _at(self, name: str, value: str) -> list[int]:
+        if (name, value) not in self._counts:
+            if self._values[name] >= MAX_VALUES:
+                value = OTHER_VALUES
+            self._values[name] += 1
+        return self._counts.setdefault((name, value), [0, 0, 0])
+
+    def report(self, alpha: float) -> tuple[Slice, ...]:
+        """All slices, those first that are worse than the rest.
+
+        One-sided Fisher's exact test of each slice against all other pairs; the false discovery
+        rate over all slices is at most alpha (Benjamini and Hochberg 1995).
+        """
+        tested = [(key, c) for key, c in self._counts.items() if MIN_PAIRS <= c[0] < self._pairs]
+        if not tested:
+            return ()
+        p_values = [_fisher_p(c[1] + c[2], c[0], self._bad, self._pairs) for _, c in tested]
+        adjusted = benjamini_hochberg(p_values).tolist()
+        slices = [
+            Slice(
+                by=by,
+                value=value,
+                pairs=pairs,
+                new_faults=faults,
+                disagreements=disagreements,
+                share=(faults + disagreements) / pairs,
+                rest_share=(self._bad - faults - disagreements) / (self._pairs - pairs),
+                p_value=p_value,
+                discovered=at <= alpha,
+            )
+            for ((by, value), (pairs, faults, disagreements)), p_value, at in zip(
+                tested, p_values, adjusted, strict=True
+            )
+        ]
+        return tuple(sorted(slices, key=lambda s: (not s.discovered, s.p_value, -s.pairs)))
+
+
+def _fisher_p(bad: int, pairs: int, all_bad: int, all_pairs: int) -> float:
+    """The chance of so many bad pairs or more in the slice if it were a random part of all.
+
+    The upper tail of the hypergeometric law (Fisher's exact test, one-sided); 1 for a slice that
+    is no worse than the whole.
+    """
+    if bad * all_pairs <= pairs * all_bad:
+        return 1.0
+    counts = np.arange(bad, min(pairs, all_bad) + 1)[:TAIL_TERMS].astype(np.float64)
+    logs = _log_choose(all_bad, counts) + _log_choose(all_pairs - all_bad, pairs - counts)
+    return float(min(1.0, np.exp(logs - _log_choose(all_pairs, np.float64(pairs))).sum()))
+
+
+def _log_choose(n: int, k: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
+    return np.asarray(-betaln(n - k + 1, k + 1) - np.log(n + 1.0))
+
+
+class ClusterTally:
+    """Pairs by cluster, for each gate that counts pairs; constant memory."""
+
+    def __init__(self, field: RequestField | None, slo_ms: float | None) -> None:
+        self._field = field
+        self._slo_ms = slo_ms
+        self.faults, self.disagreements, self.slow = (ClusterBuckets() for _ in range(3))
+
+    def add(self, classified: Classified) -> None:
+        """Count a batch that was read with its requests."""
+        if self._field is None:
+            return
+        keys = np.zeros(len(classified.batch), dtype=np.int64)
+        for row in np.flatnonzero(classified.usable).tolist():
+            value = self._field.read(*request_parts(*classified.batch.request(row)))
+            keys[row] = zlib.crc32(value.encode())
+        usable, compared = classified.usable, classified.compared
+        self.faults.add(keys[usable], 1, classified.faults[usable])
+        self.disagreements.add(keys[compared], 1, classified.disagreements[compared])
+        if self._slo_ms is not None:
+            slow_primary, slow_shadow = classified.slow(self._slo_ms)
+            self.slow.add(keys[usable], 1, (slow_shadow & ~slow_primary)[usable])
+
+    def effective(self, buckets: ClusterBuckets) -> float | None:
+        """What the pairs are worth in independent ones; None when no clusters were asked for."""
+        counts = buckets.counts()
+        return effective_trials(counts) if self._field and counts.trials else None
+
+    def report(self) -> Clusters | None:
+        """The design effect on the rate of new faults."""
+        counts = self.faults.counts()
+        if self._field is None or not counts.trials:
+            return None
+        return Clusters(self._field.name, counts.clusters, counts.trials, design_effect(counts))

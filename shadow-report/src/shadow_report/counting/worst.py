@@ -1,0 +1,213 @@
+"""Which pairs to show: grouped by what differs, the largest and the most typical of each group."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shadow_report.answers.bodies import parse
+from shadow_report.answers.comparer import OUTCOMES
+from shadow_report.answers.explain import first_difference
+from shadow_report.answers.outcome import Outcome
+from shadow_report.answers.paths import Rules
+from shadow_report.counting.classify import Classified
+from shadow_report.evidence.batch import WholePair
+from shadow_report.report import Example, Signature
+
+MAX_GROUPS = 100
+LARGEST = 3
+TYPICAL = 2
+SAMPLE = 32
+
+# What differs in a pair: the codes of its marks, and for a failed call the shadow's status.
+Key = tuple[int, ...]
+OTHER: Key = (-1,)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Candidate:
+    """A pair that may be shown. `priority` hashes its id: the least ones are a fair sample."""
+
+    size: float
+    priority: int
+    pair_id: str
+
+
+@dataclass(slots=True)
+class Group:
+    """Pairs that differ in the same way."""
+
+    is_fault: bool
+    pairs: int = 0
+    largest: list[Candidate] = field(default_factory=list)
+    sample: list[Candidate] = field(default_factory=list)
+
+    @property
+    def typical(self) -> list[Candidate]:
+        """Those of a fair sample whose size is nearest to its median."""
+        sizes = [candidate.size for candidate in self.sample]
+        middle = float(np.median(sizes))
+        return sorted(self.sample, key=lambda c: (abs(c.size - middle), c.priority))[:TYPICAL]
+
+
+class Groups:
+    """Counts each way of differing and keeps a few pairs of each, in bounded memory."""
+
+    def __init__(self) -> None:
+        self.by_key: dict[Key, Group] = {}
+
+    def add(self, classified: Classified) -> None:
+        """Count the faults and disagreements of a batch."""
+        counted = classified.faults | classified.disagreements
+        if not counted.any():
+            return
+        priorities = classified.batch.integers("pair_hash")
+        sizes = np.zeros(len(classified.batch))
+        np.maximum.at(sizes, classified.marks.rows, classified.marks.sizes)
+        for key, rows in _rows_by_key(classified, counted).items():
+            self._add(key, np.array(rows), sizes, priorities, classified)
+
+    def _add(
+        self,
+        key: Key,
+        rows: NDArray[np.int64],
+        sizes: NDArray[np.float64],
+        priorities: NDArray[np.int64],
+        classified: Classified,
+    ) -> None:
+        if key not in self.by_key and len(self.by_key) >= MAX_GROUPS:
+            key = OTHER
+        is_fault = bool(classified.outcomes[rows[0]] >= Outcome.LENGTH)
+        group = self.by_key.setdefault(key, Group(is_fault))
+        group.pairs += rows.size
+
+        def candidates(order: NDArray[np.int64], count: int) -> list[Candidate]:
+            return [
+                Candidate(float(sizes[row]), int(priorities[row]), classified.batch.pair_id(row))
+                for row in rows[order[:count]].tolist()
+            ]
+
+        by_size = np.lexsort((priorities[rows], -sizes[rows]))
+        group.largest += candidates(by_size, LARGEST)
+        group.largest = sorted(group.largest, key=lambda c: (-c.size, c.priority))[:LARGEST]
+        group.sample += candidates(np.argsort(priorities[rows]), SAMPLE)
+        group.sample = sorted(group.sample, key=lambda c: c.priority)[:SAMPLE]
+
+
+def _rows_by_key(classified: Classified, counted: NDArray[np.bool_]) -> dict[Key, list[int]]:
+    marks = classified.marks
+    telling = counted[marks.rows] & (marks.codes % OUTCOMES >= Outcome.EXTRA)
+    rows, codes = marks.rows[telling], marks.codes[telling]
+    statuses = classified.batch.integers("shadow_status")
+    by_row: dict[int, set[int]] = defaultdict(set)
+    for row, code in zip(rows.tolist(), codes.tolist(), strict=True):
+        by_row[row].add(code)
+    by_key: dict[Key, list[int]] = defaultdict(list)
+    for row, found in by_row.items():
+        key = tuple(sorted(found))
+        if key == (int(Outcome.FAILED),):
+            key = (int(Outcome.FAILED), int(statuses[row]))
+        by_key[key].append(row)
+    return by_key
+
+
+def title(key: Key, paths: list[str]) -> str:
+    """How a group is called: `predictions[*]: number`, `failed with 500`."""
+    if key == OTHER:
+        return "other differences"
+    if len(key) == 2 and key[0] == Outcome.FAILED:
+        return f"failed with {key[1]}" if key[1] else "not answered"
+    parts = []
+    for code in key:
+        path, outcome = paths[code // OUTCOMES], Outcome(code % OUTCOMES)
+        parts.append(f"{path}: {outcome.title}" if path else f"answer: {outcome.title}")
+    return " + ".join(parts)
+
+
+SHOWN = 20
+# A body longer than this is cut in the report; the tables keep it whole.
+BODY_CHARACTERS = 20_000
+
+
+def signatures(
+    groups: Groups,
+    paths: list[str],
+    pairs: int,
+    rules: Rules,
+    fetch: Callable[[Sequence[str]], list[WholePair]],
+) -> tuple[Signature, ...]:
+    """The ways of differing, faults first, then by frequency, each with its examples.
+
+    paths: by place key. pairs: how many were judged. fetch: gives whole pairs by their ids.
+    """
+    ranked = sorted(
+        groups.by_key.items(),
+        key=lambda item: (not item[1].is_fault, -item[1].pairs, item[0]),
+    )[:SHOWN]
+    chosen = [c for _, group in ranked for c in (*group.largest, *group.typical)]
+    asked = sorted({candidate.pair_id for candidate in chosen})
+    whole = {pair.pair_id: pair for pair in fetch(asked)} if asked else {}
+
+    def examples(candidates: list[Candidate]) -> tuple[Example, ...]:
+        return tuple(
+            _example(whole[c.pair_id], c.size, rules) for c in candidates if c.pair_id in whole
+        )
+
+    return tuple(
+        Signature(
+            signature=title(key, paths),
+            is_fault=group.is_fault,
+            pairs=group.pairs,
+            share=group.pairs / max(1, pairs),
+            largest=examples(group.largest),
+            typical=examples(group.typical),
+        )
+        for key, group in ranked
+    )
+
+
+def _example(pair: WholePair, size: float, rules: Rules) -> Example:
+    request, request_cut = _text(pair.request)
+    primary, primary_cut = _text(pair.primary_response)
+    shadow, shadow_cut = _text(pair.shadow_response)
+    return Example(
+        pair_id=pair.pair_id,
+        request_time=pair.request_time,
+        what=_what(pair, rules),
+        size=size or None,
+        primary_status=pair.primary_status,
+        shadow_status=pair.shadow_status,
+        primary_duration_ms=pair.primary_duration_ms,
+        shadow_duration_ms=pair.shadow_duration_ms,
+        request=request,
+        primary_response=primary,
+        shadow_response=shadow,
+        request_cut=request_cut,
+        primary_cut=primary_cut,
+        shadow_cut=shadow_cut,
+    )
+
+
+def _what(pair: WholePair, rules: Rules) -> str:
+    primary, shadow = pair.primary_status, pair.shadow_status
+    if primary != shadow:
+        return f"status {_named(primary)} became {_named(shadow)}"
+    return first_difference(parse(pair.primary_response), parse(pair.shadow_response), rules)
+
+
+def _named(status: int | None) -> str:
+    return "no answer" if status is None else str(status)
+
+
+def _text(body: bytes | None) -> tuple[str, bool]:
+    """A body as text that any output can show, and whether it was cut."""
+    if body is None:
+        return "", False
+    # Four bytes are the most that one character takes.
+    text = body[: 4 * BODY_CHARACTERS].decode("utf-8", "backslashreplace")
+    is_cut = len(text) > BODY_CHARACTERS or len(body) > 4 * BODY_CHARACTERS
+    return text[:BODY_CHARACTERS], is_cut

@@ -1,0 +1,284 @@
+"""What is wrong with the evidence, and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from shadow_report.report import Finding, MissingContrast, Side
+from shadow_report.wording import counted, percent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the findings are drawn from."""
+
+    primary: Side
+    shadow: Side
+    other_primaries: tuple[str, ...]
+    other_shadows: tuple[str, ...]
+    pairs: int
+    """Pairs with the same request on both sides."""
+    different_requests: int
+    cut_pairs: int
+    in_flight: int
+    warm_up: int
+    uniform_since: datetime | None
+    """From here on each side has one service, model and version; None where there is no such time.
+    """
+    settle_seconds: float
+    clock_skew_ms: float | None
+    coverage: float | None
+    mirrored_share: float
+    min_coverage: float
+    missing: tuple[MissingContrast, ...]
+
+
+def absent(facts: Facts) -> Iterator[Finding]:
+    """Sides without a single call."""
+    if not facts.primary.calls and not facts.shadow.calls:
+        left_out = facts.warm_up + facts.in_flight
+        yield Finding(
+            "no-calls",
+            True,
+            f"All calls of the window are left out: {facts.warm_up:,} as warm-up, "
+            f"{facts.in_flight:,} as incomplete."
+            if left_out
+            else "There is not one call in the window.",
+            "Send traffic, widen the window (--since, --last), and check that the transformers' "
+            "POSTGRES_URI is this database.",
+        )
+    elif not facts.shadow.calls:
+        yield Finding(
+            "no-shadow-calls",
+            True,
+            f"The primary recorded {counted(facts.primary.calls, 'call')} and the shadow none.",
+            "Is mirroring on? Check the mirror section of the entry VirtualService, that calls go "
+            "through it, and that the shadow runs with SHADOW_ROLE=shadow.",
+        )
+    elif not facts.primary.calls:
+        yield Finding(
+            "no-primary-calls",
+            True,
+            f"The shadow recorded {counted(facts.shadow.calls, 'call')} and the primary none.",
+            "Does the primary run with SHADOW_ROLE=primary and this database's POSTGRES_URI?",
+        )
+
+
+def services(facts: Facts) -> Iterator[Finding]:
+    """More than one service per role."""
+    for side, others in (
+        (facts.primary, facts.other_primaries),
+        (facts.shadow, facts.other_shadows),
+    ):
+        if others:
+            yield Finding(
+                "several-services",
+                True,
+                f"Several services recorded as {side.role}: {', '.join((side.service, *others))}.",
+                f"Choose one with --{side.role}, or a window in which only one ran{_since(facts)}.",
+            )
+
+
+def versions(facts: Facts) -> Iterator[Finding]:
+    """What changed on a side in the window, or differs between the sides."""
+    for side in (facts.primary, facts.shadow):
+        if len(side.model_versions) > 1:
+            listed = ", ".join(
+                f"{name} ({counted(n, 'call')})" for name, n in side.model_versions.items()
+            )
+            yield Finding(
+                "several-versions",
+                True,
+                f"The {side.role} changed its model version in the window: {listed}.",
+                f"Choose a window with one version{_since(facts)}.",
+            )
+        if len(side.model_names) > 1:
+            yield Finding(
+                "several-models",
+                True,
+                f"The {side.role} served several models: {', '.join(side.model_names)}.",
+                "Record one model per service, or choose a window in which one was called"
+                f"{_since(facts)}.",
+            )
+    ours, theirs = set(facts.primary.model_names), set(facts.shadow.model_names)
+    if ours and theirs and len(ours) == len(theirs) == 1 and ours != theirs:
+        yield Finding(
+            "model-names",
+            False,
+            f"The primary serves model {ours.pop()}, the shadow {theirs.pop()}.",
+            "Callers address a model by its name; give the shadow the primary's before promoting.",
+        )
+
+
+def _since(facts: Facts) -> str:
+    """The option to paste, where the calls from some time on are of one kind."""
+    if facts.uniform_since is None:
+        return ""
+    return f": --since {facts.uniform_since.isoformat().replace('+00:00', 'Z')}"
+
+
+# Two clocks further apart than this cannot be told from replayed or late calls.
+SKEW_MS = 1000.0
+
+
+def pairing(facts: Facts) -> Iterator[Finding]:
+    """How the pair ids came about, and whether they pair."""
+    primary, shadow = facts.primary, facts.shadow
+    if not primary.calls or not shadow.calls:
+        return
+    sources = primary.pair_sources.keys() | shadow.pair_sources.keys()
+    foreign = sum(n for s, n in primary.pair_sources.items() if s != "x-shadow-pair-id")
+    if "x-shadow-pair-id" not in sources:
+        yield Finding(
+            "pair-ids",
+            True,
+            "No call carries x-shadow-pair-id; pair ids come from "
+            f"{' and '.join(sorted(sources))}, which a second gateway hop may replace "
+            "and callers may repeat.",
+            "Is the entry VirtualService used? It sets x-shadow-pair-id; send the traffic through "
+            "its path, not straight to the InferenceService.",
+        )
+    elif foreign:
+        yield Finding(
+            "direct-calls",
+            False,
+            f"{foreign:,} of {counted(primary.calls, 'primary call')} came without "
+            "x-shadow-pair-id.",
+            "They did not pass the entry VirtualService, which mirrors; route them through it.",
+        )
+    if not facts.pairs:
+        yield Finding(
+            "no-pairs",
+            True,
+            f"{primary.calls:,} primary and {counted(shadow.calls, 'shadow call')}, "
+            "and no pair among them.",
+            "Both copies must carry the same x-shadow-pair-id: is the header set by the entry "
+            "VirtualService, before the mirror, and not overwritten by a later one?",
+        )
+    if facts.different_requests:
+        beyond = facts.different_requests > (1 - facts.min_coverage) * (
+            facts.pairs + facts.different_requests
+        )
+        yield Finding(
+            "different-requests",
+            beyond,
+            f"{counted(facts.different_requests, 'pair')} left out: another request body on each "
+            "side.",
+            "Does a client repeat its request ids, or something rewrite the body of one copy?",
+        )
+
+
+def missing(facts: Facts) -> Iterator[Finding]:
+    """Primary calls without a shadow call."""
+    unlike = [contrast for contrast in facts.missing if contrast.unlike]
+    for contrast in unlike:
+        remedies = {
+            "request size": "Bodies over the proxy's buffer are never mirrored; look at the "
+            "content-length guard and the gateway's buffer limit.",
+            "hour": "Was the shadow or its connection limit down for a while?",
+            "status": "Are some calls answered before they reach the mirror?",
+        }
+        yield Finding(
+            "missing-unlike",
+            False,
+            f"Calls without a shadow are unlike the others in {contrast.respect}: "
+            f"{contrast.missing} against {contrast.paired}.",
+            remedies[contrast.respect],
+        )
+    if facts.coverage is not None and facts.coverage < facts.min_coverage and facts.pairs:
+        unpaired = facts.primary.unpaired
+        yield Finding(
+            "coverage",
+            False,
+            f"{unpaired:,} of {counted(facts.primary.calls, 'primary call')} without a shadow call "
+            f"(coverage {percent(facts.coverage)}).",
+            f"{percent(facts.mirrored_share)} of the calls should be mirrored: if it is another "
+            "share (mirror-percentage), say so with --mirrored-share. Else look for a stopped "
+            "shadow, calls past the entry path, large bodies, and connection limits in the "
+            "DestinationRule.",
+        )
+
+
+def clocks(facts: Facts) -> Iterator[Finding]:
+    """Stamps of the two sides that lie far apart."""
+    skew = facts.clock_skew_ms
+    if skew is not None and abs(skew) > SKEW_MS:
+        yield Finding(
+            "clock-skew",
+            False,
+            f"The shadow's calls are stamped {skew / 1000:,.1f} s after the primary's.",
+            "Expected after a replay; otherwise set both nodes' clocks.",
+        )
+
+
+def bodies(facts: Facts) -> Iterator[Finding]:
+    """Answers that cannot be compared."""
+    if facts.cut_pairs:
+        beyond = facts.cut_pairs > (1 - facts.min_coverage) * max(1, facts.pairs)
+        yield Finding(
+            "cut-bodies",
+            beyond,
+            f"{facts.cut_pairs:,} of {counted(facts.pairs, 'pair')} have a response stored cut; "
+            "their answers are not compared.",
+            "Raise RECORD_MAX_BODY_BYTES on both transformers.",
+        )
+    both = min(facts.primary.unparseable, facts.shadow.unparseable)
+    if both > (1 - facts.min_coverage) * max(1, facts.pairs):
+        yield Finding(
+            "unparseable",
+            True,
+            f"{facts.primary.unparseable:,} answers of the primary are neither JSON nor tensors, "
+            "so they can only be compared byte for byte.",
+            "Compare JSON answers, or let the model answer in JSON.",
+        )
+
+
+def losses(facts: Facts) -> Iterator[Finding]:
+    """Records that are lost, repeated or incomplete."""
+    for side in (facts.primary, facts.shadow):
+        if side.lost_records:
+            beyond = side.lost_records > (1 - facts.min_coverage) * (side.calls + side.lost_records)
+            yield Finding(
+                "lost-records",
+                beyond,
+                f"{counted(side.lost_records, 'record')} of the {side.role} lost (inference_gaps).",
+                "Was the spool full or its disk failing? Raise SPOOL_MAX_BYTES and look at "
+                'prediction_db_records_total{outcome="dropped"}.',
+            )
+        if side.duplicates:
+            beyond = side.duplicates > (1 - facts.min_coverage) * (side.calls + side.duplicates)
+            yield Finding(
+                "duplicates",
+                beyond,
+                f"{counted(side.duplicates, 'call')} of the {side.role} with a repeated pair id; "
+                "only the first of each counts.",
+                "Is a retry policy on, or does a client repeat its ids? Set retries to 0 on the "
+                "entry route.",
+            )
+        if side.unanswered:
+            yield Finding(
+                "unanswered",
+                False,
+                f"{counted(side.unanswered, 'call')} of the {side.role} without a response record, "
+                "counted as failed.",
+                "Did the process die in the middle of them?",
+            )
+    if facts.in_flight:
+        yield Finding(
+            "in-flight",
+            False,
+            f"{counted(facts.in_flight, 'call')} of the last {facts.settle_seconds:g} s left out "
+            "as incomplete.",
+            "Look again once they have arrived.",
+        )
+
+
+QUESTIONS = (absent, services, pairing, versions, bodies, losses, clocks, missing)
+
+
+def findings(facts: Facts) -> tuple[Finding, ...]:
+    """All that is unsound first, then what a reader should know."""
+    found = [finding for question in QUESTIONS for finding in question(facts)]
+    return tuple(sorted(found, key=lambda finding: not finding.unsound))

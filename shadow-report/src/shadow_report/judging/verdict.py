@@ -1,0 +1,139 @@
+"""The verdict: may the shadow replace the primary?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+
+from shadow_report.judging.gates import Margins
+from shadow_report.report import Gate
+from shadow_report.wording import counted
+from shadow_report.wording import duration as in_words
+
+
+class Verdict(StrEnum):
+    """The four answers; `exit_code` is the process's exit code of `shadow-report compare`."""
+
+    PROMOTE = "PROMOTE"
+    REJECT = "REJECT"
+    WAIT = "WAIT"
+    INVALID = "INVALID"
+
+    @property
+    def exit_code(self) -> int:
+        """The contract's exit code: PROMOTE 0, REJECT 10, WAIT 11, INVALID 12."""
+        return {"PROMOTE": 0, "REJECT": 10, "WAIT": 11, "INVALID": 12}[self.value]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """The answer, why, and when it may change.
+
+    reasons: sentences, the most important first; never empty.
+    gates: all gates, in the order of the report.
+    more_pairs: for WAIT, how many more pairs settle the verdict at the present rates; None when
+        nothing does, or when the verdict is not WAIT.
+    eta: for WAIT, the time until then at the present rate of pairs; None when unknown.
+    """
+
+    outcome: Verdict
+    reasons: tuple[str, ...]
+    gates: tuple[Gate, ...]
+    more_pairs: int | None = None
+    eta: timedelta | None = None
+
+
+def decide(
+    gates: Sequence[Gate],
+    margins: Margins,
+    *,
+    problems: Sequence[str] = (),
+    duration: timedelta = timedelta(0),
+    pairs_per_second: float | None = None,
+    details: Mapping[str, str] | None = None,
+) -> Decision:
+    """The verdict on these gates.
+
+    Unsound evidence comes first: a problem or failing coverage is INVALID whatever the others say.
+    Then one failing gate rejects; to promote, all must pass and the window be long enough.
+
+    problems: sentences that make the evidence unsound (what is wrong and how to mend it).
+    duration: how long the window of the evidence is, for `margins.min_duration`.
+    pairs_per_second: the present rate of new pairs, for the time that a WAIT takes.
+    details: by gate name, a sentence on what it saw; follows the reason of one not passing.
+    """
+    details = details or {}
+    kept = tuple(gates)
+    failed = [gate for gate in kept if gate.status == "fail"]
+    failures = tuple(_reason(gate, details) for gate in failed)
+    if problems or not kept or any(gate.name == "coverage" for gate in failed):
+        reasons = (*problems, *failures, *_least(kept)) or ("There is nothing to judge.",)
+        return Decision(outcome=Verdict.INVALID, reasons=reasons, gates=kept)
+    if failed:
+        return Decision(outcome=Verdict.REJECT, reasons=failures, gates=kept)
+    waits = [_reason(gate, details) for gate in kept if gate.status == "wait"]
+    missing_time = max(timedelta(0), margins.min_duration - duration)
+    if missing_time:
+        waits.append(
+            f"The window is {in_words(duration)} long; "
+            f"the least duration asked for is {in_words(margins.min_duration)}."
+        )
+    if waits:
+        return _wait(kept, waits, missing_time, pairs_per_second)
+    reason = f"All {len(kept)} gates pass at alpha {margins.alpha:g}, however often one looks."
+    return Decision(outcome=Verdict.PROMOTE, reasons=(reason,), gates=kept)
+
+
+def _wait(
+    gates: tuple[Gate, ...],
+    waits: Sequence[str],
+    missing_time: timedelta,
+    pairs_per_second: float | None,
+) -> Decision:
+    waiting = [gate for gate in gates if gate.status == "wait"]
+    more, towards = _more_pairs(waiting)
+    eta = _time_for(more, pairs_per_second)
+    if towards is Verdict.PROMOTE and (eta is not None or not waiting):
+        eta = max(missing_time, eta or timedelta(0))
+    summary = _least(gates)
+    if waiting and more is not None and not summary:
+        when = f", {in_words(eta)} at the present rate" if eta is not None else ""
+        summary = (f"{counted(more, 'more pair')} like these would settle it as {towards}{when}.",)
+    return Decision(
+        outcome=Verdict.WAIT, reasons=(*summary, *waits), gates=gates, more_pairs=more, eta=eta
+    )
+
+
+def _least(gates: Sequence[Gate]) -> tuple[str, ...]:
+    """Without a single pair: how many a promotion takes at the least."""
+    fewest, _ = _more_pairs(gates)
+    if not fewest or any(gate.n for gate in gates):
+        return ()
+    return (f"There are no pairs yet; {Verdict.PROMOTE} takes {fewest:,} at the least.",)
+
+
+def _more_pairs(waiting: Sequence[Gate]) -> tuple[int | None, Verdict]:
+    """Pairs until the first gate fails, if one is on its way there, else until the last passes."""
+    needs = [gate.need for gate in waiting if gate.need is not None]
+    to_fail = [need.pairs for need in needs if need.towards == "fail" and need.pairs is not None]
+    if to_fail:
+        beyond = [gate for gate in waiting if gate.need and gate.need.pairs == min(to_fail)]
+        is_unsound = any(gate.name == "coverage" for gate in beyond)
+        return min(to_fail), Verdict.INVALID if is_unsound else Verdict.REJECT
+    to_pass = [need.pairs for need in needs if need.pairs is not None]
+    return (None if len(to_pass) < len(needs) else max(to_pass, default=0)), Verdict.PROMOTE
+
+
+def _time_for(pairs: int | None, pairs_per_second: float | None) -> timedelta | None:
+    if pairs is None or not pairs_per_second or pairs_per_second <= 0:
+        return None
+    seconds = pairs / pairs_per_second
+    # A timedelta holds 999,999,999 days; past a million the figure says nothing anyway.
+    return None if seconds > 86_400e6 else timedelta(seconds=seconds)
+
+
+def _reason(gate: Gate, details: Mapping[str, str]) -> str:
+    detail = details.get(gate.name)
+    return f"{gate.name}: {gate.reason}" + (f" {detail}" if detail else "")

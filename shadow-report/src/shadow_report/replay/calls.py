@@ -1,0 +1,257 @@
+"""The primary's stored calls in their original order, read in small portions.
+
+The order is made once, by a cursor over the keys alone that outlives its transaction (WITH HOLD):
+a replay may take hours, and must not keep a transaction open, hold locks against `maintain`, or
+sort bodies. The bodies follow by key, a portion at a time.
+"""
+
+import re
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.resources import files
+from typing import Any, cast
+from urllib.parse import quote, urlsplit
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import kwargs_row, scalar_row
+
+from shadow_report import OneLineError, SettingWrong
+from shadow_report.evidence.database import failure
+
+PORTION_CALLS = 500
+PORTION_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCall:
+    """A primary's call as it was recorded; `body` is None when it was not stored whole."""
+
+    record_id: UUID
+    request_time: datetime
+    pair_id: str
+    protocol: str
+    model_name: str
+    predict_url: str
+    headers: dict[str, str]
+    body: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which calls: those of a primary in a window, after the call where an earlier run stopped."""
+
+    primary: str
+    since: datetime | None
+    until: datetime | None
+    after_time: datetime | None = None
+    after_record: UUID | None = None
+
+    @property
+    def parameters(self) -> dict[str, object]:
+        return {
+            "primary": self.primary,
+            "since": self.since or "-infinity",
+            "until": self.until or "infinity",
+            "after_time": self.after_time or "-infinity",
+            "after_record": self.after_record or UUID(int=0),
+        }
+
+
+class StoredCalls:
+    """An open selection: how many calls it has, and the calls."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any], uri: str) -> None:
+        self._connection = connection
+        self._uri = uri
+
+    async def now(self) -> datetime:
+        """The server's clock."""
+        async with self._connection.cursor(row_factory=scalar_row) as cursor:
+            await cursor.execute("SELECT clock_timestamp()")
+            return cast(datetime, await cursor.fetchone())
+
+    async def primaries(self, since: datetime | None, until: datetime | None) -> list[str]:
+        """The primaries that have calls in the window."""
+        asked = {"since": since or "-infinity", "until": until or "infinity"}
+        rows = await (await self._connection.execute(sql("services"), asked)).fetchall()
+        return [row[0] for row in rows]
+
+    async def portions(self, selection: Selection) -> AsyncGenerator[tuple[int, list[StoredCall]]]:
+        """(calls of the whole selection, some calls in order), until all were given."""
+        async with self._connection.cursor(name="replay", withhold=True) as keys:
+            await keys.execute(sql("keys"), selection.parameters)
+            await self._connection.commit()
+            while rows := await keys.fetchmany(PORTION_CALLS):
+                for portion in by_size(rows):
+                    yield int(portion[0][3]), await self._calls(portion)
+
+    async def _calls(self, keys: list[tuple[Any, ...]]) -> list[StoredCall]:
+        asked = {
+            "records": [key[0] for key in keys],
+            "times": [key[1] for key in keys],
+        }
+        async with self._connection.cursor(row_factory=kwargs_row(stored_call)) as cursor:
+            await cursor.execute(sql("calls"), asked)
+            calls = await cursor.fetchall()
+        await self._connection.commit()
+        return calls
+
+    async def answered(self, calls: list[StoredCall], since: datetime) -> dict[str, int]:
+        """The status of those of these calls that a shadow has answered since then, by pair id."""
+        asked = {"pair_ids": [call.pair_id for call in calls], "since": since}
+        rows = await (await self._connection.execute(sql("answered"), asked)).fetchall()
+        await self._connection.commit()
+        return dict(rows)
+
+    async def recorded(self, pair_ids: list[str], since: datetime) -> dict[str, int]:
+        """How many of these pairs each shadow has recorded since then, by its service."""
+        asked = {"pair_ids": pair_ids, "since": since}
+        rows = await (await self._connection.execute(sql("recorded"), asked)).fetchall()
+        await self._connection.commit()
+        return {str(service): int(calls) for service, calls in rows}
+
+
+@asynccontextmanager
+async def open_stored_calls(uri: str) -> AsyncIterator[StoredCalls]:
+    """The calls in the database at `uri`, read as the role report; OneLineError when that fails."""
+    try:
+        connection = await psycopg.AsyncConnection.connect(uri, connect_timeout=10)
+        async with connection:
+            await connection.set_read_only(True)
+            yield StoredCalls(connection, uri)
+    except psycopg.Error as error:
+        raise failure(error, uri, "report") from error
+
+
+def sql(name: str) -> bytes:
+    """A query of this folder."""
+    return files("shadow_report.replay").joinpath(f"sql/{name}.sql").read_bytes()
+
+
+def by_size(keys: list[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
+    """The keys in runs whose bodies together stay within PORTION_BYTES, or of one call."""
+    runs: list[list[tuple[Any, ...]]] = []
+    size = PORTION_BYTES
+    for key in keys:
+        if size + key[2] > PORTION_BYTES:
+            runs.append([])
+            size = 0
+        runs[-1].append(key)
+        size += key[2]
+    return runs
+
+
+def stored_call(
+    *,
+    record_id: UUID,
+    request_time: datetime,
+    pair_id: str,
+    protocol: str,
+    model_name: str,
+    predict_url: str,
+    headers: object,
+    data: bytes | None,
+    raw: bytes | None,
+    size: int,
+    truncated: bool,
+) -> StoredCall:
+    """A row as a call."""
+    body = data if data is not None else raw
+    if truncated:
+        body = None
+    elif body is None and size == 0:
+        body = b""
+    named = headers.items() if isinstance(headers, dict) else ()
+    kept = {str(name): str(value) for name, value in named}
+    return StoredCall(
+        record_id, request_time, pair_id, protocol, model_name, predict_url, kept, body
+    )
+
+
+def only_primary(names: list[str], wanted: str | None) -> str:
+    """The primary to replay; OneLineError when it is not clear which."""
+    if wanted is not None:
+        if wanted not in names:
+            raise OneLineError(
+                f"--primary is {wanted!r}, which has no calls in this window; "
+                f"there are calls of {', '.join(names) or 'nobody'}."
+            )
+        return wanted
+    if not names:
+        raise OneLineError(
+            "There are no primary calls in this window; widen --since and --until, or send traffic."
+        )
+    if len(names) > 1:
+        raise OneLineError(
+            f"Several primaries have calls; choose one of {', '.join(names)} with --primary."
+        )
+    return names[0]
+
+
+MODEL_PATH = re.compile(r"^(?P<base>.*?)/v[12]/models/(?P<model>[^/:]+)(?::\w+|/.*)?$")
+EXPLAIN = re.compile(r":explain(?:$|\?)")
+
+# Headers that belong to the connection or to the call's first way through the mesh.
+NOT_SENT = {
+    "connection",
+    "content-encoding",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-request-id",
+    "x-shadow-pair-id",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A candidate: its address before `/v1` or `/v2`; `model` overrides the stored name."""
+
+    base: str
+    model: str | None
+
+    def url(self, call: StoredCall) -> str:
+        """Where this call goes: the path of its protocol, with the candidate's model name."""
+        model = quote(self.model or call.model_name, safe="")
+        if call.protocol == "v1":
+            verb = "explain" if EXPLAIN.search(call.predict_url) else "predict"
+            return f"{self.base}/v1/models/{model}:{verb}"
+        return f"{self.base}/v2/models/{model}/infer"
+
+
+def parse_target(text: str) -> Target:
+    """The address before `/v1`, or a whole predict URL, whose model name then counts."""
+    parts = urlsplit(text.strip())
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise SettingWrong(
+            f"--to is {text!r}; give the candidate's address, like http://candidate:8080."
+        )
+    address = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
+    if match := MODEL_PATH.match(address):
+        return Target(match["base"], match["model"])
+    return Target(address, None)
+
+
+def headers_of(call: StoredCall) -> dict[str, str]:
+    """The stored headers and the original pair id; JSON is the type unless one was stored."""
+    kept = {
+        name.lower(): value for name, value in call.headers.items() if name.lower() not in NOT_SENT
+    }
+    return {"content-type": "application/json", **kept, "x-shadow-pair-id": call.pair_id}
+
+
+def why_not_sent(call: StoredCall) -> str | None:
+    """Why a call cannot be replayed; None when it can."""
+    if call.protocol == "grpc":
+        return "gRPC"
+    if call.body is None:
+        return "body not stored whole"
+    return None

@@ -1,0 +1,399 @@
+"""How the answers differ: by outcome, by path, and pair by pair."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from shadow_report.statistics.sequences import Interval
+from shadow_report.wording import NOT_RECORDED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """How many more pairs settle a gate at its present rate, and how.
+
+    `pairs` and `towards` are None when no number of pairs does; `reason` says why.
+    """
+
+    pairs: int | None
+    towards: Literal["pass", "fail"] | None
+    reason: str
+
+
+Status = Literal["pass", "fail", "wait"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """One line of the report.
+
+    name: `coverage`, `faults`, `disagreement` or `slow`.
+    estimate: the observed share; None without a single trial.
+    interval: holds the true share at every look together with chance 1 - alpha.
+    margin: a minimum for `coverage` (`is_minimum`), a maximum for the others.
+    n: pairs (calls for `coverage`); n_eff: what they are worth after clustering.
+    reason: one sentence for a person.
+    need: for a waiting gate, what would settle it; else None.
+    """
+
+    name: str
+    estimate: float | None
+    interval: Interval
+    margin: float
+    is_minimum: bool
+    n: int
+    n_eff: float
+    status: Status
+    reason: str
+    need: Need | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PairedTable:
+    """A paired 2x2 table of something bad: `shadow_only` is new, `primary_only` is mended."""
+
+    neither: int
+    shadow_only: int
+    primary_only: int
+    both: int
+
+
+@dataclass(frozen=True, slots=True)
+class StatusPair:
+    """How often these two statuses came together; None is no answer."""
+
+    primary: int | None
+    shadow: int | None
+    pairs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """Figures of the numeric differences at one path; d is shadow minus primary."""
+
+    values: int
+    bias: float
+    bias_interval: Interval | None
+    sd: float
+    mean_absolute: float
+    absolute_quantiles: dict[str, float]
+    """Quantiles of |d| by name (`p50`, `p90`, `p99`), within 1 % of the true value, and `max`."""
+    correlation: float | None
+    limits_of_agreement: Interval
+    """Bland-Altman: bias +- 1.96 sd."""
+    primary_quantiles: dict[str, float]
+    shadow_quantiles: dict[str, float]
+    distance: float
+    """Kolmogorov-Smirnov D between the two sides' values (description, not a gate)."""
+    histogram: tuple[tuple[float, float, int], ...]
+    """(low, high, count) of d, at most a few dozen bins; low and high are +-inf free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Figures of the labels at one path."""
+
+    values: int
+    agreement: float
+    kappa: float | None
+    classes: tuple[str, ...]
+    """Most frequent first; rare ones are gathered as `other`."""
+    confusion: tuple[tuple[int, ...], ...]
+    """Rows are the primary's classes, columns the shadow's."""
+    distance: float
+    """Total variation between the two sides' label shares."""
+
+
+@dataclass(frozen=True, slots=True)
+class PathReport:
+    """One place in the answers, list positions collapsed: `predictions[*]`, `outputs.a.data[*]`."""
+
+    path: str
+    kind: str
+    """`number`, `label`, `probability vector`, `text`, `boolean`, `list`, `object`, `mixed` ..."""
+    pairs: int
+    """Pairs in which the path stands on either side."""
+    differing_pairs: int
+    values: int
+    agreeing: int
+    """Values that are equal or within tolerance."""
+    absolute_tolerance: float
+    relative_tolerance: float
+    faults: dict[str, int]
+    """Values by outcome: `missing`, `extra`, `type`, `length`, `order`, `non-finite` ..."""
+    numbers: Numbers | None
+    labels: Labels | None
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One pair as evidence. Bodies are text as stored, cut for the report; `*_cut` says so."""
+
+    pair_id: str
+    request_time: datetime
+    what: str
+    """The first difference: `predictions[0]: 6.6 became 9.9`."""
+    size: float | None
+    """The largest numeric difference, relative to the larger side; None for other faults."""
+    primary_status: int | None
+    shadow_status: int | None
+    primary_duration_ms: float | None
+    shadow_duration_ms: float | None
+    request: str
+    primary_response: str
+    shadow_response: str
+    request_cut: bool
+    primary_cut: bool
+    shadow_cut: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """Pairs that differ in the same way (`predictions[*]: number`), most frequent first."""
+
+    signature: str
+    is_fault: bool
+    """True for a new fault, False for a disagreement."""
+    pairs: int
+    share: float
+    largest: tuple[Example, ...]
+    typical: tuple[Example, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What was looked at. `began` is the first mirrored call: coverage counts from there."""
+
+    since: datetime | None
+    until: datetime | None
+    began: datetime | None
+    first_pair: datetime | None
+    last_pair: datetime | None
+    hours: float
+    pairs_per_hour: float | None
+    settle_seconds: float
+    in_flight: int
+    """Calls newer than the settle time whose other half is not there yet; left out."""
+    warm_up_seconds: float
+    warm_up_pairs: int
+    """Pairs of the warm-up; left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What one side recorded in the window, since mirroring began."""
+
+    role: str
+    service: str
+    calls: int
+    unpaired: int
+    duplicates: int
+    """Further calls with a pair id that this side had recorded already; only the first counts."""
+    unanswered: int
+    """Calls without a response row: the process died in the middle of them."""
+    failed: int
+    lost_records: int
+    """Calls that were numbered but are not in the tables (`inference_gaps`)."""
+    cut_requests: int
+    cut_responses: int
+    unparseable: int
+    model_names: dict[str, int]
+    model_versions: dict[str, int]
+    protocols: dict[str, int]
+    pair_sources: dict[str, int]
+    recorders: int
+    first_call: datetime | None
+    last_call: datetime | None
+    delivery_lag_seconds: float | None
+    """Longest time between a call and its row in the tables."""
+
+    @property
+    def title(self) -> str:
+        """The service, and its model version when all its calls recorded the same one."""
+        versions = set(self.model_versions)
+        if len(versions) != 1 or versions == {NOT_RECORDED}:
+            return self.service
+        return f"{self.service}, version {versions.pop()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something to know about the evidence. Only what is `unsound` makes the verdict INVALID."""
+
+    code: str
+    unsound: bool
+    what: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class MissingContrast:
+    """How the primary calls without a shadow call differ from the others in one respect."""
+
+    respect: str
+    """`request size`, `status` or `hour`."""
+    missing: str
+    paired: str
+    distance: float
+    """0 = alike, 1 = nothing in common (Kolmogorov-Smirnov D, or total variation)."""
+    p_value: float | None
+    unlike: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Integrity:
+    """Whether the pairs may stand for the traffic."""
+
+    primary_calls: int
+    paired: int
+    expected_share: float
+    """Share of the primary's calls that should have been mirrored (1 unless set)."""
+    coverage: float | None
+    """Pairs over expected pairs."""
+    different_requests: int
+    """Pairs whose sides did not receive the same request body; not compared."""
+    clock_skew_ms: float | None
+    """Median of the shadow's request time minus the primary's."""
+    missing: tuple[MissingContrast, ...]
+    findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Clusters:
+    """How far the pairs repeat each other: n_eff = pairs / design effect."""
+
+    by: str
+    clusters: int
+    pairs: int
+    design_effect: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """One step of the timeline; all buckets are equally long."""
+
+    start: datetime
+    seconds: float
+    primary_calls: int
+    pairs: int
+    new_faults: int
+    disagreements: int
+    slow: int
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyShift:
+    """One quantile of the durations on both sides, and shadow minus primary with its interval."""
+
+    quantile: float
+    primary_ms: float
+    shadow_ms: float
+    shift_ms: float
+    interval_ms: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Durations as each transformer measured them, of pairs that both sides answered."""
+
+    pairs: int
+    slo_ms: float | None
+    slow: PairedTable | None
+    shifts: tuple[LatencyShift, ...]
+    median_difference_ms: float | None
+    """Median of the paired differences (not the difference of the medians)."""
+    caveat: str
+
+
+@dataclass(frozen=True, slots=True)
+class Noise:
+    """How often the primary disagrees with itself when it sees the same request again."""
+
+    repeated_requests: int
+    """Request bodies that were looked at because they came more than once."""
+    comparisons: int
+    disagreements: int
+    share: float | None
+    interval: Interval | None
+    shadow_share: float | None
+    """The shadow's disagreement, for the comparison beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The pairs of one value of a request field or header, against all other pairs."""
+
+    by: str
+    value: str
+    pairs: int
+    new_faults: int
+    disagreements: int
+    share: float
+    rest_share: float
+    p_value: float
+    discovered: bool
+    """True when the slice is worse after the false discovery rate is controlled at alpha."""
+
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """The whole comparison. Outputs read it; nothing writes to it."""
+
+    schema_version: int
+    verdict: str
+    """`PROMOTE`, `REJECT`, `WAIT` or `INVALID`."""
+    reasons: tuple[str, ...]
+    """Whole sentences, the most important first."""
+    pairs: int
+    """Pairs that the verdict rests on."""
+    gates: tuple[Gate, ...]
+    more_pairs: int | None
+    """For WAIT: how many more pairs would settle it, if they are like these."""
+    eta_seconds: float | None
+    """For WAIT: how long that takes at the present rate of pairs."""
+    tool_version: str
+    generated_at: datetime
+    settings: dict[str, object]
+    """Every setting that the result depends on, without the connection."""
+    settings_sha256: str
+    window: Window
+    primary: Side
+    shadow: Side
+    integrity: Integrity
+    outcomes: dict[str, int]
+    """Pairs by outcome: `equal`, `within tolerance`, `number`, `label`, `missing`, `failed` ..."""
+    errors: PairedTable
+    statuses: tuple[StatusPair, ...]
+    new_faults: int
+    disagreements: int
+    paths: tuple[PathReport, ...]
+    latency: Latency
+    noise: Noise
+    clusters: Clusters | None
+    slices: tuple[Slice, ...]
+    signatures: tuple[Signature, ...]
+    timeline: tuple[Bucket, ...]
+    notes: tuple[str, ...]
+    """What to know beside the verdict: what was left out, what a figure does not prove."""
+
+
+def worst_pairs(signatures: tuple[Signature, ...], limit: int) -> list[tuple[Signature, Example]]:
+    """Up to `limit` pairs, no pair twice: one of every kind of difference before a second of any.
+
+    Faults come before disagreements, and frequent kinds before rare ones.
+    """
+    ranked = sorted(signatures, key=lambda s: (not s.is_fault, -s.pairs))
+    queues = [(s, [*s.largest, *s.typical]) for s in ranked]
+    chosen: list[tuple[Signature, Example]] = []
+    seen: set[tuple[str, str]] = set()
+    for turn in range(max((len(examples) for _, examples in queues), default=0)):
+        for signature, examples in queues:
+            if turn < len(examples) and len(chosen) < limit:
+                key = (signature.signature, examples[turn].pair_id)
+                if key not in seen:
+                    seen.add(key)
+                    chosen.append((signature, examples[turn]))
+    return chosen

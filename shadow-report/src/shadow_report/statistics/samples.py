@@ -1,0 +1,336 @@
+"""Streaming moments: constant memory, mergeable, stable for large means."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Moments:
+    """Count, mean and sum of squared deviations (`m2`) of the values seen so far.
+
+    `merge` gives the same as seeing both lots of values at once (Chan, Golub, LeVeque 1983).
+    """
+
+    n: int = 0
+    mean: float = 0.0
+    m2: float = 0.0
+
+    @classmethod
+    def of(cls, values: ArrayLike) -> Self:
+        """The moments of these values; all of them must be finite."""
+        array = np.asarray(values, dtype=np.float64).ravel()
+        if array.size == 0:
+            return cls()
+        mean = float(array.mean())
+        return cls(array.size, mean, float(np.square(array - mean).sum()))
+
+    def merge(self, other: Self) -> Self:
+        """The moments of both lots of values together."""
+        n = self.n + other.n
+        if n == 0:
+            return self
+        delta = other.mean - self.mean
+        mean = self.mean + delta * (other.n / n)
+        m2 = self.m2 + other.m2 + delta * delta * (self.n * (other.n / n))
+        return type(self)(n, mean, m2)
+
+    @property
+    def variance(self) -> float:
+        """The unbiased variance; NaN for fewer than two values."""
+        return self.m2 / (self.n - 1) if self.n > 1 else math.nan
+
+    @property
+    def standard_deviation(self) -> float:
+        """The square root of the unbiased variance; NaN for fewer than two values."""
+        return math.sqrt(self.variance)
+
+
+@dataclass(frozen=True, slots=True)
+class PairMoments:
+    """First and second moments of (primary, shadow) values; `comoment` sums the cross products."""
+
+    n: int = 0
+    mean_primary: float = 0.0
+    mean_shadow: float = 0.0
+    m2_primary: float = 0.0
+    m2_shadow: float = 0.0
+    comoment: float = 0.0
+
+    @classmethod
+    def of(cls, primary: ArrayLike, shadow: ArrayLike) -> Self:
+        """The moments of these pairs; both arrays have the same length and are finite."""
+        x = np.asarray(primary, dtype=np.float64).ravel()
+        y = np.asarray(shadow, dtype=np.float64).ravel()
+        if x.size != y.size:
+            raise ValueError(f"{x.size} primary and {y.size} shadow values; give as many of each.")
+        if x.size == 0:
+            return cls()
+        mean_x, mean_y = float(x.mean()), float(y.mean())
+        dx, dy = x - mean_x, y - mean_y
+        # Not `dx @ dx`: for a few thousand values BLAS starts threads that spin while they wait.
+        squares = float(np.square(dx).sum()), float(np.square(dy).sum())
+        return cls(x.size, mean_x, mean_y, *squares, float((dx * dy).sum()))
+
+    def merge(self, other: Self) -> Self:
+        """The moments of both lots of pairs together."""
+        n = self.n + other.n
+        if n == 0:
+            return self
+        dx = other.mean_primary - self.mean_primary
+        dy = other.mean_shadow - self.mean_shadow
+        share, weight = other.n / n, self.n * (other.n / n)
+        return type(self)(
+            n,
+            self.mean_primary + dx * share,
+            self.mean_shadow + dy * share,
+            self.m2_primary + other.m2_primary + dx * dx * weight,
+            self.m2_shadow + other.m2_shadow + dy * dy * weight,
+            self.comoment + other.comoment + dx * dy * weight,
+        )
+
+    @property
+    def difference(self) -> Moments:
+        """The moments of shadow - primary."""
+        # Rounding can push the sum of squares below zero when both sides agree to the last digit.
+        m2 = max(0.0, self.m2_primary + self.m2_shadow - 2 * self.comoment)
+        return Moments(self.n, self.mean_shadow - self.mean_primary, m2)
+
+
+class PairSample:
+    """Keeps at most `capacity` pairs, each pair seen with the same chance; memory stays constant.
+
+    Up to `capacity` pairs it keeps them all. The same seed and the same batches give the same
+    sample (reservoir sampling, Vitter 1985, ACM TOMS 11, 37-57).
+    """
+
+    def __init__(self, capacity: int = 200_000, seed: int = 0) -> None:
+        self.capacity = capacity
+        self.seen = 0
+        self._primary: NDArray[np.float64] = np.empty(0)
+        self._shadow: NDArray[np.float64] = np.empty(0)
+        self._random = np.random.default_rng(seed)
+
+    def add(self, primary: ArrayLike, shadow: ArrayLike) -> None:
+        """Offer a batch of pairs; both arrays have the same length."""
+        x = np.atleast_1d(np.asarray(primary, dtype=np.float64))
+        y = np.atleast_1d(np.asarray(shadow, dtype=np.float64))
+        room = min(x.size, max(0, self.capacity - self.seen))
+        if room:
+            self._primary = np.concatenate([self._primary, x[:room]])
+            self._shadow = np.concatenate([self._shadow, y[:room]])
+        # The i-th pair ever seen (from 0) takes a slot from 0 to i, if that slot exists.
+        positions = np.arange(self.seen + room, self.seen + x.size)
+        slots = self._random.integers(0, positions + 1) if positions.size else positions
+        kept = slots < self.capacity
+        self._primary[slots[kept]] = x[room:][kept]
+        self._shadow[slots[kept]] = y[room:][kept]
+        self.seen += x.size
+
+    @property
+    def primary(self) -> NDArray[np.float64]:
+        """The sampled primary values; entry i belongs to entry i of `shadow`."""
+        return self._primary
+
+    @property
+    def shadow(self) -> NDArray[np.float64]:
+        """The sampled shadow values."""
+        return self._shadow
+
+
+# Neighbouring bins differ by 2 %, so a quantile lies within 1 % of the true one.
+GROWTH = 1.02
+_LOG_GROWTH = math.log(GROWTH)
+# Sizes beyond are gathered in the outermost bins; smaller ones count as zero.
+SMALLEST, LARGEST = 1e-18, 1e18
+_LIMIT = math.ceil(math.log(LARGEST / SMALLEST) / _LOG_GROWTH) + 2
+
+
+class Sketch:
+    """Counts of finite values in bins that grow by 2 %, on both sides of zero.
+
+    The idea of DDSketch (Masson, Rim, Lee 2019, PVLDB 12, 2195-2205): relative accuracy, and the
+    same result in any order. At most some 8,000 bins.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[int, int] = {}
+        self.total = 0
+
+    def add(self, values: NDArray[np.float64]) -> None:
+        """Count these values."""
+        self.total += values.size
+        other = values[values != 0]
+        # Most differences are zero; they cost no logarithm.
+        self._add(0, values.size - other.size)
+        if not other.size:
+            return
+        sizes = np.clip(np.abs(other), SMALLEST, LARGEST)
+        bins = 1 + (np.log(sizes / SMALLEST) / _LOG_GROWTH).astype(np.int64)
+        counts = np.bincount(np.where(other < 0, -bins, bins) + _LIMIT)
+        found = np.flatnonzero(counts)
+        for position, count in zip(found.tolist(), counts[found].tolist(), strict=True):
+            self._add(position - _LIMIT, count)
+
+    def _add(self, position: int, count: int) -> None:
+        if count:
+            self._counts[position] = self._counts.get(position, 0) + count
+
+    def sizes(self) -> Sketch:
+        """The sketch of the absolute values."""
+        folded = Sketch()
+        folded.total = self.total
+        for position, count in self._counts.items():
+            folded._add(abs(position), count)
+        return folded
+
+    def bins(self) -> list[tuple[float, int]]:
+        """(value, count) of each filled bin, in ascending order of the values."""
+        return [(_value(position), self._counts[position]) for position in sorted(self._counts)]
+
+    def quantile(self, share: float) -> float:
+        """The value below which this share lies, within 1 %; NaN when nothing was added."""
+        rank, seen = share * (self.total - 1), 0
+        for value, count in self.bins():
+            seen += count
+            if seen > rank:
+                return value
+        return math.nan
+
+
+def distance(first: Sketch, second: Sketch) -> float:
+    """The largest gap between both distribution functions (Kolmogorov-Smirnov D), up to the bins.
+
+    NaN when either is empty.
+    """
+    if not first.total or not second.total:
+        return math.nan
+    gap, below_first, below_second = 0.0, 0, 0
+    first_counts, second_counts = dict(first.bins()), dict(second.bins())
+    for value in sorted(first_counts.keys() | second_counts.keys()):
+        below_first += first_counts.get(value, 0)
+        below_second += second_counts.get(value, 0)
+        gap = max(gap, abs(below_first / first.total - below_second / second.total))
+    return gap
+
+
+def histogram(sketch: Sketch, bins: int = 40) -> tuple[tuple[float, float, int], ...]:
+    """(low, high, count) of equal bins over the middle 99 %; the rest is in the outer bins."""
+    low, high = sketch.quantile(0.005), sketch.quantile(0.995)
+    if not sketch.total:
+        return ()
+    if low == high:
+        return ((low, high, sketch.total),)
+    edges = np.linspace(low, high, bins + 1)
+    counts = [0] * bins
+    for value, count in sketch.bins():
+        place = int((value - low) / (high - low) * bins)
+        counts[min(bins - 1, max(0, place))] += count
+    pairs = zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
+    return tuple((a, b, n) for (a, b), n in zip(pairs, counts, strict=True))
+
+
+def _value(position: int) -> float:
+    if position == 0:
+        return 0.0
+    size = SMALLEST * math.exp((abs(position) - 0.5) * _LOG_GROWTH)
+    return math.copysign(size, position)
+
+
+# With fewer clusters on both sides of the outcome, the design effect is a guess and each cluster
+# counts as one observation, the worst case.
+MIN_MIXED_CLUSTERS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterCounts:
+    """Sufficient statistics of clusters with `size` pairs and `events` among them; mergeable for
+    lots without a common cluster.
+    """
+
+    clusters: int = 0
+    trials: int = 0
+    events: int = 0
+    size_squares: float = 0.0
+    event_squares: float = 0.0
+    products: float = 0.0
+    with_event: int = 0
+    without_event: int = 0
+
+    @classmethod
+    def of(cls, sizes: ArrayLike, events: ArrayLike) -> Self:
+        """Counts of these clusters, one entry per cluster; empty clusters are ignored."""
+        m, y = np.asarray(sizes, dtype=np.float64), np.asarray(events, dtype=np.float64)
+        m, y = m[m > 0], y[m > 0]
+        return cls(
+            clusters=m.size,
+            trials=round(float(m.sum())),
+            events=round(float(y.sum())),
+            size_squares=float(m @ m),
+            event_squares=float(y @ y),
+            products=float(m @ y),
+            with_event=int(np.count_nonzero(y)),
+            without_event=int(np.count_nonzero(y < m)),
+        )
+
+    def merge(self, other: Self) -> Self:
+        """Both lots together."""
+        return type(self)(
+            self.clusters + other.clusters,
+            self.trials + other.trials,
+            self.events + other.events,
+            self.size_squares + other.size_squares,
+            self.event_squares + other.event_squares,
+            self.products + other.products,
+            self.with_event + other.with_event,
+            self.without_event + other.without_event,
+        )
+
+
+def design_effect(counts: ClusterCounts) -> float:
+    """How many times larger the variance of the rate is than with independent pairs, at least 1.
+
+    The ratio of the linearised cluster variance to the binomial one (Kish 1965, Survey Sampling;
+    Rao, Scott 1992, Biometrics 48, 577-585). While fewer than `MIN_MIXED_CLUSTERS` clusters have
+    an event, or have a pair without one, it is the worst case: every cluster is one observation.
+    """
+    if counts.trials == 0:
+        return 1.0
+    if min(counts.with_event, counts.without_event) < MIN_MIXED_CLUSTERS:
+        return counts.size_squares / counts.trials
+    rate = counts.events / counts.trials
+    between = counts.event_squares - 2 * rate * counts.products + rate**2 * counts.size_squares
+    between *= counts.clusters / (counts.clusters - 1)
+    return max(1.0, between / (counts.trials * rate * (1 - rate)))
+
+
+def effective_trials(counts: ClusterCounts) -> float:
+    """How many independent pairs these are worth; never more than there are."""
+    return counts.trials / design_effect(counts)
+
+
+class ClusterBuckets:
+    """Counts per cluster in constant memory: cluster keys are hashed into a fixed set of buckets.
+
+    Clusters that share a bucket count as one larger cluster. That can only lower the effective
+    number of pairs, so the promise of the gates holds with any number of clusters.
+    """
+
+    def __init__(self, buckets: int = 65_536) -> None:
+        self._sizes = np.zeros(buckets, dtype=np.int64)
+        self._events = np.zeros(buckets, dtype=np.int64)
+
+    def add(self, key_hashes: ArrayLike, sizes: ArrayLike, events: ArrayLike) -> None:
+        """Add pairs: an integer hash of each cluster key, how many pairs, how many with event."""
+        keys = np.atleast_1d(np.asarray(key_hashes)).astype(np.int64) % self._sizes.size
+        np.add.at(self._sizes, keys, np.broadcast_to(np.asarray(sizes), keys.shape))
+        np.add.at(self._events, keys, np.broadcast_to(np.asarray(events), keys.shape))
+
+    def counts(self) -> ClusterCounts:
+        """The sufficient statistics of everything added so far."""
+        return ClusterCounts.of(self._sizes, self._events)
