@@ -173,8 +173,7 @@ def _rules(abs_tol: float, rel_tol: float, tolerances: list[str], ignored: list[
         )
     return Rules(
         tolerance=Tolerance(abs_tol, rel_tol),
-        by_path=dict(parse_tolerance(text) for text in tolerances),
-        ignored=parse_ignored(ignored),
+        by_path=(*map(parse_tolerance, tolerances), *map(parse_ignored, ignored)),
     )
 
 

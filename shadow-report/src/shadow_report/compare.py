@@ -1,9 +1,9 @@
-"""The comparison from the tables to the report: one pass over the pairs, in bounded memory."""
+"""One comparison: a single pass over the pairs in bounded memory, then the judged report."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -40,38 +40,42 @@ def compare(uri: str, settings: Comparison, progress: Progress = lambda done, of
     Raises OneLineError when the tables cannot be read. Reads only, in one snapshot.
     """
     with open_tables(uri) as tables:
-        now = tables.now()
-        if settings.since_rollout:
-            settings = from_rollout(tables, settings)
-        sides = find_sides(tables, settings)
-        duplicates = tables.duplicates(sides.scope)
-        calls = sum(group.calls for group in sides.groups_of("primary"))
-        tallies = _tallies(settings, sides, now, calls)
-        batches = tables.pairs(
-            sides.scope,
-            deduplicate=any(duplicates.values()),
-            with_requests=bool(settings.slices or settings.cluster),
-        )
-        tallies.take_in(batches, lambda done: progress(done, calls))
-        found = Observations(
-            settings=settings,
-            sides=sides,
-            tallies=tallies,
-            duplicates=duplicates,
-            lost={role: _lost(tables, sides, role, settings) for role in ("primary", "shadow")},
-            signatures=signatures(
-                tallies.groups,
-                [place.path for place in tallies.comparer.places.all],
-                tallies.ledger.pairs,
-                settings.rules,
-                partial(tables.whole_pairs, sides.scope),
-            ),
-            generated_at=now.astimezone(UTC),
-        )
-    return assemble(found)
+        observed = _observe(tables, settings, progress)
+    return observed.report()
 
 
-def _tallies(settings: Comparison, sides: Sides, now: datetime, calls: int) -> Counters:
+def _observe(tables: Tables, settings: Comparison, progress: Progress) -> _Observed:
+    now = tables.now()
+    if settings.since_rollout:
+        settings = from_rollout(tables, settings)
+    sides = find_sides(tables, settings)
+    duplicates = tables.duplicates(sides.scope)
+    calls = sum(group.calls for group in sides.groups_of("primary"))
+    counters = _counters(settings, sides, now, calls)
+    batches = tables.pairs(
+        sides.scope,
+        deduplicate=any(duplicates.values()),
+        with_requests=bool(settings.slices or settings.cluster),
+    )
+    counters.take_in(batches, lambda done: progress(done, calls))
+    return _Observed(
+        settings=settings,
+        sides=sides,
+        counters=counters,
+        duplicates=duplicates,
+        lost={role: _lost(tables, sides, role, settings) for role in ("primary", "shadow")},
+        signatures=signatures(
+            counters.groups,
+            [place.path for place in counters.comparer.places.all],
+            counters.ledger.pairs,
+            settings.rules,
+            partial(tables.whole_pairs, sides.scope),
+        ),
+        generated_at=now.astimezone(UTC),
+    )
+
+
+def _counters(settings: Comparison, sides: Sides, now: datetime, calls: int) -> Counters:
     groups = sides.groups_of("primary") or sides.groups_of("shadow")
     began = sides.began or min((group.first_call for group in groups), default=now)
     first = began + settings.warm_up
@@ -92,198 +96,175 @@ def _lost(tables: Tables, sides: Sides, role: str, settings: Comparison) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Observations:
-    """All that one run found out, before it is judged."""
+class _Observed:
+    """All that one run read and counted, before it is judged."""
 
     settings: Comparison
     sides: Sides
-    tallies: Counters
+    counters: Counters
     duplicates: dict[str, int]
     lost: dict[str, int]
     signatures: tuple[Signature, ...]
     generated_at: datetime
 
-
-def expected_pairs(found: Observations) -> int:
-    """Primary calls that should have a shadow call."""
-    calls = found.tallies.classifier.counts.calls["primary"]
-    return max(found.tallies.ledger.pairs, round(calls * found.settings.mirrored_share))
-
-
-def window_of(found: Observations) -> Window:
-    settings, sides, tallies = found.settings, found.sides, found.tallies
-    first, last = tallies.ledger.first_pair, tallies.ledger.last_pair
-    hours = 0.0 if first is None or last is None else (last - first) / 3.6e9
-    counts = tallies.classifier.counts
-    return Window(
-        since=settings.since,
-        until=settings.until,
-        began=sides.began,
-        first_pair=None if first is None else from_microseconds(first),
-        last_pair=None if last is None else from_microseconds(last),
-        hours=hours,
-        pairs_per_hour=tallies.ledger.pairs / hours if hours > 0 else None,
-        settle_seconds=settings.settle.total_seconds(),
-        in_flight=counts.in_flight,
-        warm_up_seconds=settings.warm_up.total_seconds(),
-        warm_up_pairs=counts.warm_up,
-    )
-
-
-def side_of(found: Observations, role: str) -> Side:
-    groups, counts = found.sides.groups_of(role), found.tallies.classifier.counts
-    scope = found.sides.scope
-    cut_requests = sum(group.cut_requests for group in groups)
-    unpaired = found.tallies.ledger.missing if role == "primary" else counts.shadow_only
-    return Side(
-        role=role,
-        service=scope.primary if role == "primary" else scope.shadow,
-        calls=counts.calls[role],
-        unpaired=unpaired,
-        duplicates=found.duplicates.get(role, 0),
-        unanswered=counts.unanswered[role],
-        failed=counts.failed[role],
-        lost_records=found.lost[role],
-        cut_requests=cut_requests,
-        cut_responses=counts.cut[role],
-        unparseable=counts.unparseable[role],
-        model_names=calls_by(groups, lambda group: group.model_name),
-        model_versions=calls_by(groups, lambda group: group.model_version),
-        protocols=calls_by(groups, lambda group: group.protocol),
-        pair_sources=calls_by(groups, lambda group: group.pair_source),
-        recorders=len({group.recorder_id for group in groups}),
-        first_call=min((group.first_call for group in groups), default=None),
-        last_call=max((group.last_call for group in groups), default=None),
-        delivery_lag_seconds=max((g.delivery_lag_seconds for g in groups), default=None),
-    )
-
-
-def integrity_of(found: Observations) -> Integrity:
-    settings, ledger, counts = found.settings, found.tallies.ledger, found.tallies.classifier.counts
-    expected = expected_pairs(found)
-    coverage = ledger.pairs / expected if expected else None
-    missing = found.tallies.missing.report()
-    facts = Facts(
-        primary=side_of(found, "primary"),
-        shadow=side_of(found, "shadow"),
-        other_primaries=found.sides.primary.others,
-        other_shadows=found.sides.shadow.others,
-        pairs=ledger.pairs,
-        different_requests=counts.different_requests,
-        cut_pairs=counts.cut_pairs,
-        in_flight=counts.in_flight,
-        warm_up=counts.warm_up,
-        uniform_since=uniform_since(found.sides.groups, settings.primary, settings.shadow),
-        settle_seconds=settings.settle.total_seconds(),
-        clock_skew_ms=ledger.clock_skew_ms,
-        coverage=coverage,
-        mirrored_share=settings.mirrored_share,
-        min_coverage=settings.margins.min_coverage,
-        missing=missing if settings.mirrored_share == 1 else (),
-    )
-    return Integrity(
-        primary_calls=counts.calls["primary"],
-        paired=ledger.pairs,
-        expected_share=settings.mirrored_share,
-        coverage=coverage,
-        different_requests=counts.different_requests,
-        clock_skew_ms=ledger.clock_skew_ms,
-        missing=missing,
-        findings=findings(facts),
-    )
-
-
-def assemble(found: Observations) -> Report:
-    """The report, with gates and verdict."""
-    settings, tallies, ledger = found.settings, found.tallies, found.tallies.ledger
-    window = window_of(found)
-    integrity = integrity_of(found)
-    gates = judge(_evidence(found), settings.margins)
-    verdict = decide(
-        gates,
-        settings.margins,
-        problems=[f"{f.what} {f.remedy}" for f in integrity.findings if f.unsound],
-        duration=timedelta(hours=window.hours),
-        pairs_per_second=None if window.pairs_per_hour is None else window.pairs_per_hour / 3600,
-        details=_details(found.signatures, integrity),
-    )
-    return Report(
-        schema_version=SCHEMA_VERSION,
-        verdict=verdict.outcome.value,
-        reasons=verdict.reasons,
-        pairs=ledger.pairs,
-        gates=verdict.gates,
-        more_pairs=verdict.more_pairs,
-        eta_seconds=None if verdict.eta is None else verdict.eta.total_seconds(),
-        tool_version=__version__,
-        generated_at=found.generated_at,
-        settings=settings.as_plain(),
-        settings_sha256=settings.sha256(),
-        window=window,
-        primary=side_of(found, "primary"),
-        shadow=side_of(found, "shadow"),
-        integrity=integrity,
-        outcomes={o.title: ledger.outcomes[o] for o in Outcome if ledger.outcomes[o]},
-        errors=ledger.errors(),
-        statuses=ledger.status_pairs(),
-        new_faults=ledger.new_faults,
-        disagreements=ledger.disagreements,
-        paths=path_reports(tallies.comparer.places.all, ledger.differing, settings.margins.alpha),
-        latency=tallies.latency.report(settings.margins.alpha),
-        noise=tallies.noise.report(
-            ledger.disagreements / ledger.compared if ledger.compared else None,
-            settings.margins.alpha,
-        ),
-        clusters=tallies.clusters.report(),
-        slices=tallies.slices.report(settings.margins.alpha),
-        signatures=found.signatures,
-        timeline=tallies.timeline.report(),
-        notes=_notes(found),
-    )
-
-
-def _evidence(found: Observations) -> Evidence:
-    ledger, clusters, latency = found.tallies.ledger, found.tallies.clusters, found.tallies.latency
-    expected = expected_pairs(found)
-    slow = None
-    if found.settings.slo_ms is not None:
-        worth = clusters.effective(clusters.slow)
-        slow = ChangeTally(latency.shadow_only, latency.primary_only, ledger.pairs, worth)
-    return Evidence(
-        missing=Tally(expected - ledger.pairs, expected),
-        faults=ChangeTally(
-            ledger.new_faults, ledger.mended, ledger.pairs, clusters.effective(clusters.faults)
-        ),
-        disagreement=Tally(
-            ledger.disagreements, ledger.compared, clusters.effective(clusters.disagreements)
-        ),
-        slow=slow,
-    )
-
-
-def _details(signatures: tuple[Signature, ...], integrity: Integrity) -> dict[str, str]:
-    """For the reasons: the most frequent fault and disagreement, and what may mend the coverage."""
-    details = {f.code: f.remedy for f in integrity.findings if f.code == "coverage"}
-    for signature in signatures:
-        gate = "faults" if signature.is_fault else "disagreement"
-        pairs = counted(signature.pairs, "pair")
-        details.setdefault(gate, f"Most often {signature.signature} ({pairs}).")
-    return details
-
-
-def _notes(found: Observations) -> tuple[str, ...]:
-    settings, counts = found.settings, found.tallies.classifier.counts
-    notes = [
-        "The verdict is about this window's traffic; other days may bring other requests.",
-    ]
-    if counts.warm_up:
-        notes.append(f"{counted(counts.warm_up, 'pair')} of the warm-up left out.")
-    if settings.mirrored_share < 1:
-        notes.append(
-            f"Coverage is judged against a mirrored share of {settings.mirrored_share:g}, as told."
+    def report(self) -> Report:
+        """The report, with gates and verdict."""
+        settings, counters, ledger = self.settings, self.counters, self.counters.ledger
+        alpha, window = settings.margins.alpha, self._window()
+        primary, shadow = self._side("primary"), self._side("shadow")
+        integrity = self._integrity(window, primary, shadow)
+        decision = decide(
+            judge(self._evidence(), settings.margins),
+            settings.margins,
+            problems=[f"{f.what} {f.remedy}" for f in integrity.findings if f.unsound],
+            duration=timedelta(hours=window.hours),
+            pairs_per_second=window.pairs_per_hour and window.pairs_per_hour / 3600,
+            details=self._details(integrity),
         )
-    if settings.rules.ignored:
-        notes.append(f"Not compared: {', '.join(sorted(settings.rules.ignored))}.")
-    if found.tallies.latency.slo_ms is None:
-        notes.append("Without --slo-ms no answer is too slow for the verdict.")
-    return tuple(notes)
+        return Report(
+            schema_version=SCHEMA_VERSION,
+            verdict=decision.verdict.value,
+            reasons=decision.reasons,
+            pairs=ledger.pairs,
+            gates=decision.gates,
+            more_pairs=decision.more_pairs,
+            eta_seconds=None if decision.eta is None else decision.eta.total_seconds(),
+            tool_version=__version__,
+            generated_at=self.generated_at,
+            settings=settings.as_plain(),
+            settings_sha256=settings.sha256(),
+            window=window,
+            primary=primary,
+            shadow=shadow,
+            integrity=integrity,
+            outcomes={o.title: ledger.outcomes[o] for o in Outcome if ledger.outcomes[o]},
+            errors=ledger.errors(),
+            statuses=ledger.status_pairs(),
+            new_faults=ledger.new_faults,
+            disagreements=ledger.disagreements,
+            paths=path_reports(counters.comparer.places.all, ledger.differing, alpha),
+            latency=counters.latency.report(alpha),
+            noise=counters.noise.report(
+                ledger.disagreements / ledger.compared if ledger.compared else None, alpha
+            ),
+            clusters=counters.clusters.report(),
+            slices=counters.slices.report(alpha),
+            signatures=self.signatures,
+            timeline=counters.timeline.report(),
+            unmatched_rules=counters.unmatched_rules(),
+            notes=self._notes(),
+        )
+
+    def _expected_pairs(self) -> int:
+        """Primary calls that should have a shadow call."""
+        calls = self.counters.classifier.counts.calls["primary"]
+        return max(self.counters.ledger.pairs, round(calls * self.settings.mirrored_share))
+
+    def _window(self) -> Window:
+        settings, ledger = self.settings, self.counters.ledger
+        counts, first, last = self.counters.classifier.counts, ledger.first_pair, ledger.last_pair
+        hours = 0.0 if first is None or last is None else (last - first) / 3.6e9
+        return Window(
+            since=settings.since,
+            until=settings.until,
+            began=self.sides.began,
+            first_pair=None if first is None else from_microseconds(first),
+            last_pair=None if last is None else from_microseconds(last),
+            hours=hours,
+            pairs_per_hour=ledger.pairs / hours if hours > 0 else None,
+            settle_seconds=settings.settle.total_seconds(),
+            in_flight=counts.in_flight,
+            warm_up_seconds=settings.warm_up.total_seconds(),
+            warm_up_pairs=counts.warm_up,
+        )
+
+    def _side(self, role: str) -> Side:
+        sides, counts = self.sides, self.counters.classifier.counts
+        groups, is_primary = sides.groups_of(role), role == "primary"
+        return Side(
+            role=role,
+            service=sides.scope.primary if is_primary else sides.scope.shadow,
+            other_services=(sides.primary if is_primary else sides.shadow).others,
+            calls=counts.calls[role],
+            unpaired=self.counters.ledger.missing if is_primary else counts.shadow_only,
+            duplicates=self.duplicates.get(role, 0),
+            unanswered=counts.unanswered[role],
+            failed=counts.failed[role],
+            lost_records=self.lost[role],
+            cut_requests=sum(group.cut_requests for group in groups),
+            cut_responses=counts.cut[role],
+            unparseable=counts.unparseable[role],
+            model_names=calls_by(groups, lambda group: group.model_name),
+            model_versions=calls_by(groups, lambda group: group.model_version),
+            protocols=calls_by(groups, lambda group: group.protocol),
+            pair_sources=calls_by(groups, lambda group: group.pair_source),
+            recorders=len({group.recorder_id for group in groups}),
+            first_call=min((group.first_call for group in groups), default=None),
+            last_call=max((group.last_call for group in groups), default=None),
+            delivery_lag_seconds=max((g.delivery_lag_seconds for g in groups), default=None),
+        )
+
+    def _integrity(self, window: Window, primary: Side, shadow: Side) -> Integrity:
+        settings, ledger = self.settings, self.counters.ledger
+        counts, expected = self.counters.classifier.counts, self._expected_pairs()
+        integrity = Integrity(
+            primary_calls=counts.calls["primary"],
+            paired=ledger.pairs,
+            expected_share=settings.mirrored_share,
+            coverage=ledger.pairs / expected if expected else None,
+            different_requests=counts.different_requests,
+            cut_pairs=counts.cut_pairs,
+            clock_skew_ms=ledger.clock_skew_ms,
+            missing=self.counters.missing.report(),
+            findings=(),
+        )
+        facts = Facts(
+            primary=primary,
+            shadow=shadow,
+            window=window,
+            integrity=integrity,
+            uniform_since=uniform_since(self.sides.groups, settings.primary, settings.shadow),
+            min_coverage=settings.margins.min_coverage,
+        )
+        return replace(integrity, findings=findings(facts))
+
+    def _evidence(self) -> Evidence:
+        ledger, clusters = self.counters.ledger, self.counters.clusters
+        latency, expected = self.counters.latency, self._expected_pairs()
+        faults = clusters.effective(clusters.faults)
+        disagreements = clusters.effective(clusters.disagreements)
+        slow = None
+        if self.settings.slo_ms is not None:
+            effective = clusters.effective(clusters.slow)
+            slow = ChangeTally(latency.shadow_only, latency.primary_only, ledger.pairs, effective)
+        return Evidence(
+            missing=Tally(expected - ledger.pairs, expected),
+            faults=ChangeTally(ledger.new_faults, ledger.mended, ledger.pairs, faults),
+            disagreement=Tally(ledger.disagreements, ledger.compared, disagreements),
+            slow=slow,
+        )
+
+    def _details(self, integrity: Integrity) -> dict[str, str]:
+        """For the reasons: the most frequent fault and disagreement, what may mend the coverage."""
+        details = {f.code: f.remedy for f in integrity.findings if f.code == "coverage"}
+        for signature in self.signatures:
+            gate = "faults" if signature.is_fault else "disagreement"
+            pairs = counted(signature.pairs, "pair")
+            details.setdefault(gate, f"Most often {signature.signature} ({pairs}).")
+        return details
+
+    def _notes(self) -> tuple[str, ...]:
+        settings, counts = self.settings, self.counters.classifier.counts
+        notes = ["The verdict is about this window's traffic; other days may bring other requests."]
+        if counts.warm_up:
+            notes.append(f"{counted(counts.warm_up, 'pair')} of the warm-up left out.")
+        if settings.mirrored_share < 1:
+            notes.append(
+                "Coverage is judged against the configured mirrored share of "
+                f"{settings.mirrored_share:g}."
+            )
+        if ignored := self.counters.comparer.ignored():
+            notes.append(f"Not compared: {', '.join(ignored)}.")
+        if settings.slo_ms is None:
+            notes.append("Without --slo-ms no answer is too slow for the verdict.")
+        return tuple(notes)

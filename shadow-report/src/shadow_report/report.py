@@ -185,6 +185,8 @@ class Side:
 
     role: str
     service: str
+    other_services: tuple[str, ...]
+    """Further services that recorded in this role, when none was chosen."""
     calls: int
     unpaired: int
     duplicates: int
@@ -252,6 +254,8 @@ class Integrity:
     """Pairs over expected pairs."""
     different_requests: int
     """Pairs whose sides did not receive the same request body; not compared."""
+    cut_pairs: int
+    """Pairs with a response stored cut; their answers are not compared."""
     clock_skew_ms: float | None
     """Median of the shadow's request time minus the primary's."""
     missing: tuple[MissingContrast, ...]
@@ -376,8 +380,10 @@ class Report:
     slices: tuple[Slice, ...]
     signatures: tuple[Signature, ...]
     timeline: tuple[Bucket, ...]
+    unmatched_rules: tuple[str, ...]
+    """Options by path that named nothing in this window: `--ignore meta.took`."""
     notes: tuple[str, ...]
-    """What to know beside the verdict: what was left out, what a figure does not prove."""
+    """What to know next to the verdict: what was left out, what a figure does not prove."""
 
 
 def worst_pairs(signatures: tuple[Signature, ...], limit: int) -> list[tuple[Signature, Example]]:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import TypeVar
 
 import orjson
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shadow_report import SettingWrong
-from shadow_report.answers.paths import RequestField, Rules, Tolerance, parse_path
+from shadow_report.answers.paths import RequestField, Rule, Rules, Tolerance
 from shadow_report.judging.gates import Margins
+
+Parsed = TypeVar("Parsed")
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
@@ -109,8 +114,12 @@ class Comparison:
             "cluster": self.cluster.name if self.cluster else None,
             "absolute_tolerance": rules.tolerance.absolute,
             "relative_tolerance": rules.tolerance.relative,
-            "tolerances": {p: [t.absolute, t.relative] for p, t in sorted(rules.by_path.items())},
-            "ignored": sorted(rules.ignored),
+            "tolerances": {
+                rule.spelling: [rule.tolerance.absolute, rule.tolerance.relative]
+                for rule in rules.by_path
+                if rule.tolerance
+            },
+            "ignored": sorted(r.spelling for r in rules.by_path if r.tolerance is None),
             "min_coverage": margins.min_coverage,
             "max_new_faults": margins.max_faults,
             "max_disagreement": margins.max_disagreement,
@@ -156,39 +165,34 @@ def parse_time(text: str, option: str) -> datetime:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def parse_tolerance(text: str) -> tuple[str, Tolerance]:
+def parse_tolerance(text: str) -> Rule:
     """`PATH=ABS` or `PATH=ABS,REL`; SettingWrong otherwise."""
-    path, separator, figures = text.rpartition("=")
-    values = figures.split(",")
+    path, _, figures = text.rpartition("=")
+    absolute, comma, relative = figures.partition(",")
     try:
-        parse_path(path)
-        absolute, relative = float(values[0]), float(values[1]) if len(values) > 1 else 0.0
-    except ValueError as error:
-        separator = ""
-        cause: ValueError | None = error
-    else:
-        cause = None
-    if not separator or len(values) > 2 or not (absolute >= 0 and relative >= 0):
+        tolerance = Tolerance(float(absolute), float(relative) if comma else 0.0)
+    except ValueError:
+        tolerance = None
+    if tolerance is None or not (tolerance.absolute >= 0 and tolerance.relative >= 0):
         raise SettingWrong(
             f"--tolerance is '{text}'; write it like predictions[*]=0.01 or "
             "outputs.score.data[*]=1e-9,1e-4 (absolute, relative)."
-        ) from cause
-    return path, Tolerance(absolute, relative)
+        )
+    return _parse(partial(Rule.of, tolerance=tolerance), path, "--tolerance")
+
+
+def parse_ignored(text: str) -> Rule:
+    """A path for --ignore; SettingWrong when it is not one."""
+    return _parse(Rule.of, text, "--ignore")
 
 
 def parse_field(text: str, option: str) -> RequestField:
     """A request field for --slice or --cluster; SettingWrong otherwise."""
+    return _parse(RequestField.of, text, option)
+
+
+def _parse(parse: Callable[[str], Parsed], text: str, option: str) -> Parsed:
     try:
-        return RequestField.of(text)
+        return parse(text)
     except ValueError as error:
         raise SettingWrong(f"{option}: {error}") from error
-
-
-def parse_ignored(texts: list[str]) -> frozenset[str]:
-    """Paths for --ignore; SettingWrong names one that is none."""
-    for text in texts:
-        try:
-            parse_path(text)
-        except ValueError as error:
-            raise SettingWrong(f"--ignore: {error}") from error
-    return frozenset(texts)

@@ -14,7 +14,7 @@ from shadow_report.answers.bodies import UNPARSEABLE, parse
 from shadow_report.answers.comparer import OUTCOMES, Comparer
 from shadow_report.answers.explain import differences, first_difference
 from shadow_report.answers.outcome import Outcome
-from shadow_report.answers.paths import Rules, Tolerance
+from shadow_report.answers.paths import Rule, Rules, Tolerance
 
 RULES = Rules(tolerance=Tolerance(1e-3, 1e-3))
 
@@ -105,6 +105,47 @@ def test_agrees_with_the_reference(first: Any, second: Any) -> None:
         marked[path] = max(marked.get(path, Outcome.EQUAL), outcome)
     assert marked == worst
     assert (first_difference(one, other, RULES) == "no difference") == (not worst)
+
+
+paths = st.sampled_from(
+    [
+        "x",
+        "*",
+        "..x",
+        "[0]",
+        "[*][1]",
+        "y[-1]",
+        "[0:2]",
+        "[?@.x]",
+        "..[0]",
+        "..*",
+        "x[?@==1]",
+        "*[*]",
+        "outputs[0].datatype",
+    ]
+)
+rules = st.builds(
+    Rules,
+    tolerance=st.just(Tolerance(1e-3, 1e-3)),
+    by_path=st.lists(
+        st.builds(Rule.of, paths, st.none() | st.just(Tolerance(3.0, 0.0))), max_size=3
+    ).map(tuple),
+)
+
+
+@given(answers, answers, rules)
+@settings(max_examples=500)
+def test_agrees_with_the_reference_under_any_rules(first: Any, second: Any, given: Rules) -> None:
+    """Names, wildcards, positions, slices, filters, descent; also which places are told apart."""
+    one, other = as_parsed(first), as_parsed(second)
+    worst: dict[str, Outcome] = {}
+    for difference in differences(one, other, given):
+        at = difference.template
+        worst[at] = max(worst.get(at, Outcome.EQUAL), difference.outcome)
+    marked: dict[str, Outcome] = {}
+    for path, outcome in outcomes_of(one, other, given):
+        marked[path] = max(marked.get(path, Outcome.EQUAL), outcome)
+    assert marked == worst
 
 
 @given(st.lists(st.tuples(answers, answers), max_size=6))

@@ -59,6 +59,33 @@ def test_json_has_the_contracts_keys(
     assert len(report["settings_sha256"]) == 64
 
 
+def test_an_option_that_named_nothing_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    postgres_uri: str,
+    report_uri: str,
+    tmp_path: Path,
+) -> None:
+    """A typo, on the terminal, on the page and in the JSON; what took effect is noted."""
+    record(postgres_uri, pairs(20, answer='{"request_id": 1, "predictions": [1.0]}'))
+    files = "--json", str(tmp_path / "report.json"), "--html", str(tmp_path / "report.html")
+    options = [
+        *("--ignore", "$['request_id']", "--ignore", "$.reqest_id", "--slice", "$.values[0]"),
+        *("--tolerance", "predictions[3]=0.1", "--cluster", "user", "--slice", "header:x-team"),
+    ]
+    assert run(monkeypatch, report_uri, *options, *files) == 11
+    report = json.loads((tmp_path / "report.json").read_text())
+    unmatched = [
+        "--tolerance predictions[3]", "--ignore reqest_id", "--slice header:x-team",
+        "--cluster user",
+    ]  # fmt: skip
+    assert report["unmatched_rules"] == unmatched
+    assert "Not compared: request_id." in report["notes"]
+    printed, page = capsys.readouterr().out, (tmp_path / "report.html").read_text()
+    assert all(f"No effect {rule}: " in printed for rule in unmatched)
+    assert all(f"<code>{rule}</code> had no effect." in page for rule in unmatched)
+
+
 def assert_one_line(capsys: pytest.CaptureFixture[str], *words: str) -> None:
     """Exactly one line on stderr, with these words in it."""
     error = capsys.readouterr().err
@@ -180,7 +207,12 @@ def test_a_wrong_role_is_said(
         (("--tolerance", "predictions[*]"), ("--tolerance", "predictions[*]=0.01")),
         (("--tolerance", "a=1,2,3"), ("--tolerance",)),
         (("--tolerance", "a=nan"), ("--tolerance",)),
-        (("--ignore", "a..b"), ("--ignore", "a..b")),
+        (("--tolerance", "a[=0.1"), ("--tolerance", "'a['", "predictions[*]")),
+        (("--ignore", "a[x]"), ("--ignore", "'a[x]'", "predictions[*]")),
+        (("--ignore", "a[2:1]"), ("--ignore", "'a[2:1]'", "correct its slice")),
+        (("--ignore", "$"), ("--ignore", "'$'", "the whole body")),
+        (("--slice", ""), ("--slice", "''", "predictions[*]")),
+        (("--cluster", "a[::0]"), ("--cluster", "'a[::0]'", "correct its slice")),
         (("--slice", "header:"), ("--slice", "header:x-country")),
         (("--mirrored-share", "0"), ("--mirrored-share", "up to 1")),
         (("--max-disagreement", "2"), ("max_disagreement", "0.1 for 10 %")),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from traffic import Compare, pair, pairs
 
-from shadow_report.answers.paths import Rules, Tolerance
+from shadow_report.answers.paths import Rule, Rules, Tolerance
 
 SAME = '{"predictions": [6.6, 124.6, 648.0]}'
 
@@ -168,7 +168,7 @@ def test_tensor_type_and_shape_are_part_of_the_answer(compared: Compare) -> None
 def test_ignored_paths_and_own_tolerances(compared: Compare) -> None:
     """What is ignored does not differ; a path's tolerance holds at and below it, nowhere else."""
     rules = Rules(
-        by_path={"predictions": Tolerance(0.5, 0.0)}, ignored=frozenset({"meta.took", "id"})
+        by_path=(Rule.of("predictions", Tolerance(0.5, 0.0)), Rule.of("meta.took"), Rule.of("id"))
     )
     primary = '{"id": 1, "predictions": [1.0], "meta": {"took": 1, "n": 1.0}}'
     report = compared(

@@ -53,7 +53,7 @@ def test_exit_codes_are_those_of_the_contract(outcome: Verdict, code: int) -> No
 def test_promotes_when_every_gate_passes() -> None:
     """With the gates and one reason."""
     verdict = _decide()
-    assert verdict.outcome is Verdict.PROMOTE
+    assert verdict.verdict is Verdict.PROMOTE
     assert verdict.reasons == ("All 3 gates pass at alpha 0.05, however often one looks.",)
     assert len(verdict.gates) == 3
     assert verdict.more_pairs is None
@@ -62,7 +62,7 @@ def test_promotes_when_every_gate_passes() -> None:
 def test_rejects_when_one_gate_fails_and_names_it() -> None:
     """The demo: 200 pairs, all different, while other gates still wait."""
     verdict = _decide(200, differing=200, details={"disagreement": "All at scores[*]."})
-    assert verdict.outcome is Verdict.REJECT
+    assert verdict.verdict is Verdict.REJECT
     assert verdict.reasons == (
         "disagreement: 200 of 200 pairs disagree: at least 96.94 %, allowed 1 %. All at scores[*].",
     )
@@ -72,7 +72,7 @@ def test_rejects_when_one_gate_fails_and_names_it() -> None:
 def test_waits_with_the_count_and_the_time() -> None:
     """200 clean pairs at two a second: 7,862 more, a bit more than an hour."""
     verdict = _decide(200, pairs_per_second=2)
-    assert verdict.outcome is Verdict.WAIT
+    assert verdict.verdict is Verdict.WAIT
     assert verdict.more_pairs == 7_862
     assert verdict.eta == timedelta(seconds=3_931)
     assert verdict.reasons[0] == (
@@ -96,7 +96,7 @@ def test_waits_without_a_time_when_no_pairs_arrive() -> None:
 def test_wait_that_heads_for_a_reject_says_so() -> None:
     """More pairs like these would not help the shadow."""
     verdict = _decide(3_000, faulty=6)
-    assert verdict.outcome is Verdict.WAIT
+    assert verdict.verdict is Verdict.WAIT
     assert "would settle it as REJECT" in verdict.reasons[0]
     heading_for_invalid = _decide(400, missing=7)
     assert "would settle it as INVALID" in heading_for_invalid.reasons[0]
@@ -105,7 +105,7 @@ def test_wait_that_heads_for_a_reject_says_so() -> None:
 def test_wait_that_never_ends_gives_no_count() -> None:
     """A rate at the margin, or a margin of zero: the gate's reason tells why."""
     verdict = _decide(margins=Margins(max_disagreement=0), pairs_per_second=5)
-    assert verdict.outcome is Verdict.WAIT
+    assert verdict.verdict is Verdict.WAIT
     assert (verdict.more_pairs, verdict.eta) == (None, None)
     assert "no number of samples proves a share of zero" in verdict.reasons[0]
 
@@ -113,29 +113,29 @@ def test_wait_that_never_ends_gives_no_count() -> None:
 def test_unsound_evidence_is_invalid_whatever_the_gates_say() -> None:
     """A problem comes first, the failing gates after it."""
     verdict = _decide(200, differing=200, problems=("3 ids are generated; use the header.",))
-    assert verdict.outcome is Verdict.INVALID
+    assert verdict.verdict is Verdict.INVALID
     assert verdict.reasons[0] == "3 ids are generated; use the header."
     assert verdict.reasons[1].startswith("disagreement: ")
-    assert _decide(problems=("x",)).outcome is Verdict.INVALID
+    assert _decide(problems=("x",)).verdict is Verdict.INVALID
 
 
 def test_missing_coverage_is_invalid_and_not_a_reject() -> None:
     """Without the missing answers nobody can say what the shadow does."""
     verdict = _decide(200, missing=100, differing=200)
-    assert verdict.outcome is Verdict.INVALID
+    assert verdict.verdict is Verdict.INVALID
     assert verdict.reasons[0].startswith("coverage: 200 of 300 primary calls are paired")
 
 
 def test_nothing_to_judge_is_invalid() -> None:
     """No gates, no promotion."""
-    assert decide((), Margins()).outcome is Verdict.INVALID
+    assert decide((), Margins()).verdict is Verdict.INVALID
     assert decide((), Margins()).reasons == ("There is nothing to judge.",)
 
 
 def test_without_pairs_the_least_that_promote_are_said() -> None:
     """Whether no pairs is a problem, the caller knows."""
     verdict = _decide(0)
-    assert verdict.outcome is Verdict.WAIT
+    assert verdict.verdict is Verdict.WAIT
     assert verdict.more_pairs == 8_062
     assert verdict.reasons[0] == "There are no pairs yet; PROMOTE takes 8,062 at the least."
 
@@ -144,15 +144,15 @@ def test_least_duration_holds_a_promotion_back() -> None:
     """All gates pass, the window is an hour short: WAIT, no more pairs, one hour."""
     margins = Margins(min_duration=24 * HOUR)
     verdict = _decide(margins=margins, duration=23 * HOUR)
-    assert verdict.outcome is Verdict.WAIT
+    assert verdict.verdict is Verdict.WAIT
     assert (verdict.more_pairs, verdict.eta) == (0, HOUR)
     assert verdict.reasons == ("The window is 23 h long; the least duration asked for is 24 h.",)
-    assert _decide(margins=margins, duration=24 * HOUR).outcome is Verdict.PROMOTE
+    assert _decide(margins=margins, duration=24 * HOUR).verdict is Verdict.PROMOTE
 
 
 def test_least_duration_does_not_hold_a_reject_back() -> None:
     """A shadow that is clearly wrong needs no day to be so."""
-    assert _decide(200, differing=200, margins=Margins(min_duration=24 * HOUR)).outcome is (
+    assert _decide(200, differing=200, margins=Margins(min_duration=24 * HOUR)).verdict is (
         Verdict.REJECT
     )
 

@@ -68,6 +68,7 @@ def side(role: str, service: str) -> Side:
     return Side(
         role=role,
         service=service,
+        other_services=(),
         calls=12500 if role == "primary" else 12484,
         unpaired=20 if role == "primary" else 4,
         duplicates=3,
@@ -216,6 +217,7 @@ def rejected() -> Report:
             expected_share=1.0,
             coverage=0.9984,
             different_requests=0,
+            cut_pairs=0,
             clock_skew_ms=0.4,
             missing=(
                 MissingContrast("request size", "median 81 kB", "median 210 B", 0.62, 0.0003, True),
@@ -320,6 +322,7 @@ def rejected() -> Report:
             ),
         ),
         timeline=timeline(),
+        unmatched_rules=(),
         notes=("Two pairs were still in flight and are left out.",),
     )
 
@@ -381,6 +384,7 @@ def invalid() -> Report:
             1.0,
             None,
             0,
+            0,
             None,
             (),
             (Finding("no-shadow-calls", True, "The shadow recorded no call.", "Is mirroring on?"),),
@@ -394,6 +398,7 @@ def invalid() -> Report:
         latency=Latency(0, None, None, (), None, "Durations are measured in each transformer."),
         noise=Noise(0, 0, 0, None, None, None),
         timeline=(),
+        unmatched_rules=(),
         notes=(),
     )
 
@@ -414,6 +419,7 @@ def hostile() -> Report:
         gates=tuple(replace(g, reason=HOSTILE) for g in report.gates),
         primary=replace(report.primary, service=HOSTILE, model_names={HOSTILE: 1}),
         settings={HOSTILE: HOSTILE},
+        unmatched_rules=(HOSTILE,),
         paths=tuple(replace(p, path=HOSTILE) for p in report.paths),
         slices=tuple(replace(s, by=HOSTILE, value=HOSTILE) for s in report.slices),
         signatures=signatures,

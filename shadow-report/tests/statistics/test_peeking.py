@@ -107,7 +107,7 @@ def _verdict(pairs: int, *, differing: int = 0, faulty: int = 0) -> Verdict:
         faults=ChangeTally(faulty, 0, pairs),
         disagreement=Tally(differing, pairs - faulty),
     )
-    return decide(judge(evidence, Margins()), Margins()).outcome
+    return decide(judge(evidence, Margins()), Margins()).verdict
 
 
 def test_identical_shadow_is_promoted_from_8062_pairs_on() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter, itemgetter
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from shadow_report.answers.bodies import Tensor
 from shadow_report.answers.numbers import LabelTally, NumberColumn
 from shadow_report.answers.outcome import Outcome
-from shadow_report.answers.paths import Rules, Step, Tolerance, join
+from shadow_report.answers.paths import NONE_CHOSEN, Progress, Rules, RulesHere, Step, join
 
 # Marks are (place, outcome) in one number.
 OUTCOMES = 16
@@ -99,18 +99,19 @@ class Column:
         return [self.take(chosen) for chosen in groups.values()]
 
     def values_by(
-        self, group_of: Callable[[str], Group]
+        self, group_of: Callable[[int, str], Group]
     ) -> tuple[dict[Group, Column], dict[Group, Rows], dict[Group, Rows]]:
-        """The objects' values by the group of their keys: those that both sides have, the rows
+        """The objects' values by the group of entry and key: those that both sides have, the rows
         where the shadow's object lacks the key, and the rows where only the shadow's has it.
         """
         shared: dict[Group, tuple[list[Any], list[Any], list[int]]]
         shared = defaultdict(lambda: ([], [], []))
         missing: dict[Group, list[int]] = defaultdict(list)
         extra: dict[Group, list[int]] = defaultdict(list)
-        for p, s, row in zip(self.primary, self.shadow, self.rows.tolist(), strict=True):
+        rows = self.rows.tolist()
+        for i, (p, s, row) in enumerate(zip(self.primary, self.shadow, rows, strict=True)):
             for key in p if p.keys() == s.keys() else {**p, **s}:
-                group = group_of(key)
+                group = group_of(i, key)
                 if key in p and key in s:
                     part = shared[group]
                     part[0].append(p[key])
@@ -140,7 +141,6 @@ class Place:
         "children",
         "depth",
         "faults",
-        "ignored",
         "key",
         "kinds",
         "labels",
@@ -149,19 +149,16 @@ class Place:
         "pairs",
         "path",
         "rows",
-        "tolerance",
+        "rules",
     )
 
-    def __init__(
-        self, path: str, key: int, depth: int, tolerance: Tolerance, ignored: bool
-    ) -> None:
+    def __init__(self, path: str, key: int, depth: int, rules: RulesHere) -> None:
         self.path = path
         self.key = key
         self.depth = depth
-        self.tolerance = tolerance
-        self.ignored = ignored
-        self.children: dict[Step, Place] = {}
-        self.numbers = NumberColumn(tolerance)
+        self.rules = rules
+        self.children: dict[Step | tuple[Step, frozenset[Progress]], Place] = {}
+        self.numbers = NumberColumn(rules.tolerance)
         self.labels = LabelTally()
         self.bools = LabelTally()
         self.nulls = 0
@@ -180,34 +177,35 @@ class Place:
         self.rows.clear()
 
 
-@dataclass(slots=True)
 class Places:
     """The tree: makes each place when it is first seen, up to a bound."""
 
-    rules: Rules
-    root: Place
-    all: list[Place]
+    def __init__(self, rules: Rules) -> None:
+        self.root = Place("", 0, 0, rules.at_root())
+        self.all = [self.root]
+        self._further: dict[tuple[RulesHere, int], Place] = {}
 
-    @classmethod
-    def under(cls, rules: Rules) -> Places:
-        root = Place("", 0, 0, rules.tolerance_at("", rules.tolerance), "" in rules.ignored)
-        return cls(rules, root, [root])
+    def child(self, place: Place, step: Step, chosen: frozenset[Progress] = NONE_CHOSEN) -> Place:
+        """The place one step below; `chosen`: the rules that single out this key or position."""
+        found = place.children.get((step, chosen) if chosen else step)
+        return self._grow(place, step, chosen) if found is None else found
 
-    def child(self, place: Place, step: Step) -> Place:
-        """The place one step below."""
-        found = place.children.get(step)
-        return self._grow(place, step) if found is None else found
-
-    def _grow(self, place: Place, step: Step) -> Place:
-        if len(self.all) > MAX_PLACES:
-            # One shared place at the end: its own child whatever the step.
-            return self.all[-1]
-        path = OTHER_PLACES if len(self.all) == MAX_PLACES else join(place.path, step)
-        tolerance = self.rules.tolerance_at(path, place.tolerance)
-        ignored = place.ignored or path in self.rules.ignored
-        made = Place(path, len(self.all), place.depth + 1, tolerance, ignored)
+    def _grow(self, place: Place, step: Step, chosen: frozenset[Progress]) -> Place:
+        rules, depth = place.rules.below(step, chosen), place.depth + 1
+        if len(self.all) < MAX_PLACES:
+            path = (
+                f"{place.path}{place.rules.label(chosen)}"
+                if step is None
+                else join(place.path, step)
+            )
+            made = Place(path, len(self.all), depth, rules)
+            place.children[(step, chosen) if chosen else step] = made
+        elif (rules, depth) in self._further:
+            # Past the bound, places share one node unless the rules tell them apart.
+            return self._further[rules, depth]
+        else:
+            made = self._further[rules, depth] = Place(OTHER_PLACES, len(self.all), depth, rules)
         self.all.append(made)
-        place.children[step] = made
         return made
 
 
@@ -221,7 +219,10 @@ class Comparer:
     """Compares parsed answers: gathers pairs until the flush, and keeps none of them after it."""
 
     def __init__(self, rules: Rules) -> None:
-        self.places = Places.under(rules)
+        self.places = Places(rules)
+        self._rules = rules
+        self._roots: dict[int, tuple[Any, Any]] = {}
+        """By row, the answers of the current batch as wholes, where a filter may ask for them."""
         self._primary: list[Any] = []
         self._shadow: list[Any] = []
         self._rows: list[int] = []
@@ -252,7 +253,11 @@ class Comparer:
     def flush(self) -> Marks:
         """Compare all pairs since the last flush: all that differs, also within tolerance."""
         rows = np.array(self._rows, dtype=np.int64)
+        if self._rules.has_filters:
+            answers = zip(self._primary, self._shadow, strict=True)
+            self._roots = dict(zip(self._rows, answers, strict=True))
         self._column(self.places.root, Column(self._primary, self._shadow, rows))
+        self._roots = {}
         self._primary, self._shadow, self._rows = [], [], []
         for place in self.places.all:
             place.count_pairs()
@@ -270,14 +275,29 @@ class Comparer:
             np.concatenate([mark.sizes for mark in marks]),
         )
 
+    def unmatched(self) -> tuple[str, ...]:
+        """The rules that named nothing of what was compared; none while nothing was."""
+        rules, named = self._rules.by_path, self._named()
+        if not self.places.root.pairs:
+            return ()
+        return tuple(rule.name for i, rule in enumerate(rules) if i not in named)
+
+    def ignored(self) -> tuple[str, ...]:
+        """The paths that were left out, of those that named something."""
+        rules = [self._rules.by_path[i] for i in sorted(self._named())]
+        return tuple(rule.spelling for rule in rules if rule.tolerance is None)
+
+    def _named(self) -> set[int]:
+        return {rule for place in self.places.all for rule in place.rules.named}
+
     def _mark(self, place: Place, outcome: Outcome, rows: Rows) -> None:
-        if rows.size and not place.ignored:
+        if rows.size and not place.rules.is_ignored:
             place.faults[outcome] += rows.size
             codes = np.full(rows.size, place.key * OUTCOMES + outcome, dtype=np.int64)
             self._marks.append(Marks(rows, codes, np.zeros(rows.size)))
 
     def _column(self, place: Place, column: Column) -> None:
-        if place.ignored or not column:
+        if place.rules.is_ignored or not column:
             return
         place.rows.append(column.rows)
         kinds = column.kinds()
@@ -309,15 +329,21 @@ class Comparer:
             self._whole(place, column)
             return
         keys = {*map(tuple, column.primary), *map(tuple, column.shadow)}
-        if len(keys) > 1:
+        if len(keys) > 1 or place.rules.chooses:
             self._unlike_objects(place, column)
             return
         for key in keys.pop():
             self._column(self.places.child(place, key), column.each(itemgetter(key)))
 
     def _unlike_objects(self, place: Place, column: Column) -> None:
-        """Objects whose keys are not all the same in the same order."""
-        shared, missing, extra = column.values_by(lambda key: self.places.child(place, key))
+        """Objects whose keys are not all the same in the same order, or are chosen by value."""
+        choices = list(self._choices(place, column)) if place.rules.chooses else None
+
+        def child_of(entry: int, key: str) -> Place:
+            chosen = choices[entry].get(key, NONE_CHOSEN) if choices else NONE_CHOSEN
+            return self.places.child(place, key, chosen)
+
+        shared, missing, extra = column.values_by(child_of)
         for child, part in shared.items():
             self._column(child, part)
         for outcome, found in ((Outcome.MISSING, missing), (Outcome.EXTRA, extra)):
@@ -330,12 +356,22 @@ class Comparer:
             self._mark(place, Outcome.LENGTH, column.rows[other])
             kept = np.flatnonzero(~other & (lengths > 0))
             column, lengths = column.take(kept.tolist()), lengths[kept]
-        child = self.places.child(place, None)
-        if child.ignored or not column:
+        if not column:
             return
         if place.depth >= MAX_DEPTH:
-            self._whole(place, column)
+            if not place.rules.below(None).is_ignored:
+                self._whole(place, column)
+        elif place.rules.chooses:
+            for chosen, part in self._by_choice(place, column):
+                self._items(place, self.places.child(place, None, chosen), part)
+        else:
+            self._items(place, self.places.child(place, None), column)
+
+    def _items(self, place: Place, child: Place, column: Column) -> None:
+        """The items of lists that are not empty and as long on both sides."""
+        if child.rules.is_ignored:
             return
+        lengths, _ = column.lengths()
         items = column.items(lengths)
         kinds = items.kinds()
         if kinds <= _NUMBERS:
@@ -345,9 +381,44 @@ class Comparer:
             self._label_lists(child, column, items)
         elif len(kinds) > 1 and len(parts := column.lists_by_kinds()) > 1:
             for part in parts:
-                self._lists(place, part)
+                self._items(place, child, part)
         else:
             self._column(child, items)
+
+    def _by_choice(
+        self, place: Place, column: Column
+    ) -> Iterator[tuple[frozenset[Progress], Column]]:
+        """The lists cut into the positions that the same rules choose."""
+        parts: dict[frozenset[Progress], tuple[list[Any], list[Any], list[int]]]
+        parts = defaultdict(lambda: ([], [], []))
+        rows = column.rows.tolist()
+        for p, s, row, choices in zip(
+            column.primary, column.shadow, rows, self._choices(place, column), strict=True
+        ):
+            positions: dict[frozenset[Progress], list[int]] = defaultdict(list)
+            for position in range(len(p)):
+                positions[choices.get(position, NONE_CHOSEN)].append(position)
+            for chosen, here in positions.items():
+                part = parts[chosen]
+                part[0].append([p[i] for i in here])
+                part[1].append([s[i] for i in here])
+                part[2].append(row)
+        for chosen, (primary, shadow, chosen_rows) in parts.items():
+            yield chosen, Column(primary, shadow, np.array(chosen_rows))
+
+    def _choices(
+        self, place: Place, column: Column
+    ) -> Iterator[dict[str | int, frozenset[Progress]]]:
+        """For each entry, which keys or positions some rules choose, on either side."""
+        by_length: dict[int, dict[str | int, frozenset[Progress]]] = {}
+        for p, s, row in zip(column.primary, column.shadow, column.rows.tolist(), strict=True):
+            if self._roots or type(p) is dict:
+                yield place.rules.choices((p, s), self._roots.get(row, (None, None)))
+                continue
+            # Positions depend on the length alone.
+            if len(p) not in by_length:
+                by_length[len(p)] = place.rules.choices((p,), (None,))
+            yield by_length[len(p)]
 
     def _label_lists(self, child: Place, column: Column, items: Column) -> None:
         child.rows.append(column.rows)
@@ -365,7 +436,7 @@ class Comparer:
     def _tensors(self, place: Place, column: Column) -> None:
         for field, outcome in (("datatype", Outcome.TYPE), ("shape", Outcome.LENGTH)):
             differing = column.each(attrgetter(field)).differing()
-            if differing:
+            if differing or place.rules.open:
                 self._mark(self.places.child(place, field), outcome, column.rows[differing])
         self._column(self.places.child(place, "data"), column.each(attrgetter("data")))
         rest = column.each(attrgetter("rest"))

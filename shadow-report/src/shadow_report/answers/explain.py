@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from shadow_report.answers.bodies import UNPARSEABLE, Tensor
 from shadow_report.answers.numbers import FIRST_INEXACT, Number, nearest_float
 from shadow_report.answers.outcome import Outcome
-from shadow_report.answers.paths import Rules, Tolerance, join
+from shadow_report.answers.paths import NONE_CHOSEN, Progress, Rules, RulesHere, Tolerance, join
 
 VALUE_CHARACTERS = 60
 
@@ -30,29 +30,29 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class _At:
-    """A place in both answers."""
+    """A place in both answers, and what the rules say there."""
 
-    rules: Rules
-    tolerance: Tolerance
+    rules: RulesHere
+    answers: tuple[Any, Any]
     template: str = ""
     path: str = ""
 
-    @property
-    def is_ignored(self) -> bool:
-        return self.template in self.rules.ignored
+    def key(self, key: str, chosen: frozenset[Progress] = NONE_CHOSEN) -> _At:
+        rules = self.rules.below(key, chosen)
+        return _At(rules, self.answers, join(self.template, key), join(self.path, key))
 
-    def key(self, key: str) -> _At:
-        return self._below(join(self.template, key), join(self.path, key))
+    def item(self, position: int, chosen: frozenset[Progress]) -> _At:
+        rules, template = self.rules.below(None, chosen), self.list_template(chosen)
+        return _At(rules, self.answers, template, join(self.path, position))
 
-    def item(self, position: int) -> _At:
-        return self._below(join(self.template, None), join(self.path, position))
+    def list_template(self, chosen: frozenset[Progress]) -> str:
+        return f"{self.template}{self.rules.label(chosen)}"
 
-    def _below(self, template: str, path: str) -> _At:
-        tolerance = self.rules.tolerance_at(template, self.tolerance)
-        return replace(self, tolerance=tolerance, template=template, path=path)
+    def choices(self, p: Any, s: Any) -> dict[str | int, frozenset[Progress]]:
+        return self.rules.choices((p, s), self.answers) if self.rules.chooses else {}
 
     def differs(self, outcome: Outcome, p: Any, s: Any) -> Iterator[Difference]:
-        if not self.is_ignored:
+        if not self.rules.is_ignored:
             yield Difference(self.template, self.path, outcome, p, s)
 
 
@@ -75,14 +75,14 @@ def first_difference(primary: object, shadow: object, rules: Rules) -> str:
 
 def differences(primary: object, shadow: object, rules: Rules) -> Iterator[Difference]:
     """Every difference of two values as `bodies.parse` returns them, also within tolerance."""
-    yield from _walk(_At(rules, rules.tolerance_at("", rules.tolerance)), primary, shadow)
+    yield from _walk(_At(rules.at_root(), (primary, shadow)), primary, shadow)
 
 
 def _walk(at: _At, p: Any, s: Any) -> Iterator[Difference]:
-    if at.is_ignored:
+    if at.rules.is_ignored:
         return
     if _is_number(p) and _is_number(s):
-        outcome = compare_numbers(p, s, at.tolerance)
+        outcome = compare_numbers(p, s, at.rules.tolerance)
         if outcome is not Outcome.EQUAL:
             yield from at.differs(outcome, p, s)
     elif type(p) is not type(s):
@@ -104,12 +104,14 @@ def _other_type(p: object, s: object) -> Outcome:
 
 
 def _objects(at: _At, p: dict[str, Any], s: dict[str, Any]) -> Iterator[Difference]:
+    choices = at.choices(p, s)
     for key in p.keys() | s.keys():
+        below = at.key(key, choices.get(key, NONE_CHOSEN))
         if key in p and key in s:
-            yield from _walk(at.key(key), p[key], s[key])
+            yield from _walk(below, p[key], s[key])
         else:
             outcome = Outcome.MISSING if key in p else Outcome.EXTRA
-            yield from at.key(key).differs(outcome, p.get(key), s.get(key))
+            yield from below.differs(outcome, p.get(key), s.get(key))
 
 
 def _tensors(at: _At, p: Tensor, s: Tensor) -> Iterator[Difference]:
@@ -125,14 +127,25 @@ def _lists(at: _At, p: list[Any], s: list[Any]) -> Iterator[Difference]:
     if len(p) != len(s):
         yield from at.differs(Outcome.LENGTH, p, s)
         return
+    choices = at.choices(p, s)
+    positions: dict[frozenset[Progress], list[int]] = defaultdict(list)
+    for i in range(len(p)):
+        positions[choices.get(i, NONE_CHOSEN)].append(i)
+    for chosen, here in positions.items():
+        yield from _items(at, chosen, {i: (p[i], s[i]) for i in here})
+
+
+def _items(
+    at: _At, chosen: frozenset[Progress], items: dict[int, tuple[Any, Any]]
+) -> Iterator[Difference]:
+    """Items of two lists by their positions, all chosen by the same rules."""
     found = [
-        difference
-        for i, (a, b) in enumerate(zip(p, s, strict=True))
-        for difference in _walk(at.item(i), a, b)
+        difference for i, (a, b) in items.items() for difference in _walk(at.item(i, chosen), a, b)
     ]
     worst = max((difference.outcome for difference in found), default=Outcome.EQUAL)
+    p, s = [a for a, _ in items.values()], [b for _, b in items.values()]
     if worst in {Outcome.NUMBER, Outcome.LABEL} and _is_reordered(p, s):
-        yield Difference(join(at.template, None), at.path, Outcome.ORDER, p, s)
+        yield Difference(at.list_template(chosen), at.path, Outcome.ORDER, p, s)
     else:
         yield from found
 

@@ -30,7 +30,7 @@ def path_reports(
     reports = [
         _path_report(place, differing[place.key], alpha)
         for place in places
-        if not place.ignored and (_values(place) or place.faults)
+        if not place.rules.is_ignored and (_values(place) or place.faults)
     ]
     return tuple(sorted(reports, key=lambda r: (-r.differing_pairs, -r.values, r.path)))
 
@@ -50,8 +50,8 @@ def _path_report(place: Place, differing_pairs: int, alpha: float) -> PathReport
         differing_pairs=differing_pairs,
         values=_values(place) + _lost_values(place),
         agreeing=agreeing,
-        absolute_tolerance=place.tolerance.absolute,
-        relative_tolerance=place.tolerance.relative,
+        absolute_tolerance=place.rules.tolerance.absolute,
+        relative_tolerance=place.rules.tolerance.relative,
         faults={
             outcome.title: count
             for outcome, count in sorted(place.faults.items(), reverse=True)

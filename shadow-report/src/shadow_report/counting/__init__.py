@@ -75,3 +75,11 @@ class Counters:
                 counter.add(classified)
             done += len(batch)
             progress(done)
+
+    def unmatched_rules(self) -> tuple[str, ...]:
+        """The options by path that named nothing in this window, as they are given."""
+        return (
+            *self.comparer.unmatched(),
+            *self.slices.unmatched(),
+            *self.clusters.unmatched(),
+        )

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaln
 
-from shadow_report.answers.paths import RequestField, request_parts
+from shadow_report.answers.paths import NO_VALUE, RequestField, request_parts
 from shadow_report.counting.classify import Classified
 from shadow_report.report import Clusters, Slice
 from shadow_report.statistics.agreement import benjamini_hochberg
@@ -53,6 +53,13 @@ class SliceTally:
                 value = OTHER_VALUES
             self._values[name] += 1
         return self._counts.setdefault((name, value), [0, 0, 0])
+
+    def unmatched(self) -> tuple[str, ...]:
+        """The options whose field no request has."""
+        if not self._pairs:
+            return ()
+        seen = {name for name, value in self._counts if value != NO_VALUE}
+        return tuple(f"--slice {name}" for name in self._values if name not in seen)
 
     def report(self, alpha: float) -> tuple[Slice, ...]:
         """All slices, those first that are worse than the rest.
@@ -107,6 +114,7 @@ class ClusterTally:
     def __init__(self, field: RequestField | None, slo_ms: float | None) -> None:
         self._field = field
         self._slo_ms = slo_ms
+        self._is_named = False
         self.faults, self.disagreements, self.slow = (ClusterBuckets() for _ in range(3))
 
     def add(self, classified: Classified) -> None:
@@ -116,6 +124,7 @@ class ClusterTally:
         keys = np.zeros(len(classified.batch), dtype=np.int64)
         for row in np.flatnonzero(classified.usable).tolist():
             value = self._field.read(*request_parts(*classified.batch.request(row)))
+            self._is_named = self._is_named or value != NO_VALUE
             keys[row] = zlib.crc32(value.encode())
         usable, compared = classified.usable, classified.compared
         self.faults.add(keys[usable], 1, classified.faults[usable])
@@ -124,8 +133,14 @@ class ClusterTally:
             slow_primary, slow_shadow = classified.slow(self._slo_ms)
             self.slow.add(keys[usable], 1, (slow_shadow & ~slow_primary)[usable])
 
+    def unmatched(self) -> tuple[str, ...]:
+        """The option, when no request has its field."""
+        if self._field is None or self._is_named or not self.faults.counts().trials:
+            return ()
+        return (f"--cluster {self._field.name}",)
+
     def effective(self, buckets: ClusterBuckets) -> float | None:
-        """What the pairs are worth in independent ones; None when no clusters were asked for."""
+        """The effective sample size of the pairs; None without --cluster."""
         counts = buckets.counts()
         return effective_trials(counts) if self._field and counts.trials else None
 

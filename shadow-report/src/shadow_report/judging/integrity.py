@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from shadow_report.report import Finding, MissingContrast, Side
+from shadow_report.report import Finding, Integrity, Side, Window
 from shadow_report.wording import counted, percent
 
 
@@ -16,34 +16,29 @@ class Facts:
 
     primary: Side
     shadow: Side
-    other_primaries: tuple[str, ...]
-    other_shadows: tuple[str, ...]
-    pairs: int
-    """Pairs with the same request on both sides."""
-    different_requests: int
-    cut_pairs: int
-    in_flight: int
-    warm_up: int
+    window: Window
+    integrity: Integrity
+    """Without its findings."""
     uniform_since: datetime | None
     """From here on each side has one service, model and version; None where there is no such time.
     """
-    settle_seconds: float
-    clock_skew_ms: float | None
-    coverage: float | None
-    mirrored_share: float
     min_coverage: float
-    missing: tuple[MissingContrast, ...]
+
+    @property
+    def pairs(self) -> int:
+        """Pairs with the same request on both sides."""
+        return self.integrity.paired
 
 
 def absent(facts: Facts) -> Iterator[Finding]:
     """Sides without a single call."""
     if not facts.primary.calls and not facts.shadow.calls:
-        left_out = facts.warm_up + facts.in_flight
+        left_out = facts.window.warm_up_pairs + facts.window.in_flight
         yield Finding(
             "no-calls",
             True,
-            f"All calls of the window are left out: {facts.warm_up:,} as warm-up, "
-            f"{facts.in_flight:,} as incomplete."
+            f"All calls of the window are left out: {facts.window.warm_up_pairs:,} as warm-up, "
+            f"{facts.window.in_flight:,} as incomplete."
             if left_out
             else "There is not one call in the window.",
             "Send traffic, widen the window (--since, --last), and check that the transformers' "
@@ -68,11 +63,8 @@ def absent(facts: Facts) -> Iterator[Finding]:
 
 def services(facts: Facts) -> Iterator[Finding]:
     """More than one service per role."""
-    for side, others in (
-        (facts.primary, facts.other_primaries),
-        (facts.shadow, facts.other_shadows),
-    ):
-        if others:
+    for side in (facts.primary, facts.shadow):
+        if others := side.other_services:
             yield Finding(
                 "several-services",
                 True,
@@ -157,22 +149,21 @@ def pairing(facts: Facts) -> Iterator[Finding]:
             "Both copies must carry the same x-shadow-pair-id: is the header set by the entry "
             "VirtualService, before the mirror, and not overwritten by a later one?",
         )
-    if facts.different_requests:
-        beyond = facts.different_requests > (1 - facts.min_coverage) * (
-            facts.pairs + facts.different_requests
-        )
+    if different := facts.integrity.different_requests:
+        beyond = different > (1 - facts.min_coverage) * (facts.pairs + different)
         yield Finding(
             "different-requests",
             beyond,
-            f"{counted(facts.different_requests, 'pair')} left out: another request body on each "
-            "side.",
+            f"{counted(different, 'pair')} left out: another request body on each side.",
             "Does a client repeat its request ids, or something rewrite the body of one copy?",
         )
 
 
 def missing(facts: Facts) -> Iterator[Finding]:
     """Primary calls without a shadow call."""
-    unlike = [contrast for contrast in facts.missing if contrast.unlike]
+    # A mirror that takes a share by chance leaves out calls for no reason to be looked for.
+    contrasts = facts.integrity.missing if facts.integrity.expected_share == 1 else ()
+    unlike = [contrast for contrast in contrasts if contrast.unlike]
     for contrast in unlike:
         remedies = {
             "request size": "Bodies over the proxy's buffer are never mirrored; look at the "
@@ -187,14 +178,15 @@ def missing(facts: Facts) -> Iterator[Finding]:
             f"{contrast.missing} against {contrast.paired}.",
             remedies[contrast.respect],
         )
-    if facts.coverage is not None and facts.coverage < facts.min_coverage and facts.pairs:
+    coverage, share = facts.integrity.coverage, facts.integrity.expected_share
+    if coverage is not None and coverage < facts.min_coverage and facts.pairs:
         unpaired = facts.primary.unpaired
         yield Finding(
             "coverage",
             False,
             f"{unpaired:,} of {counted(facts.primary.calls, 'primary call')} without a shadow call "
-            f"(coverage {percent(facts.coverage)}).",
-            f"{percent(facts.mirrored_share)} of the calls should be mirrored: if it is another "
+            f"(coverage {percent(coverage)}).",
+            f"{percent(share)} of the calls should be mirrored: if it is another "
             "share (mirror-percentage), say so with --mirrored-share. Else look for a stopped "
             "shadow, calls past the entry path, large bodies, and connection limits in the "
             "DestinationRule.",
@@ -203,7 +195,7 @@ def missing(facts: Facts) -> Iterator[Finding]:
 
 def clocks(facts: Facts) -> Iterator[Finding]:
     """Stamps of the two sides that lie far apart."""
-    skew = facts.clock_skew_ms
+    skew = facts.integrity.clock_skew_ms
     if skew is not None and abs(skew) > SKEW_MS:
         yield Finding(
             "clock-skew",
@@ -215,12 +207,12 @@ def clocks(facts: Facts) -> Iterator[Finding]:
 
 def bodies(facts: Facts) -> Iterator[Finding]:
     """Answers that cannot be compared."""
-    if facts.cut_pairs:
-        beyond = facts.cut_pairs > (1 - facts.min_coverage) * max(1, facts.pairs)
+    if cut := facts.integrity.cut_pairs:
+        beyond = cut > (1 - facts.min_coverage) * max(1, facts.pairs)
         yield Finding(
             "cut-bodies",
             beyond,
-            f"{facts.cut_pairs:,} of {counted(facts.pairs, 'pair')} have a response stored cut; "
+            f"{cut:,} of {counted(facts.pairs, 'pair')} have a response stored cut; "
             "their answers are not compared.",
             "Raise RECORD_MAX_BODY_BYTES on both transformers.",
         )
@@ -265,12 +257,12 @@ def losses(facts: Facts) -> Iterator[Finding]:
                 "counted as failed.",
                 "Did the process die in the middle of them?",
             )
-    if facts.in_flight:
+    if in_flight := facts.window.in_flight:
         yield Finding(
             "in-flight",
             False,
-            f"{counted(facts.in_flight, 'call')} of the last {facts.settle_seconds:g} s left out "
-            "as incomplete.",
+            f"{counted(in_flight, 'call')} of the last {facts.window.settle_seconds:g} s left "
+            "out as incomplete.",
             "Look again once they have arrived.",
         )
 

@@ -38,7 +38,7 @@ class Decision:
     eta: for WAIT, the time until then at the present rate of pairs; None when unknown.
     """
 
-    outcome: Verdict
+    verdict: Verdict
     reasons: tuple[str, ...]
     gates: tuple[Gate, ...]
     more_pairs: int | None = None
@@ -70,9 +70,9 @@ def decide(
     failures = tuple(_reason(gate, details) for gate in failed)
     if problems or not kept or any(gate.name == "coverage" for gate in failed):
         reasons = (*problems, *failures, *_least(kept)) or ("There is nothing to judge.",)
-        return Decision(outcome=Verdict.INVALID, reasons=reasons, gates=kept)
+        return Decision(verdict=Verdict.INVALID, reasons=reasons, gates=kept)
     if failed:
-        return Decision(outcome=Verdict.REJECT, reasons=failures, gates=kept)
+        return Decision(verdict=Verdict.REJECT, reasons=failures, gates=kept)
     waits = [_reason(gate, details) for gate in kept if gate.status == "wait"]
     missing_time = max(timedelta(0), margins.min_duration - duration)
     if missing_time:
@@ -83,7 +83,7 @@ def decide(
     if waits:
         return _wait(kept, waits, missing_time, pairs_per_second)
     reason = f"All {len(kept)} gates pass at alpha {margins.alpha:g}, however often one looks."
-    return Decision(outcome=Verdict.PROMOTE, reasons=(reason,), gates=kept)
+    return Decision(verdict=Verdict.PROMOTE, reasons=(reason,), gates=kept)
 
 
 def _wait(
@@ -102,7 +102,7 @@ def _wait(
         when = f", {in_words(eta)} at the present rate" if eta is not None else ""
         summary = (f"{counted(more, 'more pair')} like these would settle it as {towards}{when}.",)
     return Decision(
-        outcome=Verdict.WAIT, reasons=(*summary, *waits), gates=gates, more_pairs=more, eta=eta
+        verdict=Verdict.WAIT, reasons=(*summary, *waits), gates=gates, more_pairs=more, eta=eta
     )
 
 

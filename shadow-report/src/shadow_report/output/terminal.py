@@ -46,7 +46,7 @@ def print_report(report: Report, console: Console, *, verbose: bool = False) -> 
     parts += [about(report), "", gates_table(report), ""]
     if verbose:
         parts += [reasons_table(report), ""]
-    parts += [coverage(report)]
+    parts += [coverage(report), *unmatched(report)]
     if verbose:
         parts += details(report)
     parts += worst(report, 10 if verbose else 3)
@@ -153,6 +153,17 @@ def coverage(report: Report) -> Text:
         f"primary, {count(shadow.unpaired)} shadow; "
         f"lost records: {count(primary.lost_records + shadow.lost_records)}",
     )
+
+
+def unmatched(report: Report) -> list[RenderableType]:
+    """Options that had no effect: a reader of the verdict takes for granted that they had."""
+    return [
+        Text.assemble(
+            ("No effect ", "bold yellow"),
+            f"{one_line(rule)}: there is no such place in the answers or requests compared",
+        )
+        for rule in report.unmatched_rules
+    ]
 
 
 def details(report: Report) -> list[RenderableType]:
