@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from shadow_report.judging.gates import ChangeTally, Evidence, Margins, Tally, judge, rate_gate
+from shadow_report.judging.gates import (
+    ChangeTally,
+    Evidence,
+    Margins,
+    Question,
+    Tally,
+    judge,
+    judge_one,
+)
 from shadow_report.report import Gate
 from shadow_report.wording import percent
 
@@ -88,7 +96,7 @@ def test_waiting_gate_says_how_many_more_pairs_would_settle_it() -> None:
 def test_the_need_is_exact(events: int) -> None:
     """With so many more pairs at the same rate the gate is settled, with one fewer it is not."""
     tally = Tally(events, 1_000 * max(1, events))
-    gate = rate_gate("x", tally, 0.002, 0.05, 0.01, what="differ")
+    gate = judge_one(Question(name="x", tally=tally, margin=0.002, seen="some differ"), 0.05, 0.01)
     if gate.need is None:
         assert gate.status == "pass"
         return

@@ -6,13 +6,23 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import betaln, xlog1py, xlogy
 
-from shadow_report.statistics.sequences import log_evidence
+from shadow_report.statistics.sequences import PRIOR_EVENTS, PRIOR_OTHERS
 
 LOOKS = 200
 ALPHA = 0.05
 
 Floats = NDArray[np.float64]
+
+
+def log_evidence(events: float | Floats, trials: float | Floats, rate: float) -> Floats:
+    """The logarithm of the mixture martingale against `rate`, written out for arrays of counts."""
+    others = trials - events
+    mixture = betaln(PRIOR_EVENTS + events, PRIOR_OTHERS + others)
+    likelihood = xlogy(events, rate) + xlog1py(others, -rate)
+    result = mixture - betaln(PRIOR_EVENTS, PRIOR_OTHERS) - likelihood
+    return np.asarray(result, dtype=np.float64)
 
 
 def look_times(last: int, first: int = 10) -> NDArray[np.int64]:
@@ -42,12 +52,12 @@ def changes_at(
 def clears(
     events: Floats, trials: Floats, maximum: float, alpha: float = ALPHA
 ) -> NDArray[np.bool]:
-    """Where the upper bound of the rate is at or under `maximum`: what `rate_gate` calls pass."""
+    """Where the upper bound of the rate is at or under `maximum`: what `judge_one` calls pass."""
     return (events < maximum * trials) & is_refuted(events, trials, maximum, alpha)
 
 
 def exceeds(events: Floats, trials: Floats, maximum: float, alpha: float) -> NDArray[np.bool]:
-    """Where the lower bound of the rate is above `maximum`: what `rate_gate` calls fail."""
+    """Where the lower bound of the rate is above `maximum`: what `judge_one` calls fail."""
     return (events > maximum * trials) & is_refuted(events, trials, maximum, alpha)
 
 

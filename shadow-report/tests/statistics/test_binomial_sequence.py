@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from looks import ALPHA, events_at, is_refuted, look_times, share_ever
+from looks import ALPHA, events_at, is_refuted, log_evidence, look_times, share_ever
 from scipy.integrate import quad
 from scipy.stats import beta
 from statsmodels.stats.proportion import proportion_confint
 
-from shadow_report.statistics.sequences import beta_binomial_interval, log_evidence
+from shadow_report.statistics.sequences import beta_binomial_interval
 
 COUNTS = st.integers(1, 10**8).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 

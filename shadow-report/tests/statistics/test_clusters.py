@@ -78,9 +78,9 @@ def test_effective_n_restores_the_coverage_of_a_wilson_interval(correlation: flo
     rows = _clustered_events(rate, correlation, 500, runs=4_000, seed=12)
     for events in rows:
         counts = ClusterCounts.of(np.full(500, SIZE), events)
-        worth = effective_trials(counts)
+        n_eff = effective_trials(counts)
         share = counts.events / counts.trials
-        low, high = proportion_confint(share * worth, worth, ALPHA, "wilson")
+        low, high = proportion_confint(share * n_eff, n_eff, ALPHA, "wilson")
         hits += low <= rate <= high
         low, high = proportion_confint(counts.events, counts.trials, ALPHA, "wilson")
         plain += low <= rate <= high
@@ -108,17 +108,6 @@ def test_independent_pairs_are_worth_what_they_are() -> None:
         5_000, rel=1e-3
     )
     assert effective_trials(ClusterCounts()) == 0
-
-
-def test_merged_counts_equal_counting_at_once() -> None:
-    """Lots without a common cluster can be counted apart, in constant memory."""
-    random = np.random.default_rng(15)
-    sizes = random.integers(0, 30, 300)
-    events = random.binomial(sizes, 0.2)
-    parts = ClusterCounts.of(sizes[:90], events[:90]).merge(
-        ClusterCounts.of(sizes[90:], events[90:])
-    )
-    assert parts == ClusterCounts.of(sizes, events)
 
 
 def test_buckets_equal_exact_counts_while_keys_do_not_collide() -> None:

@@ -21,7 +21,7 @@ def _ever_misses(values: np.ndarray, mean: float, looks: np.ndarray) -> float:
     for run in range(values.shape[0]):
         for n, total, square in zip(looks, sums[run], squares[run], strict=True):
             moments = Moments(int(n), total / n, square - total * total / n)
-            lower, upper = mean_interval(moments, ALPHA)
+            lower, upper = mean_interval(moments, ALPHA, int(n))
             if not lower <= mean <= upper:
                 missed += 1
                 break
@@ -53,7 +53,9 @@ def test_paired_changes_keep_alpha_only_once_enough_pairs_differ(
         for n, plus, minus in zip(times, gained[run], lost[run], strict=True):
             changed, net = plus + minus, plus - minus
             moments = Moments(int(n), net / n, changed - net * net / n)
-            lower, upper = mean_interval(moments, ALPHA, int(changed) if nonzero_known else None)
+            lower, upper = mean_interval(
+                moments, ALPHA, int(changed) if nonzero_known else MIN_NONZERO
+            )
             if not math.isnan(lower) and not lower <= 0.002 <= upper:
                 missed += 1
                 break
@@ -63,7 +65,8 @@ def test_paired_changes_keep_alpha_only_once_enough_pairs_differ(
 
 def test_too_few_values_give_no_interval() -> None:
     """The variance of a handful of values is a guess, so the answer is none."""
-    assert mean_interval(Moments.of(np.arange(MIN_NONZERO - 1)), ALPHA) is UNKNOWN
+    few = Moments.of(np.arange(MIN_NONZERO - 1))
+    assert mean_interval(few, ALPHA, few.n) is UNKNOWN
     assert mean_interval(Moments(10_000, 0.001, 5.0), ALPHA, nonzero=MIN_NONZERO - 1) is UNKNOWN
 
 
@@ -74,5 +77,5 @@ def test_width_matches_the_published_formula() -> None:
     half = sd * math.sqrt(
         2 * (n * rho2 + 1) / (n**2 * rho2) * math.log(math.sqrt(n * rho2 + 1) / ALPHA)
     )
-    interval = mean_interval(Moments(n, 1.0, sd**2 * (n - 1)), ALPHA)
+    interval = mean_interval(Moments(n, 1.0, sd**2 * (n - 1)), ALPHA, n)
     assert interval == pytest.approx((1 - half, 1 + half))

@@ -14,7 +14,7 @@ from shadow_report.answers.outcome import Outcome
 from shadow_report.report import Labels, Numbers, PathReport
 from shadow_report.statistics.agreement import cohens_kappa, limits_of_agreement, pearson
 from shadow_report.statistics.samples import distance, histogram
-from shadow_report.statistics.sequences import Interval, mean_interval
+from shadow_report.statistics.sequences import mean_interval
 
 CLASSES_SHOWN = 12
 OTHER_CLASSES = "other"
@@ -58,7 +58,7 @@ def _path_report(place: Place, differing_pairs: int, alpha: float) -> PathReport
             if outcome is not Outcome.WITHIN_TOLERANCE
         },
         numbers=_numbers(numbers, alpha) if numbers.pairs.n else None,
-        labels=None if shown is None else _labels(shown, alpha),
+        labels=None if shown is None else _labels(shown),
     )
 
 
@@ -100,23 +100,21 @@ def _labels_of(place: Place) -> LabelTally | None:
 
 
 def _numbers(tally: NumberTally, alpha: float) -> Numbers:
-    limits = limits_of_agreement(tally.pairs, alpha)
     differences = tally.differences
-    interval = mean_interval(differences, alpha)
-    reach = 1.96 * differences.standard_deviation if differences.n > 1 else 0.0
-    correlation = pearson(tally.pairs, alpha).value
+    interval = mean_interval(differences, alpha, tally.signed.nonzero)
+    correlation = pearson(tally.pairs)
     sizes, shares = tally.signed.sizes(), {"p50": 0.5, "p90": 0.9, "p99": 0.99}
     quantiles = {"p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
     return Numbers(
         values=differences.n,
-        bias=limits.bias if differences.n < 2 else differences.mean,
+        bias=differences.mean,
         bias_interval=None if math.isnan(interval.lower) else interval,
         sd=0.0 if differences.n < 2 else differences.standard_deviation,
         mean_absolute=tally.absolute_sum / differences.n,
         absolute_quantiles={name: sizes.quantile(share) for name, share in shares.items()}
         | {"max": tally.largest},
         correlation=None if math.isnan(correlation) else correlation,
-        limits_of_agreement=Interval(differences.mean - reach, differences.mean + reach),
+        limits_of_agreement=limits_of_agreement(differences),
         primary_quantiles={n: tally.primary.quantile(q) for n, q in quantiles.items()},
         shadow_quantiles={n: tally.shadow.quantile(q) for n, q in quantiles.items()},
         distance=distance(tally.primary, tally.shadow),
@@ -124,7 +122,7 @@ def _numbers(tally: NumberTally, alpha: float) -> Numbers:
     )
 
 
-def _labels(tally: LabelTally, alpha: float) -> Labels:
+def _labels(tally: LabelTally) -> Labels:
     totals: Counter[Label] = Counter()
     for (primary, shadow), count in tally.counts.items():
         totals[primary] += count
@@ -134,7 +132,7 @@ def _labels(tally: LabelTally, alpha: float) -> Labels:
     matrix: NDArray[np.float64] = np.zeros((len(ranked), len(ranked)))
     for (primary, shadow), count in tally.counts.items():
         matrix[index[primary], index[shadow]] += count
-    kappa = cohens_kappa(matrix, alpha).value
+    kappa = cohens_kappa(matrix)
     shares = matrix.sum(axis=1) / tally.values, matrix.sum(axis=0) / tally.values
     names = [_name(label) for label in ranked]
     if len(ranked) > CLASSES_SHOWN:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Hashable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import chdtrc, kolmogorov
 
 from shadow_report.answers.comparer import OUTCOMES
 from shadow_report.answers.outcome import Outcome
@@ -16,6 +14,7 @@ from shadow_report.counting.classify import Classified
 from shadow_report.counting.timeline import Timeline
 from shadow_report.evidence.batch import NO_ANSWER
 from shadow_report.report import MissingContrast, PairedTable, StatusPair
+from shadow_report.statistics.agreement import kolmogorov_smirnov_p, same_shares_p
 from shadow_report.statistics.samples import PairSample, Sketch, distance
 
 STATUSES_SHOWN = 50
@@ -144,9 +143,7 @@ class MissingTally:
     def _size_contrast(self) -> MissingContrast:
         missing, paired = self._sizes[True], self._sizes[False]
         gap = distance(missing, paired)
-        n, m = missing.total, paired.total
-        # The asymptotic law of Kolmogorov and Smirnov.
-        p_value = float(kolmogorov(gap * math.sqrt(n * m / (n + m))))
+        p_value = kolmogorov_smirnov_p(gap, missing.total, paired.total)
         return MissingContrast(
             respect="request size",
             missing=f"median {missing.quantile(0.5):,.0f} bytes",
@@ -163,7 +160,7 @@ def _contrast(
     keys = sorted(missing.keys() | paired.keys(), key=str)
     table = np.array([[side[key] for key in keys] for side in (missing, paired)], dtype=float)
     shares = table / table.sum(axis=1, keepdims=True)
-    p_value = _same_shares_p(table)
+    p_value = same_shares_p(table)
     most = int(np.argmax(shares[0] - shares[1]))
     what = f"status {keys[most]}" if respect == "status" else f"step {keys[most]} of the timeline"
     return MissingContrast(
@@ -174,15 +171,6 @@ def _contrast(
         p_value=p_value,
         unlike=p_value < UNLIKE_BELOW,
     )
-
-
-def _same_shares_p(table: NDArray[np.float64]) -> float:
-    """Pearson's chi-squared test that both rows have the same shares; 1 for a single column."""
-    if table.shape[1] < 2:
-        return 1.0
-    expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0) / table.sum()
-    statistic = float((np.square(table - expected) / expected).sum())
-    return float(chdtrc(table.shape[1] - 1, statistic))
 
 
 def _counter(values: NDArray[np.int64]) -> dict[Hashable, int]:

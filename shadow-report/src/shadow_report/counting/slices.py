@@ -5,21 +5,17 @@ from __future__ import annotations
 import zlib
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import betaln
 
 from shadow_report.answers.paths import NO_VALUE, RequestField, request_parts
 from shadow_report.counting.classify import Classified
 from shadow_report.report import Clusters, Slice
-from shadow_report.statistics.agreement import benjamini_hochberg
+from shadow_report.statistics.agreement import benjamini_hochberg, fisher_p
 from shadow_report.statistics.samples import ClusterBuckets, design_effect, effective_trials
 
 MAX_VALUES = 1000
 OTHER_VALUES = "(other values)"
 # Below this a slice can say nothing, and would only cost power for the others.
 MIN_PAIRS = 5
-# Beyond the mean the law falls within some hundred square roots of the slice's size.
-TAIL_TERMS = 100_000
 
 
 class SliceTally:
@@ -70,7 +66,7 @@ class SliceTally:
         tested = [(key, c) for key, c in self._counts.items() if MIN_PAIRS <= c[0] < self._pairs]
         if not tested:
             return ()
-        p_values = [_fisher_p(c[1] + c[2], c[0], self._bad, self._pairs) for _, c in tested]
+        p_values = [fisher_p(c[1] + c[2], c[0], self._bad, self._pairs) for _, c in tested]
         adjusted = benjamini_hochberg(p_values).tolist()
         slices = [
             Slice(
@@ -89,23 +85,6 @@ class SliceTally:
             )
         ]
         return tuple(sorted(slices, key=lambda s: (not s.discovered, s.p_value, -s.pairs)))
-
-
-def _fisher_p(bad: int, pairs: int, all_bad: int, all_pairs: int) -> float:
-    """The chance of so many bad pairs or more in the slice if it were a random part of all.
-
-    The upper tail of the hypergeometric law (Fisher's exact test, one-sided); 1 for a slice that
-    is no worse than the whole.
-    """
-    if bad * all_pairs <= pairs * all_bad:
-        return 1.0
-    counts = np.arange(bad, min(pairs, all_bad) + 1)[:TAIL_TERMS].astype(np.float64)
-    logs = _log_choose(all_bad, counts) + _log_choose(all_pairs - all_bad, pairs - counts)
-    return float(min(1.0, np.exp(logs - _log_choose(all_pairs, np.float64(pairs))).sum()))
-
-
-def _log_choose(n: int, k: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
-    return np.asarray(-betaln(n - k + 1, k + 1) - np.log(n + 1.0))
 
 
 class ClusterTally:

@@ -1,9 +1,17 @@
-"""The margins that a shadow must keep, with the contract's defaults."""
+"""Gates: one share, its interval, its margin, and whether it passes, fails or waits.
+
+A gate passes when its anytime interval at `alpha` lies within the margin. To promote, every gate
+must pass, so a shadow that is beyond one margin is promoted with chance at most `alpha`, however
+many gates there are and however often one looks (an intersection-union test). One failing gate
+rejects, so failing is asked at `alpha` divided by the number of gates (Bonferroni). The
+sentences give the bounds of the interval at `alpha`, which the gate shows, whatever decided it.
+
+A new gate is a count in `Evidence`, a margin in `Margins` and a line in `questions`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
@@ -51,8 +59,8 @@ class Margins:
 class Tally:
     """How often something happened: `events` among `trials`.
 
-    `effective_trials` is smaller than `trials` when the trials repeat each other (clusters, see
-    `statistics.clusters`); None means that they are independent. Raises ValueError unless
+    `effective_trials` is smaller than `trials` when the trials repeat each other (clusters);
+    None means that they are independent. Raises ValueError unless
     0 <= events <= trials and 0 <= effective_trials <= trials.
     """
 
@@ -65,7 +73,7 @@ class Tally:
 
     @property
     def n_eff(self) -> float:
-        """What the trials are worth in independent ones."""
+        """The effective sample size."""
         return float(self.trials if self.effective_trials is None else self.effective_trials)
 
     @property
@@ -76,8 +84,7 @@ class Tally:
     def interval(self, alpha: float, trials: float | None = None) -> Interval:
         """Holds the true share at every look together with chance 1 - alpha.
 
-        With `trials`: what it would be after so many trials at the same rate and the same worth
-        per trial.
+        With `trials`: what it would be after so many trials at the same rate and design effect.
         """
         if not self.trials:
             return Interval(0.0, 1.0)
@@ -110,7 +117,7 @@ class ChangeTally:
 
     @property
     def n_eff(self) -> float:
-        """What the pairs are worth in independent ones."""
+        """The effective sample size."""
         return self.gains.n_eff
 
     @property
@@ -154,177 +161,149 @@ def _check(events: int, trials: int, effective_trials: float | None) -> None:
         )
 
 
-def what_settles(
-    tally: Tally | ChangeTally, maximum: float, alpha: float, reject_alpha: float, unit: str
-) -> Need:
-    """The fewest further trials after which a share at its present rate clears `maximum`, or is
-    beyond it; clusters are taken to grow in number as the trials do. `unit` is a noun, as in
-    "1 pair". Without trials: the fewest that can clear `maximum`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A gate before it is judged.
+
+    tally: how often the bad thing happened.
+    margin: the largest share of it; with `is_minimum` the least share of its absence, which is
+        then also what the gate shows.
+    seen: the count in words, as in "3 of 9 pairs disagree". unit: what is counted.
     """
-    rate = tally.rate
-    if rate is None:
-        return _from_nothing(tally, maximum, alpha, unit)
-    if maximum == 0 and rate == 0:
-        return Need(pairs=None, towards=None, reason="no number of samples proves a share of zero")
-    if rate < maximum:
-        more = _more(tally, lambda n: tally.interval(alpha, n).upper <= maximum)
-        towards: Literal["pass", "fail"] = "pass"
-    else:
-        more = _more(tally, lambda n: tally.interval(reject_alpha, n).lower > maximum)
-        towards = "fail"
-    if more is None:
-        reason = f"{percent(rate)} is too near to be told apart in {TRIALS_LIMIT:,} {unit}s"
-        return Need(pairs=None, towards=None, reason=reason)
-    reason = f"{counted(more, f'more {unit}')} at this rate would {towards} it"
-    return Need(pairs=more, towards=towards, reason=reason)
+
+    name: str
+    tally: Tally | ChangeTally
+    margin: float
+    seen: str
+    unit: str = "pair"
+    is_minimum: bool = False
+
+    @property
+    def maximum(self) -> float:
+        """The largest share of the bad thing."""
+        return 1 - self.margin if self.is_minimum else self.margin
 
 
-def _from_nothing(tally: Tally | ChangeTally, maximum: float, alpha: float, unit: str) -> Need:
-    """What the gate needs at the least, when there is nothing to judge yet."""
-
-    def passes(trials: int) -> bool:
-        return replace(tally, trials=trials, effective_trials=None).interval(alpha).upper <= maximum
-
-    fewest = trials_until(passes, 1)
-    reason = f"there are no {unit}s yet"
-    if fewest is None:
-        return Need(pairs=None, towards=None, reason=reason)
-    least = f"{reason}; it takes {counted(fewest, unit)} at the least to pass it"
-    return Need(pairs=fewest, towards="pass", reason=least)
-
-
-def _more(tally: Tally | ChangeTally, is_settled: Callable[[int], bool]) -> int | None:
-    total = trials_until(is_settled, tally.trials)
-    return None if total is None else max(1, total - tally.trials)
-
-
-def judge(evidence: Evidence, margins: Margins) -> tuple[Gate, ...]:
+def questions(evidence: Evidence, margins: Margins) -> tuple[Question, ...]:
     """Every gate, in the order coverage, faults, disagreement, slow (only with an SLO).
 
     New faults are judged whatever the shadow mends. Slow answers are judged net of those that are
     slow on the primary's side only: near an SLO both sides cross it by chance, and an identical
     shadow must be able to pass.
     """
-    alpha, slow = margins.alpha, evidence.slow
-    reject_alpha = alpha / (3 if slow is None else 4)
-    mended = f" ({evidence.faults.lost:,} mended)" if evidence.faults.lost else ""
-    gates = [
-        coverage_gate(evidence.missing, margins.min_coverage, alpha, reject_alpha),
-        rate_gate(
-            "faults",
-            evidence.faults.gains,
-            margins.max_faults,
-            alpha,
-            reject_alpha,
-            what=f"have a new fault{mended}",
+    missing, faults, slow = evidence.missing, evidence.faults, evidence.slow
+    paired = missing.trials - missing.events
+    mended = f" ({faults.lost:,} mended)" if faults.lost else ""
+    asked = [
+        Question(
+            name="coverage",
+            tally=missing,
+            margin=margins.min_coverage,
+            seen=f"{_of(paired, missing.trials, 'primary call')} are paired",
+            unit="call",
+            is_minimum=True,
         ),
-        rate_gate(
-            "disagreement",
-            evidence.disagreement,
-            margins.max_disagreement,
-            alpha,
-            reject_alpha,
-            what="disagree",
+        Question(
+            name="faults",
+            tally=faults.gains,
+            margin=margins.max_faults,
+            seen=f"{_of(faults.gained, faults.trials)} have a new fault{mended}",
+        ),
+        Question(
+            name="disagreement",
+            tally=evidence.disagreement,
+            margin=margins.max_disagreement,
+            seen=f"{_of(evidence.disagreement.events, evidence.disagreement.trials)} disagree",
         ),
     ]
     if slow is not None:
-        gates.append(change_gate("slow", slow, margins.max_slow, alpha, reject_alpha, what="slow"))
-    return tuple(gates)
+        seen = f"{_of(slow.gained, slow.trials)} are newly slow, {slow.lost:,} no longer slow"
+        asked.append(Question(name="slow", tally=slow, margin=margins.max_slow, seen=seen))
+    return tuple(asked)
 
 
-def rate_gate(
-    name: str, tally: Tally, maximum: float, alpha: float, reject_alpha: float, *, what: str
-) -> Gate:
-    """A share of pairs that must stay at or under `maximum`; `what` as in "3 of 9 pairs differ"."""
-    seen = f"{tally.events:,} of {counted(tally.trials, 'pair')} {what}"
-    return _gate(name, tally, maximum, alpha, reject_alpha, seen=seen)
+def judge(evidence: Evidence, margins: Margins) -> tuple[Gate, ...]:
+    """Every gate of `questions`, judged."""
+    asked = questions(evidence, margins)
+    return tuple(judge_one(each, margins.alpha, margins.alpha / len(asked)) for each in asked)
 
 
-def change_gate(
-    name: str, tally: ChangeTally, maximum: float, alpha: float, reject_alpha: float, *, what: str
-) -> Gate:
-    """A share of pairs gained minus lost that must stay at or under `maximum`; `what` is an
-    adjective, as in "9 of 200 pairs are newly slow, 2 no longer slow".
-    """
-    seen = (
-        f"{tally.gained:,} of {counted(tally.trials, 'pair')} are newly {what}, "
-        f"{tally.lost:,} no longer {what}"
-    )
-    return _gate(name, tally, maximum, alpha, reject_alpha, seen=seen)
-
-
-def coverage_gate(missing: Tally, minimum: float, alpha: float, reject_alpha: float) -> Gate:
-    """The share of primary calls that have a shadow call must stay at or over `minimum`."""
-    interval = missing.interval(alpha)
-    covered = Interval(1 - interval.upper, 1 - interval.lower)
-    status = _status(missing, 1 - minimum, alpha, reject_alpha)
-    paired = missing.trials - missing.events
-    seen = f"{paired:,} of {counted(missing.trials, 'primary call')} are paired"
-    need = None
-    if status == "wait":
-        need = what_settles(missing, 1 - minimum, alpha, reject_alpha, "call")
-        found = f"between {percent(covered.lower)} and {percent(covered.upper)}"
-    elif status == "pass":
-        found = f"at least {percent(covered.lower)}"
-    else:
-        found = f"at most {percent(covered.upper)}"
+def judge_one(question: Question, alpha: float, reject_alpha: float) -> Gate:
+    """One gate: passing is asked at `alpha`, failing at `reject_alpha`."""
+    tally, maximum = question.tally, question.maximum
+    interval, rate = tally.interval(alpha), tally.rate
+    status: Status = "wait"
+    if tally.trials and interval.upper <= maximum:
+        status = "pass"
+    elif tally.trials and tally.interval(reject_alpha).lower > maximum:
+        status = "fail"
+    need = _need(question, alpha, reject_alpha) if status == "wait" else None
+    if question.is_minimum:
+        interval = Interval(1 - interval.upper, 1 - interval.lower)
+        rate = None if rate is None else 1 - rate
     return Gate(
-        name="coverage",
-        estimate=None if missing.rate is None else 1 - missing.rate,
-        interval=covered,
-        margin=minimum,
-        is_minimum=True,
-        n=missing.trials,
-        n_eff=missing.n_eff,
-        status=status,
-        reason=_sentence(seen, found, f"needed {percent(minimum)}", need),
-        need=need,
-    )
-
-
-def _gate(
-    name: str,
-    tally: Tally | ChangeTally,
-    maximum: float,
-    alpha: float,
-    reject_alpha: float,
-    *,
-    seen: str,
-) -> Gate:
-    interval = tally.interval(alpha)
-    status = _status(tally, maximum, alpha, reject_alpha)
-    need = None
-    if status == "wait":
-        need = what_settles(tally, maximum, alpha, reject_alpha, "pair")
-        found = f"between {percent(interval.lower)} and {percent(interval.upper)}"
-    elif status == "pass":
-        found = f"at most {percent(interval.upper)}"
-    else:
-        found = f"at least {percent(interval.lower)}"
-    return Gate(
-        name=name,
-        estimate=tally.rate,
+        name=question.name,
+        estimate=rate,
         interval=interval,
-        margin=maximum,
-        is_minimum=False,
+        margin=question.margin,
+        is_minimum=question.is_minimum,
         n=tally.trials,
         n_eff=tally.n_eff,
         status=status,
-        reason=_sentence(seen, found, f"allowed {percent(maximum)}", need),
+        reason=_reason(question, interval, status, need),
         need=need,
     )
 
 
-def _status(
-    tally: Tally | ChangeTally, maximum: float, alpha: float, reject_alpha: float
-) -> Status:
-    if not tally.trials:
-        return "wait"
-    if tally.interval(alpha).upper <= maximum:
-        return "pass"
-    return "fail" if tally.interval(reject_alpha).lower > maximum else "wait"
+def _of(events: int, trials: int, noun: str = "pair") -> str:
+    return f"{events:,} of {counted(trials, noun)}"
 
 
-def _sentence(seen: str, found: str, margin: str, need: Need | None) -> str:
-    after = "" if need is None else f"; {need.reason}"
-    return f"{seen}: {found}, {margin}{after}."
+def _reason(question: Question, interval: Interval, status: Status, need: Need | None) -> str:
+    if status == "wait":
+        found = f"between {percent(interval.lower)} and {percent(interval.upper)}"
+    elif (status == "pass") == question.is_minimum:
+        found = f"at least {percent(interval.lower)}"
+    else:
+        found = f"at most {percent(interval.upper)}"
+    margin = f"{'needed' if question.is_minimum else 'allowed'} {percent(question.margin)}"
+    return f"{question.seen}: {found}, {margin}{'' if need is None else f'; {need.reason}'}."
+
+
+def _need(question: Question, alpha: float, reject_alpha: float) -> Need:
+    """The fewest further trials after which the gate passes, or fails, at its present rate;
+    clusters are taken to grow in number as the trials do. Without trials: the fewest that can pass.
+    """
+    tally, maximum, unit = question.tally, question.maximum, question.unit
+    rate = tally.rate
+    if rate is None:
+        return _need_from_nothing(question, alpha)
+    if maximum == 0 and rate == 0:
+        return Need(pairs=None, towards=None, reason="no number of samples proves a share of zero")
+    towards: Literal["pass", "fail"] = "pass" if rate < maximum else "fail"
+
+    def is_settled(trials: int) -> bool:
+        if towards == "pass":
+            return tally.interval(alpha, trials).upper <= maximum
+        return tally.interval(reject_alpha, trials).lower > maximum
+
+    total = trials_until(is_settled, tally.trials)
+    if total is None:
+        reason = f"{percent(rate)} is too near to be told apart in {TRIALS_LIMIT:,} {unit}s"
+        return Need(pairs=None, towards=None, reason=reason)
+    more = max(1, total - tally.trials)
+    reason = f"{counted(more, f'more {unit}')} at this rate would {towards} it"
+    return Need(pairs=more, towards=towards, reason=reason)
+
+
+def _need_from_nothing(question: Question, alpha: float) -> Need:
+    def passes(trials: int) -> bool:
+        tally = replace(question.tally, trials=trials, effective_trials=None)
+        return tally.interval(alpha).upper <= question.maximum
+
+    fewest = trials_until(passes, 1)
+    reason = f"there are no {question.unit}s yet"
+    if fewest is None:
+        return Need(pairs=None, towards=None, reason=reason)
+    least = f"{reason}; it takes {counted(fewest, question.unit)} at the least to pass it"
+    return Need(pairs=fewest, towards="pass", reason=least)

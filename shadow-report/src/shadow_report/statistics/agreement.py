@@ -1,4 +1,4 @@
-"""How well two series of numbers agree, from streaming moments; fixed horizon, description."""
+"""How far two series agree and where they differ, for description; fixed horizon, for one look."""
 
 from __future__ import annotations
 
@@ -7,151 +7,50 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri
+from scipy.special import betaln, chdtrc, kolmogorov, ndtri
 
-from shadow_report.statistics.samples import PairMoments
-from shadow_report.statistics.sequences import UNKNOWN, Estimate, Interval
+from shadow_report.statistics.samples import Moments, PairMoments
+from shadow_report.statistics.sequences import UNKNOWN, Interval
 
-__all__ = ["LimitsOfAgreement", "PairMoments", "limits_of_agreement", "lin_ccc", "pearson"]
-
-
-def pearson(moments: PairMoments, alpha: float) -> Estimate:
-    """Pearson's correlation with Fisher's z interval (Fisher 1921, Metron 1).
-
-    NaN when a side is constant; the interval is NaN below four pairs.
-    """
-    correlation = _correlation(moments)
-    if math.isnan(correlation) or moments.n < 4:
-        return Estimate(correlation, UNKNOWN)
-    return Estimate(correlation, _fisher_interval(correlation, 1 / (moments.n - 3), alpha))
+# An interval for p99 needs values beyond it: with fewer than this many the density out there is
+# a guess, and the honest interval is none.
+MIN_BEYOND = 10
+# Beyond the mean the hypergeometric law falls within some hundred square roots of the part's size.
+TAIL_TERMS = 100_000
 
 
-def lin_ccc(moments: PairMoments, alpha: float) -> Estimate:
-    """Lin's concordance: 1 only when shadow equals primary, unlike a correlation.
-
-    Interval on Fisher's z scale (Lin 1989, Biometrics 45, 255-268, with the correction of 2000,
-    Biometrics 56, 324). NaN when both sides are the same constant.
-    """
-    n = moments.n
-    shift = moments.mean_shadow - moments.mean_primary
-    denominator = moments.m2_primary + moments.m2_shadow + n * shift * shift
-    if n < 2 or denominator == 0:
-        return Estimate(math.nan, UNKNOWN)
-    concordance = 2 * moments.comoment / denominator
-    correlation = _correlation(moments)
-    if math.isnan(correlation) or correlation == 0 or n < 4:
-        return Estimate(concordance, UNKNOWN)
-    if abs(concordance) >= 1:
-        return Estimate(concordance, Interval(concordance, concordance))
-    scale = math.sqrt(moments.m2_primary) * math.sqrt(moments.m2_shadow) / n
-    shift_squared = shift * shift / scale
-    c2, r2 = concordance**2, correlation**2
-    variance = (
-        (1 - r2) * c2 / ((1 - c2) * r2)
-        + 2 * concordance**3 * (1 - concordance) * shift_squared / (correlation * (1 - c2) ** 2)
-        - c2**2 * shift_squared**2 / (2 * r2 * (1 - c2) ** 2)
-    ) / (n - 2)
-    return Estimate(concordance, _fisher_interval(concordance, max(0.0, variance), alpha))
-
-
-@dataclass(frozen=True, slots=True)
-class LimitsOfAgreement:
-    """Between `lower` and `upper` lie near 95 % of the differences shadow - primary."""
-
-    bias: float
-    lower: Estimate
-    upper: Estimate
-
-
-def limits_of_agreement(moments: PairMoments, alpha: float) -> LimitsOfAgreement:
-    """Bland and Altman's bias +- 1.96 sd, each limit with its interval.
-
-    The variance of a limit is sd^2 (1/n + 1.96^2 / (2 (n - 1))) (Bland, Altman 1999, Statistical
-    Methods in Medical Research 8, 135-160). NaN below two pairs.
-    """
-    difference = moments.difference
-    if difference.n < 2:
-        unknown = Estimate(math.nan, UNKNOWN)
-        return LimitsOfAgreement(difference.mean if difference.n else math.nan, unknown, unknown)
-    reach = 1.959963984540054 * difference.standard_deviation
-    error = difference.standard_deviation * math.sqrt(
-        1 / difference.n + 1.959963984540054**2 / (2 * (difference.n - 1))
-    )
-    half = float(-ndtri(alpha / 2)) * error
-
-    def limit(value: float) -> Estimate:
-        return Estimate(value, Interval(value - half, value + half))
-
-    mean = difference.mean
-    return LimitsOfAgreement(mean, limit(mean - reach), limit(mean + reach))
-
-
-def _correlation(moments: PairMoments) -> float:
+def pearson(moments: PairMoments) -> float:
+    """Pearson's correlation; NaN when a side is constant."""
     scale = math.sqrt(moments.m2_primary) * math.sqrt(moments.m2_shadow)
     if moments.n < 2 or scale == 0:
         return math.nan
     return max(-1.0, min(1.0, moments.comoment / scale))
 
 
-def _fisher_interval(value: float, variance: float, alpha: float) -> Interval:
-    if abs(value) >= 1:
-        return Interval(value, value)
-    half = float(-ndtri(alpha / 2)) * math.sqrt(variance)
-    centre = math.atanh(value)
-    return Interval(math.tanh(centre - half), math.tanh(centre + half))
+def limits_of_agreement(differences: Moments) -> Interval:
+    """Between them lie near 95 % of the differences: bias +- 1.96 sd.
+
+    (Bland, Altman 1999, Statistical Methods in Medical Research 8, 135-160.) The bias alone below
+    two values.
+    """
+    reach = 1.96 * differences.standard_deviation if differences.n > 1 else 0.0
+    return Interval(differences.mean - reach, differences.mean + reach)
 
 
-def cohens_kappa(confusion: ArrayLike, alpha: float) -> Estimate:
-    """Cohen's kappa of a square count matrix (rows primary, columns shadow) with its interval.
+def cohens_kappa(confusion: ArrayLike) -> float:
+    """Cohen's kappa of a square count matrix (rows primary, columns shadow): agreement of labels
+    beyond chance.
 
-    Large-sample variance of Fleiss, Cohen, Everitt 1969 (Psychological Bulletin 72, 323-327).
     NaN without pairs, or when both sides only ever give one and the same label.
     """
-    shares, n = _shares(confusion)
-    if n == 0:
-        return Estimate(math.nan, UNKNOWN)
-    rows, columns = shares.sum(axis=1), shares.sum(axis=0)
-    agreed, by_chance = float(np.trace(shares)), float(rows @ columns)
-    if by_chance >= 1:
-        return Estimate(math.nan, UNKNOWN)
-    kappa = (agreed - by_chance) / (1 - by_chance)
-    off = shares * (columns[:, None] + rows[None, :]) ** 2
-    diagonal = np.diag(shares) * (1 - (rows + columns) * (1 - kappa)) ** 2
-    variance = (
-        diagonal.sum()
-        + (1 - kappa) ** 2 * (off.sum() - np.trace(off))
-        - (kappa - by_chance * (1 - kappa)) ** 2
-    ) / (n * (1 - by_chance) ** 2)
-    half = float(-ndtri(alpha / 2)) * math.sqrt(max(0.0, float(variance)))
-    return Estimate(kappa, Interval(max(-1.0, kappa - half), min(1.0, kappa + half)))
-
-
-def gwet_ac1(confusion: ArrayLike) -> float:
-    """Gwet's AC1: like kappa, but it does not collapse when one label dominates.
-
-    (Gwet 2008, British Journal of Mathematical and Statistical Psychology 61, 29-48.) NaN without
-    pairs or with fewer than two labels.
-    """
-    shares, n = _shares(confusion)
-    labels = len(shares)
-    if n == 0 or labels < 2:
-        return math.nan
-    usual = (shares.sum(axis=1) + shares.sum(axis=0)) / 2
-    by_chance = float((usual * (1 - usual)).sum()) / (labels - 1)
-    return (float(np.trace(shares)) - by_chance) / (1 - by_chance)
-
-
-def _shares(confusion: ArrayLike) -> tuple[NDArray[np.float64], float]:
     counts = np.asarray(confusion, dtype=np.float64)
     if counts.ndim != 2 or counts.shape[0] != counts.shape[1]:
         raise ValueError(f"The confusion matrix has shape {counts.shape}; give a square one.")
-    n = float(counts.sum())
-    return (counts / n if n else counts), n
-
-
-# An interval for p99 needs values beyond it: with fewer than this many the density out there is
-# a guess, and the honest interval is none.
-MIN_BEYOND = 10
+    if not (n := float(counts.sum())):
+        return math.nan
+    shares = counts / n
+    agreed, by_chance = float(np.trace(shares)), float(shares.sum(axis=1) @ shares.sum(axis=0))
+    return math.nan if by_chance >= 1 else (agreed - by_chance) / (1 - by_chance)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,3 +122,34 @@ def benjamini_hochberg(p_values: ArrayLike) -> NDArray[np.float64]:
     adjusted = np.empty_like(p)
     adjusted[order] = np.minimum(1.0, np.minimum.accumulate(scaled[::-1])[::-1])
     return adjusted
+
+
+def fisher_p(bad: int, pairs: int, all_bad: int, all_pairs: int) -> float:
+    """The chance of so many bad pairs or more in the slice if it were a random part of all.
+
+    The upper tail of the hypergeometric law (Fisher's exact test, one-sided); 1 for a slice that
+    is no worse than the whole.
+    """
+    if bad * all_pairs <= pairs * all_bad:
+        return 1.0
+    counts = np.arange(bad, min(pairs, all_bad) + 1)[:TAIL_TERMS].astype(np.float64)
+    logs = _log_choose(all_bad, counts) + _log_choose(all_pairs - all_bad, pairs - counts)
+    return float(min(1.0, np.exp(logs - _log_choose(all_pairs, np.float64(pairs))).sum()))
+
+
+def _log_choose(n: int, k: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
+    return np.asarray(-betaln(n - k + 1, k + 1) - np.log(n + 1.0))
+
+
+def kolmogorov_smirnov_p(distance: float, first: int, second: int) -> float:
+    """The chance of this distance between samples of these sizes from one law (asymptotic)."""
+    return float(kolmogorov(distance * math.sqrt(first * second / (first + second))))
+
+
+def same_shares_p(table: NDArray[np.float64]) -> float:
+    """Pearson's chi-squared test that both rows have the same shares; 1 for a single column."""
+    if table.shape[1] < 2:
+        return 1.0
+    expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0) / table.sum()
+    statistic = float((np.square(table - expected) / expected).sum())
+    return float(chdtrc(table.shape[1] - 1, statistic))

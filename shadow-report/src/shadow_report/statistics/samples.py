@@ -1,4 +1,4 @@
-"""Streaming moments: constant memory, mergeable, stable for large means."""
+"""What many values amount to in bounded memory: moments, quantiles, a fair sample, clusters."""
 
 from __future__ import annotations
 
@@ -94,13 +94,6 @@ class PairMoments:
             self.comoment + other.comoment + dx * dy * weight,
         )
 
-    @property
-    def difference(self) -> Moments:
-        """The moments of shadow - primary."""
-        # Rounding can push the sum of squares below zero when both sides agree to the last digit.
-        m2 = max(0.0, self.m2_primary + self.m2_shadow - 2 * self.comoment)
-        return Moments(self.n, self.mean_shadow - self.mean_primary, m2)
-
 
 class PairSample:
     """Keeps at most `capacity` pairs, each pair seen with the same chance; memory stays constant.
@@ -181,6 +174,11 @@ class Sketch:
         if count:
             self._counts[position] = self._counts.get(position, 0) + count
 
+    @property
+    def nonzero(self) -> int:
+        """How many of the values are not zero."""
+        return self.total - self._counts.get(0, 0)
+
     def sizes(self) -> Sketch:
         """The sketch of the absolute values."""
         folded = Sketch()
@@ -249,9 +247,7 @@ MIN_MIXED_CLUSTERS = 20
 
 @dataclass(frozen=True, slots=True)
 class ClusterCounts:
-    """Sufficient statistics of clusters with `size` pairs and `events` among them; mergeable for
-    lots without a common cluster.
-    """
+    """Sufficient statistics of clusters with `size` pairs and `events` among them."""
 
     clusters: int = 0
     trials: int = 0
@@ -278,19 +274,6 @@ class ClusterCounts:
             without_event=int(np.count_nonzero(y < m)),
         )
 
-    def merge(self, other: Self) -> Self:
-        """Both lots together."""
-        return type(self)(
-            self.clusters + other.clusters,
-            self.trials + other.trials,
-            self.events + other.events,
-            self.size_squares + other.size_squares,
-            self.event_squares + other.event_squares,
-            self.products + other.products,
-            self.with_event + other.with_event,
-            self.without_event + other.without_event,
-        )
-
 
 def design_effect(counts: ClusterCounts) -> float:
     """How many times larger the variance of the rate is than with independent pairs, at least 1.
@@ -310,7 +293,7 @@ def design_effect(counts: ClusterCounts) -> float:
 
 
 def effective_trials(counts: ClusterCounts) -> float:
-    """How many independent pairs these are worth; never more than there are."""
+    """The effective sample size: trials over the design effect; never more than there are."""
     return counts.trials / design_effect(counts)
 
 

@@ -1,14 +1,13 @@
-"""The values that the estimators return."""
+"""Intervals that hold at every look at once (confidence sequences), and how long they take."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.special import betaln, xlog1py, xlogy
+from scipy.special import betaln
 
 from shadow_report.statistics.samples import Moments
 
@@ -18,13 +17,6 @@ class Interval(NamedTuple):
 
     lower: float
     upper: float
-
-
-class Estimate(NamedTuple):
-    """A value with its interval; NaN when the data cannot say."""
-
-    value: float
-    interval: Interval
 
 
 UNKNOWN = Interval(math.nan, math.nan)
@@ -50,33 +42,15 @@ PRIOR_EVENTS = 0.5
 PRIOR_OTHERS = 0.5
 
 
-@overload
-def log_evidence(events: float, trials: float, rate: float) -> float: ...
-@overload
-def log_evidence(
-    events: NDArray[np.float64], trials: NDArray[np.float64], rate: float
-) -> NDArray[np.float64]: ...
-def log_evidence(
-    events: float | NDArray[np.float64], trials: float | NDArray[np.float64], rate: float
-) -> float | NDArray[np.float64]:
-    """The logarithm of the mixture martingale against `rate`; works on arrays of counts.
-
-    Under the true rate its exponential is a nonnegative martingale that starts at 1, so it ever
-    reaches 1/alpha with chance at most alpha (Ville). Counts may be fractions: for outcomes
-    anywhere in [0, 1] it is a supermartingale, which keeps the promise (Howard, Ramdas,
-    McAuliffe, Sekhon 2021, arXiv:1810.08240, the sub-Bernoulli case; Robbins 1970).
-    """
-    others = trials - events
-    mixture = betaln(PRIOR_EVENTS + events, PRIOR_OTHERS + others)
-    likelihood = xlogy(events, rate) + xlog1py(others, -rate)
-    result = mixture - betaln(PRIOR_EVENTS, PRIOR_OTHERS) - likelihood
-    return float(result) if np.ndim(result) == 0 else np.asarray(result, dtype=np.float64)
-
-
 def beta_binomial_interval(events: float, trials: float, alpha: float) -> Interval:
     """Holds the true rate at all looks together with chance at least 1 - alpha (anytime, exact).
 
-    It is `{p : M(p) < 1/alpha}` with the martingale M of `log_evidence` (arXiv:1810.08240).
+    It is `{p : M(p) < 1/alpha}`, where M(p) is the likelihood averaged over the prior, relative to
+    that of p. Under the true rate M is a nonnegative martingale that starts at 1, so it ever
+    reaches 1/alpha with chance at most alpha (Ville). Counts may be fractions: for outcomes
+    anywhere in [0, 1] it is a supermartingale, which keeps the promise (Howard, Ramdas, McAuliffe,
+    Sekhon 2021, arXiv:1810.08240, the sub-Bernoulli case; Robbins 1970).
+
     Without trials it is [0, 1]. Good for trials up to 1e8 and beyond: the two ends are found on
     the scale of log odds, where a rate of 1e-9 is as easy as one half.
     """
@@ -150,16 +124,16 @@ TIGHTEST_AT = 5_000
 MIN_NONZERO = 20
 
 
-def mean_interval(moments: Moments, alpha: float, nonzero: int | None = None) -> Interval:
+def mean_interval(moments: Moments, alpha: float, nonzero: int) -> Interval:
     """Holds the true mean at all looks together with chance near 1 - alpha (anytime, asymptotic).
 
     mean +- sd * sqrt(2 (n r^2 + 1) / (n^2 r^2) * log(sqrt(n r^2 + 1) / alpha))
     (Waudby-Smith, Arbour, Sinha, Kennedy, Ramdas 2024, arXiv:2103.06476, theorem 2.2).
-    NaN before `MIN_NONZERO` values, or, when `nonzero` is given (how many of the values are not
-    zero: for paired differences, how many pairs differ), before that many of them.
+    NaN while fewer than `MIN_NONZERO` of the values are not zero (`nonzero`): for paired
+    differences, until so many pairs differ.
     """
     n = moments.n
-    if n < MIN_NONZERO or (nonzero is not None and nonzero < MIN_NONZERO):
+    if nonzero < MIN_NONZERO:
         return UNKNOWN
     spread = -2 * math.log(alpha)
     scaled = n * (spread + math.log(spread + 1)) / TIGHTEST_AT
