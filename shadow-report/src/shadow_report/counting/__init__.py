@@ -78,8 +78,4 @@ class Counters:
 
     def unmatched_rules(self) -> tuple[str, ...]:
         """The options by path that named nothing in this window, as they are given."""
-        return (
-            *self.comparer.unmatched(),
-            *self.slices.unmatched(),
-            *self.clusters.unmatched(),
-        )
+        return (*self.comparer.unmatched(), *self.slices.unmatched(), *self.clusters.unmatched())

@@ -52,10 +52,7 @@ class LatencyTally:
 
 
 def _shift(
-    p: NDArray[np.float64],
-    s: NDArray[np.float64],
-    share: float,
-    alpha: float,
+    p: NDArray[np.float64], s: NDArray[np.float64], share: float, alpha: float
 ) -> LatencyShift:
     found = quantile_shift(p, s, share, alpha)
     interval = None if np.isnan(found.interval.lower) else found.interval

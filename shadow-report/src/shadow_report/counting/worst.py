@@ -145,8 +145,7 @@ def signatures(
     paths: by place key. pairs: how many were judged. fetch: gives whole pairs by their ids.
     """
     ranked = sorted(
-        groups.by_key.items(),
-        key=lambda item: (not item[1].is_fault, -item[1].pairs, item[0]),
+        groups.by_key.items(), key=lambda item: (not item[1].is_fault, -item[1].pairs, item[0])
     )[:SHOWN]
     chosen = [c for _, group in ranked for c in (*group.largest, *group.typical)]
     asked = sorted({candidate.pair_id for candidate in chosen})

@@ -89,10 +89,7 @@ class StoredCalls:
                     yield int(portion[0][3]), await self._calls(portion)
 
     async def _calls(self, keys: list[tuple[Any, ...]]) -> list[StoredCall]:
-        asked = {
-            "records": [key[0] for key in keys],
-            "times": [key[1] for key in keys],
-        }
+        asked = {"records": [key[0] for key in keys], "times": [key[1] for key in keys]}
         async with self._connection.cursor(row_factory=kwargs_row(stored_call)) as cursor:
             await cursor.execute(sql("calls"), asked)
             calls = await cursor.fetchall()

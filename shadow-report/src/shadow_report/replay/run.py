@@ -422,10 +422,7 @@ def progress_of(console: Console) -> Iterator[Progress]:
     def show(counts: SentCounts, total: int) -> None:
         failed = counts.failed + counts.unanswered
         bar.update(
-            task,
-            completed=counts.done,
-            total=total,
-            failed=f"{failed:,} failed" if failed else "",
+            task, completed=counts.done, total=total, failed=f"{failed:,} failed" if failed else ""
         )
 
     with bar:
