@@ -157,7 +157,7 @@ class _Observed:
 
     def _expected_pairs(self) -> int:
         """Primary calls that should have a shadow call."""
-        calls = self.counters.classifier.counts.calls["primary"]
+        calls = self.counters.classifier.counts.primary.calls
         return max(self.counters.ledger.pairs, round(calls * self.settings.mirrored_share))
 
     def _window(self) -> Window:
@@ -181,19 +181,20 @@ class _Observed:
     def _side(self, role: str) -> Side:
         sides, counts = self.sides, self.counters.classifier.counts
         groups, is_primary = sides.groups_of(role), role == "primary"
+        side = counts.primary if is_primary else counts.shadow
         return Side(
             role=role,
             service=sides.scope.primary if is_primary else sides.scope.shadow,
             other_services=(sides.primary if is_primary else sides.shadow).others,
-            calls=counts.calls[role],
+            calls=side.calls,
             unpaired=self.counters.ledger.missing if is_primary else counts.shadow_only,
             duplicates=self.duplicates.get(role, 0),
-            unanswered=counts.unanswered[role],
-            failed=counts.failed[role],
+            unanswered=side.unanswered,
+            failed=side.failed,
             lost_records=self.lost[role],
             cut_requests=sum(group.cut_requests for group in groups),
-            cut_responses=counts.cut[role],
-            unparseable=counts.unparseable[role],
+            cut_responses=side.cut,
+            unparseable=side.unparseable,
             model_names=calls_by(groups, lambda group: group.model_name),
             model_versions=calls_by(groups, lambda group: group.model_version),
             protocols=calls_by(groups, lambda group: group.protocol),
@@ -208,7 +209,7 @@ class _Observed:
         settings, ledger = self.settings, self.counters.ledger
         counts, expected = self.counters.classifier.counts, self._expected_pairs()
         integrity = Integrity(
-            primary_calls=counts.calls["primary"],
+            primary_calls=counts.primary.calls,
             paired=ledger.pairs,
             expected_share=settings.mirrored_share,
             coverage=ledger.pairs / expected if expected else None,

@@ -32,6 +32,16 @@ class Marks:
     codes: NDArray[np.int64]
     sizes: NDArray[np.float64]
 
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """The key of the place of each."""
+        return self.codes // OUTCOMES
+
+    @property
+    def outcomes(self) -> NDArray[np.int64]:
+        """The outcome of each."""
+        return self.codes % OUTCOMES
+
 
 Rows = NDArray[np.int64]
 Group = TypeVar("Group")

@@ -1,4 +1,4 @@
-"""A batch with what became of each of its pairs: what all tallies read."""
+"""From a batch of rows to what became of each pair: what all counters read."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shadow_report.answers.bodies import UNPARSEABLE, parse, parse_all
-from shadow_report.answers.comparer import OUTCOMES, Comparer, Marks
-from shadow_report.answers.outcome import Outcome
+from shadow_report.answers.comparer import Comparer, Marks
+from shadow_report.answers.outcome import (
+    IS_DISAGREEMENT,
+    IS_FAULT,
+    OUTCOME_OF,
+    Answer,
+    Outcome,
+)
 from shadow_report.evidence.batch import (
     NO_ANSWER,
     NO_CALL,
@@ -22,6 +28,7 @@ from shadow_report.evidence.batch import (
 )
 
 Bools = NDArray[np.bool_]
+Answers = NDArray[np.int8]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +55,11 @@ class Classified:
 
     @property
     def faults(self) -> Bools:
-        return np.asarray(self.usable & (self.outcomes >= Outcome.LENGTH))
+        return np.asarray(self.usable & IS_FAULT[self.outcomes])
 
     @property
     def disagreements(self) -> Bools:
-        return np.asarray(
-            self.compared & (self.outcomes >= Outcome.EXTRA) & (self.outcomes <= Outcome.NUMBER)
-        )
+        return np.asarray(self.compared & IS_DISAGREEMENT[self.outcomes])
 
     def slow(self, slo_ms: float) -> tuple[Bools, Bools]:
         """Which answers were slower than the SLO on the primary's and on the shadow's side."""
@@ -76,6 +81,17 @@ class Clock:
 
 
 @dataclass(slots=True)
+class SideCounts:
+    """What one side did with its calls."""
+
+    calls: int = 0
+    unanswered: int = 0
+    failed: int = 0
+    cut: int = 0
+    unparseable: int = 0
+
+
+@dataclass(slots=True)
 class CallCounts:
     """Rows that are not classified, and why; and both sides' counts on the way."""
 
@@ -83,12 +99,9 @@ class CallCounts:
     warm_up: int = 0
     different_requests: int = 0
     shadow_only: int = 0
-    calls: dict[str, int] = field(default_factory=lambda: {"primary": 0, "shadow": 0})
-    unanswered: dict[str, int] = field(default_factory=lambda: {"primary": 0, "shadow": 0})
-    failed: dict[str, int] = field(default_factory=lambda: {"primary": 0, "shadow": 0})
-    cut: dict[str, int] = field(default_factory=lambda: {"primary": 0, "shadow": 0})
-    unparseable: dict[str, int] = field(default_factory=lambda: {"primary": 0, "shadow": 0})
     cut_pairs: int = 0
+    primary: SideCounts = field(default_factory=SideCounts)
+    shadow: SideCounts = field(default_factory=SideCounts)
 
 
 class Classifier:
@@ -101,124 +114,102 @@ class Classifier:
 
     def classify(self, batch: Batch) -> Classified:
         """What became of each pair of the batch."""
-        status = {
-            "primary": batch.integers("primary_status"),
-            "shadow": batch.integers("shadow_status"),
-        }
-        times, flags = batch.integers("primary_time"), batch.integers("flags")
-        counted = self._counted(batch, status, times)
-        called = counted & (status["primary"] != NO_CALL)
-        paired = called & (status["shadow"] != NO_CALL)
+        flags, times = batch.integers("flags"), batch.integers("primary_time")
+        primary = _answers(batch.integers("primary_status"), flags & PRIMARY_CUT > 0)
+        shadow = _answers(batch.integers("shadow_status"), flags & SHADOW_CUT > 0)
+        counted = self._counted(batch, primary, shadow)
+        called = counted & (primary != Answer.NO_CALL)
+        paired = called & (shadow != Answer.NO_CALL)
         usable = paired & (flags & SAME_REQUEST > 0)
-        ok = {role: (codes >= 200) & (codes < 300) for role, codes in status.items()}
-        cut = {"primary": flags & PRIMARY_CUT > 0, "shadow": flags & SHADOW_CUT > 0}
-        self._count_sides(counted, status, ok, cut)
-        self._count_pairs(counted & (status["primary"] == NO_CALL), paired, usable)
-        both_ok = usable & ok["primary"] & ok["shadow"]
-        uncut = ~cut["primary"] & ~cut["shadow"]
-        self.counts.cut_pairs += int(np.count_nonzero(both_ok & ~uncut))
+        _count(self.counts.primary, primary[counted], flags[counted] & PRIMARY_CUT > 0)
+        _count(self.counts.shadow, shadow[counted], flags[counted] & SHADOW_CUT > 0)
+        self.counts.shadow_only += int(np.count_nonzero(counted & (primary == Answer.NO_CALL)))
+        self.counts.different_requests += int(np.count_nonzero(paired & ~usable))
+        both_sound = usable & (primary > Answer.FAILED) & (shadow > Answer.FAILED)
+        whole = both_sound & (primary == Answer.VALUES) & (shadow == Answer.VALUES)
+        self.counts.cut_pairs += int(np.count_nonzero(both_sound & ~whole))
 
-        outcomes = np.zeros(len(batch), dtype=np.int8)
-        outcomes[usable & ok["primary"] & ~ok["shadow"]] = Outcome.FAILED
-        outcomes[usable & ~ok["primary"] & ok["shadow"]] = Outcome.MENDED
-        outcomes[usable & ~ok["primary"] & ~ok["shadow"]] = Outcome.BOTH_FAULTY
-        whole = both_ok & uncut
-        self._compare(batch, whole, outcomes)
+        self._compare(batch, whole, primary, shadow)
         marks = self._comparer.flush()
-        np.maximum.at(outcomes, marks.rows, (marks.codes % OUTCOMES).astype(np.int8))
+        outcomes = np.where(usable, OUTCOME_OF[primary, shadow], np.int8(Outcome.EQUAL))
+        np.maximum.at(outcomes, marks.rows, marks.outcomes.astype(np.int8))
         mended = usable & (outcomes == Outcome.MENDED)
-        mended[marks.rows[marks.codes % OUTCOMES == Outcome.MENDED]] = True
-        mended &= outcomes < Outcome.LENGTH
+        mended[marks.rows[marks.outcomes == Outcome.MENDED]] = True
         return Classified(
             batch=batch,
             called=called,
             missing=called & ~usable,
             usable=usable,
-            compared=whole & (outcomes < Outcome.LENGTH) & (outcomes != Outcome.BOTH_FAULTY),
+            compared=whole & ~IS_FAULT[outcomes],
             outcomes=outcomes,
-            mended=mended,
+            mended=mended & ~IS_FAULT[outcomes],
             primary_times=times,
             primary_durations_ms=batch.floats("primary_duration_ms"),
             shadow_durations_ms=batch.floats("shadow_duration_ms"),
-            marks=self._with_failures(marks, outcomes),
+            marks=_with_whole_answers(marks, outcomes),
         )
 
-    def _counted(
-        self, batch: Batch, status: dict[str, NDArray[np.int64]], times: NDArray[np.int64]
-    ) -> Bools:
+    def _counted(self, batch: Batch, primary: Answers, shadow: Answers) -> Bools:
         """Rows after the warm-up and not in flight."""
-        shadow_times = batch.integers("shadow_time")
-        newest = np.maximum(times, shadow_times)
+        newest = np.maximum(batch.integers("primary_time"), batch.integers("shadow_time"))
         warm_up = newest < self._clock.counted_from
-        complete = (status["primary"] > NO_ANSWER) & (status["shadow"] > NO_ANSWER)
+        complete = (primary > Answer.NONE) & (shadow > Answer.NONE)
         in_flight = ~complete & (newest >= self._clock.settled_before)
         self.counts.warm_up += int(np.count_nonzero(warm_up))
         self.counts.in_flight += int(np.count_nonzero(in_flight & ~warm_up))
         return np.asarray(~warm_up & ~in_flight)
 
-    def _count_sides(
-        self,
-        counted: Bools,
-        status: dict[str, NDArray[np.int64]],
-        ok: dict[str, Bools],
-        cut: dict[str, Bools],
-    ) -> None:
-        counts = self.counts
-        for role, codes in status.items():
-            here = counted & (codes != NO_CALL)
-            counts.calls[role] += int(np.count_nonzero(here))
-            counts.unanswered[role] += int(np.count_nonzero(here & (codes == NO_ANSWER)))
-            counts.failed[role] += int(np.count_nonzero(here & ~ok[role]))
-            counts.cut[role] += int(np.count_nonzero(here & cut[role]))
-
-    def _count_pairs(self, shadow_only: Bools, paired: Bools, usable: Bools) -> None:
-        self.counts.shadow_only += int(np.count_nonzero(shadow_only))
-        self.counts.different_requests += int(np.count_nonzero(paired & ~usable))
-
-    def _compare(self, batch: Batch, whole: Bools, outcomes: NDArray[np.int8]) -> None:
+    def _compare(self, batch: Batch, whole: Bools, primary: Answers, shadow: Answers) -> None:
+        """Hand the values to the comparer; where there are none, `primary` and `shadow` say so."""
         rows, flags = np.flatnonzero(whole), batch.integers("flags")
         bodies, shadow_bodies = batch.bodies()
         are_json = (flags & PRIMARY_IS_JSON > 0) & (flags & SHADOW_IS_JSON > 0)
         # What Postgres holds as json parses for sure, and so all at once; the rest one by one.
         together = rows[are_json[rows]].tolist()
-        one_by_one = rows[~are_json[rows]].tolist()
-        primary = parse_all([bodies[row] for row in together], are_json=True)
-        shadow = list(primary)
+        values = parse_all([bodies[row] for row in together], are_json=True)
+        shadow_values = list(values)
         # The same bytes say the same; comparing a value with itself only counts it.
         changed = [i for i, row in enumerate(together) if bodies[row] != shadow_bodies[row]]
         reparsed = parse_all([shadow_bodies[together[i]] for i in changed], are_json=True)
         for i, value in zip(changed, reparsed, strict=True):
-            shadow[i] = value
-        self._comparer.compare_all(primary, shadow, together)
-        for row in one_by_one:
-            self._compare_one(bodies[row], shadow_bodies[row], row, outcomes)
+            shadow_values[i] = value
+        self._comparer.compare_all(values, shadow_values, together)
+        for row in rows[~are_json[rows]].tolist():
+            one, other = parse(bodies[row]), parse(shadow_bodies[row])
+            if one is not UNPARSEABLE and other is not UNPARSEABLE:
+                self._comparer.compare(one, other, row)
+                continue
+            self.counts.primary.unparseable += one is UNPARSEABLE
+            self.counts.shadow.unparseable += other is UNPARSEABLE
+            if bodies[row] != shadow_bodies[row]:
+                primary[row] = Answer.UNPARSEABLE if one is UNPARSEABLE else Answer.VALUES
+                shadow[row] = Answer.UNPARSEABLE if other is UNPARSEABLE else Answer.VALUES
 
-    def _compare_one(
-        self, body: bytes | None, shadow_body: bytes | None, row: int, outcomes: NDArray[np.int8]
-    ) -> None:
-        primary, shadow = parse(body), parse(shadow_body)
-        if primary is UNPARSEABLE or shadow is UNPARSEABLE:
-            outcomes[row] = self._unparseable(
-                primary is UNPARSEABLE, shadow is UNPARSEABLE, body == shadow_body
-            )
-        else:
-            self._comparer.compare(primary, shadow, row)
 
-    def _unparseable(self, primary: bool, shadow: bool, same: bool) -> Outcome:
-        self.counts.unparseable["primary"] += primary
-        self.counts.unparseable["shadow"] += shadow
-        if primary and shadow:
-            return Outcome.EQUAL if same else Outcome.TEXT
-        return Outcome.UNPARSEABLE if shadow else Outcome.MENDED
+def _answers(status: NDArray[np.int64], cut: Bools) -> Answers:
+    """One side's answers; VALUES stands for all that is whole, until it is parsed."""
+    answers = np.full(status.size, Answer.FAILED, dtype=np.int8)
+    sound = (status >= 200) & (status < 300)
+    answers[sound] = np.where(cut[sound], np.int8(Answer.CUT), np.int8(Answer.VALUES))
+    answers[status == NO_ANSWER] = Answer.NONE
+    answers[status == NO_CALL] = Answer.NO_CALL
+    return answers
 
-    @staticmethod
-    def _with_failures(marks: Marks, outcomes: NDArray[np.int8]) -> Marks:
-        """The marks, and one at the root for each row whose answer as a whole is the fault."""
-        whole = (outcomes >= Outcome.UNPARSEABLE) | (outcomes == Outcome.TEXT)
-        rows = np.flatnonzero(whole)
-        rows = rows[~np.isin(rows, marks.rows)]
-        return Marks(
-            np.concatenate([marks.rows, rows]),
-            np.concatenate([marks.codes, outcomes[rows].astype(np.int64)]),
-            np.concatenate([marks.sizes, np.zeros(rows.size)]),
-        )
+
+def _count(counts: SideCounts, answers: Answers, cut: Bools) -> None:
+    called = answers != Answer.NO_CALL
+    counts.calls += int(np.count_nonzero(called))
+    counts.unanswered += int(np.count_nonzero(answers == Answer.NONE))
+    counts.failed += int(np.count_nonzero(called & (answers <= Answer.FAILED)))
+    counts.cut += int(np.count_nonzero(called & cut))
+
+
+def _with_whole_answers(marks: Marks, outcomes: NDArray[np.int8]) -> Marks:
+    """The marks, and one at the root for each row whose answer as a whole is what differs."""
+    rows = np.flatnonzero((outcomes >= Outcome.UNPARSEABLE) | (outcomes == Outcome.TEXT))
+    rows = rows[~np.isin(rows, marks.rows)]
+    return Marks(
+        np.concatenate([marks.rows, rows]),
+        np.concatenate([marks.codes, outcomes[rows].astype(np.int64)]),
+        np.concatenate([marks.sizes, np.zeros(rows.size)]),
+    )

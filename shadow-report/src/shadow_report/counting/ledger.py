@@ -8,7 +8,6 @@ from collections.abc import Hashable
 import numpy as np
 from numpy.typing import NDArray
 
-from shadow_report.answers.comparer import OUTCOMES
 from shadow_report.answers.outcome import Outcome
 from shadow_report.counting.classify import Classified
 from shadow_report.counting.timeline import Timeline
@@ -65,10 +64,10 @@ class Ledger:
 
     def _count_paths(self, classified: Classified) -> None:
         marks = classified.marks
-        telling = marks.codes % OUTCOMES >= Outcome.EXTRA
+        telling = marks.outcomes >= Outcome.EXTRA
         if not telling.any():
             return
-        places = marks.codes[telling] // OUTCOMES
+        places = marks.places[telling]
         # A place counts once per row, whatever differs there.
         once = np.unique(marks.rows[telling] << 32 | places) & 0xFFFFFFFF
         for place, count in enumerate(np.bincount(once).tolist()):

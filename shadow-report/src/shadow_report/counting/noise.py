@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from shadow_report.answers.bodies import UNPARSEABLE, parse
-from shadow_report.answers.comparer import OUTCOMES, Comparer
+from shadow_report.answers.comparer import Comparer
 from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.paths import Rules
 from shadow_report.counting.classify import Classified
@@ -44,7 +44,7 @@ class NoiseTally:
             if request := batch.request_hash(row):
                 self._add(request, batch.primary_body(row), row)
         marks = self._comparer.flush()
-        differing = marks.codes % OUTCOMES >= Outcome.MENDED
+        differing = marks.outcomes >= Outcome.MENDED
         self._disagreements += np.unique(marks.rows[differing]).size
 
     def _add(self, request: bytes, body: bytes | None, row: int) -> None:

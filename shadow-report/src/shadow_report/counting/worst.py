@@ -81,7 +81,7 @@ class Groups:
     ) -> None:
         if key not in self.by_key and len(self.by_key) >= MAX_GROUPS:
             key = OTHER
-        is_fault = bool(classified.outcomes[rows[0]] >= Outcome.LENGTH)
+        is_fault = Outcome(classified.outcomes[rows[0]]).is_fault
         group = self.by_key.setdefault(key, Group(is_fault))
         group.pairs += rows.size
 
@@ -100,7 +100,7 @@ class Groups:
 
 def _rows_by_key(classified: Classified, counted: NDArray[np.bool_]) -> dict[Key, list[int]]:
     marks = classified.marks
-    telling = counted[marks.rows] & (marks.codes % OUTCOMES >= Outcome.EXTRA)
+    telling = counted[marks.rows] & (marks.outcomes >= Outcome.EXTRA)
     rows, codes = marks.rows[telling], marks.codes[telling]
     statuses = classified.batch.integers("shadow_status")
     by_row: dict[int, set[int]] = defaultdict(set)
