@@ -1,4 +1,4 @@
-"""`shadow-report compare`: options in, progress and report out, the verdict as exit code."""
+"""The command line: the options of `compare`, `replay` and `maintain`, and what they print."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from shadow_report import compare as comparison
 from shadow_report.answers.paths import Rules, Tolerance
 from shadow_report.judging.gates import Margins
 from shadow_report.judging.verdict import Verdict
-from shadow_report.maintain import maintain_command
+from shadow_report.maintain import keep_of, maintain
 from shadow_report.output import print_report, write_json, write_junit, write_page
 from shadow_report.report import Report
 from shadow_report.settings import (
@@ -241,23 +241,49 @@ def replay_command(
     """
     # aiohttp takes a while to import, and the other commands have no need of it.
     from shadow_report.replay.calls import parse_target  # noqa: PLC0415
-    from shadow_report.replay.run import Asked, Plan, parse_rate, replay  # noqa: PLC0415
+    from shadow_report.replay.run import Plan, parse_rate, replay  # noqa: PLC0415
 
-    asked = Asked(primary, time_of(since, "--since"), time_of(until, "--until"), resume)
     plan = Plan(
-        parse_target(to),
-        concurrency,
-        parse_rate(rate) if rate else None,
-        original_timing,
-        timeout,
-        state,
+        target=parse_target(to),
+        concurrency=concurrency,
+        rate=parse_rate(rate) if rate else None,
+        original_timing=original_timing,
+        timeout_seconds=timeout,
+        state_file=state,
+        primary=primary,
+        since=time_of(since, "--since"),
+        until=time_of(until, "--until"),
+        resume=resume,
     )
-    raise typer.Exit(asyncio.run(replay(database_uri(), plan, asked)))
+    raise typer.Exit(asyncio.run(replay(database_uri(), plan)))
 
 
 def time_of(text: str | None, option: str) -> datetime | None:
     """A time in UTC."""
     return None if text is None else parse_time(text, option).astimezone(UTC)
+
+
+def maintain_command(
+    keep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Drop the days that ended longer ago than this, as 30d or 4w; at least 1d. "
+            "Without it nothing is dropped.",
+        ),
+    ] = None,
+    ahead: Annotated[
+        int, typer.Option(min=0, max=366, help="Make the partitions of this many days to come.")
+    ] = 7,
+) -> None:
+    """Make the daily partitions ahead, and drop those older than --keep."""
+    actions = maintain(
+        database_uri(), keep_of(keep), ahead, say=lambda text: typer.echo(text, err=True)
+    )
+    for action in actions:
+        typer.echo(str(action))
+    if not actions:
+        typer.echo("nothing to do")
 
 
 app = typer.Typer(

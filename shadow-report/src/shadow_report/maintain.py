@@ -8,15 +8,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated
 
 import psycopg
-import typer
 from psycopg.rows import class_row
 
 from shadow_report import OneLineError, SettingWrong
 from shadow_report.evidence.database import failure, place
-from shadow_report.settings import database_uri, parse_span
+from shadow_report.settings import parse_span
 
 # A long comparison or another maintain holds the locks for a while; the function itself waits 5 s.
 ATTEMPTS = 12
@@ -70,29 +68,6 @@ def maintain(
         f"The tables at {place(uri)} were in use all the time, by a long comparison or another "
         "maintain; nothing was changed, run it again later."
     )
-
-
-def maintain_command(
-    keep: Annotated[
-        str | None,
-        typer.Option(
-            metavar="TIME",
-            help="Drop the days that ended longer ago than this, as 30d or 4w; at least 1d. "
-            "Without it nothing is dropped.",
-        ),
-    ] = None,
-    ahead: Annotated[
-        int, typer.Option(min=0, max=366, help="Make the partitions of this many days to come.")
-    ] = 7,
-) -> None:
-    """Make the daily partitions ahead, and drop those older than --keep."""
-    actions = maintain(
-        database_uri(), keep_of(keep), ahead, say=lambda text: typer.echo(text, err=True)
-    )
-    for action in actions:
-        typer.echo(str(action))
-    if not actions:
-        typer.echo("nothing to do")
 
 
 def keep_of(text: str | None) -> timedelta | None:

@@ -1,4 +1,10 @@
-"""How the answers differ: by outcome, by path, and pair by pair."""
+"""The finished comparison as plain data: all that an output shows, nothing that it must compute.
+
+Written as JSON, the top-level keys `schema_version`, `verdict`, `reasons`, `pairs` and
+`gates` are fixed by contract, all others may grow. Counts are whole numbers of pairs or calls
+unless the name says otherwise; shares lie between 0 and 1; times are UTC; durations carry their
+unit in the name. None means that there was nothing to compute the figure from.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,7 +37,7 @@ class Gate:
     estimate: the observed share; None without a single trial.
     interval: holds the true share at every look together with chance 1 - alpha.
     margin: a minimum for `coverage` (`is_minimum`), a maximum for the others.
-    n: pairs (calls for `coverage`); n_eff: what they are worth after clustering.
+    n: pairs (calls for `coverage`); n_eff: the effective sample size.
     reason: one sentence for a person.
     need: for a waiting gate, what would settle it; else None.
     """
@@ -320,7 +326,7 @@ class Noise:
     share: float | None
     interval: Interval | None
     shadow_share: float | None
-    """The shadow's disagreement, for the comparison beside it."""
+    """The shadow's disagreement, to compare it with."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ class Mirror(BaseSettings):
 
 
 def configured_mirror_share() -> float:
-    """MIRROR_PERCENTAGE over 100; SettingWrong when it is no share of the calls."""
+    """MIRROR_PERCENTAGE over 100; SettingWrong when it is not one."""
     try:
         return Mirror().mirror_percentage / 100
     except ValidationError as error:
@@ -146,7 +146,7 @@ def parse_span(text: str, option: str) -> timedelta:
 
 
 def parse_share(text: str, option: str) -> float:
-    """A share like `0.1` or `10%`; SettingWrong when it is no number. Its range is not checked."""
+    """A share like `0.1` or `10%`; SettingWrong when it is not a number, whatever its range."""
     figure = text.strip().removesuffix("%")
     try:
         return float(figure) / (100 if figure != text.strip() else 1)

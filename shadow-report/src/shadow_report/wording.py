@@ -1,4 +1,4 @@
-"""Numbers as a person reads them."""
+"""Figures and foreign text as a person reads them; the same in the terminal and on the page."""
 
 from __future__ import annotations
 

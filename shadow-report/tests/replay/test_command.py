@@ -15,9 +15,20 @@ from candidate import Candidate, serving, store
 from embedded_postgres import as_role
 from shadow_report import OneLineError, SettingWrong
 from shadow_report.replay.calls import parse_target
-from shadow_report.replay.run import Asked, Plan, replay
+from shadow_report.replay.run import Plan, replay
 
 SINCE = "2026-11-20T00:00:00Z"
+
+
+def plan_to(to: str, state_file: Path) -> Plan:
+    return Plan(
+        target=parse_target(to),
+        concurrency=4,
+        rate=None,
+        original_timing=False,
+        timeout_seconds=20.0,
+        state_file=state_file,
+    )
 
 
 def command(uri: str, folder: Path, *options: str) -> subprocess.Popen[str]:
@@ -134,9 +145,8 @@ def test_failures_are_one_line(
 
 def asked_of(uri: str, folder: Path, state_file: str = "state.json", **fields: object) -> int:
     """A replay in this process to an address where nothing listens."""
-    plan = Plan(parse_target("http://127.0.0.1:1"), 4, None, False, 20.0, folder / state_file)
-    asked = replace(Asked(None, None, None, False), **fields)  # type: ignore[arg-type]
-    return asyncio.run(replay(as_role(uri, "report"), plan, asked))
+    plan = replace(plan_to("http://127.0.0.1:1", folder / state_file), **fields)
+    return asyncio.run(replay(as_role(uri, "report"), plan))
 
 
 def test_says_which_calls_there_are(
@@ -166,9 +176,9 @@ def test_a_candidate_that_records_nothing_is_invalid(
     monkeypatch.setattr("shadow_report.replay.run.RECORDS_SECONDS", 1.0)
     store(postgres_uri, 12)
     with serving(Candidate(None)) as candidate:
-        plan = Plan(parse_target(candidate.url), 4, None, False, 20.0, tmp_path / "state.json")
+        plan = plan_to(candidate.url, tmp_path / "state.json")
         uri = as_role(postgres_uri, "report")
-        code = asyncio.run(replay(uri, plan, Asked(None, None, None, False)))
+        code = asyncio.run(replay(uri, plan))
     out, errors = capfd.readouterr()
     assert code == 12
     assert "SHADOW_ROLE=shadow" in " ".join(errors.split())
@@ -179,14 +189,13 @@ def test_resume_to_another_address_is_refused(postgres_uri: str, tmp_path: Path)
     """A replay that is half with one candidate and half with another would prove nothing."""
     store(postgres_uri, 12)
     state = tmp_path / "state.json"
-    plan = Plan(parse_target("http://127.0.0.1:1"), 4, None, False, 20.0, state)
+    plan = plan_to("http://127.0.0.1:1", state)
     uri = as_role(postgres_uri, "report")
-    asked = Asked(None, None, None, False)
     with pytest.raises(RuntimeError, match="does not answer"):
-        asyncio.run(replay(uri, plan, asked))
+        asyncio.run(replay(uri, plan))
     other = replace(plan, target=parse_target("http://127.0.0.1:2"))
     with pytest.raises(ValueError, match="resume with that address"):
-        asyncio.run(replay(uri, other, replace(asked, resume=True)))
+        asyncio.run(replay(uri, replace(other, resume=True)))
     state.write_text("{}")
     with pytest.raises(RuntimeError, match="is not the state of a replay"):
-        asyncio.run(replay(uri, plan, replace(asked, resume=True)))
+        asyncio.run(replay(uri, replace(plan, resume=True)))

@@ -61,7 +61,7 @@ def _parse_leniently(body: bytes) -> object:
     return UNPARSEABLE if answer is None else with_tensors(answer)
 
 
-# A v2 answer carries these beside its outputs: they name the call or the model, and may differ.
+# A v2 answer carries these next to its outputs: they name the call or the model, and may differ.
 ENVELOPE = frozenset({"id", "model_name", "model_version"})
 
 _TENSOR_FIELDS = frozenset({"name", "datatype", "shape", "data"})

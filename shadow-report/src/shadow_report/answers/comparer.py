@@ -1,4 +1,10 @@
-"""What differs in a batch, as arrays."""
+"""Compares many pairs of answers at once, place by place instead of pair by pair.
+
+A pair's answers are small and alike, so a walk through each of them would cost more than all the
+comparisons. Instead the values of one place are lined up over the whole batch and compared
+together; only what is unlike the rest is taken apart. Places form a tree that grows with what is
+seen: one node per path template.
+"""
 
 from __future__ import annotations
 

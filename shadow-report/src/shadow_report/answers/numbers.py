@@ -1,4 +1,4 @@
-"""Labels at one path: how often the primary's became which of the shadow's."""
+"""Numbers and labels at one path: compared a batch at a time, and counted in bounded memory."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class NumberTally:
         self.shadow.add(s)
 
     def add_classes(self, primary: Sequence[int | float], shadow: Sequence[int | float]) -> None:
-        """Count the batch as class numbers, until a value shows that they are none."""
+        """Count the batch as class numbers, until a value shows that they are not."""
         if self.classes is None:
             return
         head = {*primary[:FIRST_VALUES], *shadow[:FIRST_VALUES]}

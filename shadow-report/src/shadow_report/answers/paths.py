@@ -272,6 +272,8 @@ class RequestField:
     name: str
     header: str | None
     path: JSONPath | None
+    steps: tuple[Step, ...] | None
+    """The path, when it is of names, positions and wildcards alone."""
 
     @classmethod
     def of(cls, text: str) -> RequestField:
@@ -279,58 +281,64 @@ class RequestField:
         if text.startswith("header:"):
             if not (header := text.removeprefix("header:").strip().lower()):
                 raise ValueError(f"'{text}' names no header; write it like header:x-country.")
-            return cls(f"header:{header}", header, None)
+            return cls(f"header:{header}", header, None, None)
         path = compile_path(text)
-        return cls(spell(path), None, path)
+        return cls(spell(path), None, path, _plain_steps(path))
 
     def read(self, body: object, headers: object) -> str:
         """The field's value as text, cut when it is long; of several the first."""
-        value: object = None
-        if self.path is not None:
-            value = next(self._find(body, self.path), None)
-        elif isinstance(headers, dict):
-            value = next((v for k, v in headers.items() if k.lower() == self.header), None)
+        if self.header is not None:
+            named = headers.items() if isinstance(headers, dict) else ()
+            value = next((v for k, v in named if k.lower() == self.header), None)
+        elif self.steps is not None:
+            value = _first(body, self.steps)
+        else:
+            value = self._search(body)
         if value is None:
             return NO_VALUE
         text = value if isinstance(value, str) else orjson.dumps(value).decode()
         return text[:MAX_VALUE_LENGTH]
 
-    @staticmethod
-    def _find(body: object, path: JSONPath) -> Iterator[object]:
-        if not any(
-            isinstance(segment, JSONPathRecursiveDescentSegment)
-            or any(isinstance(selector, Filter) for selector in segment.selectors)
-            for segment in path.segments
-        ):
-            return _find(body, path.segments)
+    def _search(self, body: Any) -> object:
+        assert self.path is not None  # noqa: S101 - a field is a header or a path
         try:
-            return iter([match.obj for match in path.finditer(body)])  # type: ignore[arg-type]
+            return next((match.obj for match in self.path.finditer(body)), None)
         except (JSONPathError, RecursionError):
-            return iter(())
+            return None
 
 
-def _find(value: Any, segments: tuple[JSONPathSegment, ...]) -> Iterator[object]:
-    """The values that names, positions and wildcards choose, in a tenth of the library's time: its
-    matches keep their path and their parents.
+def _plain_steps(path: JSONPath) -> tuple[Step, ...] | None:
+    steps: list[Step] = []
+    for segment in path.segments:
+        match isinstance(segment, JSONPathRecursiveDescentSegment), segment.selectors:
+            case False, (NameSelector(name=step) | IndexSelector(index=step),):
+                steps.append(step)
+            case False, (WildcardSelector(),):
+                steps.append(None)
+            case _:
+                return None
+    return tuple(steps)
+
+
+def _first(value: Any, steps: tuple[Step, ...]) -> object:
+    """The first value at plain steps, in a tenth of the library's time: its matches keep their
+    path and parents, and this runs for every pair.
     """
-    if not segments:
-        yield value
-        return
-    for selector in segments[0].selectors:
-        for key in _keys(selector, value):
-            yield from _find(value[key], segments[1:])
-
-
-def _keys(selector: JSONPathSelector, value: Any) -> Iterable[Any]:
-    is_object = type(value) is dict
-    match selector:
-        case NameSelector(name=name):
-            return (name,) if is_object and name in value else ()
-        case WildcardSelector() if is_object:
-            return list(value)
-        case WildcardSelector():
-            return range(len(value)) if type(value) is list else ()
-    return _chosen(selector, value, None) if type(value) is list else ()
+    for at, step in enumerate(steps):
+        kind = type(value)
+        if step is None:
+            rest = steps[at + 1 :]
+            for item in value.values() if kind is dict else value if kind is list else ():
+                if (found := _first(item, rest)) is not None:
+                    return found
+            return None
+        if kind is dict and type(step) is str:
+            value = value.get(step)
+        elif kind is list and type(step) is int and -len(value) <= step < len(value):
+            value = value[step]
+        else:
+            return None
+    return value
 
 
 def request_parts(body: bytes | None, headers: bytes | None) -> tuple[object, object]:

@@ -1,4 +1,4 @@
-"""Pairs by outcome and status, and which paths differ in how many of them."""
+"""Pairs by outcome, status and path, and whether the calls without a pair are like the others."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class NoiseTally:
             self._comparer.compare(*values, row)
 
     def report(self, shadow_share: float | None, alpha: float) -> Noise:
-        """The share with its interval, beside the shadow's."""
+        """The share with its interval, next to the shadow's."""
         n, k = self._comparisons, self._disagreements
         return Noise(
             repeated_requests=sum(answers > 1 for answers in self._seen.values()),

@@ -1,4 +1,4 @@
-"""Parts of the traffic where the shadow is worse than elsewhere."""
+"""Parts of the traffic: where the shadow is worse (slices), what repeats itself (clusters)."""
 
 from __future__ import annotations
 

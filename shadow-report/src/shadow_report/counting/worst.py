@@ -1,4 +1,4 @@
-"""Which pairs to show: grouped by what differs, the largest and the most typical of each group."""
+"""Which pairs to show: grouped by what differs, the largest and most typical of each explained."""
 
 from __future__ import annotations
 

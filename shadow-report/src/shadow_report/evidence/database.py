@@ -1,4 +1,4 @@
-"""Questions to the tables, as the role `report`: read only, one snapshot, errors in one line."""
+"""Queries of the tables, as the role `report`: read only, one snapshot, failures in one line."""
 
 from __future__ import annotations
 

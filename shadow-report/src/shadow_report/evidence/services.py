@@ -1,4 +1,4 @@
-"""Which two services are compared, and what each side recorded about itself."""
+"""Whom a comparison compares, from which calls on, and what both recorded of themselves."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def may_have_gaps(groups: Sequence[CallGroup], *, from_one: bool) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """Who is compared, from which calls on, and what both sides recorded about themselves."""
+    """Who is compared, from which calls on, and what both recorded of themselves."""
 
     primary: RoleServices
     shadow: RoleServices
@@ -139,7 +139,7 @@ def find_sides(tables: Tables, settings: Comparison) -> Sides:
     if primary.service and shadow.service and (first := tables.first_pair(scope)):
         began, shadow_began = first
         scope = replace(scope, since=began, shadow_began=shadow_began)
-        # What ran before mirroring began is no part of the evidence.
+        # What ran before mirroring began is not part of the evidence.
         reached_back = asked.since is not None and shadow_began < asked.since
         if reached_back or any(group.first_call < began for group in groups):
             groups = tables.calls(scope)

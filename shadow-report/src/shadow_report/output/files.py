@@ -1,4 +1,9 @@
-"""The report as JSON, the interface for scripts; `schema_version` says which shape it has."""
+"""The report for programs: JSON (`schema_version` says which shape it has), and JUnit XML.
+
+In JUnit's XML there is one test case per gate. A gate that fails is a failure, one that waits is
+skipped with what it waits for. Unsound evidence is an error of a test case of its own: no gate can
+be trusted then, so the others are skipped.
+"""
 
 import math
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What each plot shows: the report's figures beside the axes to draw them on.
+"""What each plot shows: the report's figures with the axes to draw them on; the templates draw.
 
 None instead of a plot means that there is nothing to draw.
 """
@@ -80,7 +80,7 @@ class HistogramPlot:
     """How the numeric differences at one path are distributed.
 
     The counts stand on a logarithmic axis when they are far apart: a rare difference would
-    vanish beside the many values that are equal.
+    vanish next to the many values that are equal.
     """
 
     numbers: Numbers

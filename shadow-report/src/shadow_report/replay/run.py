@@ -1,4 +1,4 @@
-"""One replay from its first call to the comparison at the end: progress, and Ctrl-C on the way."""
+"""One replay: when a call is due, what became of it, where to go on, and the comparison after."""
 
 import asyncio
 import re
@@ -14,6 +14,7 @@ from uuid import UUID
 
 import aiohttp
 import orjson
+from pydantic import TypeAdapter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
@@ -22,6 +23,7 @@ from shadow_report import INTERRUPTED, OneLineError, SettingWrong
 from shadow_report.compare import compare
 from shadow_report.judging.verdict import Verdict
 from shadow_report.output import print_report
+from shadow_report.output.files import replace_file
 from shadow_report.replay.calls import (
     Selection,
     StoredCall,
@@ -71,7 +73,7 @@ class Pace:
 VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SentCounts:
     """What became of the calls so far."""
 
@@ -103,15 +105,13 @@ class State:
     after_time: datetime | None = None
     after_record: UUID | None = None
     done_beyond: tuple[UUID, ...] = ()
-    counts: SentCounts = SentCounts()
+    counts: SentCounts = field(default_factory=SentCounts)
 
 
 def save(state: State, file: Path) -> None:
     """Write the state in one step."""
-    draft = file.with_name(f".{file.name}.draft")
     try:
-        draft.write_bytes(orjson.dumps({"version": VERSION, **asdict(state)}))
-        draft.replace(file)
+        replace_file(file, orjson.dumps({"version": VERSION, **asdict(state)}))
     except OSError as error:
         raise OneLineError(
             f"Cannot write the replay's state to {file} ({error.strerror}); "
@@ -125,30 +125,16 @@ def load(file: Path) -> State:
         stored = orjson.loads(file.read_bytes())
         if stored.pop("version") != VERSION:
             raise ValueError("another version")
-        times = {name: moment(stored[name]) for name in ("since", "until", "started", "after_time")}
-        record = stored["after_record"]
-        state = State(
-            **{
-                **stored,
-                **times,
-                "after_record": UUID(record) if record else None,
-                "done_beyond": tuple(UUID(text) for text in stored["done_beyond"]),
-                "counts": SentCounts(**stored["counts"]),
-            }
-        )
+        return TypeAdapter(State).validate_python(stored)
     except FileNotFoundError as error:
         raise OneLineError(
             f"There is no unfinished replay in {file}; start one without --resume."
         ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        what = str(error).partition("\n")[0]
         raise OneLineError(
-            f"{file} is not the state of a replay ({error}); delete it and start anew."
+            f"{file} is not the state of a replay ({what}); delete it and start anew."
         ) from error
-    return state
-
-
-def moment(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
 
 
 # The last pairs that got an answer: when their records are in the tables, so are the earlier ones.
@@ -156,7 +142,7 @@ TAIL = 200
 
 
 class Journal:
-    """SentCounts calls as they end, in any order, and knows up to where all of them are done.
+    """Counts calls as they end, in any order, and knows up to where all of them are done.
 
     A call without an answer counts as done only once another call is answered after it: until then
     the candidate may be down, and a resumed replay sends it again.
@@ -168,10 +154,7 @@ class Journal:
         self._done: set[UUID] = set(state.done_beyond)
         self._doubtful: set[UUID] = set()
         self._mark: tuple[datetime | None, UUID | None] = (state.after_time, state.after_record)
-        self._answered = state.counts.answered
-        self._failed = state.counts.failed
-        self._unanswered = state.counts.unanswered
-        self._skipped = dict(state.counts.skipped)
+        self.counts = replace(state.counts, skipped=dict(state.counts.skipped))
         self.answered_pairs: deque[str] = deque(maxlen=TAIL)
 
     def was_done(self, call: StoredCall) -> bool:
@@ -183,10 +166,10 @@ class Journal:
         self._open[call.record_id] = call.request_time
 
     def answered(self, call: StoredCall, status: int) -> None:
-        self._answered += 1
-        self._failed += status >= 400
+        self.counts.answered += 1
+        self.counts.failed += status >= 400
         self.answered_pairs.append(call.pair_id)
-        self._unanswered += len(self._doubtful)
+        self.counts.unanswered += len(self._doubtful)
         self._done |= self._doubtful | {call.record_id}
         self._doubtful.clear()
         self._advance()
@@ -197,7 +180,7 @@ class Journal:
         return len(self._doubtful)
 
     def skipped(self, call: StoredCall, reason: str) -> None:
-        self._skipped[reason] = self._skipped.get(reason, 0) + 1
+        self.counts.skipped[reason] = self.counts.skipped.get(reason, 0) + 1
         self._done.add(call.record_id)
         self._advance()
 
@@ -207,7 +190,7 @@ class Journal:
 
     def close(self) -> None:
         """Nothing more comes: calls still in doubt are calls without an answer."""
-        self._unanswered += len(self._doubtful)
+        self.counts.unanswered += len(self._doubtful)
         self._done |= self._doubtful
         self._doubtful.clear()
         self._advance()
@@ -222,10 +205,6 @@ class Journal:
             done_beyond=tuple(sorted(self._done)),
             counts=self.counts,
         )
-
-    @property
-    def counts(self) -> SentCounts:
-        return SentCounts(self._answered, self._failed, self._unanswered, dict(self._skipped))
 
     def _advance(self) -> None:
         """Move the mark over the calls that are done, in the original order."""
@@ -242,9 +221,9 @@ SAVE_SECONDS = 1.0
 Progress = Callable[[SentCounts, int], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """Where the calls go and how fast."""
+    """Which calls are sent, where they go and how fast."""
 
     target: Target
     concurrency: int
@@ -252,6 +231,10 @@ class Plan:
     original_timing: bool
     timeout_seconds: float
     state_file: Path
+    primary: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    resume: bool = False
 
     @property
     def unanswered_limit(self) -> int:
@@ -269,7 +252,7 @@ class Run:
         self._show = show
         self._total = state.total
         self._stop = asyncio.Event()
-        self._slots = asyncio.Semaphore(plan.concurrency)
+        self._room = asyncio.Semaphore(plan.concurrency)
         self._broken: BaseException | None = None
         self._no_answer: OneLineError | None = None
         self._sending: set[asyncio.Task[None]] = set()
@@ -350,7 +333,7 @@ class Run:
 
     async def _admit(self, call: StoredCall, pace: Pace) -> bool:
         """Wait until the call is due and there is room for it; False when stopped before."""
-        await self._slots.acquire()
+        await self._room.acquire()
         due = time.monotonic()
         due += pace.wait(call.request_time, due)
         while (delay := due - time.monotonic()) > 0 and not self._stop.is_set():
@@ -382,7 +365,7 @@ class Run:
         except ValueError:
             self.journal.skipped(call, "header that cannot be sent")
         finally:
-            self._slots.release()
+            self._room.release()
             self._show(self.journal.counts, self._total)
 
     def _session(self) -> aiohttp.ClientSession:
@@ -480,23 +463,13 @@ def compare_run(uri: str, state: State, shadow: str | None) -> int:
     return Verdict(report.verdict).exit_code
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The options as given."""
-
-    primary: str | None
-    since: datetime | None
-    until: datetime | None
-    resume: bool
-
-
-async def replay(uri: str, plan: Plan, asked: Asked) -> int:
+async def replay(uri: str, plan: Plan) -> int:
     """Run the replay and the comparison; the exit code."""
     console = Console(stderr=True)
     async with open_stored_calls(uri) as calls:
-        state = await state_of(calls, plan, asked)
+        state = await state_of(calls, plan)
         with progress_of(console) as show:
-            run = Run(plan, state, show, resumed=asked.resume)
+            run = Run(plan, state, show, resumed=plan.resume)
             finished = await until_stopped(run, calls)
         console.print(summary(run.journal.counts), highlight=False, soft_wrap=True)
         if not finished:
@@ -540,9 +513,9 @@ async def until_stopped(run: Run, calls: StoredCalls) -> bool:
             signal.signal(number, handler)
 
 
-async def state_of(calls: StoredCalls, plan: Plan, asked: Asked) -> State:
+async def state_of(calls: StoredCalls, plan: Plan) -> State:
     """A new replay, or the stopped one when it is of the same candidate."""
-    if asked.resume:
+    if plan.resume:
         state = load(plan.state_file)
         if state.to != plan.target.base:
             raise SettingWrong(
@@ -556,9 +529,9 @@ async def state_of(calls: StoredCalls, plan: Plan, asked: Asked) -> State:
             "go on with --resume, or delete the file."
         )
     started = await calls.now()
-    until = min(asked.until or started, started)
-    primary = only_primary(await calls.primaries(asked.since, until), asked.primary)
-    return State(plan.target.base, primary, asked.since, until, started)
+    until = min(plan.until or started, started)
+    primary = only_primary(await calls.primaries(plan.since, until), plan.primary)
+    return State(plan.target.base, primary, plan.since, until, started)
 
 
 def summary(counts: SentCounts) -> str:

@@ -1,6 +1,6 @@
 -- One row per pair id in the window: the first primary and the first shadow call with their answers,
 -- NULLs where one is missing. The leading columns are never NULL and of fixed width, so that a batch
--- of them is read as one array; `stream.py` states the same layout.
+-- of them is read as one array; `batch.py` states the same layout.
 -- The window is the primary's: a replayed or late shadow call still finds its pair.
 WITH later AS MATERIALIZED (
     -- Further calls with a pair id that the same side had recorded already. Looked for only when
