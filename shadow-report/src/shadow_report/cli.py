@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -13,15 +11,14 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from shadow_report import OneLineError, SettingWrong
-from shadow_report import compare as comparison
 from shadow_report.answers.paths import Rules, Tolerance
+from shadow_report.compare import compare
 from shadow_report.judging.gates import Margins
 from shadow_report.judging.verdict import Verdict
 from shadow_report.maintain import keep_of, maintain
-from shadow_report.output import print_report, write_json, write_junit, write_page
+from shadow_report.output import print_report, progress_bar, write_json, write_junit, write_page
 from shadow_report.report import Report
 from shadow_report.settings import (
     Comparison,
@@ -110,8 +107,8 @@ def compare_command(
         slices=tuple(parse_field(text, "--slice") for text in slice_ or []),
         cluster=parse_field(cluster, "--cluster") if cluster else None,
     )
-    with _progress() as progress:
-        report = comparison.compare(database_uri(), settings, progress)
+    with progress_bar("comparing pairs", Console(stderr=True)) as progress:
+        report = compare(database_uri(), settings, progress)
     publish(report, json=json, html=html, junit=junit, verbose=verbose)
     raise typer.Exit(Verdict(report.verdict).exit_code)
 
@@ -175,27 +172,6 @@ def _rules(abs_tol: float, rel_tol: float, tolerances: list[str], ignored: list[
         tolerance=Tolerance(abs_tol, rel_tol),
         by_path=(*map(parse_tolerance, tolerances), *map(parse_ignored, ignored)),
     )
-
-
-@contextmanager
-def _progress() -> Iterator[comparison.Progress]:
-    """A bar on stderr, on a terminal only; gone when it is done."""
-    columns = (
-        TextColumn("comparing pairs"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task("pairs", total=None)
-
-        def show(done: int, expected: int) -> None:
-            bar.update(task, completed=done, total=max(done, expected))
-
-        yield show
 
 
 def replay_command(

@@ -7,7 +7,7 @@ unit in the name. None means that there was nothing to compute the figure from.
 """
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from shadow_report.statistics.sequences import Interval
@@ -289,6 +289,23 @@ class Bucket:
     new_faults: int
     disagreements: int
     slow: int
+
+    @property
+    def end(self) -> datetime:
+        return self.start + timedelta(seconds=self.seconds)
+
+    @property
+    def coverage(self) -> float | None:
+        """The share of the primary's calls with a pair; None without calls."""
+        return min(self.pairs / self.primary_calls, 1.0) if self.primary_calls else None
+
+    @property
+    def fault_share(self) -> float:
+        return self.new_faults / max(1, self.pairs)
+
+    @property
+    def disagreement_share(self) -> float:
+        return self.disagreements / max(1, self.pairs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,6 +91,7 @@ def test_stays_small_with_a_thousand_of_everything() -> None:
         report,
         reasons=report.reasons * 1000,
         notes=report.notes * 1000,
+        unmatched_rules=report.unmatched_rules * 1000,
         paths=report.paths * 500,
         slices=report.slices * 500,
         statuses=report.statuses * 500,

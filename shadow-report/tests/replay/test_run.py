@@ -43,8 +43,8 @@ def go(
     async def main() -> tuple[bool, Run]:
         run: Run
 
-        def show(counts: SentCounts, total: int) -> None:
-            if stop_after is not None and counts.done >= stop_after:
+        def show(done: int, _total: int, _failed: str) -> None:
+            if stop_after is not None and done >= stop_after:
                 run.stop()
 
         async with open_stored_calls(as_role(uri, "report")) as calls:

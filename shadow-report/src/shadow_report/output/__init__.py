@@ -2,6 +2,6 @@
 
 from shadow_report.output.files import write_json, write_junit
 from shadow_report.output.page import write_page
-from shadow_report.output.terminal import print_report
+from shadow_report.output.terminal import print_report, progress_bar
 
-__all__ = ["print_report", "write_json", "write_junit", "write_page"]
+__all__ = ["print_report", "progress_bar", "write_json", "write_junit", "write_page"]

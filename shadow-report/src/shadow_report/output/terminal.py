@@ -4,8 +4,12 @@ Foreign text enters as `rich.text.Text`, so its square brackets are no markup, a
 characters written out, so it cannot move the cursor.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
 from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -208,3 +212,27 @@ def worst_pair(signature: Signature, example: Example) -> RenderableType:
 
 def body(text: str) -> str:
     return cut(one_line(text), BODY_CHARACTERS)
+
+
+@contextmanager
+def progress_bar(title: str, console: Console) -> Iterator[Callable[..., None]]:
+    """A function to call with what is done, what is expected and a word; it draws a bar on a
+    terminal, gone when it is done, and nothing through a pipe.
+    """
+    bar = Progress(
+        TextColumn(title),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    task = bar.add_task(title, total=None, note="")
+
+    def show(done: int, expected: int, note: str = "") -> None:
+        bar.update(task, completed=done, total=max(done, expected), note=note)
+
+    with bar:
+        yield show

@@ -5,8 +5,8 @@ import re
 import signal
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,13 +16,11 @@ import aiohttp
 import orjson
 from pydantic import TypeAdapter
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 
 from shadow_report import INTERRUPTED, OneLineError, SettingWrong
 from shadow_report.compare import compare
 from shadow_report.judging.verdict import Verdict
-from shadow_report.output import print_report
+from shadow_report.output import print_report, progress_bar
 from shadow_report.output.files import replace_file
 from shadow_report.replay.calls import (
     Selection,
@@ -218,7 +216,8 @@ class Journal:
 
 SAVE_SECONDS = 1.0
 
-Progress = Callable[[SentCounts, int], None]
+# Called with calls done, calls of the whole replay, and how many failed.
+Progress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -366,7 +365,7 @@ class Run:
             self.journal.skipped(call, "header that cannot be sent")
         finally:
             self._room.release()
-            self._show(self.journal.counts, self._total)
+            self._report()
 
     def _session(self) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -379,37 +378,18 @@ class Run:
 
     def _note(self) -> None:
         """Show how far it is, and save it once a second."""
-        self._show(self.journal.counts, self._total)
+        self._report()
         if time.monotonic() - self._saved >= SAVE_SECONDS:
             self._save()
+
+    def _report(self) -> None:
+        counts = self.journal.counts
+        failed = counts.failed + counts.unanswered
+        self._show(counts.done, self._total, f"{failed:,} failed" if failed else "")
 
     def _save(self) -> None:
         save(self.journal.state(self._total), self._plan.state_file)
         self._saved = time.monotonic()
-
-
-@contextmanager
-def progress_of(console: Console) -> Iterator[Progress]:
-    """A function that shows the counts and the total."""
-    bar = Bar(
-        TextColumn("replaying"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[failed]}"),
-        TimeRemainingColumn(),
-        console=console,
-        disable=not console.is_terminal,
-    )
-    task = bar.add_task("replaying", total=None, failed="")
-
-    def show(counts: SentCounts, total: int) -> None:
-        failed = counts.failed + counts.unanswered
-        bar.update(
-            task, completed=counts.done, total=total, failed=f"{failed:,} failed" if failed else ""
-        )
-
-    with bar:
-        yield show
 
 
 # Transformers write a second or so behind; after a database's pause it takes longer.
@@ -468,7 +448,7 @@ async def replay(uri: str, plan: Plan) -> int:
     console = Console(stderr=True)
     async with open_stored_calls(uri) as calls:
         state = await state_of(calls, plan)
-        with progress_of(console) as show:
+        with progress_bar("replaying", console) as show:
             run = Run(plan, state, show, resumed=plan.resume)
             finished = await until_stopped(run, calls)
         console.print(summary(run.journal.counts), highlight=False, soft_wrap=True)
