@@ -353,7 +353,8 @@ class Comparer:
 
     def _unlike_objects(self, place: Place, column: Column) -> None:
         """Objects whose keys are not all the same in the same order, or are chosen by value."""
-        choices = list(self._choices(place, column)) if place.rules.chooses else None
+        entries = zip(column.primary, column.shadow, column.rows.tolist(), strict=True)
+        choices = place.rules.chooses and [self._choices(place, *entry) for entry in entries]
 
         def child_of(entry: int, key: str) -> Place:
             chosen = choices[entry].get(key, NONE_CHOSEN) if choices else NONE_CHOSEN
@@ -378,12 +379,12 @@ class Comparer:
             if not place.rules.below(None).is_ignored:
                 self._whole(place, column)
         elif place.rules.chooses:
-            for chosen, part in self._by_choice(place, column):
-                self._items(place, self.places.child(place, None, chosen), part)
+            for child, part in self._by_choice(place, column):
+                self._items(child, part)
         else:
-            self._items(place, self.places.child(place, None), column)
+            self._items(self.places.child(place, None), column)
 
-    def _items(self, place: Place, child: Place, column: Column) -> None:
+    def _items(self, child: Place, column: Column) -> None:
         """The items of lists that are not empty and as long on both sides."""
         if child.rules.is_ignored:
             return
@@ -397,44 +398,39 @@ class Comparer:
             self._label_lists(child, column, items)
         elif len(kinds) > 1 and len(parts := column.lists_by_kinds()) > 1:
             for part in parts:
-                self._items(place, child, part)
+                self._items(child, part)
         else:
             self._column(child, items)
 
-    def _by_choice(
-        self, place: Place, column: Column
-    ) -> Iterator[tuple[frozenset[Progress], Column]]:
-        """The lists cut into the positions that the same rules choose."""
-        parts: dict[frozenset[Progress], tuple[list[Any], list[Any], list[int]]]
+    def _by_choice(self, place: Place, column: Column) -> Iterator[tuple[Place, Column]]:
+        """The lists cut into the positions that the same rules choose, by the place of these."""
+        parts: dict[Place, tuple[list[Any], list[Any], list[int]]]
         parts = defaultdict(lambda: ([], [], []))
-        rows = column.rows.tolist()
-        for p, s, row, choices in zip(
-            column.primary, column.shadow, rows, self._choices(place, column), strict=True
-        ):
-            positions: dict[frozenset[Progress], list[int]] = defaultdict(list)
-            for position in range(len(p)):
-                positions[choices.get(position, NONE_CHOSEN)].append(position)
-            for chosen, here in positions.items():
-                part = parts[chosen]
-                part[0].append([p[i] for i in here])
-                part[1].append([s[i] for i in here])
-                part[2].append(row)
-        for chosen, (primary, shadow, chosen_rows) in parts.items():
-            yield chosen, Column(primary, shadow, np.array(chosen_rows))
+        # Without filters, what is chosen depends on the length alone.
+        by_length: dict[int, list[tuple[Place, list[int]]]] = {}
+        for p, s, row in zip(column.primary, column.shadow, column.rows.tolist(), strict=True):
+            cut = None if self._roots else by_length.get(len(p))
+            if cut is None:
+                choices = self._choices(place, p, s, row)
+                positions: dict[Place, list[int]] = defaultdict(list)
+                for position in range(len(p)):
+                    chosen = choices.get(position, NONE_CHOSEN)
+                    positions[self.places.child(place, None, chosen)].append(position)
+                cut = [part for part in positions.items() if not part[0].rules.is_ignored]
+                by_length[len(p)] = cut
+            for child, here in cut:
+                primary, shadow, rows = parts[child]
+                primary.append([p[i] for i in here])
+                shadow.append([s[i] for i in here])
+                rows.append(row)
+        for child, (primary, shadow, rows) in parts.items():
+            yield child, Column(primary, shadow, np.array(rows))
 
     def _choices(
-        self, place: Place, column: Column
-    ) -> Iterator[dict[str | int, frozenset[Progress]]]:
-        """For each entry, which keys or positions some rules choose, on either side."""
-        by_length: dict[int, dict[str | int, frozenset[Progress]]] = {}
-        for p, s, row in zip(column.primary, column.shadow, column.rows.tolist(), strict=True):
-            if self._roots or type(p) is dict:
-                yield place.rules.choices((p, s), self._roots.get(row, (None, None)))
-                continue
-            # Positions depend on the length alone.
-            if len(p) not in by_length:
-                by_length[len(p)] = place.rules.choices((p,), (None,))
-            yield by_length[len(p)]
+        self, place: Place, p: Any, s: Any, row: int
+    ) -> dict[str | int, frozenset[Progress]]:
+        """Which keys or positions of two lists or objects some rules choose, on either side."""
+        return place.rules.choices((p, s), self._roots.get(row, (None, None)))
 
     def _label_lists(self, child: Place, column: Column, items: Column) -> None:
         child.rows.append(column.rows)
