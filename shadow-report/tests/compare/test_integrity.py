@@ -82,7 +82,7 @@ def test_lost_coverage(compared: Compare) -> None:
     assert "buffer" in finding(report, "missing-unlike").remedy
 
 
-def test_a_told_mirrored_share_is_the_measure(compared: Compare) -> None:
+def test_a_configured_mirrored_share_is_the_measure(compared: Compare) -> None:
     """Mirroring half the calls on purpose is full coverage."""
     calls = [c for i in range(20_000) for c in pair(i) if c.role == "primary" or i % 2 == 0]
     report = compared(calls, mirrored_share=0.5)

@@ -103,7 +103,7 @@ def test_the_least_duration_is_waited_for(compared: Compare) -> None:
 
 
 def test_clusters_count_for_less(compared: Compare) -> None:
-    """Pairs of one user that fail together are worth fewer independent ones."""
+    """Pairs of one user that fail together have a smaller effective size."""
     calls = [
         call
         for i in range(3_000)

@@ -10,7 +10,7 @@ ALPHA = 0.05
 
 
 def test_clusters_widen_the_interval_and_keep_the_rate() -> None:
-    """20 of 2,000 pairs worth 500: the rate of 2,000 with the certainty of 500."""
+    """20 of 2,000 pairs, effectively 500: the rate of 2,000 with the certainty of 500."""
     clustered = Tally(20, 2_000, 500)
     assert clustered.rate == 0.01
     assert clustered.n_eff == 500

@@ -161,7 +161,7 @@ def test_a_gate_just_beyond_at_alpha_waits() -> None:
 
 
 def test_clusters_delay_the_pass() -> None:
-    """10,000 clean pairs worth 1,000 wait, and need as many pairs as make up for it."""
+    """10,000 clean pairs, effectively 1,000, wait, and need as many as make up for it."""
     gate = _gates(faults=ChangeTally(0, 0, 10_000, 1_000))["faults"]
     assert gate.status == "wait"
     assert (gate.n, gate.n_eff) == (10_000, 1_000)

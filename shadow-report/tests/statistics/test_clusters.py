@@ -101,8 +101,8 @@ def test_few_clusters_with_events_count_as_one_observation_each() -> None:
     assert effective_trials(counts) == pytest.approx(10)
 
 
-def test_independent_pairs_are_worth_what_they_are() -> None:
-    """Clusters of one pair each change nothing, and no cluster structure ever adds worth."""
+def test_independent_pairs_count_in_full() -> None:
+    """Clusters of one pair each change nothing, and no cluster structure ever adds to them."""
     events = np.random.default_rng(14).random(5_000) < 0.1
     assert effective_trials(ClusterCounts.of(np.ones(5_000), events)) == pytest.approx(
         5_000, rel=1e-3
@@ -122,7 +122,7 @@ def test_buckets_equal_exact_counts_while_keys_do_not_collide() -> None:
     assert buckets.counts() == exact
 
 
-def test_colliding_buckets_only_lower_the_worth() -> None:
+def test_colliding_buckets_only_lower_the_effective_size() -> None:
     """More clusters than buckets is safe: it can cost pairs, never add them."""
     keys = np.arange(-50_000, 50_000)
     buckets = ClusterBuckets(buckets=1_000)

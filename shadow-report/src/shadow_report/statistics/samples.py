@@ -117,12 +117,12 @@ class PairSample:
         if room:
             self._primary = np.concatenate([self._primary, x[:room]])
             self._shadow = np.concatenate([self._shadow, y[:room]])
-        # The i-th pair ever seen (from 0) takes a slot from 0 to i, if that slot exists.
+        # The i-th pair ever seen (from 0) takes a place from 0 to i, if there is that place.
         positions = np.arange(self.seen + room, self.seen + x.size)
-        slots = self._random.integers(0, positions + 1) if positions.size else positions
-        kept = slots < self.capacity
-        self._primary[slots[kept]] = x[room:][kept]
-        self._shadow[slots[kept]] = y[room:][kept]
+        places = self._random.integers(0, positions + 1) if positions.size else positions
+        kept = places < self.capacity
+        self._primary[places[kept]] = x[room:][kept]
+        self._shadow[places[kept]] = y[room:][kept]
         self.seen += x.size
 
     @property
