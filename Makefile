@@ -18,9 +18,9 @@ unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH PYTHONHOME
 
 IMAGES := minimal-predictor minimal-transformer shadow-report
-EXAMPLES := examples/scikit-learn
+EXAMPLES := examples/generative examples/scikit-learn
 # What its train.py writes; files of other names are someone's own.
-TRAINED := $(EXAMPLES)/models/first.joblib $(EXAMPLES)/models/retrained.joblib
+TRAINED := $(addprefix examples/scikit-learn/models/,first.joblib retrained.joblib)
 PROJECTS := embedded-postgres $(IMAGES) $(EXAMPLES) local
 # The images that the manifests name.
 SETTINGS := manifests/settings/settings.yaml
