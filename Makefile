@@ -18,9 +18,9 @@ unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH PYTHONHOME
 
 IMAGES := minimal-predictor minimal-transformer shadow-report
-EXAMPLES := examples/generative examples/scikit-learn
+EXAMPLES := examples/generative examples/runtime examples/scikit-learn
 # What its train.py writes; files of other names are someone's own.
-TRAINED := $(addprefix examples/scikit-learn/models/,first.joblib retrained.joblib)
+TRAINED := $(addprefix examples/,scikit-learn/models/first.joblib scikit-learn/models/retrained.joblib runtime/iris-models)
 PROJECTS := embedded-postgres $(IMAGES) $(EXAMPLES) local
 # The images that the manifests name.
 SETTINGS := manifests/settings/settings.yaml
@@ -82,8 +82,8 @@ check: $(PROJECTS:%=%/.venv/tests) ## Formatting, lint, types, imports, locks, s
 	@local/.venv/bin/ruff check .
 	@$(MAKE) --jobs=2 --output-sync=target $(TYPES)
 	@local/.venv/bin/shellcheck .ci/run
-	@local/.venv/bin/hadolint Dockerfile $(EXAMPLES:%=%/Dockerfile)
-	@local/.venv/bin/yamllint --strict kustomization.yaml postgres-crd.yml manifests $(EXAMPLES:%=%/kustomization.yaml)
+	@local/.venv/bin/hadolint Dockerfile $(wildcard $(PROJECTS:%=%/Dockerfile))
+	@local/.venv/bin/yamllint --strict kustomization.yaml postgres-crd.yml manifests $(wildcard $(EXAMPLES:%=%/*.yaml))
 	@python3 tools/links.py
 	@python3 tools/lock.py --check $(PROJECTS)
 
@@ -120,7 +120,7 @@ schema: embedded-postgres/.venv/runs ## Make the tables in the database of POSTG
 
 clean: ## Remove everything that these commands installed or wrote
 	rm -rf .tools local/.run $(PROJECTS:%=%/.venv) $(PROJECTS:%=%/uv.lock)
-	rm -f $(TRAINED)
+	rm -rf $(TRAINED)
 
 # An installer's words are shown only when it fails, and not when that was Ctrl-C.
 INDEX_REMEDY = Without a network, connect; behind a proxy, set HTTPS_PROXY; with a mirror, set UV_DEFAULT_INDEX and PIP_INDEX_URL to its URL. Then run the same again.

@@ -30,7 +30,7 @@ def test_an_image_is_found_by_its_name(image: str, folder: str, module: str) -> 
 def test_an_image_of_no_project_is_refused_with_a_remedy(tmp_path: Path) -> None:
     """An empty repository has neither the project nor, once it does, its environment."""
     service = inference_services(rendered("standard"))[0]
-    node = Node(tmp_path, tmp_path, lambda *_: "x", lambda uri: uri)
+    node = Node(tmp_path, tmp_path, lambda *_: "x", lambda uri: uri, tmp_path)
     with pytest.raises(Untranslated, match=r"predictor:.* is not built from a project here; name"):
         component_command(service, service.predictor, Ports(1, 2), 3, node)
     (tmp_path / "examples" / "mine").mkdir(parents=True)
@@ -43,7 +43,7 @@ def test_an_image_of_no_project_is_refused_with_a_remedy(tmp_path: Path) -> None
 def test_a_copied_environment_is_refused(tmp_path: Path) -> None:
     """A folder copied with its .venv would run the code of the folder that it is a copy of."""
     service = inference_services(rendered("standard"))[0]
-    node = Node(tmp_path, tmp_path, lambda *_: "x", lambda uri: uri)
+    node = Node(tmp_path, tmp_path, lambda *_: "x", lambda uri: uri, tmp_path)
     mine = tmp_path / "examples" / "mine"
     mine.mkdir(parents=True)
     text = '[project.scripts]\nminimal-predictor = "mine:main"\n'

@@ -37,7 +37,9 @@ def translate(manifests: list[Manifest], folder: Path) -> Mesh:
     services = inference_services(manifests)
     endpoints = {s.host(kind): 1 for s in services for kind in ("transformer", "predictor")}
     uri = "postgresql://transformer@127.0.0.1:5432/predictions"
-    node = Node(repository(), folder, secret=lambda *_: "x", local_uri=lambda _: uri)
+    node = Node(
+        repository(), folder, secret=lambda *_: "x", local_uri=lambda _: uri, storage=folder
+    )
     for service in services:
         for component in (service.predictor, service.transformer):
             component_command(service, component, Ports(1, 2), 3, node)

@@ -18,7 +18,14 @@ from shadow_local.supervisor import Command
 from shadow_local.translate.document import Untranslated
 from shadow_local.translate.envoy import bootstrap
 from shadow_local.translate.mesh import Mesh
-from shadow_local.translate.services import Component, Container, InferenceService, Variable
+from shadow_local.translate.services import (
+    HTTP_PORT,
+    MODEL_FOLDER,
+    Component,
+    Container,
+    InferenceService,
+    Variable,
+)
 
 
 @dataclass(frozen=True)
@@ -29,6 +36,7 @@ class Node:
     folder: Path  # below which each process has its own
     secret: Callable[[str, str], str]  # the value of a Secret's key
     local_uri: Callable[[str], str]  # a POSTGRES_URI of the manifests, pointed at this machine
+    storage: Path  # whose folders stand for the claims that models are in
 
 
 @dataclass(frozen=True)
@@ -75,12 +83,18 @@ def component_command(
         for path, volume in container.mounts.items()
         if component.volumes[volume] == "folder"
     }
-    env, differences = _environment(service, container, mounts, node, name)
-    project = _installed_project(container, node.repository)
-    args = _arguments(service, component, ports, predictor_port, env)
-    _check_entrypoint(container, project.module)
     for path in (folder, *mounts.values()):
         path.mkdir(parents=True, exist_ok=True)
+    if component.model is not None:
+        mounts[MODEL_FOLDER] = _stored_model(container, component.model, node.storage)
+    env, differences = _environment(service, container, mounts, node, name)
+    project = _installed_project(container, node.repository)
+    _check_entrypoint(container, project.module)
+    if component.model is None:
+        args = _arguments(service, component, ports, predictor_port, env)
+    else:
+        env = {variable: _local_port(variable, value, ports) for variable, value in env.items()}
+        args = _runtime_arguments(container, ports, env, mounts)
     search_path = f"{project.python.parent}:{os.environ.get('PATH', os.defpath)}"
     env |= {"PATH": search_path, "PYTHONUNBUFFERED": "1"}
     probes = [f"http://127.0.0.1:{ports.http}{path}" for path in container.probe_paths]
@@ -231,6 +245,37 @@ def _arguments(
             args += ["--workers", str(component.workers)]
         args += ["--predictor_host", f"127.0.0.1:{predictor_port}"]
     return [*args, "--http_port", str(ports.http), "--grpc_port", str(ports.grpc)]
+
+
+def _runtime_arguments(
+    container: Container, ports: Ports, env: Mapping[str, str], mounts: Mapping[str, Path]
+) -> list[str]:
+    """A runtime's own arguments; KServe adds none."""
+    args: list[str] = []
+    for word in container.args:
+        option, equals, value = expand(word, env).rpartition("=")
+        name = option or (args[-1] if args else "")
+        args.append(option + equals + _below_mount(_local_port(name, value, ports), mounts))
+    return args
+
+
+def _local_port(name: str, value: str, ports: Ports) -> str:
+    """This machine's port in place of the pod's, in a setting or option that is named ...port."""
+    if not name.lower().endswith("port") or not value.isdecimal():
+        return value
+    if int(value) == HTTP_PORT:
+        return str(ports.http)
+    return str(ports.grpc if "grpc" in name.lower() else free_port())
+
+
+def _stored_model(container: Container, model: str, storage: Path) -> Path:
+    """The folder of a model; where it is missing, the error says what to put there."""
+    folder = storage / model
+    if not folder.is_dir():
+        raise Untranslated(
+            f"{container.owner}: there is no folder {folder}; put the model's files there."
+        )
+    return folder.resolve()
 
 
 def _check_entrypoint(container: Container, module: str) -> None:

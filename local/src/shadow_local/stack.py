@@ -131,6 +131,7 @@ class Stack:
             folder=self.options.folder,
             secret=self.database.secret,
             local_uri=lambda uri: self.database.local_uri(uri, "transformer"),
+            storage=self.options.kustomization,
         )
         for service in self.services:
             predictor_port = self._ports[f"{service.role}-predictor"].http
@@ -152,7 +153,7 @@ class Stack:
 
     def _describe(self, gateway_url: str, mesh: Mesh) -> State:
         sides = {service.role: self._side(service) for service in self.services}
-        call = f"v1/models/{self.services[0].model_name}:predict"
+        call = self.services[0].call_path
         direct = mesh.direct_paths
         return State(
             gateway_url=gateway_url,

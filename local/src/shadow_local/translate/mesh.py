@@ -13,9 +13,10 @@ from shadow_local.translate.routes import Route, VirtualService, cluster_name, v
 from shadow_local.translate.services import InferenceService, inference_services
 
 TRANSLATED = {"AuthorizationPolicy", "DestinationRule", "Gateway", "InferenceService", "Service"}
-TRANSLATED |= {"VirtualService"}
-# Objects off the calls' path: what runs by the clock, watches, or fences pods off.
-NOT_RUN = {"ConfigMap", "CronJob", "NetworkPolicy", "PodMonitor", "ServiceAccount"}
+TRANSLATED |= {"ServingRuntime", "VirtualService"}
+# Objects off the calls' path: what runs by the clock, watches, fences pods off, or keeps files.
+NOT_RUN = {"ConfigMap", "CronJob", "NetworkPolicy", "PersistentVolumeClaim", "PodMonitor"}
+NOT_RUN |= {"ServiceAccount"}
 # Knative's own gateway for calls inside the cluster, and the Service in front of it.
 KNATIVE_GATEWAY = "knative-serving/knative-local-gateway"
 KNATIVE_SERVICE = ("knative-local-gateway.istio-system.svc.cluster.local", 80)

@@ -1,11 +1,16 @@
-"""InferenceServices: the container of each of their components, and what KServe adds to them."""
+"""InferenceServices: the container of each of their components, and what KServe adds to them.
+
+A component's container stands in the InferenceService itself, or, for a predictor that names a
+model and a runtime, in a ServingRuntime.
+"""
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from shadow_local.translate.document import Manifest, Object, Section, Untranslated, objects
 
@@ -35,7 +40,22 @@ ONLY_IN_CLUSTERS = (
 )
 # What a pod needs and a process on this machine does not have: isolation, quotas and pulling.
 ONLY_IN_PODS = ("imagePullPolicy", "resources", "securityContext", "terminationMessagePolicy")
+# What a predictor's model may set of its runtime's container.
+OF_CONTAINER = (
+    *ONLY_IN_PODS,
+    "args",
+    "command",
+    "env",
+    "image",
+    "lifecycle",
+    "livenessProbe",
+    "ports",
+    "readinessProbe",
+    "startupProbe",
+    "volumeMounts",
+)
 HTTP_PORT = 8080  # where KServe starts every container
+MODEL_FOLDER = "/mnt/models"  # where a runtime finds the model of a storageUri
 MODES: dict[str | None, Mode] = {"Standard": "standard", "RawDeployment": "standard"}
 MODES |= {"Knative": "knative", "Serverless": "knative"}
 
@@ -73,6 +93,16 @@ class Component:
     volumes: dict[str, str]  # volume name -> "folder" or "secret"
     stop_seconds: int
     workers: int | None
+    # Of a ServingRuntime's container: the model's folder, below that of the kustomization.
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """A ServingRuntime: its container as the manifest has it, and which models it serves."""
+
+    container: Mapping[str, Any]
+    formats: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -99,6 +129,14 @@ class InferenceService:
             return args[args.index("--model_name") + 1]
         return self.name
 
+    @property
+    def call_path(self) -> str:
+        """The path of a call in the protocol that the predictor speaks."""
+        words = " ".join(self.transformer.container.args)
+        if re.search(r"--predictor_protocol[ =](v2|grpc-v2)\b", words):
+            return f"v2/models/{self.model_name}/infer"
+        return f"v1/models/{self.model_name}:predict"
+
     def host(self, kind: Kind) -> str:
         """The name of the Service that KServe makes for a component."""
         return f"{self.name}-{kind}.{self.namespace}.svc.cluster.local"
@@ -106,9 +144,11 @@ class InferenceService:
 
 def inference_services(manifests: Iterable[Manifest]) -> list[InferenceService]:
     """The InferenceServices among rendered objects, primary first."""
+    manifests = list(manifests)
+    runtimes = dict(_runtime(item) for item in objects(manifests, "ServingRuntime"))
     services: dict[Role, InferenceService] = {}
     for item in objects(manifests, "InferenceService"):
-        service = _service(item)
+        service = _service(item, runtimes)
         if other := services.get(service.role):
             raise Untranslated(
                 f"InferenceServices {service.name} and {other.name} both have SHADOW_ROLE "
@@ -118,14 +158,14 @@ def inference_services(manifests: Iterable[Manifest]) -> list[InferenceService]:
     return [services[role] for role in sorted(services)]
 
 
-def _service(item: Object) -> InferenceService:
+def _service(item: Object, runtimes: Mapping[str, Runtime]) -> InferenceService:
     mode = MODES.get(item.metadata.table("annotations").get("serving.kserve.io/deploymentMode"))
     if mode is None:
         raise item.metadata.refusal(
             "annotations", f"serving.kserve.io/deploymentMode must be one of {list(MODES)}"
         )
-    predictor = _component(item.spec, "predictor")
-    transformer = _component(item.spec, "transformer")
+    predictor = _component(item, "predictor", runtimes)
+    transformer = _component(item, "transformer", runtimes)
     roles = [v.value for v in transformer.container.variables if v.name == "SHADOW_ROLE"]
     role: Role
     match roles:
@@ -137,26 +177,80 @@ def _service(item: Object) -> InferenceService:
     )
 
 
-def _component(spec: Section, kind: Kind) -> Component:
-    if not spec.has(kind):
-        raise spec.refusal(kind, "an InferenceService is a transformer in front of a predictor")
-    with spec.section(kind) as fields:
+def _component(item: Object, kind: Kind, runtimes: Mapping[str, Runtime]) -> Component:
+    if not item.spec.has(kind):
+        raise item.spec.refusal(
+            kind, "an InferenceService is a transformer in front of a predictor"
+        )
+    with item.spec.section(kind) as fields:
         # The gateway's own timeout is the shorter one; KServe's is a limit of its ingress.
         fields.ignored_locally(*ONLY_IN_CLUSTERS, "timeout")
-        containers = [_container(item) for item in fields.sections("containers")]
+        containers = list(fields.sections("containers"))
+        model = None
+        if kind == "predictor" and fields.has("model"):
+            with fields.section("model") as served:
+                containers.append(_runtime_container(served, item, runtimes))
+                model = _model_folder(served)
         if len(containers) != 1:
             raise fields.refusal("containers", "one container is run for each component")
-        volumes = dict(_volume(item) for item in fields.sections("volumes"))
-        for volume in containers[0].mounts.values():
+        container = _container(containers[0])
+        volumes = dict(_volume(volume) for volume in fields.sections("volumes"))
+        for volume in container.mounts.values():
             if volume not in volumes:
                 raise fields.refusal("volumes", f"the container mounts {volume!r}")
         return Component(
             kind=kind,
-            container=containers[0],
+            container=container,
             volumes=volumes,
             stop_seconds=fields.integer("terminationGracePeriodSeconds", 30),
             workers=fields.take("containerConcurrency"),
+            model=model,
         )
+
+
+def _runtime(item: Object) -> tuple[str, Runtime]:
+    item.spec.ignored_locally("annotations", "multiModel", "protocolVersions")
+    formats = [str(model["name"]) for model in item.spec.take("supportedModelFormats")]
+    match item.spec.take("containers"):
+        case [container]:
+            return item.name, Runtime(container, tuple(formats))
+    raise item.spec.refusal("containers", "one container is run for each component")
+
+
+def _runtime_container(model: Section, item: Object, runtimes: Mapping[str, Runtime]) -> Section:
+    """The container that KServe makes of a runtime's and of what the model sets of it."""
+    model.ignored_locally("protocolVersion")
+    runtime = runtimes.get(model.text("runtime", ""))
+    if runtime is None:
+        # KServe chooses by format among those that the cluster's admin has installed.
+        raise model.refusal("runtime", f"name a ServingRuntime of the kustomization: {[*runtimes]}")
+    with model.section("modelFormat") as served:
+        served.ignored_locally("version")
+        if served.text("name") not in runtime.formats:
+            raise served.refusal("name", f"the runtime serves {list(runtime.formats)}")
+    own = {name: model.take(name) for name in OF_CONTAINER if model.has(name)}
+    variables = [*runtime.container.get("env", ()), *own.get("env", ())]
+    merged = {
+        **runtime.container,
+        **own,
+        "args": [*runtime.container.get("args", ()), *own.get("args", ())],
+        "env": list({variable["name"]: variable for variable in variables}.values()),
+    }
+    text = json.dumps(merged).replace("{{.Name}}", item.name)
+    text = text.replace("{{.Namespace}}", item.namespace)
+    if "{{" in text:
+        raise model.refusal("runtime", "its container may refer to {{.Name}} and {{.Namespace}}")
+    return Section(model.owner, f"{model.path} with its runtime", json.loads(text))
+
+
+def _model_folder(model: Section) -> str:
+    """Which folder below the kustomization's own stands for the model's storage."""
+    found = re.fullmatch(r"pvc://([^/]+(?:/[^/]+)*)/?", model.text("storageUri"))
+    if found is None or ".." in found[1].split("/"):
+        raise model.refusal(
+            "storageUri", "only pvc://<claim>/<folder> is a folder here, next to the kustomization"
+        )
+    return found[1]
 
 
 def _volume(section: Section) -> tuple[str, str]:
