@@ -53,8 +53,8 @@ def test_a_runtime_gets_the_model_and_the_ports_of_this_machine(
     command = predictor(manifests, tmp_path)
     model = str(tmp_path / "iris-models" / "first")
     assert command.words[2:5] == ("mlserver.cli.main", "start", model)
-    name = "--name=double-minimal-custom-inference"
-    assert command.words[5:] == ("--http-port=1", "--grpc_port", "2", name)
+    name = inference_services(manifests)[0].name
+    assert command.words[5:] == ("--http-port=1", "--grpc_port", "2", f"--name={name}")
     assert command.env["MLSERVER_MODEL_URI"] == model
     assert (command.env["MLSERVER_HTTP_PORT"], command.env["MLSERVER_GRPC_PORT"]) == ("1", "2")
     assert command.env["MLSERVER_METRICS_PORT"] not in ("8082", "1", "2")
