@@ -45,8 +45,8 @@ def test_sample_request_is_answered_by_the_primary_and_leaves_one_pair(stack: St
     assert pair["primary_response"] == {"predictions": [6.6, 124.6, 648.0]}
     assert pair["shadow_response"]["predictions"] == pytest.approx([9.9, 186.9, 972.0])
     assert (pair["primary_status"], pair["shadow_status"]) == (200, 200)
-    assert pair["primary_service"] == "double-minimal-custom-inference"
-    assert pair["shadow_service"] == "triple-minimal-custom-inference"
+    assert pair["primary_service"] == "double-minimal-inference"
+    assert pair["shadow_service"] == "triple-minimal-inference"
     assert pair["same_request"]
 
 

@@ -78,10 +78,10 @@ def test_credentials_do_not_reach_the_models(
     """Neither model sees what the caller proved itself with, by any path."""
     gateway = start_gateway(primary.port, shadow.port, topology)
     sent = [*CREDENTIALS.items(), ("x-tenant", "kept")]
-    for path in ("mirrored-inference", "double-minimal-custom-inference"):
+    for path in ("mirrored-inference", "double-minimal-inference"):
         url = gateway.predict_url.replace("mirrored-inference", path)
         assert post(url, headers=sent)[0] == 200
-    url = gateway.predict_url.replace("mirrored-inference", "triple-minimal-custom-inference")
+    url = gateway.predict_url.replace("mirrored-inference", "triple-minimal-inference")
     assert post(url, headers=sent)[0] == 200
     until(lambda: len(shadow.calls) == 2 and len(primary.calls) == 2)
     for call in primary.calls + shadow.calls:
@@ -97,8 +97,8 @@ def test_direct_paths_reach_one_model_each(
     gateway = start_gateway(primary.port, shadow.port, topology)
     forged = [("x-shadow-pair-id", "forged")]
     for path, model, other in (
-        ("double-minimal-custom-inference", primary, shadow),
-        ("triple-minimal-custom-inference", shadow, primary),
+        ("double-minimal-inference", primary, shadow),
+        ("triple-minimal-inference", shadow, primary),
     ):
         url = gateway.predict_url.replace("mirrored-inference", path)
         _, _, body = post(url, headers=forged)
@@ -131,7 +131,7 @@ def test_calls_without_the_key_are_refused(
     """With a key set, no call without it reaches a model by any path."""
     gateway = start_gateway(primary.port, shadow.port, api_key="s3cret")
     for headers in ([], [("x-api-key", "wrong")], [("x-api-key", "s3cret2")]):
-        for path in ("mirrored-inference", "triple-minimal-custom-inference"):
+        for path in ("mirrored-inference", "triple-minimal-inference"):
             url = gateway.predict_url.replace("mirrored-inference", path)
             assert post(url, headers=headers)[0] == 403
     assert not primary.calls

@@ -47,7 +47,7 @@ def test_a_stage_does_what_its_name_says(  # noqa: PLR0917
         assert (status, json.loads(body)) == (200, {"from": answerer})
         assert headers["x-shadow-pair-id"]
     for name, wanted in zip(("double", "triple"), direct, strict=True):
-        service = f"{name}-minimal-custom-inference"
+        service = f"{name}-minimal-inference"
         url = gateway.predict_url.replace("mirrored-inference", service)
         assert post(url)[0] == wanted
     answering, other = (primary, shadow) if answerer == "primary" else (shadow, primary)
@@ -59,8 +59,8 @@ def test_a_stage_does_what_its_name_says(  # noqa: PLR0917
 @pytest.mark.parametrize(
     ("stage", "service", "answer"),
     [
-        ("primary-alone", "double-minimal-custom-inference", [6.6, 124.6, 648.0]),
-        ("shadow-promoted", "triple-minimal-custom-inference", [9.9, 186.9, 972.0]),
+        ("primary-alone", "double-minimal-inference", [6.6, 124.6, 648.0]),
+        ("shadow-promoted", "triple-minimal-inference", [9.9, 186.9, 972.0]),
     ],
 )
 def test_a_stage_runs_with_the_real_models(
@@ -96,13 +96,13 @@ def test_the_option_api_key_guards_every_path(
     tree.choose_topology(topology)
     tree.replace(OPTIONS, "# - api-key", "- api-key")
     gateway = gateways.start_from(render(tree.folder), primary.port, shadow.port)
-    for entry in ("mirrored", "double-minimal-custom", "triple-minimal-custom"):
+    for entry in ("mirrored", "double-minimal", "triple-minimal"):
         url = gateway.predict_url.replace("mirrored", entry, 1)
         for headers in ([], [("x-api-key", "wrong")], [("x-api-key", "")]):
             assert post(url, headers=headers)[0] == 403
     assert not primary.calls
     assert not shadow.calls
-    for entry in ("mirrored", "double-minimal-custom", "triple-minimal-custom"):
+    for entry in ("mirrored", "double-minimal", "triple-minimal"):
         url = gateway.predict_url.replace("mirrored", entry, 1)
         assert post(url, headers=[("x-api-key", "sesame123")])[0] == 200
     until(lambda: (len(primary.calls), len(shadow.calls)) == (2, 2))

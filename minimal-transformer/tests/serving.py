@@ -185,7 +185,7 @@ class Transformer(Process):
         settings = {
             "POSTGRES_URI": uri,
             "SHADOW_ROLE": "primary",
-            "INFERENCE_SERVICE": "double-minimal-custom-inference",
+            "INFERENCE_SERVICE": "double-minimal-inference",
             "MODEL_VERSION": "7",
             "SPOOL_DIR": str(self.spool),
             # A busy machine may need it; a drained spool ends the wait.
@@ -267,7 +267,7 @@ def check_row(
     assert found["sequence"] >= 1
     assert found["pair_source"] == "x-shadow-pair-id"
     assert found["role"] == "primary"
-    assert found["inference_service"] == "double-minimal-custom-inference"
+    assert found["inference_service"] == "double-minimal-inference"
     assert found["model_name"] == "model"
     assert found["model_version"] == "7"
     assert found["protocol"] == protocol

@@ -16,7 +16,7 @@ from shadow_report.report import Report
 # The fixture `compared`: records calls, compares with these settings.
 Compare = Callable[..., Report]
 
-PRIMARY, SHADOW = "double-minimal-custom-inference", "triple-minimal-custom-inference"
+PRIMARY, SHADOW = "double-minimal-inference", "triple-minimal-inference"
 RECORDERS = {"primary": uuid.UUID(int=1), "shadow": uuid.UUID(int=2)}
 # Long enough ago that nothing is in flight.
 START = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)

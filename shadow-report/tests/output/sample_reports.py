@@ -209,8 +209,8 @@ def rejected() -> Report:
             warm_up_seconds=0.0,
             warm_up_pairs=0,
         ),
-        primary=side("primary", "double-minimal-custom-inference"),
-        shadow=side("shadow", "triple-minimal-custom-inference"),
+        primary=side("primary", "double-minimal-inference"),
+        shadow=side("shadow", "triple-minimal-inference"),
         integrity=Integrity(
             primary_calls=12500,
             paired=12480,

@@ -80,8 +80,8 @@ def test_is_small(name: str) -> None:
 def test_names_both_services_with_their_versions() -> None:
     """Beside the service, as in the terminal."""
     page = render_page(rejected())
-    assert "<dd>double-minimal-custom-inference, version 2026-11-1</dd>" in page
-    assert "<dd>triple-minimal-custom-inference, version 2026-12-rc1</dd>" in page
+    assert "<dd>double-minimal-inference, version 2026-11-1</dd>" in page
+    assert "<dd>triple-minimal-inference, version 2026-12-rc1</dd>" in page
 
 
 def test_stays_small_with_a_thousand_of_everything() -> None:

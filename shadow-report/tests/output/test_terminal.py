@@ -37,7 +37,7 @@ def test_fits_its_width_without_trailing_blanks(report: Report, width: int, verb
 def test_starts_with_the_verdict_and_why() -> None:
     """The verdict, what it means, one reason, what was compared: all within ten lines."""
     lines = printed(rejected()).splitlines()
-    assert "shadow   triple-minimal-custom-inference, version 2026-12-rc1" in lines[:10]
+    assert "shadow   triple-minimal-inference, version 2026-12-rc1" in lines[:10]
     assert lines[0] == " REJECT   The shadow must not replace the primary."
     assert lines[1].strip().startswith("Disagreement is 2.88 % of 12,480 pairs")
 
