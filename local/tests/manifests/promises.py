@@ -12,7 +12,9 @@ from routes import Objects
 from schemas import crd_folder, schema_errors
 from tree import Tree, parse
 
-PLACEHOLDER = re.compile(r"\b(PRIMARY|SHADOW|SIDE|ENTRY|PROFILE|DOMAIN|GATEWAY|REGISTRY|TAG|KEY)\b")
+PLACEHOLDER = re.compile(
+    r"\b(PRIMARY|SHADOW|SIDE|ENTRY|PROFILE|DOMAIN|GATEWAY|REGISTRY|TAG|KEY|CONTENT_LENGTH)\b"
+)
 
 
 def broken_promises(tree: Tree) -> list[str]:
@@ -36,7 +38,7 @@ def _places(objects: Objects, settings: dict[str, str]) -> list[str]:
     for item in objects:
         kind, metadata = item["kind"], item["metadata"]
         namespace = metadata.get("namespace")
-        near_gateway = kind in ("Service", "DestinationRule", "AuthorizationPolicy")
+        near_gateway = kind in ("Service", "DestinationRule")
         allowed = {settings["profile"]} | (
             {settings["gateway-namespace"]} if near_gateway else set()
         )

@@ -11,6 +11,8 @@ from promises_of_pods import unknown_variables
 from routes import Objects, of_kind
 
 CA = "ca.crt"
+# No POSTGRES_PORT: where the key is missing, a Service called postgres would give it a value.
+NAMES = {"POSTGRES_HOST": "host", "POSTGRES_PORT_NUMBER": "port", "POSTGRES_PASSWORD": "password"}
 
 
 def broken(objects: Objects, settings: dict[str, str], cluster_text: str) -> Iterator[str]:
@@ -45,16 +47,16 @@ def _connection(
     if user not in {item["name"] for item in cluster["spec"]["users"]}:
         yield f"{label}: {user} is no user of {name}"
     variables = {item["name"]: item for item in pod["containers"][0]["env"]}
-    for variable, key in (("HOST", "host"), ("PORT", "port"), ("PASSWORD", "password")):
-        source = variables.get(f"POSTGRES_{variable}", {}).get("valueFrom", {})
+    for variable, key in NAMES.items():
+        source = variables.get(variable, {}).get("valueFrom", {})
         expected: dict[str, Any] = {"name": f"{name}-pguser-{user}", "key": key}
         if optional:
             expected["optional"] = True
         if source.get("secretKeyRef") != expected:
-            yield f"{label}: POSTGRES_{variable} is not the {key} that the operator gives {user}"
+            yield f"{label}: {variable} is not the {key} that the operator gives {user}"
     uri = str(variables.get("POSTGRES_URI", {}).get("value"))
     wanted = (
-        rf"postgresql://{user}:\$\(POSTGRES_PASSWORD\)@\$\(POSTGRES_HOST\):\$\(POSTGRES_PORT\)"
+        rf"postgresql://{user}:\$\(POSTGRES_PASSWORD\)@\$\(POSTGRES_HOST\):\$\(POSTGRES_PORT_NUMBER\)"
         r"/predictions\?sslmode=verify-full&sslrootcert=(/[\w/.-]+)"
     )
     match = re.fullmatch(wanted, uri)

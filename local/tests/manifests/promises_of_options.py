@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from pod_security import violations
-from routes import Objects, mode, of_kind
+from routes import GRPC, SERVING_PATH, Objects, mode, of_kind, routed, routes_of
 
 ISVC = "serving.kserve.io/inferenceservice"
 
@@ -15,7 +15,10 @@ def broken(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
     """What is wrong with the options that are in the output; those that are not say nothing."""
     sides = [settings["primary"], settings["shadow"]]
     for policy in of_kind(objects, "AuthorizationPolicy"):
-        yield from _api_key(policy["spec"], settings)
+        yield f"AuthorizationPolicy {policy['metadata']['name']} may cut off ports of other people"
+    guarded = [r for r in routes_of(objects, settings["gateway"]) if "x-api-key" in str(r["match"])]
+    if guarded:
+        yield from _api_key(objects, settings)
     if policies := of_kind(objects, "NetworkPolicy"):
         knative = mode(of_kind(objects, "InferenceService")[0]) == "Knative"
         chosen = [policy["spec"]["podSelector"]["matchLabels"] for policy in policies]
@@ -27,7 +30,10 @@ def broken(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
     for monitor in of_kind(objects, "PodMonitor"):
         yield from _monitor(monitor["spec"], sides)
     for job in of_kind(objects, "CronJob"):
-        for violation in violations(job["spec"]["jobTemplate"]["spec"]["template"]["spec"]):
+        pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+        if pod.get("enableServiceLinks") is not False:
+            yield f"{job['metadata']['name']}: Services write into its environment"
+        for violation in violations(pod):
             yield f"{job['metadata']['name']}: {violation}"
 
 
@@ -41,19 +47,21 @@ def _monitor(spec: dict[str, Any], sides: list[str]) -> Iterator[str]:
         yield "the monitor asks where there are no metrics"
 
 
-def _api_key(spec: dict[str, Any], settings: dict[str, str]) -> Iterator[str]:
-    if spec["action"] != "DENY":
-        yield "a rule that allows would open the gateway to whoever it names"
-    names = (settings["entry"], settings["primary"], settings["shadow"])
-    ways_in = [f"/serving/{settings['profile']}/{name}/*" for name in names]
-    if spec["rules"][0]["to"] != [{"operation": {"paths": ways_in}}]:
-        yield "a way in needs no key"
-    if spec["rules"][0]["when"] != [
-        {"key": "request.headers[x-api-key]", "notValues": ["sesame123"]}
-    ]:
-        yield "another header or value than the key opens the way"
-    if spec["selector"]["matchLabels"] != {"istio": settings["gateway-label"]}:
-        yield "the gateway does not ask for the key"
+def _api_key(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
+    """Without the key every way in is refused, and nothing else of the gateway is."""
+    routes = routes_of(objects, settings["gateway"])
+    for name in (settings["entry"], settings["primary"], settings["shadow"]):
+        root = f"/serving/{settings['profile']}/{name}"
+        calls = {f"{root}/v1/models/model:predict": {}, f"{root}/anything": {}}
+        calls[f"{GRPC}ModelInfer"] = {SERVING_PATH: root}
+        for path, headers in calls.items():
+            for key in ({}, {"x-api-key": "sesame"}, {"x-api-key": "sesame123,"}):
+                route = routed(routes, path, headers | key) or {}
+                if route.get("directResponse") != {"status": 403}:
+                    yield f"{path} with {headers | key} needs no key"
+    elsewhere = f"/serving/{settings['profile']}/other/v1/models"
+    if routed(routes, elsewhere) or routed(routes, "/", {SERVING_PATH: elsewhere}):
+        yield "the key is asked for on other people's paths"
 
 
 def _network(policy: dict[str, Any], knative: bool, settings: dict[str, str]) -> Iterator[str]:
@@ -75,3 +83,7 @@ def _network(policy: dict[str, Any], knative: bool, settings: dict[str, str]) ->
     port = 8012 if knative else 8080
     if first["ports"][0] != {"protocol": "TCP", "port": port}:
         yield f"{name} is not for the port that serves"
+    grpc = [rule for rule in spec["ingress"] if {"protocol": "TCP", "port": 8081} in rule["ports"]]
+    expected_for_grpc = [[gateway]] if target["component"] == "transformer" else []
+    if [rule["from"] for rule in grpc] != expected_for_grpc:
+        yield f"{name} lets others than the gateway in for gRPC"

@@ -39,18 +39,37 @@ def _service(service: dict[str, Any], side: str, settings: dict[str, str]) -> It
         component, name = service["spec"][kind], f"{side} {kind}"
         image = f"{settings['image-registry']}/minimal-{kind}:{settings['image-tag']}"
         yield from _container(component["containers"][0], name, image)
+        if component.get("enableServiceLinks") is not False:
+            yield f"{name}: Services of the namespace write into its environment"
         yield from _stopping(component, name, mode(service) == "Knative")
         yield from unknown_variables(component["containers"][0], f"minimal-{kind}")
         yield from (f"{name}: {violation}" for violation in violations(component))
-        if component.get("minReplicas", 0) < 1:
-            yield f"{name}: it may scale to zero"
+        yield from _scaling(component, name, mode(service) == "Knative", side, settings)
     yield from _identity(service, side, settings)
     yield from _spool(service["spec"]["transformer"], side)
+
+
+def _scaling(
+    component: dict[str, Any], name: str, knative: bool, side: str, settings: dict[str, str]
+) -> Iterator[str]:
+    least, most = (int(settings[f"{side}-{bound}-replicas"]) for bound in ("min", "max"))
+    if (component.get("minReplicas"), component.get("maxReplicas")) != (least, most):
+        yield f"{name}: its pods are not as many as the settings say"
+    if not 1 <= component.get("minReplicas", 0) <= component.get("maxReplicas", 0):
+        yield f"{name}: it may scale to zero, or not at all"
+    kind = "knative" if knative else "standard"
+    wanted = (settings[f"{kind}-scale-metric"], int(settings[f"{kind}-scale-target"]))
+    if (component.get("scaleMetric"), component.get("scaleTarget")) != wanted:
+        yield f"{name}: it is not scaled by {wanted}"
+    if knative and component.get("timeout") != int(settings["predict-timeout-seconds"]):
+        yield f"{name}: Knative ends a call before or after the gateway does"
 
 
 def _identity(service: dict[str, Any], side: str, settings: dict[str, str]) -> Iterator[str]:
     """What the transformer writes into each row about itself, and what its model does."""
     variables = environment(service["spec"]["transformer"])
+    if variables.get("PREDICT_TIMEOUT_SECONDS") != settings["predict-timeout-seconds"]:
+        yield f"{side}: a call may end otherwise in the table than for the caller"
     if variables.get("SHADOW_ROLE") != side:
         yield f"{side}: SHADOW_ROLE is {variables.get('SHADOW_ROLE')}"
     own_name: object = service["metadata"]["name"]
@@ -142,8 +161,10 @@ def _spool(component: dict[str, Any], side: str) -> Iterator[str]:
 
 def _without_own_values(service: dict[str, Any]) -> dict[str, Any]:
     own = {"FACTOR", "SHADOW_ROLE", "INFERENCE_SERVICE", "MODEL_VERSION"}
+    bounds = {"minReplicas": 0, "maxReplicas": 0}
     spec = {
         kind: component
+        | bounds
         | {
             "containers": [
                 c | {"env": [item for item in c.get("env", []) if item["name"] not in own]}

@@ -6,58 +6,123 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from routes import Objects, of_kind, prefix, routes_of, service_reached
+from routes import GRPC, SERVING_PATH, Objects, of_kind, rewritten, routed, routes_of
+from routes import service_reached as reached
 
 PAIR_ID = {"x-shadow-pair-id": "%REQ(x-request-id)%"}
 CREDENTIALS = {"authorization", "x-api-key", "cookie"}
+PREDICT = "/v1/models/model:predict"
+INFERENCE = (PREDICT, "/v1/models", "/v1/models/model", "/v2", "/v2/models/model/infer")
+INFERENCE += ("/v2/models/model/ready", "/v2/health/live", "/v2/health/ready")
+# What KServe's servers also answer, and is not for callers; and paths that only begin alike.
+OTHER = ("/", "/metrics", "/docs", "/openapi.json", "/v2/repository/index", "/v1/modelsx")
+OTHER += ("/v2/repository/models/model/unload", "/v2x", "/v2/models", "")
+METHODS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata")
 
 
 def broken(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
-    root = f"/serving/{settings['profile']}"
     routes = routes_of(objects, settings["gateway"])
-    entry = [route for route in routes if prefix(route) == f"{root}/{settings['entry']}/"]
-    if len(entry) != 2:
-        yield f"{len(entry)} routes for {root}/{settings['entry']}/, not a mirrored and a plain one"
-        return
-    yield from _entry(objects, settings, *entry)
+    if len(routes) != 10:
+        yield f"{len(routes)} routes on the callers' gateway; there are five ways for REST and gRPC"
+    key = {"x-api-key": "sesame123"}  # without the option it changes nothing
+    yield from _rest(objects, settings, routes, key)
+    yield from _grpc(objects, settings, routes, key)
+    yield from _refusals(settings, routes, key)
+    for route in routes:
+        if "directResponse" not in route:
+            yield from _guards(route, settings)
+    yield from _virtual_services(objects, settings)
+    yield from _limits(objects, routes)
+
+
+def _rest(
+    objects: Objects, settings: dict[str, str], routes: list[dict[str, Any]], key: dict[str, str]
+) -> Iterator[str]:
+    root = f"/serving/{settings['profile']}"
+    path = f"{root}/{settings['entry']}{PREDICT}"
+    lengths = {size: key | {"content-length": size} for size in ("0", "200", "9999", "999999")}
+    mirrored = {
+        size for size, sent in lengths.items() if "mirrors" in (routed(routes, path, sent) or {})
+    }
+    wanted = {size for size in lengths if re.fullmatch(settings["mirror-content-length"], size)}
+    if mirrored != wanted or not wanted:
+        yield f"bodies of {sorted(mirrored)} bytes are mirrored, not of {sorted(wanted)}"
+    for sent in ({}, {"content-length": "1000000"}, {"content-length": "12x"}):
+        route = routed(routes, path, key | sent)
+        if route is None or "mirrors" in route:
+            yield f"a body of {sent or 'unknown length'} is mirrored or not answered"
+    yield from _answers(objects, routes, settings["entry"], settings["primary"], settings, key)
     for side in ("primary", "shadow"):
         name = settings[side]
-        direct = [route for route in routes if prefix(route) == f"{root}/{name}/"]
-        if len(direct) != 1 or _answering(objects, direct[0]) != name:
-            yield f"{root}/{name}/ does not lead to {name}"
-        for route in direct:
-            yield from _guards(route)
-            if "x-shadow-pair-id" not in route["headers"]["request"].get("remove", ()):
-                yield f"{root}/{name}/ lets a caller's own pair id through"
-            if "mirrors" in route:
-                yield f"{root}/{name}/ is mirrored"
-    if len(routes) != 4:
-        yield f"{len(routes)} routes on the callers' gateway; there are four ways in"
-    yield from _virtual_services(objects, settings)
-    yield from _limits(objects, entry[0])
+        yield from _answers(objects, routes, name, name, settings, key)
+    yield from _entry(objects, settings, [r for r in routes if "rewrite" in r])
+
+
+def _answers(  # noqa: PLR0917
+    objects: Objects,
+    routes: list[dict[str, Any]],
+    way: str,
+    name: str,
+    settings: dict[str, str],
+    key: dict[str, str],
+) -> Iterator[str]:
+    """Inference paths lead to the model as it serves them, and no others."""
+    root = f"/serving/{settings['profile']}/{way}"
+    for path in INFERENCE:
+        route = routed(routes, root + path, key | {"content-length": "2"})
+        if route is None or _answering(objects, route) != name:
+            yield f"{root}{path} does not lead to {name}"
+        elif rewritten(route, root + path) != path:
+            yield f"{root}{path} arrives as {rewritten(route, root + path)}"
+    for path in OTHER:
+        if any(routed(routes, root + path, key | sent) for sent in ({}, {"content-length": "2"})):
+            yield f"{root}{path} is open to callers"
+
+
+def _grpc(
+    objects: Objects, settings: dict[str, str], routes: list[dict[str, Any]], key: dict[str, str]
+) -> Iterator[str]:
+    root = f"/serving/{settings['profile']}"
+    ways = {settings["entry"]: settings["primary"]}
+    ways |= {settings[side]: settings[side] for side in ("primary", "shadow")}
+    for way, name in ways.items():
+        headers = key | {SERVING_PATH: f"{root}/{way}"}
+        for method in ("ModelInfer", *METHODS):
+            route = routed(routes, GRPC + method, headers)
+            if route is None or _answering(objects, route) != name:
+                yield f"gRPC {method} for {way} does not lead to {name}"
+            elif ("mirrors" in route) != (way == settings["entry"] and method == "ModelInfer"):
+                yield f"gRPC {method} for {way} is mirrored or not, the wrong way round"
+    for elsewhere in ({}, {SERVING_PATH: root}, {SERVING_PATH: f"{root}/{settings['entry']}x"}):
+        if routed(routes, f"{GRPC}ModelInfer", key | elsewhere) is not None:
+            yield f"gRPC with {elsewhere} is taken from whoever else serves it here"
+    yield from _entry(
+        objects,
+        settings,
+        [r for r in routes if r["match"][0].get("headers", {}).keys() == {SERVING_PATH}],
+    )
 
 
 def _entry(
-    objects: Objects, settings: dict[str, str], mirrored: dict[str, Any], plain: dict[str, Any]
+    objects: Objects, settings: dict[str, str], routes: list[dict[str, Any]]
 ) -> Iterator[str]:
-    length = mirrored["match"][0].get("headers", {}).get("content-length", {}).get("regex", "")
-    small, others = {"0", "200", "999999"}, {"1000000", "8000000", "", "12x"}
-    if {size for size in small | others if re.fullmatch(length, size)} != small:
-        yield f"content-length {length!r} does not tell bodies below 1 MB from others"
-    if "headers" in plain["match"][0]:
-        yield "the second route does not take what the first leaves"
-    if "mirrors" in plain:
-        yield "bodies beyond the guard are mirrored"
-    for route in (mirrored, plain):
-        yield from _guards(route)
-        if _answering(objects, route) != settings["primary"]:
-            yield f"callers are answered by {_answering(objects, route)}, not by the primary"
+    """The mirrored route, the one for what it leaves, and the direct ones."""
+    served = {route["name"]: route for route in routes if "directResponse" not in route}
+    if list(served) != ["mirrored", "not-copied", "primary", "shadow"]:
+        yield f"the routes are {list(served)}"
+        return
+    for name in ("mirrored", "not-copied"):
         for direction in ("request", "response"):
-            if route["headers"].get(direction, {}).get("set") != PAIR_ID:
-                yield f"the {direction} does not get the pair id"
-    mirrors = mirrored.get("mirrors", [])
-    authority = mirrored["rewrite"].get("authority")
-    got = [service_reached(objects, mirror["destination"], authority) for mirror in mirrors]
+            if served[name]["headers"].get(direction, {}).get("set") != PAIR_ID:
+                yield f"{name}: the {direction} does not get the pair id"
+    for name in ("primary", "shadow"):
+        if "x-shadow-pair-id" not in served[name]["headers"]["request"].get("remove", ()):
+            yield f"{name}: a caller's own pair id gets through"
+    if any("mirrors" in route for name, route in served.items() if name != "mirrored"):
+        yield "more than the entry is mirrored"
+    mirrors = served["mirrored"].get("mirrors", [])
+    authority = served["mirrored"].get("rewrite", {}).get("authority")
+    got = [reached(objects, mirror["destination"], authority) for mirror in mirrors]
     if got != [settings["shadow"]]:
         yield f"copies go to {got}, not to the shadow"
     shares = [mirror.get("percentage", {}).get("value") for mirror in mirrors]
@@ -65,19 +130,31 @@ def _entry(
         yield f"{shares} percent are mirrored, not {settings['mirror-percentage']}"
 
 
+def _refusals(
+    settings: dict[str, str], routes: list[dict[str, Any]], key: dict[str, str]
+) -> Iterator[str]:
+    """WebSockets and the model repository are answered by the gateway itself."""
+    for name in (settings["entry"], settings["primary"], settings["shadow"]):
+        root = f"/serving/{settings['profile']}/{name}"
+        calls = [(root + PREDICT, key | {"upgrade": value}) for value in ("websocket", "WebSocket")]
+        calls += [(f"{GRPC}RepositoryModelUnload", key | {SERVING_PATH: root})]
+        for path, headers in calls:
+            route = routed(routes, path, headers) or {}
+            if route.get("directResponse") != {"status": 403}:
+                yield f"{path} with {headers} reaches a model"
+
+
 def _answering(objects: Objects, route: dict[str, Any]) -> str | None:
-    if len(route["route"]) != 1 or "weight" in route["route"][0]:
+    if len(route.get("route", [])) != 1 or "weight" in route["route"][0]:
         return None
-    authority = route["rewrite"].get("authority")
-    return service_reached(objects, route["route"][0]["destination"], authority)
+    authority = route.get("rewrite", {}).get("authority")
+    return reached(objects, route["route"][0]["destination"], authority)
 
 
-def _guards(route: dict[str, Any]) -> Iterator[str]:
+def _guards(route: dict[str, Any], settings: dict[str, str]) -> Iterator[str]:
     name = route.get("name")
-    if route.get("rewrite", {}).get("uri") != "/":
-        yield f"{name}: the models would see the gateway's path"
-    if route.get("timeout") != "60s":
-        yield f"{name}: no timeout of 60s"
+    if route.get("timeout") != f"{settings['predict-timeout-seconds']}s":
+        yield f"{name}: the timeout is not the one in the settings"
     if route.get("retries") != {"attempts": 0}:
         yield f"{name}: a retry would record a call twice"
     if not set(route["headers"]["request"].get("remove", ())) >= CREDENTIALS:
@@ -85,31 +162,43 @@ def _guards(route: dict[str, Any]) -> Iterator[str]:
 
 
 def _virtual_services(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
-    virtual_services = of_kind(objects, "VirtualService")
-    if len(virtual_services) != 2:
-        yield f"{len(virtual_services)} VirtualServices, not two"
-    for item in virtual_services:
-        if item["metadata"]["name"] in (settings["primary"], settings["shadow"]):
-            yield f"KServe owns the VirtualService {item['metadata']['name']}"
+    for item in of_kind(objects, "VirtualService"):
+        name = item["metadata"]["name"]
+        if "." not in name:
+            yield f"KServe may own the VirtualService {name}: an InferenceService can have its name"
         callers = item["spec"]["gateways"] == [settings["gateway"]]
         if callers and item["spec"]["hosts"] != [settings["domain"]]:
-            yield f"{item['metadata']['name']} is for {item['spec']['hosts']}, not for the domain"
+            yield f"{name} is for {item['spec']['hosts']}, not for the domain"
+        if (
+            not callers
+            and item["spec"]["http"][0]["timeout"] != f"{settings['predict-timeout-seconds']}s"
+        ):
+            yield f"{name}: the timeout is not the one in the settings"
 
 
-def _limits(objects: Objects, mirrored: dict[str, Any]) -> Iterator[str]:
-    rules = of_kind(objects, "DestinationRule")
-    copies_to = [mirror["destination"]["host"] for mirror in mirrored.get("mirrors", [])]
-    if [rule["spec"]["host"] for rule in rules] != copies_to:
-        yield "the limits are not those of the host that the copies go to"
-    for rule in rules:
-        pool = rule["spec"]["trafficPolicy"]["connectionPool"]
+def _limits(objects: Objects, routes: list[dict[str, Any]]) -> Iterator[str]:
+    rules = {rule["spec"]["host"]: rule["spec"] for rule in of_kind(objects, "DestinationRule")}
+    mirrored = [route["mirrors"] for route in routes if "mirrors" in route]
+    copies_to = {mirror["destination"]["host"] for mirrors in mirrored for mirror in mirrors}
+    if rules.keys() != copies_to:
+        yield "the limits are not those of the hosts that copies go to"
+    for host, spec in rules.items():
+        pool = spec["trafficPolicy"]["connectionPool"]
         tcp, http = pool["tcp"], pool["http"]
         if tcp.get("connectTimeout") != "3s":
-            yield "the connect timeout is not the one that was measured"
+            yield f"{host}: the connect timeout is not the one that was measured"
+        if "maxRetries" in http:
+            yield f"{host}: Istio ignores maxRetries; the routes have attempts: 0"
+        waiting, running = http.get("http1MaxPendingRequests", 0), http.get("http2MaxRequests", 0)
+        if "-grpc." in host:
+            # Of up to 8 MiB each, in the gateway's memory.
+            if not (0 < waiting <= 64 and 0 < running <= 64):
+                yield f"{host}: the shadow's open gRPC calls have no sensible bound"
+            continue
         if not 1 < tcp.get("maxConnections", 0) <= 1024:
-            yield "the shadow's connections have no sensible bound"
+            yield f"{host}: the shadow's connections have no sensible bound"
         # A burst of 200 calls loses no copy while the shadow is healthy.
-        if not 200 <= http.get("http1MaxPendingRequests", 0) <= 1024:
-            yield "the shadow's waiting calls have no sensible bound"
-        if not 200 <= http.get("http2MaxRequests", 0) <= 2048:
-            yield "the shadow's open calls have no sensible bound"
+        if not 200 <= waiting <= 1024:
+            yield f"{host}: the shadow's waiting calls have no sensible bound"
+        if not 200 <= running <= 2048:
+            yield f"{host}: the shadow's open calls have no sensible bound"

@@ -1,11 +1,15 @@
-"""Where a call goes, followed through the rendered VirtualServices as the gateway would."""
+"""Where a call goes, followed through the rendered objects as the gateway would."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 Objects = list[dict[str, Any]]
 KNATIVE_GATEWAY = "knative-local-gateway.istio-system.svc.cluster.local"
+COMPONENT = "app.kubernetes.io/component"
+GRPC = "/inference.GRPCInferenceService/"
+SERVING_PATH = "x-serving-path"
 
 
 def of_kind(objects: Objects, kind: str) -> Objects:
@@ -38,9 +42,42 @@ def routes_of(objects: Objects, gateway: str) -> list[dict[str, Any]]:
     ]
 
 
-def prefix(route: dict[str, Any]) -> str:
-    matches = route.get("match", [])
-    return str(matches[0].get("uri", {}).get("prefix", "")) if len(matches) == 1 else ""
+def routed(
+    routes: list[dict[str, Any]], path: str, headers: dict[str, str] | None = None
+) -> dict[str, Any] | None:
+    """The route that takes a call, as the gateway finds it; None is its 404."""
+    for route in routes:
+        if any(_matches(match, path, headers or {}) for match in route["match"]):
+            return route
+    return None
+
+
+def _matches(match: dict[str, Any], path: str, headers: dict[str, str]) -> bool:
+    wanted = all(
+        name in headers and _accepts(condition, headers[name])
+        for name, condition in match.get("headers", {}).items()
+    )
+    # Istio's rule: a header that is not there does not have the value.
+    unwanted = any(
+        _accepts(condition, headers.get(name, ""))
+        for name, condition in match.get("withoutHeaders", {}).items()
+    )
+    return wanted and not unwanted and _accepts(match["uri"], path)
+
+
+def _accepts(condition: dict[str, str], value: str) -> bool:
+    ((kind, text),) = condition.items()
+    if kind == "exact":
+        return value == text
+    if kind == "prefix":
+        return value.startswith(text)
+    return re.fullmatch(text, value) is not None
+
+
+def rewritten(route: dict[str, Any], path: str) -> str:
+    """The path that a model sees."""
+    rule = route.get("rewrite", {}).get("uriRegexRewrite")
+    return re.sub(rule["match"], rule["rewrite"], path) if rule else path
 
 
 def service_reached(
@@ -48,33 +85,36 @@ def service_reached(
 ) -> str | None:
     """The InferenceService whose transformer gets the call; None when nobody does."""
     host, port = destination["host"], destination.get("port", {}).get("number")
-    if port != 80:
-        return None
-    if host in (standard := transformer_hosts(objects, "Standard")):
+    if port == 80 and host in (standard := transformer_hosts(objects, "Standard")):
         return standard[host]
-    if host == KNATIVE_GATEWAY:
+    if port == 80 and host == KNATIVE_GATEWAY:
         return transformer_hosts(objects, "Knative").get(authority or "")
-    return _through_own_gateway(objects, host, authority or "")
+    for item in of_kind(objects, "Service"):
+        metadata = item["metadata"]
+        if host == f"{metadata['name']}.{metadata['namespace']}.svc.cluster.local":
+            for opened in item["spec"]["ports"]:
+                if opened["port"] == port:
+                    return _through_service(objects, item, opened["targetPort"], authority or "")
+    return None
 
 
-def _through_own_gateway(objects: Objects, host: str, authority: str) -> str | None:
-    """By a Service of ours to a Gateway port, and on by the VirtualService that is bound to it."""
-    ports = {
-        port["targetPort"]
-        for item in of_kind(objects, "Service")
-        if f"{item['metadata']['name']}.{item['metadata']['namespace']}.svc.cluster.local" == host
-        for port in item["spec"]["ports"]
-        if port["port"] == 80
-    }
+def _through_service(
+    objects: Objects, service: dict[str, Any], target: int, authority: str
+) -> str | None:
+    """By a Service of ours: to a transformer's gRPC port, or to the gateway's port for copies."""
+    selector = service["spec"]["selector"]
+    name: str | None = selector.get("serving.kserve.io/inferenceservice")
+    if name is not None:
+        known = {item["metadata"]["name"] for item in of_kind(objects, "InferenceService")}
+        found = selector.get("component") == "transformer" and target == 8081 and name in known
+        return name if found else None
     for gateway in of_kind(objects, "Gateway"):
-        if {server["port"]["number"] for server in gateway["spec"]["servers"]} != ports:
-            continue
-        reached = set()
-        # Istio up to 1.27 appends -shadow to the host of a copy, newer ones do not.
-        for name in (authority, f"{authority}-shadow"):
-            reached.add(_by_host(objects, gateway["metadata"], name))
-        if len(reached) == 1:
-            return reached.pop()
+        numbers = {server["port"]["number"] for server in gateway["spec"]["servers"]}
+        if numbers == {target} and gateway["spec"]["selector"] == selector:
+            # Istio up to 1.27 appends -shadow to the host of a copy, newer ones do not.
+            names = (authority, f"{authority}-shadow")
+            reached = {_by_host(objects, gateway["metadata"], one) for one in names}
+            return reached.pop() if len(reached) == 1 else None
     return None
 
 

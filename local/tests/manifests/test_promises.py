@@ -26,7 +26,7 @@ def test_deployment_keeps_its_promises(
 def test_options_are_off_unless_switched_on(tmp_path: Path) -> None:
     """As it comes, only the retention job is there besides the models and their routes."""
     kinds = {item["kind"] for item in Tree(tmp_path / "tree").objects()}
-    assert kinds == {"InferenceService", "VirtualService", "DestinationRule", "CronJob"}
+    assert kinds == {"InferenceService", "VirtualService", "DestinationRule", "CronJob", "Service"}
 
 
 def test_a_missing_api_key_stops_the_rendering(tmp_path: Path) -> None:

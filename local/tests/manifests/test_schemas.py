@@ -44,9 +44,9 @@ def test_core_objects_are_accepted() -> None:
 @pytest.mark.parametrize(
     ("kind", "path", "value"),
     [
-        ("VirtualService", "spec.http.0.mirors", []),
-        ("VirtualService", "spec.http.0.retries.attempts", "none"),
-        ("VirtualService", "spec.http.0.route.0.destination", {"port": {"number": 80}}),
+        ("VirtualService", "spec.http.1.mirors", []),
+        ("VirtualService", "spec.http.1.retries.attempts", "none"),
+        ("VirtualService", "spec.http.1.route.0.destination", {"port": {"number": 80}}),
         ("DestinationRule", "spec.trafficPolicy.connectionPool.http.http1MaxPending", 3),
         ("InferenceService", "spec.transformer.minReplica", 1),
         ("InferenceService", "spec.transformer.containers.0.env.0", {"nam": "FACTOR"}),

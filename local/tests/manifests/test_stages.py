@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from promises_of_pods import environment
-from routes import Objects, of_kind, prefix, routes_of, service_reached
+from routes import COMPONENT, GRPC, SERVING_PATH, Objects, of_kind, routed, routes_of
+from routes import service_reached as reached
 from tree import TOPOLOGIES, Tree
 
 
@@ -32,8 +33,9 @@ def test_mirroring_off_is_shadow_added(tree: Tree) -> None:
 def test_mirroring_off_only_takes_the_copies_away(tree: Tree) -> None:
     """Both models stay as they are: no pod restarts, the entry answers as before."""
     on, off = tree.objects(), tree.objects("manifests/stages/mirroring-off")
-    entry = next(item for item in on if _is_entry(item))
-    del entry["spec"]["http"][0]["mirrors"]
+    for item in on:
+        if item["metadata"]["labels"].get(COMPONENT) in ("callers", "grpc"):
+            del item["spec"]["http"][1]["mirrors"]
     assert on == off
 
 
@@ -44,7 +46,9 @@ def test_primary_alone_has_no_trace_of_a_shadow(tree: Tree) -> None:
     objects = tree.objects("manifests/stages/primary-alone")
     assert len(of_kind(objects, "InferenceService")) == 1
     assert len(of_kind(objects, "DestinationRule")) == 0
-    assert len(_callers(tree, objects)) == 3
+    assert len(of_kind(objects, "Service")) == 1
+    names = [route["name"] for route in routes_of(objects, tree.settings()["gateway"])]
+    assert names == ["refused", "mirrored", "not-copied", "primary"] * 2
 
 
 def test_primary_alone_does_not_touch_the_primary_later(tree: Tree) -> None:
@@ -54,11 +58,17 @@ def test_primary_alone_does_not_touch_the_primary_later(tree: Tree) -> None:
 
 
 def test_promoted_shadow_answers_the_callers(tree: Tree) -> None:
-    """Both routes of the entry lead to the former shadow; nothing is mirrored or limited."""
+    """By REST and by gRPC the entry leads to the former shadow; nothing is mirrored or limited."""
     settings, objects = tree.settings(), tree.objects("manifests/stages/shadow-promoted")
-    entry = [r for r in _callers(tree, objects) if prefix(r).endswith(f"/{settings['entry']}/")]
-    assert [_answering(objects, route) for route in entry] == [settings["shadow"]] * 2
-    assert not any("mirrors" in route for route in entry)
+    routes = routes_of(objects, settings["gateway"])
+    path = f"/serving/{settings['profile']}/{settings['entry']}"
+    calls = [(f"{path}/v1/models/model:predict", {"content-length": "2"}), (f"{path}/v2", {})]
+    calls += [(f"{GRPC}{method}", {SERVING_PATH: path}) for method in ("ModelInfer", "ModelReady")]
+    for called, headers in calls:
+        route = routed(routes, called, headers)
+        assert route is not None
+        assert _answering(objects, route) == settings["shadow"]
+    assert not any("mirrors" in route for route in routes)
     for rule in of_kind(objects, "DestinationRule"):
         limited = "trafficPolicy" in rule["spec"]
         assert not limited or rule["spec"]["host"].endswith(".istio-system.svc.cluster.local")
@@ -75,15 +85,6 @@ def test_promotion_swaps_the_roles_and_nothing_else_of_the_models(tree: Tree) ->
     assert after == before
 
 
-def _is_entry(item: dict[str, Any]) -> bool:
-    component = item["metadata"]["labels"].get("app.kubernetes.io/component")
-    return component in ("entry", "callers")
-
-
-def _callers(tree: Tree, objects: Objects) -> list[dict[str, Any]]:
-    return routes_of(objects, tree.settings()["gateway"])
-
-
 def _answering(objects: Objects, route: dict[str, Any]) -> str | None:
-    authority = route["rewrite"].get("authority")
-    return service_reached(objects, route["route"][0]["destination"], authority)
+    authority = route.get("rewrite", {}).get("authority")
+    return reached(objects, route["route"][0]["destination"], authority)
