@@ -12,8 +12,8 @@ from shadow_local.ports import free_port
 from shadow_local.processes import gateway_command
 from shadow_local.supervisor import Supervisor
 from shadow_local.translate.document import render, topology
-from shadow_local.translate.mesh import build_mesh
-from shadow_local.translate.services import inference_services
+from shadow_local.translate.mesh import KINDS, build_mesh
+from shadow_local.translate.services import Ports, inference_services
 
 Manifests = list[dict[str, Any]]
 
@@ -31,6 +31,7 @@ class Running:
     url: str
     entry_url: str
     predict_url: str
+    serving_path: str | None
     admin_url: str
 
 
@@ -44,8 +45,8 @@ class Gateways:
 
     def start(
         self,
-        primary: int,
-        shadow: int,
+        primary: int | Ports,
+        shadow: int | Ports,
         topology_name: str = "standard",
         suffix: bool = False,
         **more: Any,
@@ -56,28 +57,31 @@ class Gateways:
     def start_from(
         self,
         manifests: Manifests,
-        first: int,
-        second: int,
+        first: int | Ports,
+        second: int | Ports,
         suffix: bool = False,
+        *,
         api_key: str | None = None,
+        edge: bool = False,
     ) -> Running:
         """A gateway of rendered objects; `first` is the port of double-…, `second` of triple-…"""
-        services = inference_services(manifests)
-        endpoints = {
-            service.host(kind): second if service.name.startswith("triple") else first
-            for service in services
-            for kind in ("transformer", "predictor")
+        given = [item if isinstance(item, Ports) else Ports(item, item) for item in (first, second)]
+        pods = {
+            (service.name, kind): [given[service.name.startswith("triple")]]
+            for service in inference_services(manifests)
+            for kind in KINDS
         }
         port = free_port()
-        mesh = build_mesh(manifests, endpoints, port, free_port, suffix)
+        mesh = build_mesh(manifests, pods, port, free_port, suffix)
         self.started += 1
         name = f"gateway-{self.started}"
-        command, admin_url = gateway_command(mesh, self.folder / name, api_key, name)
+        command, admin_url = gateway_command(mesh, self.folder / name, api_key, name, edge)
         self.supervisor.start(command)
         self.supervisor.wait_until_ready(command)
         url = f"http://127.0.0.1:{port}"
         entry = url + mesh.entry_path
-        return Running(url, entry, f"{entry}v1/models/model:predict", admin_url)
+        call = f"{entry}v1/models/model:predict"
+        return Running(url, entry, call, mesh.serving_path, admin_url)
 
 
 StartGateway = Callable[..., Running]

@@ -17,7 +17,15 @@ from shadow_local.ports import free_port
 
 PROGRAM = Path(sys.executable).with_name("shadow-local")
 SETTINGS = ("GATEWAY_PORT", "KUSTOMIZATION", "MIRROR_HOST_SUFFIX", "MIRROR_PERCENTAGE")
-SETTINGS += ("POSTGRES_URI", "REQUESTS", "TOPOLOGY", "WITHOUT", "X_API_KEY")
+SETTINGS += (
+    "ISTIO_EDGE",
+    "REPLICAS",
+    "POSTGRES_URI",
+    "REQUESTS",
+    "TOPOLOGY",
+    "WITHOUT",
+    "X_API_KEY",
+)
 
 
 class Run:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from gateways import rendered
 
-from shadow_local.processes import Node, Ports, component_command, expand
+from shadow_local.processes import Node, component_command, expand
 from shadow_local.translate.document import Untranslated, repository
-from shadow_local.translate.mesh import Mesh, build_mesh
-from shadow_local.translate.services import inference_services
+from shadow_local.translate.mesh import KINDS, Mesh, build_mesh
+from shadow_local.translate.services import Ports, inference_services
 
 Manifest = dict[str, Any]
 
@@ -35,7 +35,7 @@ OPEN_MAPPINGS = {"headers", "set", "add", "selector", "withoutHeaders"}
 def translate(manifests: list[Manifest], folder: Path) -> Mesh:
     """Everything that `shadow-local up` reads from manifests, without starting a thing."""
     services = inference_services(manifests)
-    endpoints = {s.host(kind): 1 for s in services for kind in ("transformer", "predictor")}
+    pods = {(s.name, kind): [Ports(1, 2)] for s in services for kind in KINDS}
     uri = "postgresql://transformer@127.0.0.1:5432/predictions"
     node = Node(
         repository(), folder, secret=lambda *_: "x", local_uri=lambda _: uri, storage=folder
@@ -43,7 +43,7 @@ def translate(manifests: list[Manifest], folder: Path) -> Mesh:
     for service in services:
         for component in (service.predictor, service.transformer):
             component_command(service, component, Ports(1, 2), 3, node)
-    return build_mesh(manifests, endpoints, 8080, lambda: 8081)
+    return build_mesh(manifests, pods, 8080, lambda: 8081)
 
 
 def mappings(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -89,13 +89,21 @@ def test_a_field_planted_anywhere_is_refused(topology: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("kind", "path", "value", "words"),
     [
-        ("VirtualService", "spec.http.0.route.0.destination.host", "other.ns.svc", "not a Service"),
-        ("VirtualService", "spec.http.0.route.0.destination.port.number", 8080, "not a Service"),
-        ("VirtualService", "spec.http.0.mirrors.0.destination.host", "gone", "not a Service"),
-        ("VirtualService", "spec.http.0.mirrors.0.percentage.value", 101, "from 0 to 100"),
-        ("VirtualService", "spec.http.0.timeout", "60", "a time such as"),
-        ("VirtualService", "spec.http.0.fault", {"abort": {}}, "does not translate"),
+        ("VirtualService", "spec.http.1.route.0.destination.host", "other.ns.svc", "not a Service"),
+        ("VirtualService", "spec.http.1.route.0.destination.port.number", 8080, "not a Service"),
+        ("VirtualService", "spec.http.1.mirrors.0.destination.host", "gone", "not a Service"),
+        ("VirtualService", "spec.http.1.mirrors.0.percentage.value", 101, "from 0 to 100"),
+        ("VirtualService", "spec.http.1.timeout", "60", "a time such as"),
+        ("VirtualService", "spec.http.1.fault", {"abort": {}}, "does not translate"),
         ("VirtualService", "spec.gateways", ["mesh"], "not rendered"),
+        ("Service", "spec.ports.0.targetPort", 8088, "nothing listens on targetPort 8088"),
+        ("Service", "spec.selector", {"component": "explainer"}, "not a Service"),
+        (
+            "DestinationRule",
+            "spec.trafficPolicy.connectionPool.http.maxRetries",
+            0,
+            "Istio ignores 0",
+        ),
         ("DestinationRule", "spec.host", "gone.ns.svc.cluster.local", "not a Service"),
         ("DestinationRule", "spec.subsets", [{"name": "v1"}], "does not translate"),
         ("InferenceService", "metadata.annotations", {}, "deploymentMode"),

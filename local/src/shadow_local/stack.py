@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import count, product
 from pathlib import Path
 from types import FrameType
 
@@ -15,15 +16,15 @@ from rich.status import Status
 
 from shadow_local.database import Database
 from shadow_local.ports import claim, free_port
-from shadow_local.processes import Node, Ports, component_command, gateway_command
-from shadow_local.state import Side, State
+from shadow_local.processes import Node, component_command, gateway_command, pod_name
+from shadow_local.state import Pods, Side, State
 from shadow_local.supervisor import Command, StopRequested, Supervisor
+from shadow_local.translate.cluster import check
 from shadow_local.translate.document import Untranslated, render, repository
-from shadow_local.translate.mesh import Mesh, build_mesh
+from shadow_local.translate.mesh import KINDS, Mesh, build_mesh
 from shadow_local.translate.routes import mirror_percentage
-from shadow_local.translate.services import InferenceService, Kind, inference_services
+from shadow_local.translate.services import InferenceService, Kind, Ports, inference_services
 
-KINDS: tuple[Kind, ...] = ("predictor", "transformer")
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DEBOUNCE_SECONDS = 1.0
 Progress = Callable[[str], None]
@@ -40,6 +41,8 @@ class Options:
     postgres_uri: str | None = None
     mirror_host_suffix: bool = False
     without: str | None = None  # a process that is started by hand
+    replicas: int = 1  # pods of each component
+    edge: bool = False  # the gateway has the buffers of Istio's connection profile EDGE
 
 
 class Stack:
@@ -52,6 +55,7 @@ class Stack:
     def __init__(self, options: Options) -> None:
         self.options = options
         self.manifests = render(options.kustomization)
+        check(self.manifests, options.edge)
         self.services = inference_services(self.manifests)
         self.mirror_percentage = mirror_percentage(self.manifests)
         self.database = Database(options.folder / "postgres", options.postgres_uri)
@@ -65,20 +69,22 @@ class Stack:
     def start(self, progress: Progress = lambda _: None) -> State:
         """Start everything; `progress` is called with what is being waited for."""
         gateway_port = self._choose_ports()
-        endpoints = {
-            service.host(kind): self._ports[f"{service.role}-{kind}"].http
+        pods = {
+            (service.name, kind): [self._ports[pod] for pod in self._pods_of(service, kind)]
             for service in self.services
             for kind in KINDS
         }
         suffix = self.options.mirror_host_suffix
-        mesh = build_mesh(self.manifests, endpoints, gateway_port, free_port, suffix)
+        mesh = build_mesh(self.manifests, pods, gateway_port, free_port, suffix)
         progress("starting Postgres" if self.database.server else "connecting to POSTGRES_URI")
         self.database.open()
         self.check()
         self._make_commands()
         commands = list(self._commands.values())
         by_hand = self._left_out()
-        gateway, _ = gateway_command(mesh, self.options.folder / "gateway", self.options.api_key)
+        gateway, _ = gateway_command(
+            mesh, self.options.folder / "gateway", self.options.api_key, edge=self.options.edge
+        )
         for item in (*commands, gateway):
             if item is not by_hand:
                 self._pids[item.name] = self.supervisor.start(item)
@@ -111,19 +117,29 @@ class Stack:
 
     def stop(self) -> None:
         """End everything: the gateway, the transformers (they deliver what they hold), the rest."""
-        self.supervisor.stop_all(("gateway", "primary-transformer", "shadow-transformer"))
+        transformers = [name for name in self._ports if "-transformer" in name]
+        self.supervisor.stop_all(("gateway", *transformers))
         self.database.close()
 
     def _choose_ports(self) -> int:
         """The gateway's port; those of the models follow it, so that a debugger can name them."""
         wanted = self.options.gateway_port
         port = free_port() if wanted is None else claim(wanted, "gateway", "GATEWAY_PORT")
-        preferred = iter(range(port + 1, port + 1 + 4 * len(self.services)))
-        for service in self.services:
-            for kind in ("transformer", "predictor"):
-                ports = Ports(free_port(next(preferred)), free_port(next(preferred)))
-                self._ports[f"{service.role}-{kind}"] = ports
+        preferred = count(port + 1)
+        for number in self._numbers:
+            for service in self.services:
+                for kind in ("transformer", "predictor"):
+                    ports = Ports(free_port(next(preferred)), free_port(next(preferred)))
+                    self._ports[pod_name(service, kind, number)] = ports
         return port
+
+    @property
+    def _numbers(self) -> range:
+        """Of the pods of each component."""
+        return range(1, self.options.replicas + 1)
+
+    def _pods_of(self, service: InferenceService, kind: Kind) -> list[str]:
+        return [pod_name(service, kind, number) for number in self._numbers]
 
     def _make_commands(self) -> None:
         node = Node(
@@ -133,12 +149,13 @@ class Stack:
             local_uri=lambda uri: self.database.local_uri(uri, "transformer"),
             storage=self.options.kustomization,
         )
-        for service in self.services:
-            predictor_port = self._ports[f"{service.role}-predictor"].http
+        for service, number in product(self.services, self._numbers):
+            # Each transformer has a predictor of its own; a cluster's Service would choose one.
+            predictor_port = self._ports[pod_name(service, "predictor", number)].http
             for component in (service.predictor, service.transformer):
-                ports = self._ports[f"{service.role}-{component.kind}"]
+                ports = self._ports[pod_name(service, component.kind, number)]
                 item, differences = component_command(
-                    service, component, ports, predictor_port, node
+                    service, component, ports, predictor_port, node, number=number
                 )
                 self._commands[item.name] = item
                 self.differences += differences
@@ -159,6 +176,7 @@ class Stack:
             gateway_url=gateway_url,
             predict_url=f"{gateway_url}{mesh.entry_path}{call}",
             direct_urls={role: f"{gateway_url}{path}{call}" for role, path in direct.items()},
+            serving_path=mesh.serving_path,
             postgres_uri=self.database.uri,
             mirror_percentage=self.mirror_percentage,
             primary=sides.get("primary"),
@@ -166,8 +184,13 @@ class Stack:
         )
 
     def _side(self, service: InferenceService) -> Side:
-        transformer, predictor = f"{service.role}-transformer", f"{service.role}-predictor"
-        return Side(
+        first, *more = (self._pods(service, number) for number in self._numbers)
+        return Side(**vars(first), more=tuple(more))
+
+    def _pods(self, service: InferenceService, number: int) -> Pods:
+        transformer = pod_name(service, "transformer", number)
+        predictor = pod_name(service, "predictor", number)
+        return Pods(
             transformer_url=f"http://127.0.0.1:{self._ports[transformer].http}",
             transformer_grpc_url=f"127.0.0.1:{self._ports[transformer].grpc}",
             transformer_pid=self._pids.get(transformer),

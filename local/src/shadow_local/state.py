@@ -17,8 +17,8 @@ STATE = "state.json"
 
 
 @dataclass(frozen=True)
-class Side:
-    """One InferenceService's processes; a process id is None for a process left out."""
+class Pods:
+    """A transformer and its predictor; a process id is None for a process left out."""
 
     transformer_url: str
     transformer_grpc_url: str
@@ -29,12 +29,20 @@ class Side:
 
 
 @dataclass(frozen=True)
+class Side(Pods):
+    """One InferenceService: its first pods, and with REPLICAS=2 and more the others."""
+
+    more: tuple[Pods, ...] = ()
+
+
+@dataclass(frozen=True)
 class State:
     """Where a stack that takes traffic is; a side that is not deployed is None."""
 
     gateway_url: str
     predict_url: str
     direct_urls: dict[str, str]
+    serving_path: str | None  # a gRPC caller's header x-serving-path, at the gateway's own address
     postgres_uri: str
     mirror_percentage: float | None
     primary: Side | None

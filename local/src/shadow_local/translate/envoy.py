@@ -5,24 +5,35 @@ from __future__ import annotations
 from typing import Any
 
 from shadow_local.translate.document import Untranslated
-from shadow_local.translate.mesh import Gateway, Mesh
-from shadow_local.translate.policies import default_cluster
+from shadow_local.translate.mesh import Gateway, Mesh, Upstream
+from shadow_local.translate.policies import HTTP_OPTIONS, default_cluster
 from shadow_local.translate.routes import cluster_name
 
 HTTP = "type.googleapis.com/envoy.extensions.filters.http"
 NETWORK = "type.googleapis.com/envoy.extensions.filters.network"
+OWN_NAMES = ("127.0.0.1", "localhost")
+# Istio's connectionSettings.profile: EDGE.
+EDGE_BUFFER = 32_768
+EDGE_HTTP2 = {"initial_stream_window_size": 65_536, "initial_connection_window_size": 1_048_576}
 MANAGER = "http_connection_manager.v3.HttpConnectionManager"
 
 
-def bootstrap(mesh: Mesh, admin_port: int, api_key: str | None = None) -> dict[str, Any]:
-    """A configuration file's content; with `api_key` the ingress demands it in `x-api-key`."""
+def bootstrap(
+    mesh: Mesh, admin_port: int, api_key: str | None = None, edge: bool = False
+) -> dict[str, Any]:
+    """A configuration file's content; with `api_key` the ingress demands it in `x-api-key`.
+
+    `edge` gives the listeners the small buffers of Istio's connection profile EDGE.
+    """
     filters = [_rbac(rules) for rules in mesh.denials]
     demands = [_rbac(_demand_key(api_key))] if api_key else []
-    listeners = [_listener(mesh.ingress, _with_any_host(mesh.ingress), demands + filters)]
-    listeners += [_listener(gateway, gateway.virtual_hosts, filters) for gateway in mesh.others]
+    listeners = [_listener(mesh.ingress, _domains(mesh.ingress), demands + filters, edge)]
+    for gateway in mesh.others:
+        domains = {host: [host] for host in gateway.virtual_hosts}
+        listeners.append(_listener(gateway, domains, filters, edge))
     clusters = [
-        _cluster(host, number, port, mesh.rules.get(host))
-        for (host, number), port in mesh.ports.items()
+        _cluster(cluster_name(host, number), upstream, mesh.rules.get(host))
+        for (host, number), upstream in mesh.upstreams.items()
     ]
     return {
         "node": {"id": "shadow-local", "cluster": "shadow-local"},
@@ -31,20 +42,23 @@ def bootstrap(mesh: Mesh, admin_port: int, api_key: str | None = None) -> dict[s
     }
 
 
-def _with_any_host(ingress: Gateway) -> dict[str, list[dict[str, Any]]]:
-    """Callers on this machine name no domain, so the gateway's one domain stands for any."""
+def _domains(ingress: Gateway) -> dict[str, list[str]]:
+    """The Hosts of each virtual host. Callers on this machine name no domain, so its own names
+    stand for the one domain that the gateway serves; any other Host is unknown, as on a cluster."""
     if len(ingress.virtual_hosts) != 1:
         raise Untranslated(
             f"Gateway {ingress.name} serves {sorted(ingress.virtual_hosts)}; "
             "on one machine it can be only one domain."
         )
-    return {"*": next(iter(ingress.virtual_hosts.values()))}
+    (domain,) = ingress.virtual_hosts
+    return {domain: [domain] if domain == "*" else [domain, *OWN_NAMES]}
 
 
 def _listener(
     gateway: Gateway,
-    virtual_hosts: dict[str, list[dict[str, Any]]],
+    domains: dict[str, list[str]],
     filters: list[dict[str, Any]],
+    edge: bool,
 ) -> dict[str, Any]:
     router = _typed("envoy.filters.http.router", f"{HTTP}.router.v3.Router")
     manager = {
@@ -63,21 +77,23 @@ def _listener(
             "virtual_hosts": [
                 {
                     "name": host,
-                    "domains": [host],
+                    "domains": domains[host],
                     "routes": routes,
                     "include_request_attempt_count": True,
                 }
-                for host, routes in virtual_hosts.items()
+                for host, routes in gateway.virtual_hosts.items()
             ],
         },
         "http_filters": [*filters, router],
     }
+    if edge:
+        manager["http2_protocol_options"] = EDGE_HTTP2
     filter_chain = {"filters": [_typed(f"{MANAGER}", f"{NETWORK}.{MANAGER}", **manager)]}
     return {
         "name": gateway.name,
         "address": _address(gateway.port),
         "filter_chains": [filter_chain],
-    }
+    } | ({"per_connection_buffer_limit_bytes": EDGE_BUFFER} if edge else {})
 
 
 def _demand_key(api_key: str) -> dict[str, Any]:
@@ -91,14 +107,16 @@ def _rbac(rules: dict[str, Any]) -> dict[str, Any]:
     return _typed("envoy.filters.http.rbac", f"{HTTP}.rbac.v3.RBAC", rules=rules)
 
 
-def _cluster(host: str, number: int, port: int, rule: dict[str, Any] | None) -> dict[str, Any]:
-    name = cluster_name(host, number)
-    endpoint = {"endpoint": {"address": _address(port)}}
-    return (rule or default_cluster()) | {
-        "name": name,
-        "type": "STATIC",
-        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
-    }
+def _cluster(name: str, upstream: Upstream, rule: dict[str, Any] | None) -> dict[str, Any]:
+    cluster = (rule or default_cluster()) | {"name": name, "type": "STATIC"}
+    if upstream.http2:
+        options = dict(cluster.get("typed_extension_protocol_options", {}).get(HTTP_OPTIONS, {}))
+        options["@type"] = f"type.googleapis.com/{HTTP_OPTIONS}"
+        options["explicit_http_config"] = {"http2_protocol_options": {}}
+        cluster["typed_extension_protocol_options"] = {HTTP_OPTIONS: options}
+    endpoints = [{"endpoint": {"address": _address(port)}} for port in upstream.ports]
+    load = {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]}
+    return cluster | {"load_assignment": load}
 
 
 def _address(port: int) -> dict[str, Any]:

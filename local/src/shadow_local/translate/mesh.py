@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from typing import Any
 
 from shadow_local.translate.document import Manifest, Section, Untranslated, objects
 from shadow_local.translate.policies import denials, destination_rules
-from shadow_local.translate.routes import Route, VirtualService, cluster_name, virtual_services
-from shadow_local.translate.services import InferenceService, inference_services
+from shadow_local.translate.routes import (
+    SERVING_PATH,
+    Route,
+    VirtualService,
+    cluster_name,
+    fixed_path,
+    is_entry,
+    virtual_services,
+)
+from shadow_local.translate.services import InferenceService, Kind, Ports, inference_services
 
 TRANSLATED = {"AuthorizationPolicy", "DestinationRule", "Gateway", "InferenceService", "Service"}
 TRANSLATED |= {"ServingRuntime", "VirtualService"}
@@ -20,9 +28,12 @@ NOT_RUN |= {"ServiceAccount"}
 # Knative's own gateway for calls inside the cluster, and the Service in front of it.
 KNATIVE_GATEWAY = "knative-serving/knative-local-gateway"
 KNATIVE_SERVICE = ("knative-local-gateway.istio-system.svc.cluster.local", 80)
+KINDS: tuple[Kind, ...] = ("predictor", "transformer")
+HTTP2_PROTOCOLS = ("grpc", "http2", "kubernetes.io/h2c")
 
 Address = tuple[str, int]  # a Service's host and port
 Pods = tuple[tuple[str, str], ...]  # the labels that select them
+PodPorts = Mapping[tuple[str, Kind], Sequence[Ports]]  # of each pod of a service's component
 
 
 @dataclass(frozen=True)
@@ -36,78 +47,102 @@ class Gateway:
 
 
 @dataclass(frozen=True)
+class Upstream:
+    """What is behind a port of a Service: local ports, one for each pod, and how to speak there."""
+
+    ports: tuple[int, ...]
+    http2: bool = False
+
+
+@dataclass(frozen=True)
 class Mesh:
     """All that Envoy has to do: listeners with their routes, and the addresses behind them."""
 
     ingress: Gateway
     others: tuple[Gateway, ...]
-    ports: Mapping[Address, int]  # the local port behind each Service
+    upstreams: Mapping[Address, Upstream]
     rules: Mapping[str, dict[str, Any]]
     denials: tuple[dict[str, Any], ...]
     services: tuple[InferenceService, ...]
 
     @property
+    def entry_path(self) -> str:
+        """The path that callers use; it ends with a slash."""
+        for route in self._routes(grpc=False):
+            if is_entry(route):
+                return fixed_path(route)
+        raise Untranslated(f"Gateway {self.ingress.name} has no route that sets a pair id.")
+
+    @property
     def direct_paths(self) -> dict[str, str]:
         """For each role the path that leads to its InferenceService alone, where there is one."""
         roles = {service.name: service.role for service in self.services}
-        names = {path: path.strip("/").rsplit("/", 1)[-1] for path in self._paths()}
+        paths = [fixed_path(r) for r in self._routes(grpc=False) if not is_entry(r)]
+        names = {path: path.strip("/").rsplit("/", 1)[-1] for path in paths}
         return {roles[name]: path for path, name in names.items() if name in roles}
 
     @property
-    def entry_path(self) -> str:
-        """The path that callers use: the ingress' first that is not an InferenceService's own."""
-        direct = self.direct_paths.values()
-        for path in self._paths():
-            if path not in direct:
-                return path
-        raise Untranslated(f"Gateway {self.ingress.name} has no path but the services' own.")
+    def serving_path(self) -> str | None:
+        """What a gRPC caller sends as `x-serving-path`; None where there is no way for gRPC."""
+        for route in self._routes(grpc=True):
+            if is_entry(route):
+                for header in route["match"]["headers"]:
+                    if header["name"] == SERVING_PATH:
+                        return str(header["string_match"]["exact"])
+        return None
 
-    def _paths(self) -> Iterator[str]:
+    def _routes(self, grpc: bool) -> Iterator[Route]:
+        """The ingress' routes to models, either for gRPC or for REST."""
         for routes in self.ingress.virtual_hosts.values():
             for route in routes:
-                yield str(route["match"].get("prefix", "/"))
+                names = {header["name"] for header in route["match"].get("headers", ())}
+                if "route" in route and (SERVING_PATH in names) == grpc:
+                    yield route
 
 
 def build_mesh(
     manifests: list[Manifest],
-    endpoints: Mapping[str, int],
+    pods: PodPorts,
     ingress_port: int,
     choose_port: Callable[[], int],
     mirror_host_suffix: bool = False,
 ) -> Mesh:
     """The mesh of rendered objects.
 
-    `endpoints` gives the local port of each KServe Service host; `choose_port` is asked for the
-    ports of all gateways but the ingress. Untranslated names a host or gateway that exists nowhere.
+    `pods` gives the local ports of each component's pods; `choose_port` is asked for the ports of
+    all gateways but the ingress. Untranslated names a host or gateway that exists nowhere.
     """
     _check_kinds(manifests)
     services = inference_services(manifests)
     routes = virtual_services(manifests, mirror_host_suffix)
     servers = _servers(manifests)
     gateways = {item.gateway: Gateway(item.gateway, choose_port(), item.hosts) for item in servers}
-    ports: dict[Address, int] = {}
+    upstreams: dict[Address, Upstream] = {}
     if any(service.mode == "knative" for service in services):
         gateways[KNATIVE_GATEWAY] = Gateway(KNATIVE_GATEWAY, choose_port())
-        ports[KNATIVE_SERVICE] = gateways[KNATIVE_GATEWAY].port
+        upstreams[KNATIVE_SERVICE] = Upstream((gateways[KNATIVE_GATEWAY].port,))
     for service in services:
         if service.mode == "knative":
-            _knative_routes(service, endpoints, gateways[KNATIVE_GATEWAY], ports)
+            _knative_routes(service, pods, gateways[KNATIVE_GATEWAY], upstreams)
         else:
-            for host in (service.host("transformer"), service.host("predictor")):
-                ports[host, 80] = endpoints[host]
+            for kind in KINDS:
+                http = tuple(ports.http for ports in pods[service.name, kind])
+                upstreams[service.host(kind), 80] = Upstream(http)
     listening = {(item.pods, item.number): gateways[item.gateway].port for item in servers}
-    for address, target in _service_ports(manifests):
-        if target in listening:
-            ports[address] = listening[target]
+    for port in _service_ports(manifests):
+        gateway = listening.get((port.pods, port.target))
+        behind = (gateway,) if gateway else tuple(_pod_ports(port, services, pods))
+        if behind:
+            upstreams[port.address] = Upstream(behind, port.http2)
     ingress = _ingress(routes, gateways, ingress_port)
     for item in routes:
-        _check_destinations(item, ports)
+        _check_destinations(item, upstreams)
         _attach(item, gateways | {ingress.name: ingress})
     rules = destination_rules(manifests)
-    for host in rules.keys() - {host for host, _ in ports}:
+    for host in rules.keys() - {host for host, _ in upstreams}:
         raise Untranslated(f"DestinationRule: host {host} is not a Service of this deployment.")
     others = tuple(gateways.values())
-    return Mesh(ingress, others, ports, rules, tuple(denials(manifests)), tuple(services))
+    return Mesh(ingress, others, upstreams, rules, tuple(denials(manifests)), tuple(services))
 
 
 def _check_kinds(manifests: Iterable[Manifest]) -> None:
@@ -148,17 +183,48 @@ def _servers(manifests: Iterable[Manifest]) -> list[_Server]:
     return found
 
 
-def _service_ports(manifests: Iterable[Manifest]) -> Iterator[tuple[Address, tuple[Pods, int]]]:
-    """The ports of the rendered Services, and the pods' port behind each."""
+@dataclass(frozen=True)
+class _ServicePort:
+    """A port of a Service, and the pods' port behind it."""
+
+    address: Address
+    pods: Pods
+    target: int
+    http2: bool
+
+
+def _service_ports(manifests: Iterable[Manifest]) -> Iterator[_ServicePort]:
     for item in objects(manifests, "Service"):
         if item.spec.text("type", "ClusterIP") != "ClusterIP":
             raise item.spec.refusal("type", "only ClusterIP has a meaning here")
         pods = _selected_pods(item.spec)
         for section in item.spec.sections("ports"):
             with section as port:
-                port.ignored_locally("name")
+                if port.text("protocol", "TCP") != "TCP":
+                    raise port.refusal("protocol", "only TCP is served")
+                # Istio's rule: appProtocol, else what stands before a hyphen in the name.
+                protocol = port.text("appProtocol", port.text("name", "").split("-")[0])
                 number = port.integer("port")
-                yield (item.host(item.name), number), (pods, port.integer("targetPort", number))
+                target = port.integer("targetPort", number)
+                address = (item.host(item.name), number)
+                yield _ServicePort(address, pods, target, protocol in HTTP2_PROTOCOLS)
+
+
+def _pod_ports(
+    port: _ServicePort, services: Iterable[InferenceService], pods: PodPorts
+) -> Iterator[int]:
+    """The local ports of the models' pods that a Service's port leads to."""
+    for service in services:
+        for kind in KINDS:
+            if set(port.pods) <= service.labels(kind).items():
+                for ports in pods[service.name, kind]:
+                    behind = ports.behind(port.target)
+                    if behind is None:
+                        raise Untranslated(
+                            f"Service {port.address[0]}: nothing listens on targetPort "
+                            f"{port.target} of {service.name}'s {kind}."
+                        )
+                    yield behind
 
 
 def _selected_pods(spec: Section) -> Pods:
@@ -167,13 +233,14 @@ def _selected_pods(spec: Section) -> Pods:
 
 def _knative_routes(
     service: InferenceService,
-    endpoints: Mapping[str, int],
+    pods: PodPorts,
     gateway: Gateway,
-    ports: dict[Address, int],
+    upstreams: dict[Address, Upstream],
 ) -> None:
     """What Knative itself configures: its gateway finds a component by the Host alone."""
     host = service.host("transformer")
-    ports[f"{host}.revision", 80] = endpoints[host]
+    http = tuple(ports.http for ports in pods[service.name, "transformer"])
+    upstreams[f"{host}.revision", 80] = Upstream(http)
     target = {"cluster": cluster_name(f"{host}.revision", 80), "timeout": "0s"}
     gateway.virtual_hosts[host] = [{"match": {"prefix": "/"}, "route": target}]
 
@@ -191,10 +258,10 @@ def _ingress(
     return Gateway(names.pop(), port)
 
 
-def _check_destinations(item: VirtualService, ports: Mapping[Address, int]) -> None:
+def _check_destinations(item: VirtualService, upstreams: Mapping[Address, Upstream]) -> None:
     for host, number in item.destinations:
-        if (host, number) not in ports:
-            known = ", ".join(f"{h}:{p}" for h, p in sorted(ports))
+        if (host, number) not in upstreams:
+            known = ", ".join(f"{h}:{p}" for h, p in sorted(upstreams))
             raise Untranslated(
                 f"VirtualService {item.name}: destination {host} port {number} is not a Service "
                 f"of this deployment; there are {known}."

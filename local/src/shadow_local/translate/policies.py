@@ -49,9 +49,13 @@ def _traffic_policy(section: Section) -> dict[str, Any]:
                 limits["max_pending_requests"] = http.integer("http1MaxPendingRequests", NO_LIMIT)
                 limits["max_requests"] = http.integer("http2MaxRequests", NO_LIMIT)
                 limits["max_retries"] = http.integer("maxRetries", NO_LIMIT)
+                if limits["max_retries"] == 0:
+                    raise http.refusal(
+                        "maxRetries", "Istio ignores 0; set attempts: 0 on the routes"
+                    )
                 cluster |= _connection_options(http)
         with policy.section("loadBalancer") as balancer:
-            # One endpoint stands behind each host here, whatever the choice among several.
+            # Which of a host's pods gets a call changes nothing here.
             balancer.ignored_locally("simple")
         with policy.section("outlierDetection") as outliers:
             cluster |= _outlier_detection(outliers)
@@ -122,6 +126,8 @@ def _rule(section: Section) -> dict[str, Any]:
 
 def _operation(section: Section) -> list[dict[str, Any]]:
     with section as to, to.section("operation") as operation:
+        # The pods' ports; each gateway here has one of its own. See cluster.py.
+        operation.ignored_locally("ports")
         paths = operation.texts("paths")
         return [{"url_path": {"path": _matcher(path)}} for path in paths]
 

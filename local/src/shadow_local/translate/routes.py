@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from shadow_local.translate.document import Manifest, Object, Section, objects
 
 Route = dict[str, Any]
+PAIR_ID = "x-shadow-pair-id"
+SERVING_PATH = "x-serving-path"  # names the deployment to the gateway where the path cannot: gRPC
 
 # What Istio does unless a route says otherwise.
 DEFAULT_RETRIES = {
@@ -51,6 +54,19 @@ def mirror_percentage(manifests: Iterable[Manifest]) -> float | None:
                 share = copy["runtime_fraction"]["default_value"]["numerator"]
                 return float(share / 10_000)
     return None
+
+
+def is_entry(route: Route) -> bool:
+    """Does a route pair what it takes: does the gateway give both copies its pair id?"""
+    added = route.get("request_headers_to_add", ())
+    return any(change["header"]["key"] == PAIR_ID for change in added)
+
+
+def fixed_path(route: Route) -> str:
+    """The path that all calls of a route begin with, up to its last slash."""
+    match = route["match"]
+    path = match.get("path") or match.get("prefix") or match["safe_regex"]["regex"]
+    return str(re.split(r"[^\w/.-]|\.[*+?]", path)[0].rpartition("/")[0]) + "/"
 
 
 def cluster_name(host: str, port: int) -> str:

@@ -18,7 +18,7 @@ Kind = Literal["predictor", "transformer"]
 Role = Literal["primary", "shadow"]
 Mode = Literal["standard", "knative"]
 
-# Placement, scale and identity of pods: this machine runs one process of each.
+# Placement, scale and identity of pods; REPLICAS says how many run here.
 ONLY_IN_CLUSTERS = (
     "affinity",
     "annotations",
@@ -54,10 +54,22 @@ OF_CONTAINER = (
     "startupProbe",
     "volumeMounts",
 )
-HTTP_PORT = 8080  # where KServe starts every container
+HTTP_PORT, GRPC_PORT = 8080, 8081  # where KServe starts every container
 MODEL_FOLDER = "/mnt/models"  # where a runtime finds the model of a storageUri
 MODES: dict[str | None, Mode] = {"Standard": "standard", "RawDeployment": "standard"}
 MODES |= {"Knative": "knative", "Serverless": "knative"}
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Where one pod of a component listens on this machine."""
+
+    http: int
+    grpc: int
+
+    def behind(self, target: int) -> int | None:
+        """The local port in place of a pod's; None for one where nothing listens."""
+        return {HTTP_PORT: self.http, GRPC_PORT: self.grpc}.get(target)
 
 
 @dataclass(frozen=True)
@@ -116,10 +128,10 @@ class InferenceService:
     predictor: Component
     transformer: Component
 
-    @property
-    def labels(self) -> dict[str, str]:
-        """What KServe puts on the pods."""
-        return {"serving.kserve.io/inferenceservice": self.name, "app": f"isvc.{self.name}"}
+    def labels(self, kind: Kind) -> dict[str, str]:
+        """What KServe puts on a component's pods."""
+        own = {"serving.kserve.io/inferenceservice": self.name, "component": kind}
+        return own | ({"app": f"isvc.{self.name}-{kind}"} if self.mode == "standard" else {})
 
     @property
     def model_name(self) -> str:

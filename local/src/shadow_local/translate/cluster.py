@@ -1,0 +1,205 @@
+"""What only a control plane would say to the rendered manifests: KServe, Istio, Kubernetes.
+
+An API server takes all of it without a word; what it means shows hours later, or to somebody else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from shadow_local import Explained
+from shadow_local.translate.document import Manifest
+
+# DNS: https://www.rfc-editor.org/rfc/rfc1123
+LABEL_CHARACTERS = 63
+CRON_JOB_CHARACTERS = 52  # Kubernetes appends eleven to the name of each Job
+INFERENCE_SERVICE = r"[a-z]([-a-z0-9]*[a-z0-9])?"  # KServe's own rule
+COMPONENTS = ("predictor", "transformer")
+MODE = "serving.kserve.io/deploymentMode"
+KNATIVE = ("Knative", "Serverless")
+# KServe's webhook allows these; Standard mode's are of a HorizontalPodAutoscaler.
+METRICS = {"Standard": ("cpu", "memory"), "Knative": ("concurrency", "rps")}
+# Conditions on a request that TCP does not have; Istio's analyzer calls the outcome IST0133.
+HTTP_ONLY = ("hosts", "notHosts", "methods", "notMethods", "paths", "notPaths")
+# Envoy holds so much of a copy that its shadow does not read; past it, the caller waits as well.
+BUFFER, EDGE_BUFFER = 1_048_576, 32_768
+
+
+class RefusedByCluster(Explained):
+    """A control plane would not make of the manifests what they mean; one line with the remedy."""
+
+
+def check(manifests: list[Manifest], edge: bool = False) -> None:
+    """RefusedByCluster with the first problem; `edge`: for gateways of Istio's profile EDGE."""
+    for problem in problems(manifests, edge):
+        raise RefusedByCluster(problem)
+
+
+def problems(manifests: list[Manifest], edge: bool = False) -> Iterator[str]:
+    """One line for each thing that a cluster would refuse, or take otherwise than it is meant."""
+    services = _of(manifests, "InferenceService")
+    for service in services:
+        yield from _names(service)
+        yield from _scaling(service)
+    yield from _object_names(manifests)
+    for policy in _of(manifests, "AuthorizationPolicy"):
+        yield from _tcp_chains(policy)
+    for item in _of(manifests, "Service"):
+        yield from _gateway_ports(item, _of(manifests, "Gateway"))
+    for item in _of(manifests, "VirtualService"):
+        yield from _owned_by_kserve(item, services)
+        yield from _copies(item, EDGE_BUFFER if edge else BUFFER)
+    yield from _timeouts(services, _of(manifests, "VirtualService"))
+
+
+def _of(manifests: Iterable[Manifest], kind: str) -> list[Manifest]:
+    return [item for item in manifests if item.get("kind") == kind]
+
+
+def _named(item: Manifest) -> tuple[str, str]:
+    return item["metadata"]["name"], item["metadata"].get("namespace", "default")
+
+
+def _mode(service: Manifest) -> str:
+    mode = service["metadata"].get("annotations", {}).get(MODE)
+    return "Knative" if mode in KNATIVE else "Standard"
+
+
+def _names(service: Manifest) -> Iterator[str]:
+    """KServe makes a host `<name>-<component>-<namespace>.<domain>`, also without an Ingress."""
+    name, namespace = _named(service)
+    if not re.fullmatch(INFERENCE_SERVICE, name):
+        yield (
+            f"InferenceService {name}: KServe takes small letters, digits and hyphens, a letter "
+            "first; choose another name in manifests/settings/settings.yaml."
+        )
+    # In Knative mode the components' hosts are Knative's, with a dot before the namespace.
+    label = (
+        f"{name}-{namespace}" if _mode(service) == "Knative" else f"{name}-transformer-{namespace}"
+    )
+    if (excess := len(label) - LABEL_CHARACTERS) > 0:
+        yield (
+            f"InferenceService {name}: KServe cannot make the host label {label}, which has "
+            f"{len(label)} characters of at most {LABEL_CHARACTERS}; shorten the name or the "
+            f"profile {namespace} by {excess} in manifests/settings/settings.yaml."
+        )
+
+
+def _object_names(manifests: Iterable[Manifest]) -> Iterator[str]:
+    limits = {"Service": LABEL_CHARACTERS, "CronJob": CRON_JOB_CHARACTERS}
+    for item in manifests:
+        kind, (name, namespace) = item.get("kind", ""), _named(item)
+        if len(name) > limits.get(kind, 253):
+            yield (
+                f"{kind} {name} has a name of {len(name)} characters, of at most {limits[kind]}; "
+                "shorten `entry` or the profile in manifests/settings/settings.yaml."
+            )
+        for label in (namespace, *item["metadata"].get("labels", {}).values()):
+            if len(label) > LABEL_CHARACTERS:
+                yield f"{kind} {name}: {label} has more than {LABEL_CHARACTERS} characters."
+
+
+def _scaling(service: Manifest) -> Iterator[str]:
+    """KServe makes an autoscaler from these; below its least, the most is the least."""
+    name, mode = service["metadata"]["name"], _mode(service)
+    for kind in COMPONENTS:
+        component: dict[str, Any] = service["spec"].get(kind, {})
+        least, most = component.get("minReplicas", 1), component.get("maxReplicas", 0)
+        if most < max(least, 1):
+            yield (
+                f"InferenceService {name}: its {kind} never scales, as maxReplicas is "
+                f"{most or 'missing'} with minReplicas {least}; set it to {max(least, 1)} or more."
+            )
+        metric, target = component.get("scaleMetric"), component.get("scaleTarget", 1)
+        if metric not in (None, *METRICS[mode]):
+            yield (
+                f"InferenceService {name}: its {kind} cannot scale by {metric} in {mode} mode; "
+                f"set the metric to {' or '.join(METRICS[mode])}."
+            )
+        elif target < 1 or (mode == "Standard" and target > 100):
+            yield (
+                f"InferenceService {name}: scaleTarget of its {kind} is {target}; set it to "
+                "percent of the request, 1 to 100."
+            )
+
+
+def _tcp_chains(policy: Manifest) -> Iterator[str]:
+    """On a port that is not HTTP, Istio drops the conditions that only HTTP has and denies all."""
+    spec = policy["spec"]
+    for rule in spec.get("rules", []) if spec.get("action") == "DENY" else []:
+        operations = [item.get("operation", {}) for item in rule.get("to", [{}])]
+        about_http = any(item.keys() & set(HTTP_ONLY) for item in operations) or any(
+            condition.get("key", "").startswith("request.") for condition in rule.get("when", [])
+        )
+        if about_http and not all(item.get("ports") for item in operations):
+            yield (
+                f"AuthorizationPolicy {policy['metadata']['name']}: a rule that denies by HTTP's "
+                "fields and names no ports denies every call to the TCP and TLS ports of those "
+                "pods; name the ports, or refuse in a VirtualService by directResponse."
+            )
+
+
+def _gateway_ports(service: Manifest, gateways: Iterable[Manifest]) -> Iterator[str]:
+    """Istio takes the first Service with a Gateway's port for its way in, and uses its target."""
+    selector = service["spec"].get("selector", {})
+    if not any(selector == gateway["spec"].get("selector", {}) for gateway in gateways):
+        return
+    for port in service["spec"].get("ports", []):
+        if port.get("targetPort", port["port"]) != port["port"]:
+            yield (
+                f"Service {service['metadata']['name']}: Istio may move the gateway's own port "
+                f"{port['port']} to {port['targetPort']}; give port and targetPort one number."
+            )
+
+
+def _owned_by_kserve(item: Manifest, services: Iterable[Manifest]) -> Iterator[str]:
+    """In Knative mode each InferenceService has a VirtualService of its name, kept as KServe's."""
+    taken = {_named(service) for service in services}
+    if _named(item) in taken:
+        yield (
+            f"VirtualService {item['metadata']['name']}: KServe overwrites the one that is called "
+            "like an InferenceService; give it another name."
+        )
+
+
+def _copies(item: Manifest, buffer: int) -> Iterator[str]:
+    """Bodies of HTTP/1.1 are copied only as far as Envoy can hold them for a stuck shadow."""
+    for route in item["spec"].get("http", []):
+        for match in route.get("match", [{}]) if route.get("mirrors") else []:
+            if match.get("uri", {}).get("exact", "").startswith("/inference.GRPCInferenceService"):
+                continue  # HTTP/2 holds 16 MiB of each copy
+            pattern = match.get("headers", {}).get("content-length", {}).get("regex")
+            sizes = {buffer + 1, *(10**digits for digits in range(5, 12))}
+            admitted = [s for s in sorted(sizes) if s > buffer and _admits(pattern, s)]
+            if admitted:
+                yield (
+                    f"VirtualService {item['metadata']['name']}: route {route.get('name')} copies "
+                    f"bodies of {admitted[0]:,} bytes, of which the gateway holds {buffer:,}; past "
+                    "that a stuck shadow stalls the caller. Set mirror-content-length in "
+                    f"manifests/settings/settings.yaml to [0-9]{{1,{len(str(buffer)) - 1}}}."
+                )
+
+
+def _admits(pattern: str | None, size: int) -> bool:
+    return pattern is None or re.fullmatch(pattern, str(size)) is not None
+
+
+def _timeouts(services: Iterable[Manifest], routes: Iterable[Manifest]) -> Iterator[str]:
+    """A call that Knative ends before the gateway does is answered by neither."""
+    waits = {
+        int(route["timeout"].removesuffix("s"))
+        for item in routes
+        for route in item["spec"].get("http", [])
+        if re.fullmatch(r"\d+s", route.get("timeout", ""))
+    }
+    for service in services:
+        for kind in COMPONENTS if _mode(service) == "Knative" else ():
+            allowed = service["spec"].get(kind, {}).get("timeout", 300)
+            if waits and allowed < max(waits):
+                yield (
+                    f"InferenceService {service['metadata']['name']}: Knative ends a call of its "
+                    f"{kind} after {allowed} s, the gateway waits {max(waits)} s; set both by "
+                    "predict-timeout-seconds in manifests/settings/settings.yaml."
+                )
