@@ -32,7 +32,7 @@ def broken(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
         if "directResponse" not in route:
             yield from _guards(route, settings)
     yield from _virtual_services(objects, settings)
-    yield from _limits(objects, routes)
+    yield from _limits(objects, settings, routes)
 
 
 def _rest(
@@ -176,7 +176,9 @@ def _virtual_services(objects: Objects, settings: dict[str, str]) -> Iterator[st
             yield f"{name}: the timeout is not the one in the settings"
 
 
-def _limits(objects: Objects, routes: list[dict[str, Any]]) -> Iterator[str]:
+def _limits(
+    objects: Objects, settings: dict[str, str], routes: list[dict[str, Any]]
+) -> Iterator[str]:
     rules = {rule["spec"]["host"]: rule["spec"] for rule in of_kind(objects, "DestinationRule")}
     mirrored = [route["mirrors"] for route in routes if "mirrors" in route]
     copies_to = {mirror["destination"]["host"] for mirrors in mirrored for mirror in mirrors}
@@ -191,9 +193,8 @@ def _limits(objects: Objects, routes: list[dict[str, Any]]) -> Iterator[str]:
             yield f"{host}: Istio ignores maxRetries; the routes have attempts: 0"
         waiting, running = http.get("http1MaxPendingRequests", 0), http.get("http2MaxRequests", 0)
         if "-grpc." in host:
-            # Of up to 8 MiB each, in the gateway's memory.
-            if not (0 < waiting <= 64 and 0 < running <= 64):
-                yield f"{host}: the shadow's open gRPC calls have no sensible bound"
+            if {waiting, running} != {int(settings["mirror-grpc-copies"])}:
+                yield f"{host}: open gRPC copies are not bounded as the settings say"
             continue
         if not 1 < tcp.get("maxConnections", 0) <= 1024:
             yield f"{host}: the shadow's connections have no sensible bound"

@@ -72,7 +72,7 @@ IN_STANDARD = [
     (LIMITS, "http1MaxPendingRequests: 512", "http1MaxPendingRequests: 1"),
     (LIMITS, "connectTimeout: 3s", "connectTimeout: 30s"),
     (LIMITS, "http2MaxRequests: 576", "http2MaxRequests: 576\n        maxRetries: 0"),
-    (GRPC_LIMITS, "http2MaxRequests: 32", "http2MaxRequests: 1024"),
+    (REPLACEMENTS, "connectionPool.http.http2MaxRequests", "connectionPool.http.http3MaxRequests"),
     # percentage
     (REPLACEMENTS, "mirrors.*.percentage.value", "mirrors.*.percentage.value.extra"),
     (CALLERS, "percentage: {value: 0.5}", "percentage: {valeu: 0.5}"),

@@ -31,6 +31,7 @@ OTHER_SETTINGS = {
     "shadow-version": "churn-2024.11",
     "mirror-percentage": "12.5",
     "mirror-content-length": "[0-9]{1,4}",
+    "mirror-grpc-copies": "17",
     "mirror-port": "8190",
     "mirror-port-name": "http-copies",
     "predict-timeout-seconds": "135",
