@@ -17,10 +17,20 @@ def post(url: str, body: bytes = BODY, headers: Iterable[tuple[str, str]] = ()) 
     """POST; the status, the headers by lower-case name, and the body."""
     parts = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=90)
-    connection.putrequest("POST", parts.path)
+    headers = list(headers)
+    names = {name.lower() for name, _ in headers}
+    connection.putrequest("POST", parts.path, skip_host="host" in names)
     for name, value in [("content-length", str(len(body))), *headers]:
         connection.putheader(name, value)
     connection.endheaders(body)
+    return _answer(connection)
+
+
+def get(url: str, headers: Iterable[tuple[str, str]] = ()) -> Answered:
+    """GET; the status, the headers by lower-case name, and the body."""
+    parts = urllib.parse.urlsplit(url)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=90)
+    connection.request("GET", parts.path, headers=dict(headers))
     return _answer(connection)
 
 

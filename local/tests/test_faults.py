@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from pathlib import Path
 from urllib.request import ProxyHandler, build_opener
 
 import pytest
 from backends import Backend, answering, refusing, resetting, stuck, unreachable
 from calls import post
-from gateways import StartGateway, rendered
+from gateways import Gateways, StartGateway, rendered
+from tree import Tree
 from waiting import until
+
+from shadow_local.translate.document import render
 
 # Either side of every buffer on the way, of the guard at 1 MB, and what a model may be sent.
 SIZES = (200, 50_000, 400_000, 999_999, 1_000_000, 8_000_000)
@@ -46,12 +50,29 @@ def test_every_call_is_answered_by_the_primary(
     assert sorted(call.size for call in primary.calls) == sizes
 
 
+def test_small_buffers_hold_what_a_smaller_limit_lets_through(
+    gateways: Gateways, primary: Backend, tmp_path: Path
+) -> None:
+    """With Istio's profile EDGE and bodies of up to four digits, a stuck shadow holds up nobody."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_settings(tree.settings() | {"mirror-content-length": "[0-9]{1,4}"})
+    sizes = [size for size in (200, 9_999, 10_000, 400_000) for _ in range(CALLS_PER_SIZE)]
+    with stuck() as shadow:
+        manifests = render(tree.folder)
+        gateway = gateways.start_from(manifests, primary.port, shadow.port, edge=True)
+        with ThreadPoolExecutor(8) as callers:
+            answers = list(callers.map(lambda n: post(gateway.predict_url, b"x" * n), sizes))
+    assert [status for status, _, _ in answers] == [200] * len(sizes)
+    assert sorted(call.size for call in primary.calls) == sizes
+
+
 @pytest.mark.parametrize("topology", ["standard", "knative"])
 def test_a_silent_shadow_holds_no_more_than_its_limits(
     start_gateway: StartGateway, primary: Backend, topology: str
 ) -> None:
     """Copies beyond the DestinationRule's limits are dropped at once; their calls are answered."""
-    rule = next(item for item in rendered(topology) if item["kind"] == "DestinationRule")
+    rules = [item for item in rendered(topology) if item["kind"] == "DestinationRule"]
+    rule = next(item for item in rules if "-grpc." not in item["spec"]["host"])
     pool = rule["spec"]["trafficPolicy"]["connectionPool"]
     connections = pool["tcp"]["maxConnections"]
     waiting = pool["http"]["http1MaxPendingRequests"]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import uuid
+from pathlib import Path
 
 import pytest
 from backends import Backend
-from calls import post, post_chunked
-from gateways import StartGateway
+from calls import get, post, post_chunked
+from gateways import Gateways, StartGateway
+from tree import Tree
 from waiting import until
+
+from shadow_local.translate.document import render
 
 CREDENTIALS = {"authorization": "Bearer secret", "x-api-key": "secret", "cookie": "session=secret"}
 TOPOLOGIES = [(name, suffix) for name in ("standard", "knative") for suffix in (False, True)]
@@ -137,6 +141,73 @@ def test_calls_without_the_key_are_refused(
     assert not primary.calls
     assert not shadow.calls
     assert post(gateway.predict_url, headers=[("x-api-key", "s3cret")])[0] == 200
+
+
+@pytest.mark.parametrize("topology", ["standard", "knative"])
+def test_only_inference_passes(
+    start_gateway: StartGateway, primary: Backend, shadow: Backend, topology: str
+) -> None:
+    """Metrics, documentation and the model repository are not for callers, by any way in."""
+    gateway = start_gateway(primary.port, shadow.port, topology)
+    served = ["v1/models", "v1/models/model", "v2", "v2/models/model/ready", "v2/health/ready"]
+    closed = ["", "metrics", "docs", "openapi.json", "v2/repository/index", "v1/modelsx"]
+    closed += ["v2/repository/models/model/unload", "v1/models/../../metrics", "v1//models"]
+    for way in ("mirrored", "double-minimal", "triple-minimal"):
+        url = gateway.entry_url.replace("mirrored", way, 1)
+        assert [get(url + path)[0] for path in served] == [200] * len(served)
+        assert [get(url + path)[0] for path in closed] == [404] * len(closed)
+    arrived = {call.path for call in primary.calls + shadow.calls}
+    assert arrived == {f"/{path}" for path in served}
+
+
+@pytest.mark.parametrize("word", ["websocket", "WebSocket"])
+def test_a_web_socket_is_refused(
+    start_gateway: StartGateway, primary: Backend, shadow: Backend, word: str
+) -> None:
+    """What nobody would record does not pass, however its name is spelled."""
+    gateway = start_gateway(primary.port, shadow.port)
+    upgrade = [("connection", "upgrade"), ("upgrade", word), ("sec-websocket-version", "13")]
+    for way in ("mirrored", "double-minimal", "triple-minimal"):
+        url = gateway.entry_url.replace("mirrored", way, 1)
+        assert get(url + "v1/models/model", [*upgrade, ("sec-websocket-key", "x")])[0] == 403
+    assert not primary.calls
+    assert not shadow.calls
+
+
+@pytest.mark.parametrize("topology", ["standard", "knative"])
+def test_an_unknown_host_is_unknown_here_too(
+    gateways: Gateways, primary: Backend, shadow: Backend, tmp_path: Path, topology: str
+) -> None:
+    """Only the domain of the settings and this machine's own names are served; `*` is any Host."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(topology)
+    for domain, other in (("inference.example.com", 404), ("*", 200)):
+        tree.choose_settings(tree.settings() | {"domain": domain})
+        gateway = gateways.start_from(render(tree.folder), primary.port, shadow.port)
+        known = ["inference.example.com", "inference.example.com:8443", "localhost:8080"]
+        for host in known:
+            assert post(gateway.predict_url, headers=[("host", host)])[0] == 200
+        for host in ("other.example.com", "inference.example.com.evil.org"):
+            assert post(gateway.predict_url, headers=[("host", host)])[0] == other
+        expected = len(known) + (2 if domain == "*" else 0)
+        until(lambda n=expected: len(primary.calls) == len(shadow.calls) == n)
+        primary.calls.clear()
+        shadow.calls.clear()
+
+
+@pytest.mark.parametrize("topology", ["standard", "knative"])
+def test_the_entry_may_have_the_primarys_name(
+    gateways: Gateways, primary: Backend, shadow: Backend, tmp_path: Path, topology: str
+) -> None:
+    """KServe's own path as the way in: each call is answered and copied once."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(topology)
+    tree.choose_settings(tree.settings() | {"entry": "double-minimal-inference"})
+    gateway = gateways.start_from(render(tree.folder), primary.port, shadow.port)
+    assert gateway.entry_url.endswith("/double-minimal-inference/")
+    for _ in range(10):
+        assert json.loads(post(gateway.predict_url)[2]) == {"from": "primary"}
+    until(lambda: (len(primary.calls), len(shadow.calls)) == (10, 10))
 
 
 def test_other_paths_lead_nowhere(

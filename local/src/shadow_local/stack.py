@@ -57,6 +57,7 @@ class Stack:
         self.manifests = render(options.kustomization)
         check(self.manifests, options.edge)
         self.services = inference_services(self.manifests)
+        self._check_replicas()
         self.mirror_percentage = mirror_percentage(self.manifests)
         self.database = Database(options.folder / "postgres", options.postgres_uri)
         self.supervisor = Supervisor(options.folder / "logs")
@@ -120,6 +121,16 @@ class Stack:
         transformers = [name for name in self._ports if "-transformer" in name]
         self.supervisor.stop_all(("gateway", *transformers))
         self.database.close()
+
+    def _check_replicas(self) -> None:
+        for service in self.services:
+            for component in (service.predictor, service.transformer):
+                if self.options.replicas > component.most_replicas:
+                    raise Untranslated(
+                        f"REPLICAS is {self.options.replicas}, and maxReplicas of {service.name}'s "
+                        f"{component.kind} is {component.most_replicas}; raise it by "
+                        f"{service.role}-max-replicas in manifests/settings/settings.yaml."
+                    )
 
     def _choose_ports(self) -> int:
         """The gateway's port; those of the models follow it, so that a debugger can name them."""

@@ -27,7 +27,6 @@ ONLY_IN_CLUSTERS = (
     "enableServiceLinks",
     "imagePullSecrets",
     "labels",
-    "maxReplicas",
     "minReplicas",
     "nodeSelector",
     "priorityClassName",
@@ -105,6 +104,7 @@ class Component:
     volumes: dict[str, str]  # volume name -> "folder" or "secret"
     stop_seconds: int
     workers: int | None
+    most_replicas: int
     # Of a ServingRuntime's container: the model's folder, below that of the kustomization.
     model: str | None = None
 
@@ -216,6 +216,7 @@ def _component(item: Object, kind: Kind, runtimes: Mapping[str, Runtime]) -> Com
             volumes=volumes,
             stop_seconds=fields.integer("terminationGracePeriodSeconds", 30),
             workers=fields.take("containerConcurrency"),
+            most_replicas=fields.integer("maxReplicas", 1),
             model=model,
         )
 

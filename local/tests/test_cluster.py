@@ -1,0 +1,186 @@
+"""What a control plane found once, planted again: each is refused in one line before a start."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from gateways import rendered
+from runs import Start
+from tree import OTHER_SETTINGS, SETTINGS, STAGES, TOPOLOGIES, Tree
+
+from shadow_local.translate.cluster import problems
+from shadow_local.translate.document import Manifest, render, repository
+
+DENIES_BY_PATH: Manifest = {
+    "kind": "AuthorizationPolicy",
+    "metadata": {"name": "api-key", "namespace": "istio-system"},
+    "spec": {
+        "action": "DENY",
+        "selector": {"matchLabels": {"istio": "ingressgateway"}},
+        "rules": [
+            {
+                "to": [{"operation": {"paths": ["/serving/*"]}}],
+                "when": [{"key": "request.headers[x-api-key]", "notValues": ["secret"]}],
+            }
+        ],
+    },
+}
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("settings", [None, OTHER_SETTINGS], ids=["defaults", "other settings"])
+def test_nothing_of_ours_is_refused(
+    tmp_path: Path, topology: str, settings: dict[str, str] | None
+) -> None:
+    """Root, stages and options, with the settings as they come and with others."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(topology)
+    tree.switch_on_options(topology)
+    if settings:
+        tree.choose_settings(settings)
+    folders = [tree.folder, *(tree.folder / "manifests/stages" / stage for stage in STAGES)]
+    assert [list(problems(render(folder))) for folder in folders] == [[]] * len(folders)
+
+
+def test_no_example_is_refused() -> None:
+    """Every folder of examples/ that is a kustomization."""
+    found = [path.parent for path in repository().glob("examples/*/kustomization.yaml")]
+    assert found
+    assert [list(problems(render(folder))) for folder in found] == [[]] * len(found)
+
+
+@pytest.mark.parametrize(
+    ("topology", "profile", "primary", "refused"),
+    [
+        ("standard", "prokube-demo-profile", "double-minimal-inference", False),
+        ("standard", "prokube-demo-profile", "double-minimal-custom-inference", True),
+        ("knative", "prokube-demo-profile", "double-minimal-custom-inference", False),
+        ("standard", "p" * 26, "double-minimal-inference", False),
+        ("standard", "p" * 27, "double-minimal-inference", True),
+        ("standard", "prokube-demo-profile", "n" * 30, False),
+        ("standard", "prokube-demo-profile", "n" * 31, True),
+        ("standard", "prokube-demo-profile", "2nd-model", True),
+        ("standard", "prokube-demo-profile", "model.v2", True),
+        ("knative", "prokube-demo-profile", "Model", True),
+    ],
+)
+def test_names_are_refused_where_kserve_refuses_them(
+    tmp_path: Path, topology: str, profile: str, primary: str, refused: bool
+) -> None:
+    """A host label of 64 characters, which KServe reports in an event alone; and its own rule."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(topology)
+    tree.choose_settings(tree.settings() | {"profile": profile, "primary": primary})
+    found = [line for line in problems(render(tree.folder)) if primary in line]
+    assert bool(found) == refused
+    assert all("\n" not in line and SETTINGS in line for line in found)
+
+
+def plant(path: str, value: Any) -> Callable[[Manifest], None]:
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split("/")]
+
+    def planted(item: Manifest) -> None:
+        place: Any = item
+        for part in parents:
+            place = place[part]
+        place[last] = value
+
+    return planted
+
+
+PLANTED = [
+    # C3: the mirror's Service may move the gateway's own port 80.
+    (
+        "knative",
+        "Service",
+        plant("spec/ports/0/port", 80),
+        "Istio may move the gateway's own port 80",
+    ),
+    # C5: bodies that the gateway cannot hold.
+    (
+        "standard",
+        "VirtualService",
+        plant("spec/http/1/match/0/headers/content-length/regex", "[0-9]{1,7}"),
+        "a stuck shadow stalls the caller",
+    ),
+    (
+        "standard",
+        "VirtualService",
+        plant("spec/http/1/match/0/headers", {}),
+        "a stuck shadow stalls the caller",
+    ),
+    # C6: KServe's own VirtualService.
+    (
+        "knative",
+        "VirtualService",
+        plant("metadata/name", "double-minimal-inference"),
+        "KServe overwrites",
+    ),
+    # C8: an autoscaler that has nowhere to go.
+    ("standard", "InferenceService", plant("spec/transformer/maxReplicas", 0), "never scales"),
+    ("standard", "InferenceService", plant("spec/predictor/minReplicas", 4), "never scales"),
+    (
+        "standard",
+        "InferenceService",
+        plant("spec/predictor/scaleMetric", "rps"),
+        "in Standard mode",
+    ),
+    ("knative", "InferenceService", plant("spec/predictor/scaleMetric", "cpu"), "in Knative mode"),
+    ("standard", "InferenceService", plant("spec/predictor/scaleTarget", 400), "1 to 100"),
+    # C11: one side gives up before the other.
+    ("knative", "InferenceService", plant("spec/predictor/timeout", 30), "the gateway waits 60 s"),
+    # Names that only their controllers refuse.
+    ("standard", "CronJob", plant("metadata/name", "j" * 53), "of at most 52"),
+    ("standard", "Service", plant("metadata/name", "s" * 64), "of at most 63"),
+]
+
+
+@pytest.mark.parametrize(("topology", "kind", "change", "words"), PLANTED)
+def test_a_finding_is_found_again(
+    topology: str, kind: str, change: Callable[[Manifest], None], words: str
+) -> None:
+    """Each in one line that names the object."""
+    changed = copy.deepcopy(rendered(topology))
+    of_kind = [item for item in changed if item["kind"] == kind]
+    item = next((i for i in of_kind if i["metadata"]["namespace"] == "istio-system"), of_kind[0])
+    change(item)
+    (line,) = problems(changed)
+    assert words in line
+    assert item["metadata"]["name"] in line
+
+
+def test_a_policy_that_cuts_off_tcp_is_found_again() -> None:
+    """C2: denying by HTTP's fields denies all of a TCP port; with ports named it does not."""
+    (line,) = problems([*rendered("standard"), DENIES_BY_PATH])
+    assert "AuthorizationPolicy api-key" in line
+    assert "every call to the TCP" in line
+    narrow = copy.deepcopy(DENIES_BY_PATH)
+    narrow["spec"]["rules"][0]["to"][0]["operation"]["ports"] = ["8080", "8443"]
+    assert not list(problems([*rendered("standard"), narrow]))
+    narrow["spec"]["rules"][0]["to"].append({"operation": {"paths": ["/other"]}})
+    assert len(list(problems([*rendered("standard"), narrow]))) == 1
+
+
+@pytest.mark.parametrize(("pattern", "refused"), [("[0-9]{1,6}", True), ("[0-9]{1,4}", False)])
+def test_small_buffers_want_a_smaller_limit(tmp_path: Path, pattern: str, refused: bool) -> None:
+    """C5: with Istio's profile EDGE a gateway holds 32 KiB of a copy."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_settings(tree.settings() | {"mirror-content-length": pattern})
+    assert bool(list(problems(render(tree.folder), edge=True))) == refused
+
+
+def test_the_command_says_one_line_and_fails(start: Start, tmp_path: Path) -> None:
+    """`shadow-local check` and `up` say the same, before anything is started."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_settings(tree.settings() | {"primary": "n" * 31})
+    for command in ("check", "up"):
+        run = start(command, "--kustomization", str(tree.folder))
+        assert run.ends() == 1
+        (line,) = run.output.read_text().splitlines()
+        assert line.startswith(f"shadow-local: InferenceService {'n' * 31}: KServe cannot make")
+    run = start("check", "--kustomization", str(tree.folder / "manifests/database"))
+    assert run.ends() == 0
