@@ -50,7 +50,7 @@ help: ## List the targets
 demo: $(IMAGES:%=%/.venv/runs) local/.venv/runs ## Run the whole deployment here, send traffic, show the verdict, stop (REQUESTS=200)
 	@local/.venv/bin/shadow-local demo
 
-up: $(IMAGES:%=%/.venv/runs) local/.venv/runs ## Run it in the foreground until Ctrl-C (GATEWAY_PORT=8080, TOPOLOGY=standard|knative)
+up: $(IMAGES:%=%/.venv/runs) local/.venv/runs ## Run it in the foreground until Ctrl-C (GATEWAY_PORT=8080, TOPOLOGY=standard|knative, REPLICAS=1)
 up: $(patsubst %/pyproject.toml,%/.venv/runs,$(wildcard $(KUSTOMIZATION)/pyproject.toml))
 	@local/.venv/bin/shadow-local up
 
@@ -83,6 +83,7 @@ check: $(PROJECTS:%=%/.venv/tests) ## Formatting, lint, types, imports, locks, s
 	@$(MAKE) --jobs=2 --output-sync=target $(TYPES)
 	@local/.venv/bin/shellcheck .ci/run
 	@local/.venv/bin/hadolint Dockerfile $(wildcard $(PROJECTS:%=%/Dockerfile))
+	@local/.venv/bin/shadow-local check
 	@local/.venv/bin/yamllint --strict kustomization.yaml postgres-crd.yml manifests $(wildcard $(EXAMPLES:%=%/*.yaml))
 	@python3 tools/links.py
 	@python3 tools/lock.py --check $(PROJECTS)
@@ -112,8 +113,10 @@ images: ## Build the three images (REGISTRY, TAG; PLATFORMS=linux/amd64,linux/ar
 			--build-arg SOURCE=$(SOURCE) --build-arg REVISION=$(REVISION) $(DOCKER_ARGS) .; \
 	done
 
-deploy: ## Apply the deployment to the current cluster
-	kubectl apply -k .
+DEPLOYED = $(or $(KUSTOMIZATION),$(if $(filter knative,$(TOPOLOGY)),manifests/mirroring/knative,.))
+deploy: local/.venv/runs ## Check the deployment, then apply it to the current cluster (KUSTOMIZATION=manifests/stages/...)
+	@local/.venv/bin/shadow-local check
+	kubectl apply -k $(DEPLOYED)
 
 schema: embedded-postgres/.venv/runs ## Make the tables in the database of POSTGRES_URI
 	@embedded-postgres/.venv/bin/python -m embedded_postgres
