@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,3 +185,21 @@ def test_the_command_says_one_line_and_fails(start: Start, tmp_path: Path) -> No
         assert line.startswith(f"shadow-local: InferenceService {'n' * 31}: KServe cannot make")
     run = start("check", "--kustomization", str(tree.folder / "manifests/database"))
     assert run.ends() == 0
+
+
+def test_make_deploy_asks_before_it_applies(tmp_path: Path) -> None:
+    """A name that KServe cannot use ends it in one line; kubectl is not even started."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_settings(tree.settings() | {"shadow": "n" * 31})
+    done = subprocess.run(
+        ["make", "deploy", f"KUSTOMIZATION={tree.folder}"],
+        cwd=repository(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "kubectl" not in done.stdout
+    line, _make = done.stderr.splitlines()
+    assert line.startswith(f"shadow-local: InferenceService {'n' * 31}: KServe cannot make")
