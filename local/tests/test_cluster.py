@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from gateways import rendered
 from runs import Start
-from tree import OTHER_SETTINGS, SETTINGS, STAGES, TOPOLOGIES, Tree
+from tree import LONG_NAMES, OTHER_SETTINGS, SETTINGS, STAGES, TOPOLOGIES, Tree
 
 from shadow_local.translate.cluster import problems
 from shadow_local.translate.document import Manifest, render, repository
@@ -33,16 +33,17 @@ DENIES_BY_PATH: Manifest = {
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
-@pytest.mark.parametrize("settings", [None, OTHER_SETTINGS], ids=["defaults", "other settings"])
+@pytest.mark.parametrize(
+    "settings", [{}, OTHER_SETTINGS, LONG_NAMES], ids=["defaults", "other settings", "long names"]
+)
 def test_nothing_of_ours_is_refused(
-    tmp_path: Path, topology: str, settings: dict[str, str] | None
+    tmp_path: Path, topology: str, settings: dict[str, str]
 ) -> None:
-    """Root, stages and options, with the settings as they come and with others."""
+    """Root, stages and options, with the settings as they come, others, and the longest names."""
     tree = Tree(tmp_path / "tree")
     tree.choose_topology(topology)
     tree.switch_on_options(topology)
-    if settings:
-        tree.choose_settings(settings)
+    tree.choose_settings(tree.settings() | settings)
     folders = [tree.folder, *(tree.folder / "manifests/stages" / stage for stage in STAGES)]
     assert [list(problems(render(folder))) for folder in folders] == [[]] * len(folders)
 
@@ -134,6 +135,12 @@ PLANTED = [
     ("standard", "InferenceService", plant("spec/predictor/scaleTarget", 400), "1 to 100"),
     # C11: one side gives up before the other.
     ("knative", "InferenceService", plant("spec/predictor/timeout", 30), "the gateway waits 60 s"),
+    (
+        "knative",
+        "InferenceService",
+        plant("spec/transformer/containers/0/env/12/value", "45"),
+        "kills a stopping transformer after 60 s, which takes 75 s",
+    ),
     # Names that only their controllers refuse.
     ("standard", "CronJob", plant("metadata/name", "j" * 53), "of at most 52"),
     ("standard", "Service", plant("metadata/name", "s" * 64), "of at most 63"),

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tree import OTHER_SETTINGS, STAGES, TOPOLOGIES, Tree
+from tree import LONG_NAMES, OTHER_SETTINGS, STAGES, TOPOLOGIES, Tree
 
 FOLDER = Path(__file__).with_name("golden")
 
@@ -23,6 +23,10 @@ def renderings(folder: Path) -> Iterator[tuple[str, str]]:
                 "mirroring-off",
             ):  # these equal others: see test_stages
                 yield f"{topology}-{stage}.yaml", plain.text(f"manifests/stages/{stage}")
+        long = Tree(folder / f"{topology}-long")
+        long.choose_topology(topology)
+        long.choose_settings(long.settings() | LONG_NAMES)
+        yield f"{topology}-long-names.yaml", long.text()
         full = Tree(folder / f"{topology}-full")
         full.choose_topology(topology)
         full.switch_on_options(topology)

@@ -47,6 +47,14 @@ OTHER_SETTINGS = {
     "image-tag": "2026",
 }
 
+# As long as they can be: 50 characters for a name and its profile, 63 for the mirror's Service.
+LONG_NAMES = {
+    "profile": "a-profile-of-26-characters",
+    "entry": "an-entry-of-29-characters-too",
+    "primary": "a-model-of-24-characters",
+    "shadow": "another-of-24-characters",
+}
+
 
 class Tree:
     """A copy of the repository's manifests in a folder of the test's own."""

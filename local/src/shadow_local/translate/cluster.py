@@ -186,8 +186,15 @@ def _admits(pattern: str | None, size: int) -> bool:
     return pattern is None or re.fullmatch(pattern, str(size)) is not None
 
 
+def _stopping_seconds(component: dict[str, Any]) -> float:
+    """How long open calls, and then the spool, may take; 0 where nothing is said."""
+    variables = [item for pod in component.get("containers", []) for item in pod.get("env", [])]
+    names = ("SHUTDOWN_GRACE_SECONDS", "SHUTDOWN_DRAIN_SECONDS")
+    return sum(float(item.get("value", 0)) for item in variables if item["name"] in names)
+
+
 def _timeouts(services: Iterable[Manifest], routes: Iterable[Manifest]) -> Iterator[str]:
-    """A call that Knative ends before the gateway does is answered by neither."""
+    """Knative ends a call, and a stopping pod, after one and the same time."""
     waits = {
         int(route["timeout"].removesuffix("s"))
         for item in routes
@@ -196,7 +203,15 @@ def _timeouts(services: Iterable[Manifest], routes: Iterable[Manifest]) -> Itera
     }
     for service in services:
         for kind in COMPONENTS if _mode(service) == "Knative" else ():
-            allowed = service["spec"].get(kind, {}).get("timeout", 300)
+            component = service["spec"].get(kind, {})
+            allowed = component.get("timeout", 300)
+            if (stopping := _stopping_seconds(component)) > allowed:
+                yield (
+                    f"InferenceService {service['metadata']['name']}: Knative kills a stopping "
+                    f"{kind} after {allowed} s, which takes {stopping:g} s; raise "
+                    "predict-timeout-seconds in manifests/settings/settings.yaml, or lower "
+                    "SHUTDOWN_DRAIN_SECONDS."
+                )
             if waits and allowed < max(waits):
                 yield (
                     f"InferenceService {service['metadata']['name']}: Knative ends a call of its "

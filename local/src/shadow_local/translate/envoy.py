@@ -7,7 +7,7 @@ from typing import Any
 from shadow_local.translate.document import Untranslated
 from shadow_local.translate.mesh import Gateway, Mesh, Upstream
 from shadow_local.translate.policies import HTTP_OPTIONS, default_cluster
-from shadow_local.translate.routes import cluster_name
+from shadow_local.translate.routes import Route, cluster_name
 
 HTTP = "type.googleapis.com/envoy.extensions.filters.http"
 NETWORK = "type.googleapis.com/envoy.extensions.filters.network"
@@ -25,12 +25,11 @@ def bootstrap(
 
     `edge` gives the listeners the small buffers of Istio's connection profile EDGE.
     """
-    filters = [_rbac(rules) for rules in mesh.denials]
-    demands = [_rbac(_demand_key(api_key))] if api_key else []
-    listeners = [_listener(mesh.ingress, _domains(mesh.ingress), demands + filters, edge)]
+    refusals = [_without_key(api_key)] if api_key else []
+    listeners = [_listener(mesh.ingress, _domains(mesh.ingress), refusals, edge)]
     for gateway in mesh.others:
         domains = {host: [host] for host in gateway.virtual_hosts}
-        listeners.append(_listener(gateway, domains, filters, edge))
+        listeners.append(_listener(gateway, domains, [], edge))
     clusters = [
         _cluster(cluster_name(host, number), upstream, mesh.rules.get(host))
         for (host, number), upstream in mesh.upstreams.items()
@@ -57,7 +56,7 @@ def _domains(ingress: Gateway) -> dict[str, list[str]]:
 def _listener(
     gateway: Gateway,
     domains: dict[str, list[str]],
-    filters: list[dict[str, Any]],
+    refusals: list[Route],
     edge: bool,
 ) -> dict[str, Any]:
     router = _typed("envoy.filters.http.router", f"{HTTP}.router.v3.Router")
@@ -78,13 +77,13 @@ def _listener(
                 {
                     "name": host,
                     "domains": domains[host],
-                    "routes": routes,
+                    "routes": [*refusals, *routes],
                     "include_request_attempt_count": True,
                 }
                 for host, routes in gateway.virtual_hosts.items()
             ],
         },
-        "http_filters": [*filters, router],
+        "http_filters": [router],
     }
     if edge:
         manager["http2_protocol_options"] = EDGE_HTTP2
@@ -96,15 +95,11 @@ def _listener(
     } | ({"per_connection_buffer_limit_bytes": EDGE_BUFFER} if edge else {})
 
 
-def _demand_key(api_key: str) -> dict[str, Any]:
-    """Refuse with 403 what does not carry the key, as the option api-key does on a cluster."""
-    header = {"name": "x-api-key", "string_match": {"exact": api_key}}
-    caller = {"permissions": [{"any": True}], "principals": [{"header": header}]}
-    return {"action": "ALLOW", "policies": {"api-key": caller}}
-
-
-def _rbac(rules: dict[str, Any]) -> dict[str, Any]:
-    return _typed("envoy.filters.http.rbac", f"{HTTP}.rbac.v3.RBAC", rules=rules)
+def _without_key(api_key: str) -> Route:
+    """403 for what does not carry the key, as the option api-key does it on a cluster."""
+    key = {"name": "x-api-key", "string_match": {"exact": api_key}}
+    unlike = key | {"invert_match": True, "treat_missing_header_as_empty": True}
+    return {"match": {"prefix": "/", "headers": [unlike]}, "direct_response": {"status": 403}}
 
 
 def _cluster(name: str, upstream: Upstream, rule: dict[str, Any] | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 from shadow_local.translate.document import Manifest, Section, Untranslated, objects
-from shadow_local.translate.policies import denials, destination_rules
+from shadow_local.translate.policies import destination_rules
 from shadow_local.translate.routes import (
     SERVING_PATH,
     Route,
@@ -20,7 +20,7 @@ from shadow_local.translate.routes import (
 )
 from shadow_local.translate.services import InferenceService, Kind, Ports, inference_services
 
-TRANSLATED = {"AuthorizationPolicy", "DestinationRule", "Gateway", "InferenceService", "Service"}
+TRANSLATED = {"DestinationRule", "Gateway", "InferenceService", "Service"}
 TRANSLATED |= {"ServingRuntime", "VirtualService"}
 # Objects off the calls' path: what runs by the clock, watches, fences pods off, or keeps files.
 NOT_RUN = {"ConfigMap", "CronJob", "NetworkPolicy", "PersistentVolumeClaim", "PodMonitor"}
@@ -62,7 +62,6 @@ class Mesh:
     others: tuple[Gateway, ...]
     upstreams: Mapping[Address, Upstream]
     rules: Mapping[str, dict[str, Any]]
-    denials: tuple[dict[str, Any], ...]
     services: tuple[InferenceService, ...]
 
     @property
@@ -142,7 +141,7 @@ def build_mesh(
     for host in rules.keys() - {host for host, _ in upstreams}:
         raise Untranslated(f"DestinationRule: host {host} is not a Service of this deployment.")
     others = tuple(gateways.values())
-    return Mesh(ingress, others, upstreams, rules, tuple(denials(manifests)), tuple(services))
+    return Mesh(ingress, others, upstreams, rules, tuple(services))
 
 
 def _check_kinds(manifests: Iterable[Manifest]) -> None:

@@ -1,8 +1,7 @@
-"""DestinationRules and AuthorizationPolicies as the cluster settings and filters of Envoy."""
+"""DestinationRules as the settings of Envoy's clusters."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -98,65 +97,3 @@ def _outlier_detection(outliers: Section) -> dict[str, Any]:
     if outliers.has("maxEjectionPercent"):
         found["max_ejection_percent"] = outliers.integer("maxEjectionPercent")
     return {"outlier_detection": found}
-
-
-def denials(manifests: Iterable[Manifest]) -> list[dict[str, Any]]:
-    """Envoy's RBAC rules of the AuthorizationPolicies; each is for the gateways' pods."""
-    found = []
-    for item in objects(manifests, "AuthorizationPolicy"):
-        if item.spec.text("action", "ALLOW") != "DENY":
-            raise item.spec.refusal("action", "only DENY is translated")
-        with item.spec.section("selector") as selector:
-            # All gateways here stand for those pods; the models have no sidecars.
-            selector.ignored_locally("matchLabels")
-        rules = [_rule(section) for section in item.spec.sections("rules")]
-        policies = {f"{item.name}-{number}": rule for number, rule in enumerate(rules)}
-        found.append({"action": "DENY", "policies": policies})
-    return found
-
-
-def _rule(section: Section) -> dict[str, Any]:
-    with section as rule:
-        operations = [p for item in rule.sections("to") for p in _operation(item)]
-        conditions = [_condition(item) for item in rule.sections("when")]
-    permissions = operations or [{"any": True}]
-    principals = [{"and_ids": {"ids": conditions or [{"any": True}]}}]
-    return {"permissions": permissions, "principals": principals}
-
-
-def _operation(section: Section) -> list[dict[str, Any]]:
-    with section as to, to.section("operation") as operation:
-        # The pods' ports; each gateway here has one of its own. See cluster.py.
-        operation.ignored_locally("ports")
-        paths = operation.texts("paths")
-        return [{"url_path": {"path": _matcher(path)}} for path in paths]
-
-
-def _condition(section: Section) -> dict[str, Any]:
-    with section as when:
-        header = re.fullmatch(r"request\.headers\[(.+)\]", when.text("key"))
-        if header is None:
-            raise when.refusal("key", "only request.headers[…] is translated")
-        wanted, unwanted = (
-            [
-                {"header": {"name": header[1], "string_match": _matcher(value)}}
-                for value in when.texts(name)
-            ]
-            for name in ("values", "notValues")
-        )
-    if bool(wanted) == bool(unwanted):
-        raise when.refusal("values", "either values or notValues is needed")
-    if wanted:
-        return {"or_ids": {"ids": wanted}}
-    return {"not_id": {"or_ids": {"ids": unwanted}}}
-
-
-def _matcher(value: str) -> dict[str, Any]:
-    """Istio's notation: a star at either end."""
-    if value == "*":
-        return {"safe_regex": {"regex": ".+"}}
-    if value.endswith("*"):
-        return {"prefix": value[:-1]}
-    if value.startswith("*"):
-        return {"suffix": value[1:]}
-    return {"exact": value}
