@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from shadow_local.translate.cluster import EDGE_BUFFER
 from shadow_local.translate.document import Untranslated
 from shadow_local.translate.mesh import Gateway, Mesh, Upstream
 from shadow_local.translate.policies import HTTP_OPTIONS, default_cluster
@@ -12,8 +13,7 @@ from shadow_local.translate.routes import Route, cluster_name
 HTTP = "type.googleapis.com/envoy.extensions.filters.http"
 NETWORK = "type.googleapis.com/envoy.extensions.filters.network"
 OWN_NAMES = ("127.0.0.1", "localhost")
-# Istio's connectionSettings.profile: EDGE.
-EDGE_BUFFER = 32_768
+# The windows of Istio's connectionSettings.profile: EDGE.
 EDGE_HTTP2 = {"initial_stream_window_size": 65_536, "initial_connection_window_size": 1_048_576}
 MANAGER = "http_connection_manager.v3.HttpConnectionManager"
 
