@@ -24,4 +24,4 @@ def known_variables(project: str) -> frozenset[str]:
 
 
 def _is_settings(base: ast.expr) -> bool:
-    return isinstance(base, ast.Name) and base.id == "BaseSettings"
+    return isinstance(base, ast.Name) and base.id.endswith("Settings")
