@@ -46,9 +46,9 @@ ENTRYPOINT ["python", "-m", "minimal_predictor"]
 FROM base AS minimal-transformer
 LABEL org.opencontainers.image.description="A KServe transformer that records each call in Postgres"
 EXPOSE 8080 8081
-# Owned by the user below, so that a plain `docker run` without a volume can spool too.
+# Writable for the user below and for any user of group 0, so that a run without a volume can spool.
 ENV SPOOL_DIR=/var/spool/records
-RUN install -d -o 65532 -g 65532 -m 0770 /var/spool/records
+RUN install -d -o 65532 -g 0 -m 0770 /var/spool/records
 ENTRYPOINT ["python", "-m", "minimal_transformer"]
 
 

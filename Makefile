@@ -27,7 +27,8 @@ SETTINGS := manifests/settings/settings.yaml
 REGISTRY ?= $(shell sed -n 's/^ *image-registry: *//p' $(SETTINGS))
 TAG ?= $(shell sed -n 's/^ *image-tag: *"\{0,1\}\([^" ]*\).*/\1/p' $(SETTINGS))
 # Images for more than one platform cannot be kept here, only pushed.
-DOCKER_BUILD = $(if $(PLATFORMS),docker buildx build --push --platform $(PLATFORMS),DOCKER_BUILDKIT=1 docker build)
+DOCKER ?= docker
+DOCKER_BUILD = DOCKER_BUILDKIT=1 $(DOCKER) $(if $(PLATFORMS),buildx build --push --platform $(PLATFORMS),build)
 SOURCE ?= $(shell git remote get-url origin)
 REVISION ?= $(shell git describe --always --dirty --abbrev=40 --exclude='*')
 
