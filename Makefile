@@ -43,7 +43,7 @@ GATEWAY_PORT ?= 8080
 TOPOLOGY ?= standard
 export REQUESTS GATEWAY_PORT TOPOLOGY
 
-.PHONY: $(TESTS) $(TYPES) help demo up report psql install test check bench soak format lock images deploy schema clean
+.PHONY: $(TESTS) $(TYPES) help demo up report psql install test check bench soak format lock images sbom deploy schema clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -114,6 +114,12 @@ images: ## Build the three images (REGISTRY, TAG; PLATFORMS=linux/amd64,linux/ar
 			--build-arg SOURCE=$(SOURCE) --build-arg REVISION=$(REVISION) $(DOCKER_ARGS) .; \
 	done
 
+sbom: | $(BOOTSTRAP) ## List what each image installs, as CycloneDX in sbom/
+	@mkdir -p sbom
+	@for project in $(patsubst %/requirements.lock,%,$(wildcard $(PROJECTS:%=%/requirements.lock))); do \
+		"$(UV)" export --quiet --project $$project --no-dev --format cyclonedx1.5 > sbom/$${project##*/}.cdx.json; \
+	done
+
 DEPLOYED = $(or $(KUSTOMIZATION),$(if $(filter knative,$(TOPOLOGY)),manifests/mirroring/knative,.))
 deploy: local/.venv/runs ## Check the deployment, then apply it to the current cluster (KUSTOMIZATION=manifests/stages/...)
 	@local/.venv/bin/shadow-local check
@@ -123,7 +129,7 @@ schema: embedded-postgres/.venv/runs ## Make the tables in the database of POSTG
 	@embedded-postgres/.venv/bin/python -m embedded_postgres
 
 clean: ## Remove everything that these commands installed or wrote
-	rm -rf .tools local/.run $(PROJECTS:%=%/.venv) $(PROJECTS:%=%/uv.lock)
+	rm -rf .tools sbom local/.run $(PROJECTS:%=%/.venv) $(PROJECTS:%=%/uv.lock)
 	rm -rf $(TRAINED)
 
 # An installer's words are shown only when it fails, and not when that was Ctrl-C.

@@ -1,45 +1,68 @@
 """pytest fixtures: a database of its own for each test, on a real Postgres.
 
-The server is POSTGRES_URI when that is set, a container when a Docker engine answers, and the
-embedded one otherwise.
+The server is POSTGRES_URI when that is set, a container when a Docker engine answers and has or
+pulls the image, and the embedded one otherwise. Needs the extra `tests`.
 """
 
 from __future__ import annotations
 
+import gc
 import os
-import shutil
-import subprocess
 import uuid
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
 import pytest
+from docker.errors import DockerException
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
+from testcontainers.community.postgres import PostgresContainer
+from testcontainers.core.config import testcontainers_config
+from testcontainers.core.docker_client import DockerClient
+from testcontainers.core.exceptions import ContainerStartException
 
 from embedded_postgres.schema import ROLES, apply_schema, as_role
 from embedded_postgres.server import Postgres
 
 CONTAINER_IMAGE = "postgres:18"
+CONNECT_SECONDS = 10
+READY_SECONDS = 60
+ENGINE_FAILURE = pytest.StashKey[str]()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Says in one line why the tests did not run on the Docker engine that answers."""
+    if failure := config.stash.get(ENGINE_FAILURE, None):
+        terminalreporter.write_line(f"{failure}; the tests used the embedded Postgres.")
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres_server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """URI of a superuser on the server that this session's tests share."""
     if uri := os.environ.get("POSTGRES_URI"):
         yield uri
-    elif _docker_answers():
-        from testcontainers.postgres import PostgresContainer
-
-        with PostgresContainer(CONTAINER_IMAGE, driver=None) as container:
-            yield container.get_connection_url()
-    else:
-        server = Postgres(tmp_path_factory.mktemp("postgres") / "data")
-        server.start()
-        yield server.uri
-        server.stop()
+        return
+    container = None
+    if docker_answers():
+        try:
+            container = start_container()
+        except EngineFailed as error:
+            request.config.stash[ENGINE_FAILURE] = str(error)
+    if container is not None:
+        yield container.get_connection_url()
+        container.stop()
+        return
+    server = Postgres(tmp_path_factory.mktemp("postgres") / "data")
+    server.start()
+    yield server.uri
+    server.stop()
 
 
 @pytest.fixture(scope="session")
@@ -94,7 +117,37 @@ def _database(server_uri: str, template: str) -> Iterator[str]:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-def _docker_answers() -> bool:
-    if shutil.which("docker") is None:
-        return False
-    return subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0
+class EngineFailed(RuntimeError):
+    """The Docker engine answers, and has no Postgres for us; the message is one line."""
+
+
+def docker_answers() -> bool:
+    """Whether a Docker engine answers where testcontainers looks for one."""
+    with warnings.catch_warnings():
+        # The SDK leaves the socket of a failed attempt to the garbage collector.
+        warnings.simplefilter("ignore", ResourceWarning)
+        try:
+            DockerClient().client.close()
+        except DockerException:
+            answers = False
+        else:
+            answers = True
+        gc.collect()
+    return answers
+
+
+def start_container(image: str = CONTAINER_IMAGE) -> PostgresContainer:
+    """A running container whose Postgres takes connections from here; EngineFailed says why not."""
+    container = PostgresContainer(image, username="postgres", driver=None)
+    container.with_command("postgres -c max_connections=200")
+    # One try a second; a test's own time limit, with this wait in its first fixture, is 120 s.
+    testcontainers_config.max_tries = READY_SECONDS
+    try:
+        container.start()
+        psycopg.connect(container.get_connection_url(), connect_timeout=CONNECT_SECONDS).close()
+    # Requests to the engine fail as OSError, and a Postgres that never gets ready as TimeoutError.
+    except (DockerException, OSError, ContainerStartException, psycopg.Error) as error:
+        container.stop()
+        reason = " ".join(str(getattr(error, "explanation", None) or error).split())
+        raise EngineFailed(f"The Docker engine gave no {image} ({reason[:300]})") from error
+    return container

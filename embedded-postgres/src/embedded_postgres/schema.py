@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import quote
 
 import psycopg
 from psycopg import sql
@@ -29,11 +30,16 @@ def apply_schema(uri: str) -> None:
 def as_role(uri: str, role: str) -> str:
     """The URI of the same database for one of the schema's roles, allowed to log in.
 
-    For servers that trust local connections; the URI has no password.
+    The role gets the password of `uri`, where that has one.
     """
+    parts = conninfo_to_dict(uri)
+    password = parts.get("password")
+    change = sql.SQL("ALTER ROLE {} LOGIN").format(sql.Identifier(role))
+    if password:
+        change += sql.SQL(" PASSWORD {}").format(sql.Literal(password))
     with psycopg.connect(uri, autocommit=True) as connection:
         # ALTER ROLE of two sessions at once fails with "tuple concurrently updated".
         connection.execute("SELECT pg_advisory_lock(hashtextextended('embedded-postgres', 0))")
-        connection.execute(sql.SQL("ALTER ROLE {} LOGIN").format(sql.Identifier(role)))
-    parts = conninfo_to_dict(uri)
-    return f"postgresql://{role}@{parts['host']}:{parts['port']}/{parts['dbname']}"
+        connection.execute(change)
+    user = f"{role}:{quote(str(password), safe='')}" if password else role
+    return f"postgresql://{user}@{parts['host']}:{parts['port']}/{parts['dbname']}"
