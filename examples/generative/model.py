@@ -24,10 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import openai_types as types
-from kserve import ModelServer, model_server
+from kserve import model_server
 from kserve.protocol.rest.openai import OpenAIEncoderModel, OpenAIGenerativeModel
 from kserve.protocol.rest.openai.errors import create_error_response
 from words import Followers, Reply
+
+from minimal_predictor.server import serve
 
 openapi = types.openapi
 Events = AsyncGenerator[str, None]
@@ -305,7 +307,7 @@ def _event(chunk: Any) -> str:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(parents=[model_server.parser]).parse_args()
-    ModelServer().start([Storyteller(arguments.model_name)])
+    serve(Storyteller(arguments.model_name))
 
 
 if __name__ == "__main__":

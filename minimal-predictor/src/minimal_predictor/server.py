@@ -9,7 +9,8 @@ import uvloop
 from fastapi.responses import JSONResponse
 from grpc import StatusCode
 from grpc_interceptor.exceptions import GrpcException
-from kserve import Model, ModelServer, model_server
+from kserve import ModelServer, model_server
+from kserve.model import BaseKServeModel
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
 # Longer than a proxy before us keeps an idle connection (Envoy an hour, Knative's queue-proxy
@@ -42,7 +43,7 @@ model_server.app.add_exception_handler(
 )
 
 
-def serve(model: Model) -> None:
+def serve(model: BaseKServeModel) -> None:
     """Serve the loaded model with KServe's arguments until SIGTERM; calls in flight finish."""
     arguments, _ = model_server.parser.parse_known_args()
     server = ModelServer(timeout_keep_alive=arguments.timeout_keep_alive)
