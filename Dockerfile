@@ -1,11 +1,10 @@
 # One of the three images: docker build --build-arg IMAGE=minimal-predictor --tag TAG .
 # Needs BuildKit. Each starts as any non-root user, on a read-only root.
 ARG IMAGE=minimal-predictor
-ARG PYTHON=3.11.14
 
 
 # Not slim: KServe wants a psutil that has no wheel for arm64, so a compiler is needed there.
-FROM python:${PYTHON}-bookworm AS build
+FROM python:3.11.14-bookworm AS build
 
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     UV_LINK_MODE=copy \
@@ -24,7 +23,7 @@ COPY --chmod=755 ${IMAGE}/src /app
 RUN /venv/bin/python -m compileall -q /app
 
 
-FROM python:${PYTHON}-slim-bookworm AS base
+FROM python:3.11.14-slim-bookworm AS base
 
 COPY --from=build /venv /venv
 COPY --from=build /app /app

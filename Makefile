@@ -43,7 +43,7 @@ GATEWAY_PORT ?= 8080
 TOPOLOGY ?= standard
 export REQUESTS GATEWAY_PORT TOPOLOGY
 
-.PHONY: $(TESTS) $(TYPES) help demo up report psql install test check bench soak format lock images sbom deploy schema clean
+.PHONY: $(TESTS) $(TYPES) help demo up traffic report psql install test check bench soak format lock release images sbom deploy schema clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ demo: $(IMAGES:%=%/.venv/runs) local/.venv/runs ## Run the whole deployment here
 up: $(IMAGES:%=%/.venv/runs) local/.venv/runs ## Run it in the foreground until Ctrl-C (GATEWAY_PORT=8080, TOPOLOGY=standard|knative, REPLICAS=1)
 up: $(patsubst %/pyproject.toml,%/.venv/runs,$(wildcard $(KUSTOMIZATION)/pyproject.toml))
 	@local/.venv/bin/shadow-local up
+
+traffic: local/.venv/runs ## Send the requests of a file through the gateway of a running `make up` (FILE=requests.jsonl, TIMES=1)
+	@local/.venv/bin/shadow-local traffic $(FILE)
 
 report: shadow-report/.venv/runs local/.venv/runs ## Compare what a running `make up`, or POSTGRES_URI, has recorded (ARGS=options of compare)
 	@# A verdict is an answer, not a failure of make; shadow-report itself exits with its code.
@@ -66,28 +69,41 @@ install: $(or $(PROJECT),which)/.venv/runs ## Install one project, such as PROJE
 which/.venv/runs:
 	@echo "Say which project: make install PROJECT=<one of $(PROJECTS)>" >&2; exit 2
 
-test: $(PROJECTS:%=%/.venv/tests) ## Run every test of every project
-	@$(MAKE) --jobs=3 --output-sync=target $(TESTS)
+# A suite's output is held back until it ends; its start and its end are printed past that, on descriptor 3.
+test: $(PROJECTS:%=%/.venv/tests) ## Run every test of every project, the others too when one fails (a quarter of an hour on two cores)
+	@exec 3>&1; code=0; export BROKEN="$$(mktemp)"; trap 'rm -f "$$BROKEN"' EXIT; \
+	PROGRESS=3 $(MAKE) --keep-going --jobs=3 --output-sync=target $(TESTS) || code=$$?; \
+	if [ -s "$$BROKEN" ]; then printf 'broken; run it alone by: make %s\n' $$(cat "$$BROKEN") >&2; fi; \
+	echo "$(words $(TESTS)) suites ran, $$(wc -l < "$$BROKEN" | tr -d ' ') of them broken"; exit $$code
 
 .SECONDEXPANSION:
 $(TESTS): $$(@D)/.venv/tests
-	@echo "== $@"
-	@cd $(@D) && .venv/bin/pytest $(SELECTED)
+	@echo "-- $@ starts" >&$${PROGRESS:-1}; echo "== $@"; code=0; \
+	(cd $(@D) && exec .venv/bin/pytest $(SELECTED)) || code=$$?; \
+	[ $$code = 0 ] || echo $@ >> $${BROKEN:-/dev/null}; \
+	printf -- '-- %s ends after %d:%02d\n' $@ $$((SECONDS / 60)) $$((SECONDS % 60)) >&$${PROGRESS:-1}; exit $$code
 minimal-transformer/test: SELECTED := --ignore=tests/faults
 minimal-transformer/faults: SELECTED := tests/faults
 shadow-report/test: SELECTED := --ignore=tests/statistics
 shadow-report/statistics: SELECTED := tests/statistics
 
-check: $(PROJECTS:%=%/.venv/tests) ## Formatting, lint, types, imports, locks, shell, Dockerfiles, links
+check: $(PROJECTS:%=%/.venv/tests) ## Formatting, lint, types, imports, locks, shell, Dockerfiles, YAML, workflows, links
 	@local/.venv/bin/ruff format --check .
 	@local/.venv/bin/ruff check .
 	@$(MAKE) --jobs=2 --output-sync=target $(TYPES)
 	@local/.venv/bin/shellcheck .ci/run
 	@local/.venv/bin/hadolint Dockerfile $(wildcard $(PROJECTS:%=%/Dockerfile))
 	@local/.venv/bin/shadow-local check
-	@local/.venv/bin/yamllint --strict kustomization.yaml postgres-crd.yml manifests $(wildcard $(EXAMPLES:%=%/*.yaml))
+	@local/.venv/bin/yamllint --strict kustomization.yaml postgres-crd.yml manifests .github $(wildcard $(EXAMPLES:%=%/*.yaml))
+	@$(call schema,github-workflows,$(wildcard .github/workflows/*.yml))
+	@$(call schema,dependabot,.github/dependabot.yml)
+	@$(call schema,github-issue-forms,$(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml)))
+	@$(call schema,github-issue-config,.github/ISSUE_TEMPLATE/config.yml)
 	@python3 tools/links.py
 	@python3 tools/lock.py --check $(PROJECTS)
+
+# GitHub's own schemas, as the package brings them along; nothing is downloaded.
+schema = local/.venv/bin/check-jsonschema --quiet --builtin-schema vendor.$(1) $(2)
 
 $(TYPES): $$(@D)/.venv/tests
 	@echo "== $(@D)"
@@ -107,6 +123,14 @@ soak: $(IMAGES:%=%/.venv/runs) local/.venv/tests ## Ten minutes of load while Po
 
 lock: $(BOOTSTRAP) ## Resolve the newest versions and pin them (PROJECT=... for one)
 	@python3 tools/lock.py $(or $(PROJECT),$(PROJECTS))
+
+release: local/.venv/tests ## Write VERSION everywhere, check, commit and tag; pushing the tag publishes (VERSION=1.2.0)
+	@python3 tools/release.py prepare $(VERSION)
+	@local/.venv/bin/python local/tests/manifests/goldens.py > /dev/null
+	@$(MAKE) check || { echo "Nothing was committed; \`git restore .\` takes the version back." >&2; exit 1; }
+	@git commit --quiet --all --message "Release $(VERSION)"
+	@git tag --annotate "v$(VERSION)" --message "$(VERSION)"
+	@echo "v$(VERSION) is committed and tagged; publish it by: git push --follow-tags"
 
 images: ## Build the three images (REGISTRY, TAG; PLATFORMS=linux/amd64,linux/arm64 builds for both and pushes)
 	@for image in $(IMAGES); do \

@@ -1,4 +1,4 @@
-"""What `make` says when it cannot install; the index is a port where nobody listens."""
+"""What `make` says when it cannot install, and while it tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from shadow_local.translate.document import repository
 
-INDEX = "http://127.0.0.1:9/simple"
+INDEX = "http://127.0.0.1:9/simple"  # nobody listens there
 OFFLINE = {
     "PIP_CONFIG_FILE": os.devnull,
     "PIP_FIND_LINKS": "",
@@ -122,3 +122,61 @@ def test_another_pythons_path_is_ignored(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "--max-disagreement" in done.stdout
+
+
+@pytest.fixture
+def suites(clone: Path) -> Path:
+    """Three projects whose pytest is a script: `good` and `slow` pass, `bad` fails."""
+    for name, script in (
+        ("good", "echo '3 passed in 1s'"),
+        ("bad", "until [ -e ../slow/began ]; do sleep 0.1; done; echo '1 failed in 1s'; exit 1"),
+        ("slow", "until [ -e ../bad/ended ]; do sleep 0.1; done; echo '4 passed in 2s'"),
+    ):
+        bin_folder = clone / name / ".venv" / "bin"
+        bin_folder.mkdir(parents=True)
+        (clone / name / "pyproject.toml").touch()
+        (bin_folder / "pytest").write_text(
+            f"#!/bin/sh\ntouch began; trap 'touch ended' EXIT\n{script}\n"
+        )
+        (bin_folder / "pytest").chmod(0o755)
+        (bin_folder.parent / "tests").touch()
+    return clone
+
+
+def run_suites(folder: Path, *projects: str) -> subprocess.CompletedProcess[str]:
+    """`make test` of these projects, as from a shell; stdout and stderr in one."""
+    inherited = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "PROGRESS", "BROKEN")
+    return subprocess.run(
+        ["make", "test", f"PROJECTS={' '.join(projects)}", f"LONG_TESTS={projects[0]}/test"],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if name not in inherited},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_every_suite_runs_and_says_so_whatever_another_does(suites: Path) -> None:
+    """A line when each starts and ends; the broken one is named; the exit code says it."""
+    done = run_suites(suites, "bad", "good", "slow")
+    lines = done.stdout.splitlines()
+    assert done.returncode == 2
+    for name in ("bad", "good", "slow"):
+        ends = next(line for line in lines if line.startswith(f"-- {name}/test ends after "))
+        assert lines.index(f"-- {name}/test starts") < lines.index(ends)
+    # The bad one waits for the slow one's start, the slow one for the bad one's end: a start is
+    # printed at once, not with the suite's output.
+    assert lines.index("-- slow/test starts") < lines.index("== bad/test")
+    assert "3 suites ran, 1 of them broken" in lines
+    assert "broken; run it alone by: make bad/test" in lines
+    closing = [line for line in lines if " passed" in line or " failed" in line]
+    # pytest's own closing lines are the only ones of their kind.
+    assert sorted(closing) == ["1 failed in 1s", "3 passed in 1s", "4 passed in 2s"]
+
+
+def test_suites_that_pass_are_a_success(suites: Path) -> None:
+    """Exit code 0, and no suite named."""
+    done = run_suites(suites, "good")
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "1 suites ran, 0 of them broken")
