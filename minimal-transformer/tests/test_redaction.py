@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,10 +46,13 @@ def test_paths(path: str, body: str, result: str) -> None:
     assert redacted(body, path) == result.replace("#", REDACTED)
 
 
-@pytest.mark.parametrize("body", ['{"b":  1.50}', "[]", "null", '{"a": {"c": 1}}', "3"])
+@pytest.mark.parametrize(
+    "body",
+    ['":{"', '"{\\"a\\":{\\"b\\":1}}"', '{"b":  1.50}', "[]", "null", '{"a": {"c": 1}}', "3"],
+)
 def test_body_without_a_match_is_unchanged(body: str) -> None:
     """Byte for byte."""
-    assert redacted(body, "$.a.b", "x[3]") == body
+    assert redacted(body, "$.a.b", "x[3]", "[?@.a].b") == body
 
 
 def test_earlier_value_of_a_repeated_key_goes() -> None:
@@ -81,7 +83,7 @@ def test_filter_sees_what_another_path_names() -> None:
 
 
 NESTED = st.recursive(
-    st.integers() | st.text(),
+    st.integers(-(2**63), 2**63 - 1) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from("ab"), inner),
     max_leaves=10,
 )
@@ -123,9 +125,10 @@ def test_the_library_names_the_same_values(document: Any, path: str) -> None:
     """The compiled search finds what python-jsonpath finds, for every kind of step."""
     compiled = compile_path(path)
     expected = json.loads(json.dumps(document))
-    for match in list(compiled.finditer(expected)):
+    # python-jsonpath 2.2 takes a text for JSON to parse, or for an array of its characters.
+    for match in [] if isinstance(expected, str) else list(compiled.finditer(expected)):
         assert match.parent is not None
         if isinstance(match.parent.obj, str):
-            continue  # python-jsonpath 2.2 takes a text for an array of its characters
+            continue
         match.parent.obj[match.parts[-1]] = REDACTED
-    assert orjson.loads(redacted(json.dumps(document), path)) == expected
+    assert json.loads(redacted(json.dumps(document), path)) == expected

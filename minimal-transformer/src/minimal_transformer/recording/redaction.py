@@ -44,6 +44,9 @@ class Redaction:
         """
         try:
             document = orjson.loads(body)
+            # Only these have values that can be named; the library would parse a text as JSON.
+            if type(document) not in (dict, list):
+                return body
             # A name stands in the bytes as it is, unless an escape spells it.
             is_plain = b"\\" not in body
             searches = [
