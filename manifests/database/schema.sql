@@ -1,6 +1,7 @@
 -- The tables of a shadow deployment: every call to the primary and to the shadow, as request and
 -- response rows. Postgres 16 or newer. Plain SQL in one transaction: any client can run it, again and
--- again, and several at once; what is there stays as it is.
+-- again, and several at once; what is there stays as it is. Tables of the former version are upgraded
+-- with their rows, see "Upgrade".
 
 BEGIN;
 
@@ -30,7 +31,7 @@ $roles$;
 -- Tables ------------------------------------------------------------------------------------------
 -- One row per call that a transformer chose to record. A body that casts to jsonb stands in *_data
 -- as the caller wrote it (json keeps key order, duplicates and number text); any other body stands
--- in *_raw, byte for byte.
+-- in *_raw, byte for byte. pair_id is in both keys so that both tables can be distributed by it.
 
 CREATE TABLE IF NOT EXISTS inference_requests (
     record_id          uuid        NOT NULL,
@@ -44,7 +45,8 @@ CREATE TABLE IF NOT EXISTS inference_requests (
     inference_service  text        NOT NULL,
     model_name         text        NOT NULL,
     model_version      text,
-    protocol           text        NOT NULL CHECK (protocol IN ('v1', 'v2', 'grpc')),
+    protocol           text        NOT NULL
+        CHECK (protocol IN ('v1', 'v2', 'grpc', 'openai', 'other')),
     predict_url        text        NOT NULL,
     request_headers    json        NOT NULL,
     request_data       json,
@@ -53,25 +55,95 @@ CREATE TABLE IF NOT EXISTS inference_requests (
     request_sha256     bytea       NOT NULL,
     request_truncated  boolean     NOT NULL DEFAULT false,
     created_at         timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (record_id, request_time)
+    PRIMARY KEY (record_id, request_time, pair_id)
 ) PARTITION BY RANGE (request_time);
-
-CREATE INDEX IF NOT EXISTS inference_requests_pair_id ON inference_requests (pair_id);
 
 CREATE TABLE IF NOT EXISTS inference_responses (
     record_id          uuid        NOT NULL,
     request_time       timestamptz NOT NULL,
+    pair_id            text        NOT NULL DEFAULT '',
     response_time      timestamptz NOT NULL,
     status_code        integer     NOT NULL,
     error              text,
     duration_ms        double precision NOT NULL,
+    ttft_ms            double precision,
+    generation         json,
     response_data      json,
     response_raw       bytea,
     response_size      integer,
     response_truncated boolean     NOT NULL DEFAULT false,
     created_at         timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (record_id, request_time)
+    PRIMARY KEY (record_id, request_time, pair_id)
 ) PARTITION BY RANGE (request_time);
+
+-- Upgrade -----------------------------------------------------------------------------------------
+-- The former version's responses have no pair_id; their requests know it. Under an exclusive lock on
+-- both tables: readers wait, so that none sees answers without their pair, and records wait on the
+-- spools; calls are answered as ever. 1,000,000 calls take UPGRADE_SECONDS.
+
+DO $upgrade$
+BEGIN
+    IF EXISTS (SELECT FROM pg_attribute
+               WHERE attrelid = 'inference_responses'::regclass AND attname = 'pair_id') THEN
+        RETURN;
+    END IF;
+    -- In the order in which writers and readers take them.
+    LOCK TABLE inference_requests, inference_responses IN ACCESS EXCLUSIVE MODE;
+
+    ALTER TABLE inference_requests
+        DROP CONSTRAINT inference_requests_pkey,
+        ADD PRIMARY KEY (record_id, request_time, pair_id),
+        DROP CONSTRAINT inference_requests_protocol_check,
+        ADD CONSTRAINT inference_requests_protocol_check
+            CHECK (protocol IN ('v1', 'v2', 'grpc', 'openai', 'other'));
+
+    ALTER TABLE inference_responses
+        DROP CONSTRAINT inference_responses_pkey,
+        ADD COLUMN pair_id text,
+        ADD COLUMN ttft_ms double precision,
+        ADD COLUMN generation json;
+    -- No index is there yet that would have to follow.
+    UPDATE inference_responses a SET pair_id = r.pair_id
+    FROM inference_requests r
+    WHERE r.record_id = a.record_id AND r.request_time = a.request_time;
+    UPDATE inference_responses SET pair_id = record_id::text WHERE pair_id IS NULL;
+    ALTER TABLE inference_responses
+        ALTER COLUMN pair_id SET DEFAULT '',
+        ADD PRIMARY KEY (record_id, request_time, pair_id);
+END
+$upgrade$;
+
+-- A transformer of the former version goes on writing responses without a pair_id, and the spool of
+-- one may come years later. Each of its statements is completed by this one: a response whose request
+-- is not here gets its record_id.
+CREATE INDEX IF NOT EXISTS inference_requests_pair_id ON inference_requests (pair_id);
+CREATE INDEX IF NOT EXISTS inference_responses_incomplete ON inference_responses (record_id, request_time)
+    WHERE pair_id = '';
+
+CREATE OR REPLACE FUNCTION complete_responses() RETURNS trigger
+LANGUAGE plpgsql
+SECURITY DEFINER
+SET search_path = public, pg_temp
+AS $$
+BEGIN
+    IF EXISTS (SELECT FROM inference_responses WHERE pair_id = '') THEN
+        -- Delivered again, after it was completed.
+        DELETE FROM inference_responses a USING inference_responses b
+        WHERE a.pair_id = '' AND b.pair_id <> ''
+          AND b.record_id = a.record_id AND b.request_time = a.request_time;
+        UPDATE inference_responses a SET pair_id = r.pair_id
+        FROM inference_requests r
+        WHERE a.pair_id = '' AND r.record_id = a.record_id AND r.request_time = a.request_time;
+        UPDATE inference_responses SET pair_id = record_id::text WHERE pair_id = '';
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE OR REPLACE TRIGGER complete_responses AFTER INSERT ON inference_responses
+    FOR EACH STATEMENT EXECUTE FUNCTION complete_responses();
+
+-- Details -----------------------------------------------------------------------------------------
 
 COMMENT ON TABLE inference_requests IS 'Calls as they arrived, one row each.';
 COMMENT ON COLUMN inference_requests.record_id IS 'UUIDv7, minted by the transformer; joins the response row.';
@@ -117,9 +189,10 @@ SET timezone = 'UTC'
 -- Waiting longer for a reader's lock would make the writers queue behind this.
 SET lock_timeout = '5s'
 AS $$
--- Makes the daily partitions (UTC) from today to `ahead` days on, and those of rows that wait in the
--- default partitions; drops the days that ended more than `keep` ago (never with NULL). Returns what
--- it did; running it again, or twice at once, does nothing more.
+-- Drops the days that ended more than `keep` ago (never with NULL); makes the daily partitions (UTC)
+-- from today to `ahead` days on, and those of rows that wait in the default partitions, old ones for
+-- the next run to drop. Returns what it did; twice at once does nothing more. Writers and readers wait
+-- while it moves rows, MOVE_SECONDS per 1,000,000 calls.
 DECLARE
     parent      text;
     day         date;
@@ -135,26 +208,8 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('shadow-deployment-schema', 0));
 
     FOREACH parent IN ARRAY ARRAY['inference_requests', 'inference_responses'] LOOP
-        FOR day IN EXECUTE format(
-            'SELECT d::date FROM generate_series(current_date, current_date + $1, interval ''1 day'') AS d
-             UNION SELECT DISTINCT request_time::date FROM %I ORDER BY 1', parent || '_default')
-            USING ahead
-        LOOP
-            name := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
-            CONTINUE WHEN to_regclass(name) IS NOT NULL;
-            EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', name, parent);
-            -- The move and the attachment are one transaction: no reader misses a row.
-            EXECUTE format(
-                'WITH moved AS (DELETE FROM %I WHERE request_time >= $1 AND request_time < $2 RETURNING *)
-                 INSERT INTO %I SELECT * FROM moved', parent || '_default', name)
-                USING day::timestamptz, (day + 1)::timestamptz;
-            GET DIAGNOSTICS moved = ROW_COUNT;
-            EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
-                           parent, name, day::timestamptz, (day + 1)::timestamptz);
-            action := 'created'; partition := name; moved_rows := moved;
-            RETURN NEXT;
-        END LOOP;
-
+        -- First, since this locks the table: a writer may hold that lock and wait for the default
+        -- partition, which is locked below.
         FOR old IN
             SELECT c.relname AS name
             FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
@@ -174,6 +229,29 @@ BEGIN
             action := 'dropped'; partition := old.name; moved_rows := 0;
             RETURN NEXT;
         END LOOP;
+
+        FOR day IN EXECUTE format(
+            'SELECT d::date FROM generate_series(current_date, current_date + $1, interval ''1 day'') AS d
+             UNION SELECT DISTINCT request_time::date FROM %I ORDER BY 1', parent || '_default')
+            USING ahead
+        LOOP
+            name := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
+            CONTINUE WHEN to_regclass(name) IS NOT NULL;
+            -- Attaching takes this lock anyway; from before the move on, it keeps writers from adding
+            -- rows of the day that would then stand in the way.
+            EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE', parent || '_default');
+            EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', name, parent);
+            -- The move and the attachment are one transaction: no reader misses a row.
+            EXECUTE format(
+                'WITH moved AS (DELETE FROM %I WHERE request_time >= $1 AND request_time < $2 RETURNING *)
+                 INSERT INTO %I SELECT * FROM moved', parent || '_default', name)
+                USING day::timestamptz, (day + 1)::timestamptz;
+            GET DIAGNOSTICS moved = ROW_COUNT;
+            EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
+                           parent, name, day::timestamptz, (day + 1)::timestamptz);
+            action := 'created'; partition := name; moved_rows := moved;
+            RETURN NEXT;
+        END LOOP;
     END LOOP;
 END
 $$;
@@ -183,12 +261,13 @@ SELECT maintain_partitions();
 -- Views -------------------------------------------------------------------------------------------
 
 -- One row per pair_id: the first primary and the first shadow call, with NULLs where one is missing.
+-- NOT MATERIALIZED, so that a question about one pair_id reads an index and not the tables.
 CREATE OR REPLACE VIEW inference_pairs AS
-WITH calls AS (
+WITH calls AS NOT MATERIALIZED (
     SELECT r.pair_id, r.role, r.record_id, r.request_time, r.inference_service, r.request_data,
            r.request_sha256, a.status_code, a.response_data, a.duration_ms
     FROM inference_requests r
-    LEFT JOIN inference_responses a USING (record_id, request_time)
+    LEFT JOIN inference_responses a USING (record_id, request_time, pair_id)
 ),
 first_primary AS (
     SELECT DISTINCT ON (pair_id) * FROM calls WHERE role = 'primary'
@@ -211,9 +290,13 @@ SELECT pair_id,
        s.duration_ms       AS shadow_duration_ms,
        p.inference_service AS primary_service,
        s.inference_service AS shadow_service,
-       p.request_sha256 = s.request_sha256          AS same_request
+       p.request_sha256 = s.request_sha256          AS same_request,
+       p.record_id IS NOT NULL AND s.record_id IS NOT NULL AS paired
 FROM first_primary p
 FULL JOIN first_shadow s USING (pair_id);
+
+COMMENT ON VIEW inference_pairs IS
+    'One row per pair_id, also where only one side was recorded: count WHERE paired for the pairs.';
 
 -- One row per hole in a recorder's numbering: calls that were chosen for recording and are not here.
 CREATE OR REPLACE VIEW inference_gaps AS
@@ -235,7 +318,9 @@ REVOKE ALL ON inference_requests, inference_responses, inference_retention, infe
     inference_gaps FROM PUBLIC, transformer, report, maintenance;
 REVOKE ALL ON FUNCTION maintain_partitions(interval, integer) FROM PUBLIC;
 GRANT INSERT ON inference_requests, inference_responses TO transformer;
-GRANT SELECT ON inference_requests, inference_responses, inference_pairs, inference_gaps TO report;
+-- A distributed server reads what is behind a view with the rights of who asks, so inference_retention.
+GRANT SELECT ON inference_requests, inference_responses, inference_retention, inference_pairs,
+    inference_gaps TO report;
 GRANT EXECUTE ON FUNCTION maintain_partitions(interval, integer) TO maintenance;
 
 COMMIT;

@@ -172,6 +172,7 @@ class PredictionDBHandler:
                 row = rows.encode_response(
                     record_id=call.record_bytes,
                     request_time_us=call.request_time_us,
+                    pair_id=call.pair_id.encode(),
                     response_time_us=time_us,
                     status_code=answer.status,
                     duration_ms=duration_ms,

@@ -35,8 +35,8 @@ COLUMNS: Final = {
     ),
     Kind.RESPONSE: _columns(
         "record_id:uuid request_time:timestamptz response_time:timestamptz status_code:integer"
-        " duration_ms:float8 response_truncated:boolean error:text response_size:integer"
-        " response_data:text response_raw:bytea"
+        " duration_ms:float8 response_truncated:boolean pair_id:text ttft_ms:float8"
+        " generation:text error:text response_size:integer response_data:text response_raw:bytea"
     ),
 }
 
@@ -48,6 +48,7 @@ Row = tuple[bytes, bytes, bytes, bytes]
 _POSTGRES_EPOCH_US = 946_684_800_000_000
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _NULL = struct.pack(">i", -1)
+_NOT_GENERATED = 2 * _NULL  # ttft_ms and generation
 _LENGTH = struct.Struct(">i")
 _REQUEST_START = struct.Struct(">hi16siqi16siq")
 _REQUEST_SIZES = struct.Struct(">iii32siB")
@@ -184,13 +185,14 @@ def encode_response(
     *,
     record_id: bytes,
     request_time_us: int,
+    pair_id: bytes,
     response_time_us: int,
     status_code: int,
     duration_ms: float,
     error: str | None,
     body: StoredBody,
 ) -> Row:
-    """A response row."""
+    """A response row; `pair_id` is its request's, in UTF-8."""
     request_time = request_time_us - _POSTGRES_EPOCH_US
     response_time = response_time_us - _POSTGRES_EPOCH_US
     start = _RESPONSE_START.pack(
@@ -198,8 +200,9 @@ def encode_response(
         *(16, record_id, 8, request_time, 8, response_time),
         *(4, status_code, 8, duration_ms, 1, body.truncated),
     )
+    error_field = _field(None if error is None else error.encode())
     size = _NULL if body.size is None else _LENGTH.pack(4) + _LENGTH.pack(body.size)
-    return _with_body((start, _field(None if error is None else error.encode()), size), body)
+    return _with_body((start, _field(pair_id), _NOT_GENERATED, error_field, size), body)
 
 
 def _with_body(start: tuple[bytes, ...], body: StoredBody) -> Row:

@@ -17,10 +17,11 @@ FROM (
 ON CONFLICT DO NOTHING;
 
 INSERT INTO inference_responses (
-    record_id, request_time, response_time, status_code, error, duration_ms, response_data,
-    response_raw, response_size, response_truncated
+    record_id, request_time, pair_id, response_time, status_code, error, duration_ms, ttft_ms,
+    generation, response_data, response_raw, response_size, response_truncated
 )
-SELECT record_id, request_time, response_time, status_code, error, duration_ms,
+SELECT record_id, request_time, pair_id, response_time, status_code, error, duration_ms, ttft_ms,
+       generation::json,
        CASE WHEN casts THEN response_data::json END,
        CASE WHEN response_raw IS NULL AND NOT casts THEN convert_to(response_data, 'UTF8')
             ELSE response_raw END,

@@ -1,0 +1,1 @@
+COPY pg_temp.stage_requests FROM STDIN (FORMAT binary)

@@ -1,0 +1,1 @@
+COPY pg_temp.stage_responses FROM STDIN (FORMAT binary)
