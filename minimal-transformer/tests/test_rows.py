@@ -68,6 +68,7 @@ def test_response_row(body: StoredBody, error: str | None) -> None:
         encode_response(
             record_id=bytes(16),
             request_time_us=1,
+            pair_id="pär".encode(),
             response_time_us=2,
             status_code=-1,
             duration_ms=0.1,
@@ -77,13 +78,14 @@ def test_response_row(body: StoredBody, error: str | None) -> None:
     )
     found = decode_row(Kind.RESPONSE, row)
     assert (found["status_code"], found["duration_ms"], found["error"]) == (-1, 0.1, error)
+    assert (found["pair_id"], found["ttft_ms"], found["generation"]) == ("pär", None, None)
     assert found["response_size"] == body.size
     raw = decode_row(Kind.RESPONSE, with_raw_body(row))
     assert raw == found | {
         "response_data": None,
         "response_raw": body.data if body.raw is None else body.raw,
     }
-    assert len(split_fields(row)) == 10
+    assert len(split_fields(row)) == 13
 
 
 def test_record_ids_are_ordered_uuid7() -> None:

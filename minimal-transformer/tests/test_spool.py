@@ -39,11 +39,13 @@ class Owner:
         return spool_format.encode_frame(kind, 1, (b"head", b"", body, b""), self.seed)
 
     def request(self, body: bytes) -> None:
-        self.spool.append_request(self.frame(body))
+        self.spool.append_request(self.frame(body), RESPONSE_RESERVE)
 
     def response(self, body: bytes) -> None:
         self.spool.append_response(
-            self.frame(body, Kind.RESPONSE), lambda: self.frame(b"cut", Kind.RESPONSE)
+            self.frame(body, Kind.RESPONSE),
+            RESPONSE_RESERVE,
+            lambda: self.frame(b"cut", Kind.RESPONSE),
         )
 
     def die(self) -> None:
@@ -97,7 +99,7 @@ class SpoolMachine(RuleBasedStateMachine):
             self.fullest = max(self.fullest, taken_bytes(self.folder))
             assert self.fullest > CAP // 2
             return
-        owner.spool.unanswered = 0
+        owner.spool.reserved_bytes = 0
         self.acknowledged.setdefault(owner.recorder_id, []).append(body)
 
     @precondition(lambda self: len(self.owners) < 4)
@@ -287,7 +289,7 @@ owner = Owner(Path(sys.argv[1]), 1 << 30)
 number = 0
 while True:
     owner.request(b"%d" % number + b"x" * (number % 3000))
-    owner.spool.unanswered = 0
+    owner.spool.reserved_bytes = 0
     print(number, flush=True)
     number += 1
 """
@@ -325,7 +327,7 @@ def test_cap_bounds_the_folder_over_all_its_processes(tmp_path: Path) -> None:
         except OSError:
             refused += 1
         else:
-            owners[number % 4].spool.unanswered = 0
+            owners[number % 4].spool.reserved_bytes = 0
             accepted += 1
         assert sum(file.stat().st_size for file in tmp_path.iterdir()) <= CAP
     assert refused > 0
@@ -360,19 +362,22 @@ def test_response_has_room_when_the_folder_is_full(tmp_path: Path) -> None:
 
 def test_frame_with_a_short_error_fits_in_the_reserve() -> None:
     """The smallest response row, with the longest short error, is no larger than the room kept."""
-    from minimal_transformer.recording.handler import SHORT_ERROR_CHARACTERS
+    from minimal_transformer.recording.handler import SHORT_ERROR_CHARACTERS, Call
+    from minimal_transformer.recording.pairing import MAX_CHARACTERS
     from minimal_transformer.recording.rows import StoredBody, encode_response
 
+    call = Call(bytes(16), 1, 1, "\U0001f600" * MAX_CHARACTERS, ROUTE)
     row = encode_response(
         record_id=bytes(16),
         request_time_us=1,
+        pair_id=call.pair_id.encode(),
         response_time_us=2,
         status_code=500,
         duration_ms=1.0,
         error="\U0001f600" * SHORT_ERROR_CHARACTERS,
         body=StoredBody(None, None, 2**31 - 1, truncated=True, hashed=None),
     )
-    assert spool_format.encode_frame(Kind.RESPONSE, 1, row, 0)[1] <= RESPONSE_RESERVE
+    assert spool_format.encode_frame(Kind.RESPONSE, 1, row, 0)[1] <= call.response_bytes
 
 
 def test_leftover_of_a_death_while_making_a_segment_is_removed(tmp_path: Path) -> None:

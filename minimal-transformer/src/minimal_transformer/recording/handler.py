@@ -23,7 +23,7 @@ from minimal_transformer.recording.rows import NO_BODY, StoredBody, storable, st
 from minimal_transformer.settings import RecordSettings
 from minimal_transformer.spool import format as spool_format
 from minimal_transformer.spool.format import Kind, Pieces, now_us
-from minimal_transformer.spool.owner import GroupCommit, Spool
+from minimal_transformer.spool.owner import RESPONSE_RESERVE, GroupCommit, Spool
 
 logger = logging.getLogger("minimal_transformer.recording")
 
@@ -40,6 +40,11 @@ class Call(NamedTuple):
     started_ns: int  # time.perf_counter_ns() on arrival
     pair_id: str
     route: Route
+
+    @property
+    def response_bytes(self) -> int:
+        """The room that its response row takes at least on the spool."""
+        return RESPONSE_RESERVE + len(self.pair_id.encode())
 
     @property
     def record_id(self) -> uuid.UUID:
@@ -142,7 +147,7 @@ class PredictionDBHandler:
                     body=stored,
                 )
                 frame = spool_format.encode_frame(Kind.REQUEST, time_us, row, self._seed)
-                self._spool.append_request(frame)
+                self._spool.append_request(frame, call.response_bytes)
         except Exception as error:
             self._drop(error, is_numbered)
             return None
@@ -185,6 +190,7 @@ class PredictionDBHandler:
             with self._lock:
                 self._spool.append_response(
                     whole,
+                    call.response_bytes,
                     lambda: frame(
                         stored.without_content(), error and error[:SHORT_ERROR_CHARACTERS]
                     ),

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import orjson
 
-from minimal_transformer.spool.format import Kind
+from minimal_transformer.spool.format import Frame, Kind
 
 if TYPE_CHECKING:
     from minimal_transformer.recording.redaction import Redaction
@@ -55,6 +55,10 @@ _REQUEST_SIZES = struct.Struct(">iii32siB")
 _RESPONSE_START = struct.Struct(">hi16siqiqiiidiB")
 _REQUEST_FIELDS = len(COLUMNS[Kind.REQUEST])
 _RESPONSE_FIELDS = len(COLUMNS[Kind.RESPONSE])
+# A response row without pair_id, ttft_ms and generation begins with its number of columns, and has
+# these where they are missing.
+_FORMER_START = struct.pack(">h", _RESPONSE_FIELDS - 3)
+_FORMER_COLUMNS = struct.pack(">i", 0) + _NOT_GENERATED
 # Postgres' integer; only a cut body can be larger.
 _MAX_SIZE = 2**31 - 1
 # No server of ours lets longer ones through; a gRPC client can send megabytes.
@@ -248,6 +252,20 @@ def with_raw_body(row: bytes | memoryview) -> bytes:
     *fields, data, raw = split_fields(row)
     fields += [None, data if raw is None else raw]
     return struct.pack(">h", len(fields)) + b"".join(map(_field, fields))
+
+
+def completed(record: Frame) -> Frame:
+    """The record in today's columns.
+
+    A response that the former version put on the spool has no pair_id; here it gets an empty one,
+    which the schema's trigger replaces by its request's.
+    """
+    if record.kind != Kind.RESPONSE or record.row[:2] != _FORMER_START:
+        return record
+    fixed, rest = record.row[2 : _RESPONSE_START.size], record.row[_RESPONSE_START.size :]
+    row = b"".join((_RESPONSE_FIELDS.to_bytes(2), fixed, _FORMER_COLUMNS, rest))
+    body_at = record.body_at + len(_FORMER_COLUMNS)
+    return record._replace(row=memoryview(row), body_at=body_at)
 
 
 def decode_row(kind: Kind, row: bytes | memoryview) -> dict[str, object]:

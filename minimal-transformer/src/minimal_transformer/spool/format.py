@@ -7,6 +7,9 @@
              row (`length` bytes)
     name   = <recorder_id>-<number>.seg, numbers ascending
 
+Frames of version 1 are read as well; their response rows have three columns less (rows.completed).
+A reader of that version takes frames of version 2 for damage and keeps their file.
+
 Only the owner appends, and holds an flock on the file for as long as it may: a file that can be
 locked belongs to nobody any more. `capacity` is the room that the file takes of the spool's cap;
 the owner or, after its death, the delivery process lowers it to the file's size. Everything before
@@ -40,7 +43,8 @@ _FRAME_START = struct.Struct("<2sI")
 _FRAME_REST = struct.Struct("<BBIIq")
 _FRAME = struct.Struct("<2sIBBIIq")
 _FRAME_MAGIC = b"\xf5R"
-_VERSION = 1
+_VERSION = 2
+_READ_VERSIONS = (1, 2)
 FRAME_BYTES = _FRAME.size
 # Longer than any record: its body is at most 64 MiB, its JSON form some times that.
 MAX_ROW_BYTES = 1 << 30
@@ -148,7 +152,9 @@ def read_frame_start(start: bytes) -> FrameStart | None:
     if len(start) < FRAME_BYTES:
         return None
     magic, _, version, kind, length, _, time_us = _FRAME.unpack_from(start)
-    if magic != _FRAME_MAGIC or version != _VERSION or kind not in (1, 2) or length > MAX_ROW_BYTES:
+    if magic != _FRAME_MAGIC or version not in _READ_VERSIONS:
+        return None
+    if kind not in (1, 2) or length > MAX_ROW_BYTES:
         return None
     return FrameStart(kind, FRAME_BYTES + length, time_us)
 
@@ -165,7 +171,7 @@ def frames(
         magic, expected, version, kind, length, body_at, _ = unpack(view, position)
         start = position + FRAME_BYTES
         end = start + length
-        if magic != _FRAME_MAGIC or version != _VERSION or end > size:
+        if magic != _FRAME_MAGIC or version not in _READ_VERSIONS or end > size:
             return
         if crc32(view[position + _FRAME_START.size : end], seed) != expected:
             return

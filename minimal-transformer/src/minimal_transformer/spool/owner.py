@@ -37,7 +37,8 @@ from minimal_transformer.spool.format import (
 logger = logging.getLogger("minimal_transformer.recording")
 
 MAX_SEGMENT_BYTES = 16 * 1024 * 1024
-# A response row without its body fits in this, so that an admitted call always gets one.
+# A response row without its body fits in this and its pair id, so that an admitted call always gets
+# one.
 RESPONSE_RESERVE = 640
 # Of the smallest segment, which a disk with little room gets.
 SMALLEST_SPARE_BYTES = 64 * 1024
@@ -64,24 +65,26 @@ class Spool:
         self._keeps_unsynced = keeps_unsynced
         self._unsynced: list[int] = []
         self.segment: Segment | None = None
-        self.unanswered = 0  # calls whose response row is still to come
+        self.reserved_bytes = 0  # for the response rows that are still to come
 
-    def append_request(self, frame: Pieces) -> None:
+    def append_request(self, frame: Pieces, response_bytes: int) -> None:
         """Put a request row on the spool and keep room for its response; OSError if dropped."""
         if self.segment is not None and time.monotonic() >= self._look_at:
             self._replace_if_deleted(self.segment)
-        needed = frame[1] + (self.unanswered + 1) * RESPONSE_RESERVE
+        needed = frame[1] + self.reserved_bytes + response_bytes
         self._with_room(needed).append(frame)
-        self.unanswered += 1
+        self.reserved_bytes += response_bytes
 
-    def append_response(self, frame: Pieces, without_body: Callable[[], Pieces]) -> None:
+    def append_response(
+        self, frame: Pieces, response_bytes: int, without_body: Callable[[], Pieces]
+    ) -> None:
         """Put a response row on the spool, without its body where that has no room.
 
-        OSError only when the folder itself fails.
+        `response_bytes` as its request gave them. OSError only when the folder itself fails.
         """
-        self.unanswered -= 1
+        self.reserved_bytes -= response_bytes
         try:
-            chosen = self._with_room(frame[1] + self.unanswered * RESPONSE_RESERVE)
+            chosen = self._with_room(frame[1] + self.reserved_bytes)
         except OSError:
             if self.segment is None:
                 raise
