@@ -217,7 +217,8 @@ _JOINED = """
     SELECT q.*, a.request_time AS answer_request_time, a.response_time, a.status_code, a.error,
            a.duration_ms, a.response_data::text, a.response_raw, a.response_size,
            a.response_truncated, q.request_data::text AS request_text
-    FROM inference_requests q LEFT JOIN inference_responses a USING (record_id)
+    FROM inference_requests q
+    LEFT JOIN inference_responses a USING (record_id, request_time, pair_id)
 """
 
 

@@ -9,7 +9,18 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from delivering import Delivery, deliver_from, figures, record, rows, settings, stored, until
+from delivering import (
+    Delivery,
+    deliver_from,
+    figures,
+    record,
+    request,
+    respond,
+    rows,
+    settings,
+    stored,
+    until,
+)
 
 from embedded_postgres import Postgres, apply_schema, as_role
 from minimal_transformer.delivery import database
@@ -213,6 +224,148 @@ def test_missing_partition(tmp_path: Path, postgres_uri: str) -> None:
         apply_schema(postgres_uri)
         until(lambda: stored(postgres_uri) == (CALLS, CALLS, 0), "all rows")
     assert not (tmp_path / "spool" / "dead-letter").exists()
+
+
+CHANGED_RULES = {
+    "a new column without a default": (
+        "ALTER TABLE inference_requests ADD COLUMN tenant text NOT NULL",
+        "ALTER TABLE inference_requests ALTER COLUMN tenant SET DEFAULT 'a'",
+        'inference_requests refuses every row: null value in column "tenant"',
+    ),
+    "a CHECK on responses": (
+        "ALTER TABLE inference_responses ADD CONSTRAINT slow CHECK (duration_ms > 3600000)",
+        "ALTER TABLE inference_responses DROP CONSTRAINT slow",
+        "inference_responses refuses every row: ",
+    ),
+}
+
+
+@pytest.mark.parametrize("rule", CHANGED_RULES)
+def test_rule_that_refuses_every_row_is_an_outage(
+    tmp_path: Path, postgres_uri: str, rule: str
+) -> None:
+    """Nothing is set aside, it is logged once, and all is written once the rule is changed.
+
+    Also of the calls that come one by one meanwhile, and when rows have passed before.
+    """
+    make, mend, complaint = CHANGED_RULES[rule]
+    chosen = settings(tmp_path, as_role(postgres_uri, "transformer"))
+    handler = recorded(chosen)
+    with Delivery(chosen, tmp_path / "log") as delivery:
+        until(lambda: stored(postgres_uri) == (CALLS, CALLS, 0), "the first rows")
+        rows(postgres_uri, "SELECT maintain_partitions()")
+        with psycopg.connect(postgres_uri, autocommit=True) as connection:
+            connection.execute("TRUNCATE inference_requests, inference_responses")
+            connection.execute(make.encode())
+            for _ in range(5):
+                record(handler, 1)
+                time.sleep(0.3)
+            until(lambda: complaint in delivery.log, "the complaint")
+            record(handler, CALLS)
+            connection.execute(mend.encode())
+        until(lambda: stored(postgres_uri)[:2] == (CALLS + 5, CALLS + 5), "all rows")
+    assert delivery.log.count(complaint) == 1
+    assert not (tmp_path / "spool" / "dead-letter").exists()
+
+
+def test_first_row_of_all_waits_for_others(tmp_path: Path, postgres_uri: str) -> None:
+    """A refused row that nothing can be compared with is set aside once another one passes."""
+    with psycopg.connect(postgres_uri, autocommit=True) as connection:
+        connection.execute("ALTER TABLE inference_requests ADD CHECK (pair_id <> 'devil')")
+    chosen = settings(tmp_path, as_role(postgres_uri, "transformer"))
+    handler = PredictionDBHandler(chosen)
+    handler.open()
+    respond(handler, request(handler, x_request_id="devil"))
+    with Delivery(chosen, tmp_path / "log") as delivery:
+        until(lambda: "refuses every row" in delivery.log, "the complaint")
+        assert not (tmp_path / "spool" / "dead-letter").exists()
+        record(handler, 1)
+        until(lambda: stored(postgres_uri) == (1, 2, 1), "the other call")
+        until(lambda: "It is kept in" in delivery.log, "the dead letter")
+        respond(handler, request(handler, x_request_id="devil"))
+        until(lambda: delivery.log.count("It is kept in") == 2, "the next one, at once")
+    assert delivery.log.count("refuses every row") == 1
+
+
+def test_json_columns_changed_to_jsonb(tmp_path: Path, postgres_uri: str) -> None:
+    """Only a direct COPY knows the difference; the rows go in staged."""
+    with psycopg.connect(postgres_uri, autocommit=True) as connection:
+        connection.execute("DROP VIEW inference_pairs")
+        for table, column in (("requests", "request_data"), ("responses", "response_data")):
+            connection.execute(
+                f"ALTER TABLE inference_{table} ALTER {column} TYPE jsonb USING {column}::jsonb"
+            )
+    chosen = settings(tmp_path, as_role(postgres_uri, "transformer"))
+    recorded(chosen)
+    with Delivery(chosen, tmp_path / "log") as delivery:
+        until(lambda: stored(postgres_uri) == (CALLS, CALLS, 0), "all rows")
+    assert delivery.log == ""
+    assert rows(
+        postgres_uri, "SELECT DISTINCT request_data -> 'values' -> 0 FROM inference_requests"
+    ) == [("3.3",)]
+
+
+def test_column_of_a_type_that_takes_no_row(tmp_path: Path, postgres_uri: str) -> None:
+    """The log names the column and the schema; nothing is set aside."""
+    with psycopg.connect(postgres_uri, autocommit=True) as connection:
+        connection.execute("DROP VIEW inference_pairs")
+        connection.execute(
+            "ALTER TABLE inference_responses ALTER response_data TYPE integer USING NULL"
+        )
+        chosen = settings(tmp_path, as_role(postgres_uri, "transformer"))
+        recorded(chosen)
+        with Delivery(chosen, tmp_path / "log") as delivery:
+            until(lambda: 'column "response_data" is of type integer' in delivery.log, "its name")
+            assert "another type than in manifests/database/schema.sql" in delivery.log
+            connection.execute(
+                "ALTER TABLE inference_responses ALTER response_data TYPE json USING NULL"
+            )
+            until(lambda: stored(postgres_uri) == (CALLS, CALLS, 0), "all rows")
+    assert not (tmp_path / "spool" / "dead-letter").exists()
+
+
+# As Citus does with what a worker refuses: inside COPY a row that is there already is XX000, and a
+# violated CHECK is 23514 without the name of a table or a constraint.
+LIKE_CITUS = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NEW.pair_id = 'devil' THEN
+        RAISE EXCEPTION 'violates a check on a worker' USING ERRCODE = '23514';
+    END IF;
+    IF current_query() ~ '^COPY' AND EXISTS (
+        SELECT FROM inference_requests WHERE record_id = NEW.record_id
+    ) THEN
+        RAISE EXCEPTION 'failure on connection' USING ERRCODE = 'XX000';
+    END IF;
+    RETURN NEW;
+END $$;
+ALTER FUNCTION refuse() SECURITY DEFINER;
+CREATE TRIGGER refuse BEFORE INSERT ON inference_requests FOR EACH ROW EXECUTE FUNCTION refuse();
+"""
+
+
+def test_redelivery_to_a_server_that_hides_what_it_refuses(
+    tmp_path: Path, postgres_uri: str
+) -> None:
+    """After a kill -9 before the mark the rows go in staged, and a bad one is set aside."""
+    with psycopg.connect(postgres_uri, autocommit=True) as connection:
+        connection.execute(LIKE_CITUS)
+    chosen = settings(tmp_path, as_role(postgres_uri, "transformer"))
+    handler = recorded(chosen)
+    handler.close()
+    (path,) = chosen.spool_folder.glob("*.seg")
+    before = path.read_bytes()
+    with Delivery(chosen, tmp_path / "log"):
+        until(lambda: stored(postgres_uri) == (CALLS, CALLS, 0), "all rows")
+        until(lambda: not path.exists(), "an empty spool")
+    path.write_bytes(before)
+    respond(handler, request(handler, x_request_id="devil"))
+    record(handler, 1)
+    with Delivery(chosen, tmp_path / "log") as delivery:
+        until(lambda: "violates a check on a worker" in delivery.log, "the refused row")
+        until(lambda: stored(postgres_uri) == (CALLS + 1, CALLS + 2, 1), "all rows")
+        until(lambda: not path.exists(), "an empty spool")
+    assert "does not take" not in delivery.log
 
 
 def test_connection_killed_by_the_server(tmp_path: Path, postgres_uri: str) -> None:

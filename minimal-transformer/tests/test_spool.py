@@ -13,6 +13,7 @@ import uuid
 from pathlib import Path
 
 import pytest
+from delivering import ROUTE
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st

@@ -14,7 +14,8 @@ from serving import Process, until
 
 _CALLS = """
     SELECT q.pair_id, q.record_id, a.status_code
-    FROM inference_requests q LEFT JOIN inference_responses a USING (record_id, request_time)
+    FROM inference_requests q
+    LEFT JOIN inference_responses a USING (record_id, request_time, pair_id)
 """
 _COUNTS = """
     SELECT (SELECT count(*) FROM inference_requests), (SELECT count(*) FROM inference_responses),

@@ -11,7 +11,7 @@ from importlib import resources
 from itertools import accumulate
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, Literal, LiteralString
 
 import orjson
 import psycopg
@@ -84,6 +84,7 @@ _REMEDIES = {
         f" schema`, or wait for the operator to apply {SCHEMA}, and log in as its role transformer"
     ),
     "23514": f"a partition is missing; run shadow-report maintain or apply {SCHEMA}",
+    "42804": f"that column has another type than in {SCHEMA}; change it back",
     "25006": "the server is read-only; point POSTGRES_URI at the one that is not",
     "53100": "the server's disk is full; free space, or shadow-report maintain --keep 30d",
     "53200": "the server is out of memory; give it more",
@@ -143,6 +144,25 @@ class Database:
                 directly.append(record)
             else:
                 staged.append(record)
+        self._transact(directly, staged, "COMMIT")
+
+    def accepts(self, record: Frame) -> bool:
+        """Whether the tables would take this record, its body as raw bytes at least.
+
+        Nothing is stored. A record that is there already counts as well: Postgres looks at the
+        rules of a table first.
+        """
+        for row in (record.row, memoryview(with_raw_body(record.row))):
+            try:
+                self._transact([], [record._replace(row=row)], "ROLLBACK")
+            except psycopg.Error as error:
+                if not is_about_data(error):
+                    raise
+            else:
+                return True
+        return False
+
+    def _transact(self, directly: list[Frame], staged: list[Frame], end: LiteralString) -> None:
         connection = self._connected()
         with _deadline(connection, TRANSACTION_SECONDS):
             try:
@@ -152,7 +172,7 @@ class Database:
                     connection.execute(_SQL["make_stage.sql"])
                     _copy(connection, _STAGE, staged)
                     connection.execute(_SQL["store_stage.sql"])
-                connection.execute("COMMIT")
+                connection.execute(end)
             except psycopg.Error:
                 self._leave_transaction(connection)
                 raise
@@ -264,10 +284,20 @@ def is_about_data(error: psycopg.Error) -> bool:
     """Whether other rows may go through where these did not."""
     if error.sqlstate is None:
         return isinstance(error, psycopg.DataError)
-    # "no partition found for row" has the state of a violated CHECK, but names no constraint.
-    if isinstance(error, CheckViolation) and error.diag.constraint_name is None:
-        return False
+    # "no partition found for row" has the state of a violated CHECK, but names a table and no
+    # constraint; Citus' workers name neither where a CHECK is violated.
+    if isinstance(error, CheckViolation) and error.diag.table_name:
+        return error.diag.constraint_name is not None
     return error.sqlstate[:2] in _DATA_CLASSES
+
+
+def may_pass_staged(error: psycopg.Error) -> bool:
+    """Whether a staged COPY may store what a direct one could not.
+
+    XX000 is what Citus makes of a row that a worker refuses inside COPY, and what Postgres says
+    where a json column has become jsonb, whose binary form is another one.
+    """
+    return is_about_data(error) or error.sqlstate == "XX000"
 
 
 def state_of(error: psycopg.Error) -> str:

@@ -14,9 +14,15 @@ from pathlib import Path
 import psycopg
 
 from minimal_transformer import metrics
-from minimal_transformer.delivery.database import Database, advice, is_about_data, state_of
+from minimal_transformer.delivery.database import (
+    Database,
+    advice,
+    is_about_data,
+    may_pass_staged,
+    state_of,
+)
 from minimal_transformer.metrics import Counters
-from minimal_transformer.recording.rows import decode_row, json_body, with_raw_body
+from minimal_transformer.recording.rows import completed, decode_row, json_body, with_raw_body
 from minimal_transformer.spool.folder import DEAD_LETTER_FOLDER
 from minimal_transformer.spool.format import Frame, Kind
 from minimal_transformer.spool.reader import Reader
@@ -27,6 +33,13 @@ MAX_ROWS = 5000
 MAX_BYTES = 8 * 1024 * 1024
 FIRST_RETRY_SECONDS = 0.1
 MAX_RETRY_SECONDS = 5.0
+# Of a batch that is refused; when none of them passes, it is not the rows' fault.
+SAMPLES = 8
+MAX_SAMPLE_BYTES = 64 * 1024
+
+# A row that Postgres refuses, and why.
+Refusal = tuple[Frame, psycopg.Error]
+
 _TABLES: dict[int, str] = {Kind.REQUEST: "inference_requests", Kind.RESPONSE: "inference_responses"}
 
 
@@ -42,14 +55,12 @@ class Writer:
         self._max_rows = MAX_ROWS
         self._pending: list[Frame] = []
         self._copies_directly = True
+        self._accepted: dict[int, Frame] = {}  # by kind, a record that its table took
 
     def advance(self) -> float | None:
         """Deliver a batch. Seconds to wait for the next; None when nothing is left for now."""
         was_kept = bool(self._pending)
-        if was_kept:
-            self._reader.look()
-        else:
-            self._pending = self._reader.next_batch(self._max_rows, MAX_BYTES)
+        self._fill()
         if not self._pending:
             self._outage.over()
             return None
@@ -65,6 +76,9 @@ class Writer:
             # A new connection may reach another server, and sees what an administrator has changed.
             self._database.close()
             return self._outage.hit(state_of(error), advice(error, self._database.role))
+        except EveryRowRefused as refusal:
+            self._counters.add(metrics.WRITE_ERRORS)
+            return self._outage.hit(refusal.state, str(refusal))
         except OSError as error:
             self._counters.add(metrics.WRITE_ERRORS)
             reason = f"a row is refused and cannot be set aside: {error}."
@@ -73,6 +87,12 @@ class Writer:
             return 0.0
         self._outage.over()
         return None
+
+    def _fill(self) -> None:
+        """Read on up to a whole batch, also past rows that wait: later ones may show why."""
+        room = MAX_BYTES - sum(len(record.row) for record in self._pending)
+        found = self._reader.next_batch(self._max_rows - len(self._pending), room)
+        self._pending += map(completed, found)
 
     def _is_full(self, batch: list[Frame]) -> bool:
         """Whether the batch ended at its limits, and not because the spool was empty."""
@@ -83,21 +103,25 @@ class Writer:
         self._database.close()
 
     def _deliver(self, records: list[Frame]) -> None:
-        """Have the records in Postgres, or set aside those that it refuses for what is in them."""
+        """Have the records in Postgres, or set aside those that it refuses for what is in them.
+
+        EveryRowRefused when that is no row's fault; nothing is set aside then.
+        """
+        refused: list[Refusal] = []
         try:
             self._store(records)
         except psycopg.Error as error:
             if not is_about_data(error):
                 raise
-            if len(records) == 1:
-                self._deliver_refused(records[0], error)
-                return
-        else:
-            self._done(records, sum(record.kind == Kind.REQUEST for record in records))
-            return
-        half = len(records) // 2
-        self._deliver(records[:half])
-        self._deliver(records[half:])
+            for kind in Kind:
+                refused += self._store_what_passes([r for r in records if r.kind == kind])
+        for record, reason in refused:
+            path = set_aside(self._folder, record, reason)
+            logger.error("Postgres refuses a row: %s It is kept in %s.", advice(reason), path)
+            self._counters.add(metrics.DEAD_LETTER)
+            self._counters.add(metrics.WRITE_ERRORS)
+        lost = {id(record) for record, _ in refused}
+        self._done(records, [record for record in records if id(record) not in lost])
 
     def _store(self, records: list[Frame]) -> None:
         """By direct COPY, which is fast; where a row is refused, by staged COPY."""
@@ -105,38 +129,79 @@ class Writer:
             try:
                 self._database.store(records, direct=True)
             except psycopg.Error as error:
-                if not is_about_data(error):
+                if not may_pass_staged(error):
                     raise
                 self._copies_directly = False  # for the rest of the batch
             else:
                 return
         self._database.store(records, direct=False)
 
-    def _deliver_refused(self, record: Frame, error: psycopg.Error) -> None:
-        """Store the row with its body as raw bytes; when that is refused as well, set it aside."""
-        if json_body(record.row, record.body_at) is not None:
-            raw = record._replace(row=memoryview(with_raw_body(record.row)))
-            try:
-                self._database.store([raw], direct=False)
-            except psycopg.Error as second:
-                if not is_about_data(second):
-                    raise
-                error = second
-            else:
-                self._done([record], int(record.kind == Kind.REQUEST))
-                return
-        path = set_aside(self._folder, record, error)
-        logger.error("Postgres refuses a row: %s It is kept in %s.", advice(error), path)
-        self._counters.add(metrics.DEAD_LETTER)
-        self._counters.add(metrics.WRITE_ERRORS)
-        self._done([record], 0)
+    def _store_what_passes(self, records: list[Frame]) -> list[Refusal]:
+        """Store the records of one table but those that it refuses, which are returned."""
+        if not records:
+            return []
+        try:
+            self._store(records)
+        except psycopg.Error as error:
+            if not is_about_data(error):
+                raise
+            # Where no row passes, a rule of the table refuses them all: a state of the server.
+            if not any(map(self._database.accepts, self._samples(records))):
+                raise EveryRowRefused(records[0].kind, error) from error
+            return self._bisect(records)
+        return []
 
-    def _done(self, records: list[Frame], written: int) -> None:
+    def _samples(self, records: list[Frame]) -> list[Frame]:
+        """A few records of one table from all over the batch, and one that it took before."""
+        samples = [*records[:: max(1, len(records) // SAMPLES)], records[-1]]
+        accepted = self._accepted.get(records[0].kind)
+        return samples if accepted is None else [*samples, accepted]
+
+    def _bisect(self, records: list[Frame]) -> list[Refusal]:
+        """Store each record that Postgres takes, its body as raw bytes at least."""
+        try:
+            self._store(records)
+        except psycopg.Error as error:
+            if not is_about_data(error):
+                raise
+            if len(records) == 1:
+                return self._store_raw(records[0], error)
+        else:
+            return []
+        half = len(records) // 2
+        return self._bisect(records[:half]) + self._bisect(records[half:])
+
+    def _store_raw(self, record: Frame, error: psycopg.Error) -> list[Refusal]:
+        if json_body(record.row, record.body_at) is None:
+            return [(record, error)]
+        raw = record._replace(row=memoryview(with_raw_body(record.row)))
+        try:
+            self._database.store([raw], direct=False)
+        except psycopg.Error as second:
+            if not is_about_data(second):
+                raise
+            return [(record, second)]
+        return []
+
+    def _done(self, records: list[Frame], stored: list[Frame]) -> None:
         self._reader.delivered(records)
+        written = sum(record.kind == Kind.REQUEST for record in stored)
         self._counters.add(metrics.WRITTEN, written)
+        for record in stored[-2:]:  # most often one of each table
+            if len(record.row) <= MAX_SAMPLE_BYTES:
+                self._accepted[record.kind] = record._replace(row=memoryview(bytes(record.row)))
         del self._pending[: len(records)]
         self._max_rows = min(MAX_ROWS, self._max_rows + self._max_rows // 8 + 1)
         self._outage.passed(written)
+
+
+class EveryRowRefused(Exception):
+    """No row passes the rules of a table, whatever is in it: somebody changed the table."""
+
+    def __init__(self, kind: int, error: psycopg.Error) -> None:
+        table = _TABLES[kind]
+        super().__init__(f"{table} refuses every row: {advice(error)} Change that rule.")
+        self.state = f"{table} {error.sqlstate}"
 
 
 class Outage:
