@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import threading
+import time
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -36,15 +40,16 @@ def insert_call(
         (record_id, at, recorder_id or uuid.uuid4(), sequence, pair_id, role, role, sha256),
     )
     connection.execute(
-        "INSERT INTO inference_responses (record_id, request_time, response_time, status_code,"
-        " duration_ms, response_data) VALUES (%s, %s, %s, 200, 1.5, '{\"predictions\": [2]}')",
-        (record_id, at, at),
+        "INSERT INTO inference_responses (record_id, request_time, pair_id, response_time,"
+        " status_code, duration_ms, response_data)"
+        " VALUES (%s, %s, %s, %s, 200, 1.5, '{\"predictions\": [2]}')",
+        (record_id, at, pair_id, at),
     )
     return record_id
 
 
 def description(uri: str) -> list[tuple[object, ...]]:
-    """Every relation, column, constraint, grant and function of the database."""
+    """Every relation, column, constraint, index, trigger, grant and function of the database."""
     with psycopg.connect(uri) as connection:
         return connection.execute(
             "SELECT 'column', table_name, column_name, data_type FROM information_schema.columns"
@@ -54,6 +59,12 @@ def description(uri: str) -> list[tuple[object, ...]]:
             "  WHERE connamespace = 'public'::regnamespace"
             " UNION ALL SELECT 'relation', relname, relkind::text, relacl::text FROM pg_class"
             "  WHERE relnamespace = 'public'::regnamespace"
+            " UNION ALL SELECT 'view', viewname, definition, NULL FROM pg_views"
+            "  WHERE schemaname = 'public'"
+            " UNION ALL SELECT 'index', tablename, indexname, indexdef FROM pg_indexes"
+            "  WHERE schemaname = 'public'"
+            " UNION ALL SELECT 'trigger', tgrelid::regclass::text, tgname, pg_get_triggerdef(oid)"
+            "  FROM pg_trigger"
             " UNION ALL SELECT 'function', proname, prosrc, proacl::text FROM pg_proc"
             "  WHERE pronamespace = 'public'::regnamespace ORDER BY 1, 2, 3, 4"
         ).fetchall()
@@ -110,14 +121,51 @@ def test_an_unpaired_call_is_a_row_with_one_side(postgres_uri: str) -> None:
         insert_call(connection, pair_id="differs")
         insert_call(connection, pair_id="differs", role="shadow", sha256=b"other")
         rows = connection.execute(
-            "SELECT pair_id, primary_record_id IS NULL, shadow_record_id IS NULL, same_request"
-            " FROM inference_pairs ORDER BY pair_id"
+            "SELECT pair_id, primary_record_id IS NULL, shadow_record_id IS NULL, same_request,"
+            " paired FROM inference_pairs ORDER BY pair_id"
         ).fetchall()
     assert rows == [
-        ("differs", False, False, False),
-        ("only-primary", False, True, None),
-        ("only-shadow", True, False, None),
+        ("differs", False, False, False, True),
+        ("only-primary", False, True, None, False),
+        ("only-shadow", True, False, None, False),
     ]
+
+
+MANY_CALLS = """
+INSERT INTO inference_requests (record_id, request_time, recorder_id, sequence, pair_id,
+    pair_source, role, inference_service, model_name, protocol, predict_url, request_headers,
+    request_size, request_sha256)
+SELECT gen_random_uuid(), now() - day * interval '1 day', gen_random_uuid(), n, n || '-' || day,
+    'generated', role, 'service', 'model', 'v1', '/', '{}', 0, ''
+FROM generate_series(1, 2000) AS n, generate_series(0, 2) AS day,
+    unnest('{primary,shadow}'::text[]) AS role;
+INSERT INTO inference_responses (record_id, request_time, pair_id, response_time, status_code,
+    duration_ms)
+SELECT record_id, request_time, pair_id, request_time, 200, 1 FROM inference_requests;
+SELECT maintain_partitions();
+ANALYZE;
+"""
+
+
+def rows_read(plan: dict[str, Any]) -> float:
+    """How many rows an executed plan took from tables and indexes, whether it used them or not."""
+    here = 0.0
+    if "Relation Name" in plan:
+        read = plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0)
+        here = read * plan["Actual Loops"]
+    return here + sum(rows_read(below) for below in plan.get("Plans", ()))
+
+
+def test_one_pair_is_found_by_an_index(postgres_uri: str) -> None:
+    """Of 120,000 rows in three days the view reads the pair's requests and their responses."""
+    with psycopg.connect(postgres_uri, autocommit=True) as connection:
+        connection.execute(MANY_CALLS.replace("2000", "10000"))
+        query = "SELECT * FROM inference_pairs WHERE pair_id = '77-1'"
+        assert len(connection.execute(query).fetchall()) == 1
+        row = connection.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {query}").fetchone()
+    assert row is not None
+    # Both requests are read for either side.
+    assert rows_read(row[0][0]["Plan"]) == 6
 
 
 def test_holes_are_gaps(postgres_uri: str) -> None:
@@ -164,6 +212,79 @@ def test_partitions_stand_ready(postgres_uri: str) -> None:
             assert found == (0,)
 
 
+@contextmanager
+def writers(uri: str) -> Iterator[list[uuid.UUID]]:
+    """Four of them add calls of today without a pause; the ids of what they added."""
+    stopping = threading.Event()
+    added: list[uuid.UUID] = []
+    errors: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            while not stopping.is_set():
+                with psycopg.connect(uri) as connection:
+                    record_id = insert_call(connection)
+                added.append(record_id)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield added
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join()
+        assert errors == []
+
+
+def test_partitions_are_made_while_calls_arrive(postgres_uri: str) -> None:
+    """After days without maintenance all rows wait in the default partitions, and more come."""
+    day = f"{NOW:%Y%m%d}"
+    with psycopg.connect(postgres_uri, autocommit=True) as connection:
+        for table in ("inference_requests", "inference_responses"):
+            connection.execute(f"DROP TABLE {table}_{day}")
+        connection.execute(MANY_CALLS.partition("SELECT maintain")[0])
+        with writers(postgres_uri) as added:
+            while len(added) < 50:
+                time.sleep(0.01)
+            made = connection.execute(
+                "SELECT moved_rows FROM maintain_partitions() WHERE partition = %s",
+                [f"inference_requests_{day}"],
+            ).fetchone()
+            after = len(added)
+            while len(added) < after + 50:
+                time.sleep(0.01)
+        assert made is not None
+        assert made[0] >= 4050
+        for table in ("inference_requests", "inference_responses"):
+            total = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+            assert total == (12_000 + len(added),)
+            left = connection.execute(f"SELECT count(*) FROM {table}_default").fetchone()
+            assert left == (0,)
+
+
+def test_days_are_dropped_and_made_while_calls_arrive(postgres_uri: str) -> None:
+    """Dropping locks the table and making the default partition: in an order that ends."""
+    day = f"{NOW:%Y%m%d}"
+    with psycopg.connect(postgres_uri, autocommit=True) as connection:
+        connection.execute(MANY_CALLS)
+        for table in ("inference_requests", "inference_responses"):
+            connection.execute(f"DROP TABLE {table}_{day}")
+        with writers(postgres_uri) as added:
+            while len(added) < 50:
+                time.sleep(0.01)
+            done = connection.execute(
+                "SELECT action FROM maintain_partitions(keep => '1 day')"
+            ).fetchall()
+        assert ("dropped",) in done
+        assert ("created",) in done
+        total = connection.execute("SELECT count(*) FROM inference_requests").fetchone()
+        assert total == (4000 + len(added),)
+
+
 def test_a_keep_below_a_day_is_refused(postgres_uri: str) -> None:
     """A slip such as `30 minutes` must not drop the evidence of today."""
     with (
@@ -194,7 +315,7 @@ ATTEMPTS = {
 }
 ALLOWED = {
     "transformer": {"insert", "insert twice"},
-    "report": {"select", "select pairs", "select gaps"},
+    "report": {"select", "select pairs", "select gaps", "retention"},
     "maintenance": {"maintain"},
 }
 

@@ -58,6 +58,8 @@ CREATE TABLE IF NOT EXISTS inference_requests (
     PRIMARY KEY (record_id, request_time, pair_id)
 ) PARTITION BY RANGE (request_time);
 
+CREATE INDEX IF NOT EXISTS inference_requests_pair_id ON inference_requests (pair_id);
+
 CREATE TABLE IF NOT EXISTS inference_responses (
     record_id          uuid        NOT NULL,
     request_time       timestamptz NOT NULL,
@@ -113,37 +115,43 @@ BEGIN
 END
 $upgrade$;
 
--- A transformer of the former version goes on writing responses without a pair_id, and the spool of
--- one may come years later. Each of its statements is completed by this one: a response whose request
--- is not here gets its record_id.
-CREATE INDEX IF NOT EXISTS inference_requests_pair_id ON inference_requests (pair_id);
-CREATE INDEX IF NOT EXISTS inference_responses_incomplete ON inference_responses (record_id, request_time)
-    WHERE pair_id = '';
-
-CREATE OR REPLACE FUNCTION complete_responses() RETURNS trigger
+-- A transformer of the former version goes on writing responses without a pair_id, and its spool may
+-- be delivered long after it. They are completed at the end of their transaction, which may bring the
+-- request after the response. A response whose request is not here gets its record_id.
+CREATE OR REPLACE FUNCTION complete_response() RETURNS trigger
 LANGUAGE plpgsql
 SECURITY DEFINER
 SET search_path = public, pg_temp
 AS $$
+DECLARE
+    found_pair_id text := coalesce(
+        (SELECT pair_id FROM inference_requests
+         WHERE record_id = NEW.record_id AND request_time = NEW.request_time LIMIT 1),
+        NEW.record_id::text);
 BEGIN
-    IF EXISTS (SELECT FROM inference_responses WHERE pair_id = '') THEN
-        -- Delivered again, after it was completed.
-        DELETE FROM inference_responses a USING inference_responses b
-        WHERE a.pair_id = '' AND b.pair_id <> ''
-          AND b.record_id = a.record_id AND b.request_time = a.request_time;
-        UPDATE inference_responses a SET pair_id = r.pair_id
-        FROM inference_requests r
-        WHERE a.pair_id = '' AND r.record_id = a.record_id AND r.request_time = a.request_time;
-        UPDATE inference_responses SET pair_id = record_id::text WHERE pair_id = '';
+    IF EXISTS (SELECT FROM inference_responses
+               WHERE record_id = NEW.record_id AND request_time = NEW.request_time
+                 AND pair_id = found_pair_id) THEN  -- delivered before
+        DELETE FROM inference_responses
+        WHERE record_id = NEW.record_id AND request_time = NEW.request_time AND pair_id = '';
+    ELSE
+        UPDATE inference_responses SET pair_id = found_pair_id
+        WHERE record_id = NEW.record_id AND request_time = NEW.request_time AND pair_id = '';
     END IF;
     RETURN NULL;
 END
 $$;
 
-CREATE OR REPLACE TRIGGER complete_responses AFTER INSERT ON inference_responses
-    FOR EACH STATEMENT EXECUTE FUNCTION complete_responses();
-
--- Details -----------------------------------------------------------------------------------------
+DO $trigger$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_trigger
+                   WHERE tgrelid = 'inference_responses'::regclass AND tgname = 'complete_response') THEN
+        CREATE CONSTRAINT TRIGGER complete_response AFTER INSERT ON inference_responses
+            DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW WHEN (NEW.pair_id = '') EXECUTE FUNCTION complete_response();
+    END IF;
+END
+$trigger$;
 
 COMMENT ON TABLE inference_requests IS 'Calls as they arrived, one row each.';
 COMMENT ON COLUMN inference_requests.record_id IS 'UUIDv7, minted by the transformer; joins the response row.';
@@ -191,8 +199,8 @@ SET lock_timeout = '5s'
 AS $$
 -- Drops the days that ended more than `keep` ago (never with NULL); makes the daily partitions (UTC)
 -- from today to `ahead` days on, and those of rows that wait in the default partitions, old ones for
--- the next run to drop. Returns what it did; twice at once does nothing more. Writers and readers wait
--- while it moves rows, MOVE_SECONDS per 1,000,000 calls.
+-- the next run to drop. Returns what it did; twice at once does nothing more. Writers wait while it
+-- moves rows, MOVE_SECONDS per 1,000,000 calls.
 DECLARE
     parent      text;
     day         date;
@@ -208,8 +216,8 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtextextended('shadow-deployment-schema', 0));
 
     FOREACH parent IN ARRAY ARRAY['inference_requests', 'inference_responses'] LOOP
-        -- First, since this locks the table: a writer may hold that lock and wait for the default
-        -- partition, which is locked below.
+        -- First, since this locks the table, and the rest the default partition: in this order readers
+        -- take them as well.
         FOR old IN
             SELECT c.relname AS name
             FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
@@ -237,9 +245,9 @@ BEGIN
         LOOP
             name := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
             CONTINUE WHEN to_regclass(name) IS NOT NULL;
-            -- Attaching takes this lock anyway; from before the move on, it keeps writers from adding
-            -- rows of the day that would then stand in the way.
-            EXECUTE format('LOCK TABLE %I IN ACCESS EXCLUSIVE MODE', parent || '_default');
+            -- Writers wait here, where they find the new partition afterwards: a row of the day that
+            -- comes to the default one between the move and the attachment would be in the way.
+            EXECUTE format('LOCK TABLE ONLY %I IN SHARE ROW EXCLUSIVE MODE', parent);
             EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', name, parent);
             -- The move and the attachment are one transaction: no reader misses a row.
             EXECUTE format(
