@@ -96,3 +96,26 @@ def test_a_frozen_server_is_frozen_whole(own_postgres: Postgres) -> None:
         own_postgres.send_signal(signal.SIGCONT)
         query.join()
     assert was_waiting
+
+
+def test_a_standby_follows_and_is_read_only(tmp_path: Path) -> None:
+    """What the primary commits can be read there, and nothing can be written."""
+    primary = Postgres(tmp_path / "primary")
+    primary.start()
+    standby = primary.standby(tmp_path / "standby")
+    standby.start()
+    try:
+        with psycopg.connect(primary.uri, autocommit=True) as connection:
+            connection.execute("CREATE TABLE followed (n integer)")
+            row = connection.execute("SELECT pg_current_wal_lsn()::text").fetchone()
+        assert row is not None
+        replayed = "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn"
+        with psycopg.connect(standby.uri, autocommit=True) as connection:
+            while connection.execute(replayed, row).fetchone() != (True,):
+                time.sleep(0.05)
+            assert connection.execute("SELECT count(*) FROM followed").fetchone() == (0,)
+            with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+                connection.execute("INSERT INTO followed VALUES (1)")
+    finally:
+        standby.stop()
+        primary.stop()

@@ -38,9 +38,9 @@ requests AS (
            sha256(n::text::bytea)
     FROM sides
 )
-INSERT INTO inference_responses (record_id, request_time, response_time, status_code, duration_ms,
-    response_data, response_size)
-SELECT record_id, at, at + interval '5 ms', 200, 5 + n %% 7,
+INSERT INTO inference_responses (record_id, request_time, pair_id, response_time, status_code,
+    duration_ms, response_data, response_size)
+SELECT record_id, at, 'pair-' || n, at + interval '5 ms', 200, 5 + n %% 7,
        ('{"predictions": [' || n * 2 || '.5, ' || n || ', 0.25]}')::json, 40
 FROM sides
 """

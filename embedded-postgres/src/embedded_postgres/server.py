@@ -75,6 +75,17 @@ class Postgres:
             )
         self._wait_until_ready()
 
+    def standby(self, folder: Path) -> Postgres:
+        """A hot standby of this running server with its data in `folder`, to be started."""
+        folder.mkdir(mode=0o700, parents=True)
+        _give_to_nobody(folder)
+        command = [*_as_other_user(), str(self.bin / "pg_basebackup"), "-D", str(folder)]
+        command += ["-d", self.uri, "--write-recovery-conf", "--checkpoint=fast", "--no-sync"]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            raise PostgresFailed(f"pg_basebackup failed in {folder}: {result.stderr.strip()}")
+        return Postgres(folder)
+
     def stop(self) -> None:
         """Fast shutdown: sessions are ended, what was committed is kept."""
         self._end(signal.SIGINT)
@@ -99,9 +110,7 @@ class Postgres:
 
     def _initialise(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        if os.geteuid() == 0:
-            nobody = pwd.getpwnam("nobody")
-            os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
+        _give_to_nobody(self.folder)
         command = [*_as_other_user(), str(self.bin / "initdb"), "-D", str(self.folder)]
         locale = "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"
         command += ["-U", "postgres", "--auth=trust", "--encoding=UTF8", f"--locale={locale}"]
@@ -154,6 +163,12 @@ def _as_other_user() -> list[str]:
         words += [f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
         words += ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
     return words
+
+
+def _give_to_nobody(folder: Path) -> None:
+    if os.geteuid() == 0:
+        nobody = pwd.getpwnam("nobody")
+        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
 
 
 def binaries() -> Path:
