@@ -22,6 +22,7 @@ from minimal_transformer.recording import rows as current_rows
 from minimal_transformer.recording.handler import PredictionDBHandler
 from minimal_transformer.recording.rows import split_fields
 from minimal_transformer.settings import RecordSettings
+from minimal_transformer.spool import format as spool_format
 from minimal_transformer.spool.format import Frame, Kind
 from minimal_transformer.spool.reader import Reader
 
@@ -188,10 +189,8 @@ def test_upgrade_under_load(tmp_path: Path, former_uri: str) -> None:
     ) == [(recorded + len(CALLS),)]
 
 
-def test_former_reader_takes_today_for_damage() -> None:
-    """A transformer that is set back keeps the spool of today's as a file, and misreads nothing."""
-    from minimal_transformer.spool import format as spool_format
-
+def test_frames_tell_the_versions_apart() -> None:
+    """A transformer that is set back takes today's frames for damage and keeps them in a file."""
     pieces = current_rows.encode_response(
         record_id=bytes(16),
         request_time_us=1,
@@ -203,5 +202,6 @@ def test_former_reader_takes_today_for_damage() -> None:
         body=current_rows.NO_BODY,
     )
     frame = b"".join(spool_format.encode_frame(Kind.RESPONSE, 1, pieces, 0)[0])
-    former_version = (FORMER / "spool").glob("*.seg").__next__().read_bytes()[64 + 6]
-    assert (former_version, frame[6]) == (1, 2)
+    former = next((FORMER / "spool").glob("*.seg")).read_bytes()[spool_format.HEADER_BYTES :]
+    version_at = 6  # after the magic and the checksum
+    assert (former[version_at], frame[version_at]) == (1, 2)

@@ -120,8 +120,8 @@ class Writer:
             logger.error("Postgres refuses a row: %s It is kept in %s.", advice(reason), path)
             self._counters.add(metrics.DEAD_LETTER)
             self._counters.add(metrics.WRITE_ERRORS)
-        lost = {id(record) for record, _ in refused}
-        self._done(records, [record for record in records if id(record) not in lost])
+        bad = {id(record) for record, _ in refused}
+        self._done(records, [record for record in records if id(record) not in bad])
 
     def _store(self, records: list[Frame]) -> None:
         """By direct COPY, which is fast; where a row is refused, by staged COPY."""
@@ -152,10 +152,14 @@ class Writer:
         return []
 
     def _samples(self, records: list[Frame]) -> list[Frame]:
-        """A few records of one table from all over the batch, and one that it took before."""
-        samples = [*records[:: max(1, len(records) // SAMPLES)], records[-1]]
+        """A few records of one table from all over the batch.
+
+        Of so few that they may be bad ones by chance, also one that the table took before.
+        """
         accepted = self._accepted.get(records[0].kind)
-        return samples if accepted is None else [*samples, accepted]
+        if len(records) <= SAMPLES and accepted is not None:
+            return [*records, accepted]
+        return [*records[:: max(1, len(records) // SAMPLES)], records[-1]]
 
     def _bisect(self, records: list[Frame]) -> list[Refusal]:
         """Store each record that Postgres takes, its body as raw bytes at least."""
