@@ -20,7 +20,8 @@ import kserve  # noqa: E402, F401
 sys.argv = _argv
 
 from scripted import ScriptedPredictor  # noqa: E402
-from serving import Predictor, Transformer, free_port  # noqa: E402
+from serving import Predictor, Storyteller, Transformer, free_port  # noqa: E402
+from streaming import StreamingPredictor  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -77,6 +78,37 @@ def fronting(folder: Path, shared_uri: str, scripted: ScriptedPredictor) -> Iter
     """A transformer in front of the misbehaving predictor, with a timeout of 3 s."""
     arguments = ["--predictor_request_timeout_seconds", "3"]
     with Transformer(folder, shared_uri, scripted.address, *arguments) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def storyteller(folder: Path) -> Iterator[Storyteller]:
+    """The example that generates."""
+    with Storyteller(folder) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def telling(folder: Path, shared_uri: str, storyteller: Storyteller) -> Iterator[Transformer]:
+    """A transformer in front of the example that generates."""
+    with Transformer(folder, shared_uri, storyteller.address) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def streaming() -> Iterator[StreamingPredictor]:
+    """A predictor whose streams the tests write down."""
+    with StreamingPredictor() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def passing(folder: Path, shared_uri: str, streaming: StreamingPredictor) -> Iterator[Transformer]:
+    """A transformer in front of it that waits 3 s and passes what is posted below /any."""
+    arguments = ["--predictor_request_timeout_seconds", "3"]
+    with Transformer(
+        folder, shared_uri, streaming.address, *arguments, PASS_PATHS="/any"
+    ) as running:
         yield running
 
 

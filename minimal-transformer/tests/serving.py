@@ -33,7 +33,8 @@ WAIT_SECONDS = 75.0
 # What a developer's shell may hold and a test must not inherit.
 _OURS = (
     *("POSTGRES_", "SHADOW_", "SPOOL_", "RECORD_", "INFERENCE_", "MODEL_", "LOG_", "ACCESS_"),
-    *("SHUTDOWN_", "REQUESTS_CA_", "CURL_CA_", "KSERVE_"),
+    *("SHUTDOWN_", "REQUESTS_CA_", "CURL_CA_", "KSERVE_", "PASS_", "OPENAI_", "MAX_STREAMS"),
+    *("PREDICTOR_", "TEMPERATURE", "TOKENS_"),
 )
 
 
@@ -89,6 +90,7 @@ class Process:
 
     # KServe's own default takes over without it.
     names_grpc_port = True
+    runs_in: Path | None = None
 
     def __init__(self, folder: Path, module: str, *arguments: str, **variables: str) -> None:
         self.http_port, self.grpc_port = free_port(), free_port()
@@ -99,6 +101,7 @@ class Process:
         with self.log_file.open("w") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", module, *ports, *arguments],
+                cwd=self.runs_in,
                 env=environment(**variables),
                 stdout=log,
                 stderr=log,
@@ -208,6 +211,15 @@ class Predictor(Process):
         return f"127.0.0.1:{self.http_port}"
 
 
+class Storyteller(Predictor):
+    """The real example that generates."""
+
+    runs_in = Path(__file__).parents[2] / "examples" / "generative"
+
+    def __init__(self, folder: Path, *arguments: str, **variables: str) -> None:
+        Process.__init__(self, folder, "model", *arguments, **variables)
+
+
 def new_pair() -> str:
     """A pair id that no other call has."""
     return str(uuid.uuid4())
@@ -216,7 +228,7 @@ def new_pair() -> str:
 _JOINED = """
     SELECT q.*, a.request_time AS answer_request_time, a.response_time, a.status_code, a.error,
            a.duration_ms, a.response_data::text, a.response_raw, a.response_size,
-           a.response_truncated, q.request_data::text AS request_text
+           a.response_truncated, a.ttft_ms, a.generation, q.request_data::text AS request_text
     FROM inference_requests q
     LEFT JOIN inference_responses a USING (record_id, request_time, pair_id)
 """

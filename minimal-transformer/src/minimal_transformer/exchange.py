@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Literal, NamedTuple
 
-Protocol = Literal["v1", "v2", "grpc"]
+Protocol = Literal["v1", "v2", "grpc", "openai", "other"]
 Verb = Literal["predict", "explain"]
 RawHeaders = list[tuple[bytes, bytes]]
 
@@ -34,6 +34,7 @@ class Arrival(NamedTuple):
     route: Route
     body: bytes
     headers: Mapping[str, str]
+    query: str = ""  # of the URL, without its question mark
 
 
 class Answer(NamedTuple):
@@ -47,3 +48,21 @@ class Answer(NamedTuple):
     body: bytes
     headers: RawHeaders
     error: str | None = None
+
+
+class Stream(NamedTuple):
+    """An answer that is still coming: its head is known, its bytes are not.
+
+    `read` returns its next bytes as soon as there are some, none at its end, and raises
+    PredictorCut when the predictor ends it early. `close` lets go of the predictor at once, also in
+    the middle, and may be called again.
+    """
+
+    status: int
+    headers: RawHeaders
+    read: Callable[[], Awaitable[bytes]]
+    close: Callable[[], None]
+
+
+class PredictorCut(Exception):
+    """The predictor ended a stream before its end; the text says how."""

@@ -23,8 +23,8 @@ from prometheus_client.registry import Collector
 from minimal_transformer.spool.folder import waiting
 from minimal_transformer.spool.format import lock, now_us
 
-SPOOLED, WRITTEN, DROPPED, DEAD_LETTER, WRITE_ERRORS = range(5)
-_COUNT = 5
+SPOOLED, WRITTEN, DROPPED, DEAD_LETTER, WRITE_ERRORS, STREAM_READ, STREAM_UNREAD = range(7)
+_COUNT = 7
 _BYTES = _COUNT * 8
 _OUTCOMES = {
     "spooled": SPOOLED,
@@ -64,6 +64,14 @@ class RecordMetrics(Collector):
             "Attempts to reach Postgres or write to it that failed.",
             value=totals[WRITE_ERRORS],
         )
+        events = CounterMetricFamily(
+            "prediction_db_stream_events",
+            "Events of streamed answers that were read, or recorded as bytes.",
+            labels=["outcome"],
+        )
+        events.add_metric(["read"], totals[STREAM_READ])
+        events.add_metric(["unread"], totals[STREAM_UNREAD])
+        yield events
         left = waiting(self._spool)
         yield GaugeMetricFamily(
             "prediction_db_spool_bytes",

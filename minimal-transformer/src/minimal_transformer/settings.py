@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from jsonpath import JSONPath
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from minimal_transformer.paths import compile_path, split_paths
@@ -66,6 +66,38 @@ class ServerSettings(_EnvironmentSettings):
     shutdown_drain_seconds: float = Field(default=10, ge=0, le=3600)
 
 
+class PassingSettings(_EnvironmentSettings):
+    """The settings of calls that are passed on as they come: OpenAI's, and PASS_PATHS."""
+
+    # Where the predictor serves OpenAI's API: KServe's has /openai, others nothing before /v1.
+    openai_predictor_prefix: str = "/openai"
+    pass_paths: Annotated[tuple[str, ...], NoDecode] = ()
+    max_streams: int = Field(default=2000, ge=1, le=100_000)
+    predictor_ready_path: str = ""
+
+    def passes(self, path: str) -> bool:
+        """Whether PASS_PATHS has the path, or a folder that it is in."""
+        return any(
+            path == prefix or path.startswith(prefix.rstrip("/") + "/")
+            for prefix in self.pass_paths
+        )
+
+    @field_validator("pass_paths", mode="before")
+    @classmethod
+    def _split_prefixes(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("pass_paths", "openai_predictor_prefix", "predictor_ready_path")
+    @classmethod
+    def _begins_with_a_slash(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for path in (value,) if isinstance(value, str) else value:
+            if path and not path.startswith("/"):
+                raise ValueError("have each path begin with /")
+        return value.rstrip("/") if isinstance(value, str) else value
+
+
 class RecordSettings(_EnvironmentSettings):
     """The settings of recording and delivery."""
 
@@ -81,6 +113,7 @@ class RecordSettings(_EnvironmentSettings):
     record_max_body_bytes: int = Field(default=1024**2, ge=0, le=MAX_BODY_BYTES)
     record_sample: float = Field(default=1.0, ge=0.0, le=1.0)
     record_redact: Annotated[tuple[str, ...], NoDecode] = ()
+    record_stream_raw: bool = False
 
     def as_environment(self) -> dict[str, str]:
         """The same settings as environment variables, for a child process."""
@@ -151,6 +184,15 @@ class RecordSettings(_EnvironmentSettings):
             return split_paths(value) if value.strip() else ()
         return value
 
+    @model_validator(mode="after")
+    def _can_redact_what_it_stores(self) -> Self:
+        if self.record_stream_raw and self.record_redact:
+            raise ValueError(
+                "RECORD_STREAM_RAW is 1, and nothing can be redacted in a stream's bytes; set it to"
+                " 0 or unset RECORD_REDACT."
+            )
+        return self
+
     @field_validator("record_redact")
     @classmethod
     def _holds_paths(cls, paths: tuple[str, ...]) -> tuple[str, ...]:
@@ -171,7 +213,9 @@ _REMEDIES = {
     "model_version": "set it to at most 256 characters",
     "spool_max_bytes": f"set it to a number of bytes, at least {MIN_SPOOL_BYTES}",
     "spool_fsync": "set it to 0 or 1",
+    "max_streams": "set it to a number of calls in flight from 1 to 100000",
     "record_max_body_bytes": f"set it to a number of bytes from 0 to {MAX_BODY_BYTES}",
+    "record_stream_raw": "set it to 1 to keep streamed answers byte for byte as well, or to 0",
     "record_sample": "set it to a number from 0 to 1",
 }
 
@@ -179,11 +223,14 @@ _REMEDIES = {
 def _complaints(error: ValidationError) -> list[str]:
     lines = []
     for fault in error.errors():
-        name = str(fault["loc"][0]) if fault["loc"] else "settings"
+        name = str(fault["loc"][0]) if fault["loc"] else ""
         variable = name.upper()
         remedy = _REMEDIES.get(name, fault["msg"])
         if fault["type"] == "value_error":
             remedy = str(fault["ctx"]["error"])
+        if not fault["loc"]:  # settings that exclude each other
+            lines.append(remedy)
+            continue
         if fault["type"] == "missing":
             lines.append(f"{variable} is not set; {remedy}.")
         elif name == "postgres_uri":  # it holds a password
@@ -204,6 +251,7 @@ class PredictorSettings:
     timeout_seconds: float
     retries: int
     ca_bundle: str | None
+    passing: PassingSettings = field(default_factory=PassingSettings)
 
     @classmethod
     def of(cls, args: Any) -> Self:
@@ -217,6 +265,7 @@ class PredictorSettings:
             timeout_seconds=float(args.predictor_request_timeout_seconds),
             retries=int(args.predictor_request_retries),
             ca_bundle=next((bundle for bundle in bundles if bundle), None),
+            passing=PassingSettings.from_environment(),
         )
         if problem := settings._problem():
             raise SettingsError(problem)

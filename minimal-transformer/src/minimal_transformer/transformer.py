@@ -19,20 +19,48 @@ from kserve.metrics import PREDICT_HIST_TIME, get_labels
 from kserve.model import InferenceVerb
 from kserve.protocol.grpc.grpc_predict_v2_pb2 import ModelInferResponse
 
-from minimal_transformer.exchange import JSON_HEADERS, Answer, Arrival, RawHeaders, Route
+from minimal_transformer.exchange import (
+    JSON_HEADERS,
+    Answer,
+    Arrival,
+    Protocol,
+    RawHeaders,
+    Route,
+    Stream,
+)
 from minimal_transformer.failures import Failed, answer_to, is_unexpected
 from minimal_transformer.predictor import Predictor, Readiness
 from minimal_transformer.predictor.grpc import GrpcPredictor
 from minimal_transformer.predictor.rest import RestPredictor
+from minimal_transformer.predictor.streaming import StreamingPredictor
 from minimal_transformer.predictor.v2 import checked_request, request_json, response_json
 from minimal_transformer.recording.handler import Call, PredictionDBHandler
 from minimal_transformer.settings import PredictorSettings, RecordSettings
+from minimal_transformer.streaming import Streaming
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("minimal_transformer.access_log")
 
 # A subclass that overrides none of them costs nothing: bytes go through as they are.
 HOOKS = ("__call__", "preprocess", "validate", "predict", "explain", "postprocess")
+# Where KServe serves OpenAI's API; callers may leave it out for the calls of that API.
+OPENAI_PREFIX = "/openai"
+OPENAI_PATHS = frozenset(
+    f"/v1/{name}"
+    for name in (
+        "audio/speech",
+        "audio/transcriptions",
+        "audio/translations",
+        "chat/completions",
+        "completions",
+        "embeddings",
+        "images/generations",
+        "moderations",
+        "rerank",
+        "responses",
+        "score",
+    )
+)
 # After the grace period, cancelled calls still write their records; that takes microseconds each.
 LAST_RECORDS_SECONDS = 5.0
 
@@ -46,6 +74,14 @@ class _Running:
 
 
 _running: ContextVar[_Running] = ContextVar("running")
+
+
+class _Streams(Exception):
+    """An answer that streams goes past postprocess to the caller."""
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__()
+        self.stream = stream
 
 
 class PersistTransformer(Model):  # type: ignore[misc]
@@ -67,6 +103,7 @@ class PersistTransformer(Model):  # type: ignore[misc]
         """Make the parts that belong to one process and open in it; nothing is opened here."""
         self._predictor = _hop(self._predictor_settings)
         self._explainer: Predictor | None = None
+        self._streaming = _streaming_hop(self._predictor_settings)
         self._readiness = Readiness(self._ask_predictor)
         self._in_flight = 0
         self._passes_through = False
@@ -74,7 +111,7 @@ class PersistTransformer(Model):  # type: ignore[misc]
 
     def __getstate__(self) -> dict[str, Any]:
         """Workers are spawned from a pickle: it leaves out what each process makes for itself."""
-        made = ("_predictor", "_explainer", "_readiness", "_observe_seconds")
+        made = ("_predictor", "_explainer", "_streaming", "_readiness", "_observe_seconds")
         return {name: value for name, value in self.__dict__.items() if name not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -92,7 +129,8 @@ class PersistTransformer(Model):  # type: ignore[misc]
         self._passes_through = all(own) and not self.enable_latency_logging
         self._observe_seconds = PREDICT_HIST_TIME.labels(**get_labels(self.name)).observe
         self.handler.open()
-        hops = [hop for hop in (self._predictor, self._explainer) if hop is not None]
+        own_hops = (self._predictor, self._explainer, self._streaming)
+        hops = [hop for hop in own_hops if hop is not None]
         for hop in hops:
             await hop.open()
         # A full collection would walk all that kserve imports while every call waits.
@@ -112,6 +150,11 @@ class PersistTransformer(Model):  # type: ignore[misc]
         while self._in_flight:  # noqa: ASYNC110  an event would cost every call
             await asyncio.sleep(0.02)
 
+    @property
+    def patience_seconds(self) -> float:
+        """How long a stream's predictor may be silent, and its caller read nothing."""
+        return self._predictor_settings.timeout_seconds
+
     def routes(self) -> list[Route]:
         """The inference endpoints of this model."""
         settings, name = self._predictor_settings, self.name
@@ -129,6 +172,43 @@ class PersistTransformer(Model):  # type: ignore[misc]
             Route("grpc", "predict", v2, name, v2_url, request_json, response_json),
         ]
 
+    def passed_route(self, path: str) -> Route | None:
+        """The route of a posted path that goes to the predictor as it comes.
+
+        None for every other one. KServe's model repository stays closed, whatever PASS_PATHS says.
+        """
+        settings = self._predictor_settings
+        passing = settings.passing
+        protocol: Protocol = "openai"
+        if path.startswith(f"{OPENAI_PREFIX}/v1/"):
+            target = passing.openai_predictor_prefix + path.removeprefix(OPENAI_PREFIX)
+        elif path in OPENAI_PATHS:
+            target = passing.openai_predictor_prefix + path
+        elif passing.passes(path) and not path.startswith("/v2/repository/"):
+            protocol, target = "other", path
+        else:
+            return None
+        return Route(protocol, "predict", target, self.name, settings.base_url + target)
+
+    async def listed_models(self, path: str) -> Answer | None:
+        """The predictor's answer to OpenAI's question for its models; None without one.
+
+        At /v1/models, KServe's own list is in it: each client reads its own key.
+        """
+        if self._streaming is None:
+            return None
+        prefix = self._predictor_settings.passing.openai_predictor_prefix
+        answer = await self._streaming.get(prefix + path.removeprefix(OPENAI_PREFIX))
+        if path.startswith(OPENAI_PREFIX):
+            return answer
+        try:
+            listed = orjson.loads(answer.body)
+            if answer.status != 200 or not isinstance(listed["data"], list):
+                return None
+        except (orjson.JSONDecodeError, KeyError, TypeError):
+            return None
+        return answer._replace(body=orjson.dumps({"models": [self.name], **listed}))
+
     async def healthy(self) -> bool:
         """Whether the readiness probes pass: the model here and the predictor, never Postgres."""
         return bool(self.ready) and await self._readiness.is_ready()
@@ -136,10 +216,11 @@ class PersistTransformer(Model):  # type: ignore[misc]
     async def _ask_predictor(self) -> bool:
         return True if self._predictor is None else await self._predictor.is_ready()
 
-    async def answer(self, arrival: Arrival) -> Answer:
+    async def answer(self, arrival: Arrival) -> Answer | Streaming:
         """The answer that the caller gets; both are on the spool when it returns. Never raises.
 
-        The one seam of recording: REST and gRPC, success and failure pass here.
+        The one seam of recording: REST and gRPC, success and failure pass here. What streams is
+        recorded at its end: enter it.
         """
         started = time.perf_counter() if self.logs_calls else 0.0
         call = self.handler.record_request(arrival)
@@ -155,14 +236,29 @@ class PersistTransformer(Model):  # type: ignore[misc]
             answer = answer_to(failure)
         finally:
             self._in_flight -= 1
+        if isinstance(answer, Stream):
+            return self._streamed(arrival, call, answer, started)
         self.handler.record_response(call, answer)
         if self.handler.fsyncs:
             await self.handler.durable()
         if self.logs_calls:
-            _log_call(arrival, call, answer, started)
+            _log_call(arrival, call, answer.status, started)
         return answer
 
-    async def _run(self, arrival: Arrival) -> Answer:
+    def _streamed(
+        self, arrival: Arrival, call: Call | None, stream: Stream, started: float
+    ) -> Streaming:
+        """The stream, in flight until its end."""
+        self._in_flight += 1
+
+        def at_end() -> None:
+            self._in_flight -= 1
+            if self.logs_calls:
+                _log_call(arrival, call, stream.status, started)
+
+        return Streaming(stream, self.handler, call, at_end)
+
+    async def _run(self, arrival: Arrival) -> Answer | Stream:
         if not self.ready:
             raise ModelNotReady(self.name)
         if arrival.route.protocol == "grpc":
@@ -175,24 +271,34 @@ class PersistTransformer(Model):  # type: ignore[misc]
         finally:
             self._observe_seconds(time.perf_counter() - started)
 
-    async def _forward(self, arrival: Arrival) -> Answer:
+    async def _forward(self, arrival: Arrival) -> Answer | Stream:
         """The predictor's answer, or the explainer's; 501 where none is configured."""
         explains = arrival.route.verb == "explain"
         hop = self._explainer if explains else self._predictor
+        if arrival.route.protocol in ("openai", "other"):
+            hop = self._streaming
+            if hop is None and self._predictor is not None:
+                raise NotImplementedError("only predictors that speak REST get such calls")
         if hop is None:
             missing = "explainer_host" if explains else "predictor_host"
             raise NotImplementedError(f"Could not find {missing}.")
         return await hop.forward(arrival)
 
-    async def _run_hooks(self, arrival: Arrival) -> Answer:
-        """The answer after preprocess, predict or explain, and postprocess, in KServe's order."""
+    async def _run_hooks(self, arrival: Arrival) -> Answer | Stream:
+        """The answer after preprocess, predict or explain, and postprocess, in KServe's order.
+
+        What streams does not pass postprocess.
+        """
         running = _Running(arrival, JSON_HEADERS)
         _running.set(running)
         payload: Any = arrival.body
         if arrival.route.protocol == "grpc":
             payload = InferRequest.from_grpc(checked_request(arrival.body))
         verb = InferenceVerb[arrival.route.verb.upper()]
-        result, _ = await self(payload, dict(arrival.headers), verb)
+        try:
+            result, _ = await self(payload, dict(arrival.headers), verb)
+        except _Streams as streams:
+            return streams.stream
         if arrival.route.protocol == "grpc":
             if not isinstance(result, InferResponse):
                 raise InvalidInput("postprocess must return an InferResponse over gRPC")
@@ -220,6 +326,8 @@ class PersistTransformer(Model):  # type: ignore[misc]
         is_grpc = arrival.route.protocol == "grpc"
         body = payload.to_grpc().SerializeToString() if is_grpc else _encoded(payload)[0]
         answer = await self._forward(arrival._replace(body=body))
+        if isinstance(answer, Stream):
+            raise _Streams(answer)
         if answer.status != 200:
             raise Failed(answer)
         running.headers = answer.headers
@@ -233,6 +341,13 @@ def _hop(settings: PredictorSettings) -> Predictor | None:
     if settings.host is None:
         return None
     return GrpcPredictor(settings) if settings.protocol == "grpc-v2" else RestPredictor(settings)
+
+
+def _streaming_hop(settings: PredictorSettings) -> StreamingPredictor | None:
+    """The hop for calls that are passed on as they come; these have no form in gRPC."""
+    if settings.host is None or settings.protocol == "grpc-v2":
+        return None
+    return StreamingPredictor(settings)
 
 
 def _encoded(payload: Any) -> tuple[bytes, RawHeaders | None]:
@@ -250,7 +365,7 @@ def _encoded(payload: Any) -> tuple[bytes, RawHeaders | None]:
     return orjson.dumps(payload, option=orjson.OPT_SERIALIZE_NUMPY), JSON_HEADERS
 
 
-def _log_call(arrival: Arrival, call: Call | None, answer: Answer, started: float) -> None:
+def _log_call(arrival: Arrival, call: Call | None, status: int, started: float) -> None:
     """ACCESS_LOG=1: what was called, its pair id, its status and how long it took.
 
     A call that was not recorded has the pair id that it came with, or none.
@@ -265,7 +380,7 @@ def _log_call(arrival: Arrival, call: Call | None, answer: Answer, started: floa
         arrival.route.protocol,
         arrival.route.path,
         pair_id,
-        answer.status,
+        status,
         took_ms,
-        extra={"pair_id": pair_id, "status": answer.status, "duration_ms": round(took_ms, 3)},
+        extra={"pair_id": pair_id, "status": status, "duration_ms": round(took_ms, 3)},
     )

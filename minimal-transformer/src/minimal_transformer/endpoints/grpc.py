@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from concurrent import futures
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -65,12 +65,15 @@ class InferOnWire(aio.ServerInterceptor):  # type: ignore[misc]
             return self._handler
         return await continuation(handler_call_details)
 
+    async def _answer(self, arrival: Arrival) -> Answer:
+        return cast(Answer, await self._model.answer(arrival))  # a v2 answer never streams
+
     async def _infer(self, wire: bytes, context: Any) -> bytes:
         name = _model_name(wire)
         if name is not None and name != self._model.name:
             await context.abort(grpc.StatusCode.NOT_FOUND, str(ModelNotFound(name)))
         arrival = Arrival(self._route, wire, _headers(context))
-        task = asyncio.create_task(self._model.answer(arrival))
+        task = asyncio.create_task(self._answer(arrival))
         self.running.add(task)
         task.add_done_callback(self.running.discard)
         answer = await asyncio.shield(task)

@@ -7,14 +7,15 @@ the body, lose the answer's bytes and change some statuses; its app serves every
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import multiprocessing
 import os
 import signal
 import socket
 import threading
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
@@ -24,12 +25,18 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from minimal_transformer import logs
 from minimal_transformer.endpoints.closed import ClosedRepository, TruthfulDataPlane
-from minimal_transformer.exchange import Arrival
+from minimal_transformer.exchange import Answer, Arrival, RawHeaders, Route
 from minimal_transformer.failures import STATUS_BY_FAILURE, answer_to
 from minimal_transformer.settings import ServerSettings
+from minimal_transformer.streaming import CallerLeft, Streaming
 from minimal_transformer.transformer import PersistTransformer
 
 log = logging.getLogger(__name__)
+
+# It has this line for each stream that is cut off on purpose; the record says so already.
+logging.getLogger("uvicorn.error").addFilter(
+    lambda line: line.msg != "ASGI callable returned without completing response."
+)
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -38,19 +45,27 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 
+# Of a stream, as much as is written at once.
+_SLICE_BYTES = 64 * 1024
+# What is still to be sent on a connection that is closed has so long.
+_LINGER_SECONDS = 30.0
+_STEPS = frozenset({".", ".."})
+
+
 class InferenceEndpoints:
     """An ASGI app that answers this model's inference calls and leaves the rest to KServe's app."""
 
     def __init__(self, kserve_app: App, model: PersistTransformer) -> None:
         self._kserve_app = kserve_app
+        self._model = model
         self._answer = model.answer
         self._routes = {r.path: r for r in model.routes() if r.protocol != "grpc"}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
         if scope["type"] != "http" or scope["method"] != "POST":
-            return await self._kserve_app(scope, receive, send)
-        route = self._routes.get(scope["path"])
+            return await self._serve_other(scope, receive, send)
+        route = self._routes.get(scope["path"]) or self._passed_route(scope)
         if route is None:
             return await self._kserve_app(scope, receive, send)
         body = await _body(receive)
@@ -59,18 +74,108 @@ class InferenceEndpoints:
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
         }
-        arrival = Arrival(route, body, headers)
+        arrival = Arrival(route, body, headers, scope["query_string"].decode("latin-1"))
         answer = await self._answer(arrival)
-        length = (b"content-length", b"%d" % len(answer.body))
-        await send(
-            {
-                "type": "http.response.start",
-                "status": answer.status,
-                "headers": [*answer.headers, length],
-            }
-        )
-        await send({"type": "http.response.body", "body": answer.body})
-        return None
+        if isinstance(answer, Streaming):
+            return await self._stream(answer, receive, send)
+        return await _send(answer, send)
+
+    def _passed_route(self, scope: Scope) -> Route | None:
+        """The route of a call that is passed on as it comes; its path is the predictor's to read.
+
+        Not with steps up, by which it would leave the folder that was opened to callers.
+        """
+        if not _STEPS.isdisjoint(scope["path"].split("/")):
+            return None
+        return self._model.passed_route(scope["raw_path"].decode("latin-1"))
+
+    async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """What is no call: OpenAI's list of models, and all that KServe's app serves."""
+        path = scope.get("path", "")
+        if scope["type"] == "http" and scope["method"] == "GET" and _lists_models(path):
+            answer = await self._model.listed_models(path)
+            if answer is not None:
+                return await _send(answer, send)
+        return await self._kserve_app(scope, receive, send)
+
+    async def _stream(self, answer: Streaming, receive: Receive, send: Send) -> None:
+        """Send a stream as it comes, and nothing more when its caller has left.
+
+        A stream that was cut off ends without its end: the connection is closed, so that nobody
+        takes what came for the whole.
+        """
+        with answer:
+            async with _until_caller_leaves(answer, receive, self._model.patience_seconds):
+                await send(_start(answer.status, answer.headers))
+                async for chunk in answer:
+                    await _send_piece(chunk[:_SLICE_BYTES], send)
+                    for at in range(_SLICE_BYTES, len(chunk), _SLICE_BYTES):
+                        # What is written within a turn is held until its end, and what stops a
+                        # writer whose reader is slow does not see it before.
+                        await asyncio.sleep(0)
+                        await _send_piece(chunk[at : at + _SLICE_BYTES], send)
+        if answer.is_whole:
+            await self._model.handler.durable()
+            await send({"type": "http.response.body", "body": b""})
+
+
+async def _send(answer: Answer, send: Send) -> None:
+    length = (b"content-length", b"%d" % len(answer.body))
+    await send(_start(answer.status, [*answer.headers, length]))
+    await send({"type": "http.response.body", "body": answer.body})
+
+
+async def _send_piece(piece: bytes, send: Send) -> None:
+    await send({"type": "http.response.body", "body": piece, "more_body": True})
+
+
+def _start(status: int, headers: RawHeaders) -> Message:
+    return {"type": "http.response.start", "status": status, "headers": headers}
+
+
+def _lists_models(path: str) -> bool:
+    return path in ("/v1/models", "/openai/v1/models") or path.startswith("/openai/v1/models/")
+
+
+@contextlib.asynccontextmanager
+async def _until_caller_leaves(
+    answer: Streaming, receive: Receive, patience_seconds: float
+) -> AsyncIterator[None]:
+    """Ends the block with CallerLeft when the caller closes the connection, or stops to read.
+
+    Uvicorn's send() says nothing of a caller that has left, so somebody has to listen.
+    """
+    task = cast("asyncio.Task[None]", asyncio.current_task())
+    has_left = False
+
+    async def listen() -> None:
+        nonlocal has_left
+        while True:
+            sent = answer.sent_bytes
+            try:
+                async with asyncio.timeout(patience_seconds):
+                    message = await receive()
+            except TimeoutError:
+                if answer.sent_bytes != sent or not answer.is_sending:
+                    continue
+                message = {"type": "http.disconnect"}
+            if message["type"] == "http.disconnect":
+                has_left = True
+                task.cancel()
+                return
+
+    listener = asyncio.create_task(listen())
+    try:
+        yield
+        if has_left:
+            await asyncio.sleep(0)  # where the cancellation arrives that we have asked for
+    except asyncio.CancelledError:
+        # Only the one of ours: another one is the server's, and goes on.
+        if has_left and not task.uncancel():
+            raise CallerLeft from None
+        raise
+    finally:
+        listener.cancel()
 
 
 async def _body(receive: Receive) -> bytes | None:
@@ -110,6 +215,9 @@ class GatheringTransport:
         """Send what is held, then close."""
         self._flush()
         self._transport.close()
+        if self._transport.get_write_buffer_size():
+            # A reader that takes nothing would have the connection stay for ever.
+            self._loop.call_later(_LINGER_SECONDS, self._transport.abort)
 
     def _flush(self) -> None:
         held, self._held = self._held, []

@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
-from minimal_transformer.exchange import Answer, Arrival, RawHeaders
+from minimal_transformer.exchange import Answer, Arrival, RawHeaders, Stream
 from minimal_transformer.logs import Episode
 
 log = logging.getLogger(__name__)
@@ -36,11 +36,13 @@ REQUEST_PREFIXES = ("x-b3-", "ce-")
 # Back to the caller. Length, connection and date are the server's own.
 RESPONSE_HEADERS = frozenset(
     {
+        b"cache-control",
         b"content-encoding",
         b"content-language",
         b"content-type",
         b"inference-header-content-length",
         b"retry-after",
+        b"x-accel-buffering",  # a proxy must not hold a stream back
     }
 )
 RESPONSE_PREFIXES = (b"ce-",)
@@ -80,8 +82,11 @@ class Predictor(Protocol):
     async def close(self) -> None:
         """Close the connections of this process."""
 
-    async def forward(self, arrival: Arrival) -> Answer:
-        """The predictor's answer to a call, or the answer that says why there is none."""
+    async def forward(self, arrival: Arrival) -> Answer | Stream:
+        """The predictor's answer to a call, or the answer that says why there is none.
+
+        Who gets a Stream must close it.
+        """
 
     async def is_ready(self) -> bool:
         """Whether the predictor says that its model is ready; never raises."""

@@ -7,13 +7,13 @@ import io
 import logging
 import socket
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import orjson
 from yarl import URL
 
-from minimal_transformer.exchange import Answer, Arrival
+from minimal_transformer.exchange import Answer, Arrival, Stream
 from minimal_transformer.failures import error_text, refusal
 from minimal_transformer.predictor import (
     READY_SECONDS,
@@ -33,6 +33,9 @@ MAX_CONNECTIONS = 480
 IDLE_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
 
+# Of a caller's making: no more of them are kept.
+MAX_URLS = 256
+
 # aiohttp warns about larger bytes and would send them in one piece; a stream goes in chunks.
 STREAM_BYTES = 1 << 20
 
@@ -51,17 +54,10 @@ class _Attempt:
 _attempt: ContextVar[_Attempt] = ContextVar("attempt")
 
 
-def _socket(address: tuple[Any, ...]) -> socket.socket:
-    """A socket for a new connection; notes that the running attempt did not reuse one."""
-    attempt = _attempt.get(None)
-    if attempt is not None:
-        attempt.connected = True
-    family, kind, protocol, _, _ = address
-    return socket.socket(family, kind, protocol)
-
-
 class RestPredictor:
     """Forwards calls to a REST predictor; its status, type and body come back unchanged."""
+
+    max_connections = MAX_CONNECTIONS
 
     def __init__(self, settings: PredictorSettings) -> None:
         self._settings = settings
@@ -72,38 +68,51 @@ class RestPredictor:
 
     async def open(self) -> None:
         connector = aiohttp.TCPConnector(
-            limit=MAX_CONNECTIONS,
+            limit=self.max_connections,
             keepalive_timeout=IDLE_SECONDS,
             ssl=self._settings.ssl_context() if self._settings.use_tls else True,
-            socket_factory=_socket,
+            socket_factory=self._make_socket,
         )
         self._session = aiohttp.ClientSession(
             connector=connector,
-            timeout=aiohttp.ClientTimeout(
-                total=self._settings.timeout_seconds, sock_connect=CONNECT_SECONDS
-            ),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
             skip_auto_headers=("accept", "accept-encoding", "user-agent", "content-type"),
+            **self._session_options(),
         )
+
+    def _session_options(self) -> dict[str, Any]:
+        total = self._settings.timeout_seconds
+        return {"timeout": aiohttp.ClientTimeout(total=total, sock_connect=CONNECT_SECONDS)}
+
+    def _make_socket(self, address: tuple[Any, ...]) -> socket.socket:
+        """A socket for a new connection; notes that the running attempt did not reuse one."""
+        attempt = _attempt.get(None)
+        if attempt is not None:
+            attempt.connected = True
+        family, kind, protocol, _, _ = address
+        return socket.socket(family, kind, protocol)
 
     async def close(self) -> None:
         await self._session.close()
 
-    async def forward(self, arrival: Arrival) -> Answer:
+    async def forward(self, arrival: Arrival) -> Answer | Stream:
         headers = to_predictor(arrival.headers)
+        path = arrival.route.path
         if arrival.route.protocol != "grpc":
-            return await self._post(arrival.route.path, arrival.body, headers)
+            url = self._url(f"{path}?{arrival.query}" if arrival.query else path)
+            return await self._post(url, arrival.body, headers)
         body, added = rest_from_grpc_request(arrival.body)
-        answer = await self._post(arrival.route.path, body, headers | added)
-        return grpc_from_rest_answer(answer)
+        answer = await self._post(self._url(path), body, headers | added)
+        return grpc_from_rest_answer(cast(Answer, answer))  # a v2 answer never streams
 
     async def is_ready(self) -> bool:
         name = self._settings.model_name
-        path = (
+        by_protocol = (
             f"/v1/models/{name}" if self._settings.protocol == "v1" else f"/v2/models/{name}/ready"
         )
+        path = self._settings.passing.predictor_ready_path or by_protocol
         timeout = aiohttp.ClientTimeout(total=min(READY_SECONDS, self._settings.timeout_seconds))
         try:
             async with self._session.get(
@@ -124,10 +133,12 @@ class RestPredictor:
     def _url(self, path: str) -> URL:
         url = self._urls.get(path)
         if url is None:
-            url = self._urls[path] = URL(self._settings.base_url + path, encoded=True)
+            url = URL(self._settings.base_url + path, encoded=True)
+            if len(self._urls) < MAX_URLS:
+                self._urls[path] = url
         return url
 
-    async def _post(self, path: str, body: bytes, headers: dict[str, str]) -> Answer:
+    async def _post(self, url: URL, body: bytes, headers: dict[str, str]) -> Answer | Stream:
         """Post a body; try again where the predictor cannot have started on the call."""
         retries = self._settings.retries
         raced = False
@@ -139,7 +150,7 @@ class RestPredictor:
             attempt = _Attempt()
             _attempt.set(attempt)
             try:
-                return await self._attempt_post(path, body, headers, deadline)
+                return await self._attempt_post(url, body, headers, deadline)
             except _NO_CONNECTION as failure:
                 last: Exception = failure
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as failure:
@@ -150,24 +161,24 @@ class RestPredictor:
                     deadline = started + self._settings.timeout_seconds
                     continue
             except (aiohttp.ClientError, TimeoutError) as failure:
-                return _failed(failure, self._settings)
+                return failed(failure, self._settings)
             if tried >= retries:
                 if isinstance(last, _NO_CONNECTION):
                     self._unreachable.met(str(last))
-                return _failed(last, self._settings)
+                return failed(last, self._settings)
             tried += 1
             deadline = started + self._settings.timeout_seconds
             await asyncio.sleep(min(0.1 * 2 ** (tried - 1), 1.0))
 
     async def _attempt_post(
-        self, path: str, body: bytes, headers: dict[str, str], deadline: float | None
-    ) -> Answer:
+        self, url: URL, body: bytes, headers: dict[str, str], deadline: float | None
+    ) -> Answer | Stream:
         options: dict[str, Any] = {}
         if deadline is not None:
             left = max(deadline - asyncio.get_running_loop().time(), 0.001)
             options["timeout"] = aiohttp.ClientTimeout(total=left, sock_connect=CONNECT_SECONDS)
         response = await self._session.post(
-            self._url(path),
+            url,
             data=body if len(body) <= STREAM_BYTES else io.BytesIO(body),
             headers=headers,
             allow_redirects=False,
@@ -175,14 +186,18 @@ class RestPredictor:
         )
         self._unreachable.passed()
         try:
-            # Reading to the end gives the connection back to the pool.
-            return _passed_on(response, await response.read())
+            return await self._received(response)
         except BaseException:
             response.close()
             raise
 
+    async def _received(self, response: aiohttp.ClientResponse) -> Answer | Stream:
+        # Reading to the end gives the connection back to the pool.
+        return passed_on(response, await response.read())
 
-def _passed_on(response: aiohttp.ClientResponse, body: bytes) -> Answer:
+
+def passed_on(response: aiohttp.ClientResponse, body: bytes) -> Answer:
+    """The predictor's answer as its caller gets it."""
     status = response.status
     if status == 200:
         return Answer(200, body, to_caller(response.raw_headers))
@@ -192,7 +207,7 @@ def _passed_on(response: aiohttp.ClientResponse, body: bytes) -> Answer:
     return Answer(status, body, to_caller(response.raw_headers), error)
 
 
-def _failed(failure: Exception, settings: PredictorSettings) -> Answer:
+def failed(failure: Exception, settings: PredictorSettings) -> Answer:
     """The answer to a call that the predictor did not answer; the log alone has the address."""
     if isinstance(failure, _NO_CONNECTION):
         answer = refusal(503, "the predictor is unreachable")

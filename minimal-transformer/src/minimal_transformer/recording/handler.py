@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -10,16 +11,24 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+import orjson
 from prometheus_client import REGISTRY
 
 from minimal_transformer import metrics
-from minimal_transformer.exchange import Answer, Arrival, Route
+from minimal_transformer.exchange import Answer, Arrival, RawHeaders, Route
 from minimal_transformer.logs import Episode
 from minimal_transformer.metrics import Counters, RecordMetrics
 from minimal_transformer.recording import rows
 from minimal_transformer.recording.pairing import is_sampled, new_record_id, pair_of
 from minimal_transformer.recording.redaction import REDACTED, Redaction
 from minimal_transformer.recording.rows import NO_BODY, StoredBody, storable, stored_body
+from minimal_transformer.recording.stream import (
+    BUDGET_BYTES,
+    Assembly,
+    Budget,
+    Streamed,
+    token_counts,
+)
 from minimal_transformer.settings import RecordSettings
 from minimal_transformer.spool import format as spool_format
 from minimal_transformer.spool.format import Kind, Pieces, now_us
@@ -72,6 +81,8 @@ class PredictionDBHandler:
         self._share = settings.record_sample
         self._max_body_bytes = settings.max_body_bytes
         self._listed = settings.record_headers
+        self._keeps_raw = settings.record_stream_raw
+        self._stream_budget = Budget(BUDGET_BYTES)
         self._redaction = Redaction(settings.redacted_paths)
         self._process = rows.text_fields(
             settings.shadow_role, settings.inference_service, settings.model_version
@@ -97,6 +108,9 @@ class PredictionDBHandler:
         self._lock = threading.Lock()
         self._counters = Counters(self.counters_folder)
         self._dropping = Episode(logger, "Calls are recorded again; %d were dropped.")
+        self._unreadable = Episode(
+            logger, "Streams are read again; %d had events that were recorded as bytes."
+        )
         self._group_commit = GroupCommit(self._take_unsynced)
         self.metrics = RecordMetrics(self._counters, settings.spool_folder)
         _publish(self.metrics)
@@ -156,11 +170,14 @@ class PredictionDBHandler:
             self._dropping.passed()
         return call
 
-    def record_response(self, call: Call | None, answer: Answer) -> None:
+    def record_response(
+        self, call: Call | None, answer: Answer, streamed: Streamed | None = None
+    ) -> None:
         """Put a call's response row on the spool, without its body where that has no room.
 
         Nothing for None. Every call that record_request() returned wants exactly one: room is kept
-        for it until then. Never raises and never waits for Postgres.
+        for it until then. A body that was streamed is in `streamed` alone. Never raises and never
+        waits for Postgres.
         """
         if call is None:
             return
@@ -171,7 +188,12 @@ class PredictionDBHandler:
             if error is not None:
                 hidden = self._redaction.hides_errors
                 error = REDACTED if hidden else storable(error, _ERROR_CHARACTERS)
-            stored = self._stored_answer(call.route, answer)
+            if streamed is None:
+                stored = self._stored_answer(call.route, answer)
+                generation = self._generation(call.route, answer)
+            else:
+                stored = self._stored_stream(streamed)
+                generation = _generation_of_stream(call, streamed)
 
             def frame(stored: StoredBody, error: str | None) -> Pieces:
                 row = rows.encode_response(
@@ -183,6 +205,7 @@ class PredictionDBHandler:
                     duration_ms=duration_ms,
                     error=error,
                     body=stored,
+                    generation=generation,
                 )
                 return spool_format.encode_frame(Kind.RESPONSE, time_us, row, self._seed)
 
@@ -198,6 +221,16 @@ class PredictionDBHandler:
         except Exception as fault:
             self._drop(fault, is_numbered=True)
 
+    def assembly(self, call: Call, headers: RawHeaders) -> Assembly:
+        """What reads the streamed answer to a call, with these headers, as it passes."""
+        is_plain = all(name != b"content-encoding" for name, _ in headers)
+        return Assembly(
+            self._stream_budget,
+            self._max_body_bytes,
+            keeps_raw=self._keeps_raw,
+            is_read=is_plain and call.route.protocol == "openai",
+        )
+
     async def durable(self) -> None:
         """With SPOOL_FSYNC=1, returns when all recorded so far is on the disk; else at once.
 
@@ -208,6 +241,41 @@ class PredictionDBHandler:
                 await self._group_commit.wait()
         except Exception:
             logger.exception("the spool could not be synced to the disk")
+
+    def _stored_stream(self, streamed: Streamed) -> StoredBody:
+        """How to store a stream: its size is the caller's, its JSON is ours.
+
+        With values to redact, bytes that were not read are not stored: nobody can search them.
+        """
+        self._counters.add(metrics.STREAM_READ, streamed.read)
+        self._counters.add(metrics.STREAM_UNREAD, streamed.unread)
+        if streamed.unread:
+            self._unreadable.hit(
+                "A stream had events that are not those of an OpenAI answer; they went to the"
+                " caller as they came and are recorded as bytes."
+            )
+        elif self._unreadable.count:
+            self._unreadable.passed()
+        data, raw, truncated = streamed.data, streamed.raw, streamed.truncated
+        if data is not None and self._redaction:
+            data = self._redaction.clean(data)
+            truncated |= data is None
+        if raw is not None and self._redaction:
+            raw, truncated = None, True
+        return StoredBody(data, raw, min(streamed.size, rows.MAX_SIZE), truncated, hashed=None)
+
+    def _generation(self, route: Route, answer: Answer) -> bytes:
+        """The columns of a generated answer that came in one piece: its `usage`, where it has one.
+
+        A body that is stored cut is not read for it.
+        """
+        if route.protocol != "openai" or answer.status != 200:
+            return rows.NOT_GENERATED
+        counts: dict[str, int] = {}
+        if len(answer.body) <= self._max_body_bytes:
+            with contextlib.suppress(orjson.JSONDecodeError, AttributeError):
+                counts = token_counts(orjson.loads(answer.body).get("usage"))
+        return rows.generation_fields(None, counts)
 
     def _stored_answer(self, route: Route, answer: Answer) -> StoredBody:
         json_form = None
@@ -231,6 +299,13 @@ class PredictionDBHandler:
     def _take_unsynced(self) -> list[int]:
         with self._lock:
             return self._spool.take_unsynced()
+
+
+def _generation_of_stream(call: Call, streamed: Streamed) -> bytes:
+    ttft_ms = None
+    if streamed.first_output_ns is not None:
+        ttft_ms = (streamed.first_output_ns - call.started_ns) / 1e6
+    return rows.generation_fields(ttft_ms, streamed.figures)
 
 
 @lru_cache(maxsize=256)

@@ -48,7 +48,7 @@ Row = tuple[bytes, bytes, bytes, bytes]
 _POSTGRES_EPOCH_US = 946_684_800_000_000
 _POSTGRES_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _NULL = struct.pack(">i", -1)
-_NOT_GENERATED = 2 * _NULL  # ttft_ms and generation
+NOT_GENERATED = 2 * _NULL  # ttft_ms and generation
 _LENGTH = struct.Struct(">i")
 _REQUEST_START = struct.Struct(">hi16siqi16siq")
 _REQUEST_SIZES = struct.Struct(">iii32siB")
@@ -58,9 +58,9 @@ _RESPONSE_FIELDS = len(COLUMNS[Kind.RESPONSE])
 # A response row without pair_id, ttft_ms and generation begins with its number of columns, and has
 # these where they are missing.
 _FORMER_START = struct.pack(">h", _RESPONSE_FIELDS - 3)
-_FORMER_COLUMNS = struct.pack(">i", 0) + _NOT_GENERATED
+_FORMER_COLUMNS = struct.pack(">i", 0) + NOT_GENERATED
 # Postgres' integer; only a cut body can be larger.
-_MAX_SIZE = 2**31 - 1
+MAX_SIZE = 2**31 - 1
 # No server of ours lets longer ones through; a gRPC client can send megabytes.
 MAX_HEADER_CHARACTERS = 8192
 
@@ -98,7 +98,7 @@ def stored_body(
     A body over `max_bytes` is cut, without its JSON form, and keeps its true size and hash. With
     values to redact, a body that is not JSON is not stored, and neither is its hash.
     """
-    size = min(len(body), _MAX_SIZE)
+    size = min(len(body), MAX_SIZE)
     if redaction:
         clean = redaction.clean(body if json_form is None else json_form)
         if clean is None:
@@ -160,6 +160,12 @@ def text_fields(*values: str | None) -> bytes:
     return b"".join([_field(None if value is None else value.encode()) for value in values])
 
 
+def generation_fields(ttft_ms: float | None, figures: Mapping[str, object]) -> bytes:
+    """The columns ttft_ms and generation, encoded; NULL without a time and without figures."""
+    time = None if ttft_ms is None else struct.pack(">d", ttft_ms)
+    return _field(time) + _field(orjson.dumps(figures) if figures else None)
+
+
 def encode_request(
     *,
     record_id: bytes,
@@ -195,8 +201,9 @@ def encode_response(
     duration_ms: float,
     error: str | None,
     body: StoredBody,
+    generation: bytes = NOT_GENERATED,
 ) -> Row:
-    """A response row; `pair_id` is its request's, in UTF-8."""
+    """A response row; `pair_id` is its request's, in UTF-8, `generation` generation_fields()."""
     request_time = request_time_us - _POSTGRES_EPOCH_US
     response_time = response_time_us - _POSTGRES_EPOCH_US
     start = _RESPONSE_START.pack(
@@ -206,7 +213,7 @@ def encode_response(
     )
     error_field = _field(None if error is None else error.encode())
     size = _NULL if body.size is None else _LENGTH.pack(4) + _LENGTH.pack(body.size)
-    return _with_body((start, _field(pair_id), _NOT_GENERATED, error_field, size), body)
+    return _with_body((start, _field(pair_id), generation, error_field, size), body)
 
 
 def _with_body(start: tuple[bytes, ...], body: StoredBody) -> Row:

@@ -39,7 +39,7 @@ logger = logging.getLogger("minimal_transformer.recording")
 MAX_SEGMENT_BYTES = 16 * 1024 * 1024
 # A response row without its body fits in this and its pair id, so that an admitted call always gets
 # one.
-RESPONSE_RESERVE = 640
+RESPONSE_RESERVE = 800
 # Of the smallest segment, which a disk with little room gets.
 SMALLEST_SPARE_BYTES = 64 * 1024
 # A full folder is looked at again this often, not for each call that it cannot take.
