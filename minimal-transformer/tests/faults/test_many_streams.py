@@ -1,0 +1,163 @@
+"""A thousand streams at once: under the pod's memory limit, each with its exact record."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from serving import Transformer, counts, until
+from streaming import DONE, HEAD, event
+
+COUNT = 1000
+EVENTS = 20
+LARGE = event("z" * 100_000)
+SMALL = event("word ")
+# The manifests' limit for the whole pod is 768 MiB; its delivery process takes some 70 of them.
+PEAK_BYTES = 640 * 2**20
+
+
+class Engine:
+    """Streams the same events to every caller, as fast as each of them reads."""
+
+    def __init__(self, chosen: bytes) -> None:
+        self._event = chosen
+        self._loop = asyncio.new_event_loop()
+        self.served = 0
+
+    def __enter__(self) -> Engine:
+        started = threading.Event()
+
+        async def serve() -> None:
+            server = await asyncio.start_server(self._answer, "127.0.0.1", 0, backlog=2 * COUNT)
+            self.address = "127.0.0.1:%d" % server.sockets[0].getsockname()[1]
+            started.set()
+            async with server:
+                await server.serve_forever()
+
+        self._serving = self._loop.create_task(serve())
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        started.wait(30)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        tasks = asyncio.all_tasks(self._loop)
+        for task in tasks:
+            task.cancel()
+        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self._loop.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            if head.startswith(b"POST"):
+                await reader.readexactly(
+                    int(re.findall(rb"content-length: (\d+)", head, re.IGNORECASE)[0])
+                )
+                writer.write(HEAD)
+                for _ in range(EVENTS):
+                    writer.write(b"%x\r\n%s\r\n" % (len(self._event), self._event))
+                    await writer.drain()
+                writer.write(b"%x\r\n%s\r\n0\r\n\r\n" % (len(DONE), DONE))
+                await writer.drain()
+                self.served += 1
+        writer.close()
+
+
+@pytest.fixture
+def crowd(
+    request: pytest.FixtureRequest, tmp_path: Path, postgres_uri: str
+) -> Iterator[tuple[Transformer, Engine]]:
+    with (
+        Engine(request.param) as engine,
+        Transformer(tmp_path, postgres_uri, engine.address) as transformer,
+    ):
+        yield transformer, engine
+
+
+def peak_bytes(transformer: Transformer) -> int:
+    """The most memory that the server has had at any time."""
+    status = Path(f"/proc/{transformer.process.pid}/status").read_text()
+    return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) * 1024
+
+
+async def call(transformer: Transformer) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A streamed call of which nothing is read yet; its buffers here are small."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", transformer.http_port, limit=1024)
+    body = b"{}"
+    writer.write(
+        b"POST /openai/v1/chat/completions HTTP/1.1\r\nhost: x\r\nconnection: close\r\n"
+        b"content-length: %d\r\n\r\n%s" % (len(body), body)
+    )
+    await writer.drain()
+    return reader, writer
+
+
+def ends(uri: str) -> dict[str, int]:
+    """How many streams ended how."""
+    query = "SELECT generation->>'stream_end', count(*) FROM inference_responses GROUP BY 1"
+    with psycopg.connect(uri) as connection:
+        return dict(connection.execute(query.encode()).fetchall())
+
+
+@pytest.mark.parametrize("crowd", [SMALL], indirect=True)
+def test_a_thousand_readers(crowd: tuple[Transformer, Engine], postgres_uri: str) -> None:
+    """All get all, and every row has the text, its chunks and its end."""
+    transformer, engine = crowd
+
+    async def read_all() -> list[bytes]:
+        opened = await asyncio.gather(*(call(transformer) for _ in range(COUNT)))
+        got = await asyncio.gather(*(reader.read(-1) for reader, _ in opened))
+        for _, writer in opened:
+            writer.close()
+        return got
+
+    answers = asyncio.run(read_all())
+    assert engine.served == COUNT
+    assert all(answer.count(b"word ") == EVENTS for answer in answers)
+    assert all(answer.endswith(b"0\r\n\r\n") for answer in answers)
+    assert peak_bytes(transformer) < PEAK_BYTES
+    assert transformer.stop() == 0
+    assert counts(postgres_uri) == (COUNT, COUNT, 0)
+    assert ends(postgres_uri) == {"done": COUNT}
+    with psycopg.connect(postgres_uri) as connection:
+        told = connection.execute(
+            "SELECT DISTINCT response_data #>> '{choices,0,message,content}', generation->>'chunks'"
+            " FROM inference_responses"
+        ).fetchall()
+    assert told == [("word " * EVENTS, str(EVENTS))]
+
+
+@pytest.mark.parametrize("crowd", [LARGE], indirect=True)
+def test_a_thousand_readers_that_do_not_read(
+    crowd: tuple[Transformer, Engine], postgres_uri: str
+) -> None:
+    """Two gigabytes wait at the predictor, not here; when the callers leave, all is let go."""
+    transformer, engine = crowd
+
+    async def stall() -> int:
+        opened = await asyncio.gather(*(call(transformer) for _ in range(COUNT)))
+        peak, before = 0, -1
+        while peak != before:  # until it grows no more
+            await asyncio.sleep(2)
+            peak, before = peak_bytes(transformer), peak
+        for _, writer in opened:
+            writer.transport.abort()
+        return peak
+
+    peak = asyncio.run(stall())
+    assert engine.served < COUNT
+    assert peak < PEAK_BYTES, f"{peak / 2**20:.0f} MiB"
+    until(lambda: ends(postgres_uri) == {"left": COUNT}, "every stream's row")
+    assert transformer.stop() == 0
+    assert counts(postgres_uri) == (COUNT, COUNT, 0)
+    assert "Traceback" not in transformer.log
+    print(f"peak {peak / 2**20:.0f} MiB")
