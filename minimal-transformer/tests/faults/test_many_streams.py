@@ -35,7 +35,7 @@ class Engine:
 
         async def serve() -> None:
             server = await asyncio.start_server(self._answer, "127.0.0.1", 0, backlog=2 * COUNT)
-            self.address = "127.0.0.1:%d" % server.sockets[0].getsockname()[1]
+            self.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
             started.set()
             async with server:
                 await server.serve_forever()
