@@ -48,8 +48,9 @@ export REQUESTS GATEWAY_PORT TOPOLOGY
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(IMAGES:%=%/.venv/runs) local/.venv/runs ## Run the whole deployment here, send traffic, show the verdict, stop (REQUESTS=200)
-	@local/.venv/bin/shadow-local demo
+demo: $(IMAGES:%=%/.venv/runs) local/.venv/runs ## Run the whole deployment here, send traffic, show the verdict, stop (REQUESTS=200, MODEL=llm)
+demo: $(if $(filter llm,$(MODEL)),examples/generative/.venv/runs)
+	@local/.venv/bin/shadow-local demo $(if $(MODEL),--model "$(MODEL)")
 
 up: $(IMAGES:%=%/.venv/runs) local/.venv/runs ## Run it in the foreground until Ctrl-C (GATEWAY_PORT=8080, TOPOLOGY=standard|knative, REPLICAS=1)
 up: $(patsubst %/pyproject.toml,%/.venv/runs,$(wildcard $(KUSTOMIZATION)/pyproject.toml))

@@ -18,7 +18,7 @@ from rich.console import Console
 from embedded_postgres import PostgresFailed
 from shadow_local import Explained
 from shadow_local.database import masked
-from shadow_local.demo import demonstrate
+from shadow_local.demo import SCENES, demonstrate
 from shadow_local.report import compare, psql
 from shadow_local.stack import Options, Stack, in_foreground
 from shadow_local.state import STATE, claimed, data_folder
@@ -92,6 +92,7 @@ PostgresUri = Annotated[
     str | None, typer.Option(envvar="POSTGRES_URI", help="in place of the embedded Postgres")
 ]
 Folder = Annotated[Path | None, typer.Option(help="all that it writes; local/.run by default")]
+Model = Annotated[str, typer.Option(help="number, or llm: the deployment of examples/generative")]
 Suffix = Annotated[
     bool,
     typer.Option(
@@ -153,16 +154,19 @@ def check(
 def demo(
     requests: Requests = 200,
     topology_name: Topology = "standard",
+    model: Model = "number",
     postgres_uri: PostgresUri = None,
     folder: Folder = None,
 ) -> None:
     """Run the deployment, send sample traffic, show the comparison, stop everything."""
+    if model not in SCENES:
+        raise Explained(f"MODEL is '{model}'; set it to {' or '.join(SCENES)}.")
     base = _run_folder(folder)
     own = base / "demo"
     second = f"`local/.venv/bin/shadow-local demo --folder {base}/second`."
     with claimed(own, second):
         options = Options(own, topology(topology_name), postgres_uri=postgres_uri or None)
-        demonstrate(options, requests, screen)
+        demonstrate(options, requests, screen, model)
 
 
 @app.command(context_settings=PASSED_ON | {"help_option_names": []})

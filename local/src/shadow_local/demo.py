@@ -9,7 +9,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -24,9 +24,11 @@ from rich.table import Table
 from shadow_local.report import FAILURES, comparison
 from shadow_local.stack import Options, Stack, in_foreground, steps
 from shadow_local.supervisor import StopRequested
+from shadow_local.translate.document import repository
 
 SHOWN_PAIRS = 5
-DEFAULT_FACTOR = "2"  # minimal-predictor's own
+# Of an answer of OpenAI's API, whatever is answered.
+NEW_EACH_TIME = ("id", "created", "system_fingerprint")
 CALLERS = 8
 SECONDS_PER_CALL = 60
 # Records are in Postgres within a second or so; this long only when something is wrong.
@@ -43,18 +45,35 @@ ORDER BY request_time
 
 
 @dataclass(frozen=True)
+class Scene:
+    """What is demonstrated: calls to one kind of model, and a setting that makes a shadow differ.
+
+    `shown` is what a person looks at in a request or an answer, and what is compared of it here.
+    """
+
+    example: str | None  # a kustomization in examples/, or the topology's own
+    calls: Callable[[int], Iterator[Any]]
+    shown: Callable[[Any], Any]
+    setting: str  # of the predictors
+    default: str
+    differing: str  # titles; {0} is the primary's value and {1} the shadow's
+    agreeing: str
+    compare: tuple[str, ...] = ()  # options
+
+
+@dataclass(frozen=True)
 class Answer:
     """What a caller got; `status` is 0 when there was no answer, `body` says why."""
 
     pair_id: str
-    values: list[str]
+    call: Any
     status: int
     body: str
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Both answers to one call."""
+    """Both answers to one call, as they are shown."""
 
     pair_id: str
     request: Any
@@ -70,40 +89,41 @@ class Pair:
         return primary != (self.shadow_status, self.shadow_answer)
 
 
-def demonstrate(options: Options, requests: int, screen: Console) -> None:
+def demonstrate(options: Options, requests: int, screen: Console, model: str = "number") -> None:
     """Show a shadow that differs and one that does not.
 
     typer.Exit with a code other than 0 when an answer, a pair or a verdict is missing.
     """
+    scene = SCENES[model]
+    if scene.example is not None:
+        options = replace(options, kustomization=repository() / "examples" / scene.example)
     for remains in options.folder.glob("*/"):
         shutil.rmtree(remains)
     stack = Stack(options)
     try:
         with in_foreground(stack, screen):
-            primary, shadow = (
-                stack.environment(f"{role}-predictor").get("FACTOR", DEFAULT_FACTOR)
+            values = [
+                stack.environment(f"{role}-predictor").get(scene.setting, scene.default)
                 for role in ("primary", "shadow")
-            )
-            title = f"The primary multiplies by {primary}, the shadow by {shadow}"
-            sound = _round(stack, requests, screen, title)
+            ]
+            sound = _round(stack, scene, requests, screen, scene.differing.format(*values))
             with steps(screen) as step:
                 step("replacing the shadow")
-                stack.restart("shadow-predictor", {"FACTOR": primary})
-            title = f"The primary multiplies by {primary}, and so does the shadow"
-            sound &= _round(stack, requests, screen, title)
+                stack.restart("shadow-predictor", {scene.setting: values[0]})
+            sound &= _round(stack, scene, requests, screen, scene.agreeing.format(*values))
     except StopRequested:
         raise typer.Exit(130) from None
     if not sound:
         raise typer.Exit(1)
 
 
-def _round(stack: Stack, requests: int, screen: Console, title: str) -> bool:
+def _round(stack: Stack, scene: Scene, requests: int, screen: Console, title: str) -> bool:
     """Send the traffic, show its pairs and the verdict; is all there that should be?"""
     began = datetime.now(UTC)
     screen.rule(title)
     with _counted(screen, "sending calls through the gateway", requests) as done:
-        answers = asyncio.run(_send(stack, requests, done))
-    pairs = _delivered(stack, answers, screen)
+        answers = asyncio.run(_send(stack, scene.calls(requests), done))
+    pairs = _delivered(stack, scene, answers, screen)
     failed = [answer for answer in answers if answer.status != 200]
     differing = sum(pair.differs for pair in pairs)
     screen.print(_pairs_table(pairs[:SHOWN_PAIRS]))
@@ -111,32 +131,31 @@ def _round(stack: Stack, requests: int, screen: Console, title: str) -> bool:
         f"{len(pairs)} of {requests} calls paired; in {differing} of them the answers differ."
     )
     for answer in failed[:SHOWN_PAIRS]:
-        screen.print(f"no answer to {answer.values}: {answer.status} {answer.body}", style="red")
+        shown = scene.shown(answer.call)
+        screen.print(f"no answer to {shown}: {answer.status} {answer.body}", style="red")
     screen.print()
     uri = stack.database.of_role("report")
-    code = stack.supervisor.run(
-        *comparison(uri, stack.mirror_percentage, ["--since", began.isoformat()])
-    )
+    more = [*scene.compare, "--since", began.isoformat()]
+    code = stack.supervisor.run(*comparison(uri, stack.mirror_percentage, more))
     all_there = len(pairs) == requests or stack.mirror_percentage != 100
     return not failed and all_there and code not in FAILURES
 
 
-async def _send(stack: Stack, count: int, done: Callable[[int], None]) -> list[Answer]:
-    """Call `count` times, with a few callers at once; `done` is called with how many ended.
+async def _send(stack: Stack, calls: Iterator[Any], done: Callable[[int], None]) -> list[Answer]:
+    """Make the calls, with a few callers at once; `done` is called with how many ended.
 
     The stack is checked meanwhile, which ends it by raising.
     """
     url = stack.state.predict_url if stack.state else ""
     headers = {"x-api-key": stack.options.api_key} if stack.options.api_key else {}
     timeout = aiohttp.ClientTimeout(total=SECONDS_PER_CALL)
-    waiting = _sample_values(count)
     answers: list[Answer] = []
 
     async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
 
         async def call_in_turn() -> None:
-            for values in waiting:
-                answers.append(await _call(session, url, values))
+            for call in calls:
+                answers.append(await _call(session, url, call))
                 done(len(answers))
 
         callers = asyncio.gather(*(call_in_turn() for _ in range(CALLERS)))
@@ -151,25 +170,79 @@ async def _send(stack: Stack, count: int, done: Callable[[int], None]) -> list[A
     return answers
 
 
-async def _call(session: aiohttp.ClientSession, url: str, values: list[str]) -> Answer:
+async def _call(session: aiohttp.ClientSession, url: str, call: Any) -> Answer:
     try:
-        async with session.post(url, json={"values": values}) as response:
+        async with session.post(url, json=call) as response:
             pair_id = response.headers.get("x-shadow-pair-id", "")
-            return Answer(pair_id, values, response.status, await response.text())
+            return Answer(pair_id, call, response.status, await response.text())
     except (aiohttp.ClientError, TimeoutError) as error:
-        return Answer("", values, 0, f"{type(error).__name__}: {error}")
+        return Answer("", call, 0, f"{type(error).__name__}: {error}")
 
 
-def _sample_values(count: int, seed: int = 1) -> Iterator[list[str]]:
-    """`count` lists of numbers as text, the README's own first; the same ones for the same seed."""
-    numbers = random.Random(seed)  # noqa: S311
+def _lists_of_numbers(count: int) -> Iterator[dict[str, list[str]]]:
+    """Numbers as text, the README's own first."""
+    numbers = random.Random(1)  # noqa: S311
     for position in range(count):
         length = numbers.randint(1, 5)
         other = [f"{numbers.uniform(-1000, 1000):.1f}" for _ in range(length)]
-        yield ["3.3", "62.3", "324"] if position == 0 else other
+        yield {"values": ["3.3", "62.3", "324"] if position == 0 else other}
 
 
-def _delivered(stack: Stack, answers: list[Answer], screen: Console) -> list[Pair]:
+def _questions(count: int) -> Iterator[dict[str, Any]]:
+    """Chats, every second one streamed; at temperature 0 a model gives one answer to one prompt."""
+    chosen = random.Random(1)  # noqa: S311
+    for position in range(count):
+        words = chosen.sample(("lamp", "keeper", "captain", "storm", "salary", "rocks", "ship"), 2)
+        streams = {"stream": True, "stream_options": {"include_usage": True}}
+        yield {
+            "model": "model",
+            "messages": [{"role": "user", "content": f"{words[0]}, {words[1]}? ({position})"}],
+            "temperature": 0,
+            **(streams if position % 2 else {}),
+        }
+
+
+def _only_member(document: Any) -> Any:
+    """The list that a call or an answer holds."""
+    if isinstance(document, dict) and len(document) == 1:
+        return next(iter(document.values()))
+    return document
+
+
+def _last_words(document: Any) -> Any:
+    """What is said in a chat's request or answer."""
+    try:
+        if "messages" in document:
+            return document["messages"][-1]["content"]
+        return document["choices"][0]["message"]["content"]
+    except (KeyError, TypeError, IndexError):
+        return document
+
+
+SCENES = {
+    "number": Scene(
+        example=None,
+        calls=_lists_of_numbers,
+        shown=_only_member,
+        setting="FACTOR",
+        default="2",  # minimal-predictor's own
+        differing="The primary multiplies by {0}, the shadow by {1}",
+        agreeing="The primary multiplies by {0}, and so does the shadow",
+    ),
+    "llm": Scene(
+        example="generative",
+        calls=_questions,
+        shown=_last_words,
+        setting="MODEL_VARIANT",
+        default="base",
+        differing="The primary is the {0} model, the shadow the {1} one",
+        agreeing="The primary is the {0} model, and so is the shadow",
+        compare=tuple(word for name in NEW_EACH_TIME for word in ("--ignore", f"$.{name}")),
+    ),
+}
+
+
+def _delivered(stack: Stack, scene: Scene, answers: list[Answer], screen: Console) -> list[Pair]:
     """The pairs of the answered calls, once they are all there, or as many as there are."""
     wanted = [answer.pair_id for answer in answers if answer.pair_id]
     patience = DELIVERY_SECONDS if stack.mirror_percentage == 100 else SHARE_SECONDS
@@ -181,13 +254,23 @@ def _delivered(stack: Stack, answers: list[Answer], screen: Console) -> list[Pai
     ):
         while True:
             stack.check()
-            found = [Pair(*row) for row in connection.execute(COMPLETE_PAIRS, [wanted])]
+            found = list(_complete_pairs(connection, scene, wanted))
             grew = time.monotonic() if len(found) > len(pairs) else grew
             pairs = found
             done(len(pairs))
             if len(pairs) == len(wanted) or time.monotonic() > grew + patience:
                 return pairs
             time.sleep(0.2)
+
+
+def _complete_pairs(
+    connection: psycopg.Connection[Any], scene: Scene, wanted: list[str]
+) -> Iterator[Pair]:
+    shown = scene.shown
+    for pair_id, request, *statuses, primary, shadow in connection.execute(
+        COMPLETE_PAIRS, [wanted]
+    ):
+        yield Pair(pair_id, shown(request), *statuses, shown(primary), shown(shadow))
 
 
 def _pairs_table(pairs: list[Pair]) -> Table:
@@ -208,9 +291,7 @@ def _pairs_table(pairs: list[Pair]) -> Table:
 
 
 def _shown(status: int, body: Any, width: int = 20) -> str:
-    """A body in few characters: the list that a call or answer holds, or its text."""
-    if isinstance(body, dict) and len(body) == 1:
-        body = next(iter(body.values()))
+    """What is shown of a body in few characters."""
     if isinstance(body, list):
         body = " ".join(f"{item:.7g}" if isinstance(item, float) else str(item) for item in body)
     text = body if isinstance(body, str) else json.dumps(body)

@@ -144,6 +144,8 @@ class InferenceService:
     @property
     def call_path(self) -> str:
         """The path of a call in the protocol that the predictor speaks."""
+        if any(v.name == "OPENAI_PREDICTOR_PREFIX" for v in self.transformer.container.variables):
+            return "openai/v1/chat/completions"
         words = " ".join(self.transformer.container.args)
         if re.search(r"--predictor_protocol[ =](v2|grpc-v2)\b", words):
             return f"v2/models/{self.model_name}/infer"
