@@ -27,8 +27,8 @@ REQUEST_COLUMNS = (
     " request_size, request_sha256, request_truncated"
 )
 RESPONSE_COLUMNS = (
-    "record_id, request_time, response_time, status_code, error, duration_ms, response_data,"
-    " response_raw, response_size, response_truncated"
+    "record_id, request_time, pair_id, response_time, status_code, error, duration_ms,"
+    " response_data, response_raw, response_size, response_truncated"
 )
 
 
@@ -127,6 +127,7 @@ def _response_row(call: Call, record_id: uuid.UUID) -> tuple[object, ...]:
     return (
         record_id,
         call.time,
+        call.pair_id,
         call.time + timedelta(milliseconds=call.duration_ms),
         call.status,
         None if call.status == 200 else "it failed",

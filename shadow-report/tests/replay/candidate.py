@@ -20,9 +20,9 @@ INSERT INTO inference_requests (record_id, request_time, recorder_id, sequence, 
 VALUES (%s, %s, %s, %s, %s, 'x-shadow-pair-id', %s, %s, 'model', %s, %s, %s, %s, %s, %s, %s, %s)
 """
 ANSWER = """
-INSERT INTO inference_responses (record_id, request_time, response_time, status_code, duration_ms,
-    response_data, response_size)
-VALUES (%s, %s, %s, %s, 1.5, %s, %s)
+INSERT INTO inference_responses (record_id, request_time, pair_id, response_time, status_code,
+    duration_ms, response_data, response_size)
+VALUES (%s, %s, %s, %s, %s, 1.5, %s, %s)
 """
 PRIMARY_RECORDER, SHADOW_RECORDER = uuid.UUID(int=1), uuid.UUID(int=2)
 
@@ -68,7 +68,7 @@ def record(
         ),
     )
     connection.execute(
-        ANSWER, (record_id, time, datetime.now(UTC), status, answer.decode(), len(answer))
+        ANSWER, (record_id, time, pair_id, datetime.now(UTC), status, answer.decode(), len(answer))
     )
 
 

@@ -81,8 +81,8 @@ class Tables:
         self._connection = connection
 
     def now(self) -> datetime:
-        """The server's clock when the snapshot was taken."""
-        return self._one("SELECT now()", {})  # type: ignore[no-any-return]
+        """The time up to which the snapshot is complete: on a standby, that of its newest data."""
+        return self._one(_sql("now"), {})  # type: ignore[no-any-return]
 
     def calls(self, scope: Scope) -> list[CallGroup]:
         """All calls in the window, of any service, by who recorded them and how."""
@@ -186,6 +186,11 @@ def _meaning(error: psycopg.Error, where: str, what: str, role: str) -> str:
             )
         case psycopg.errors.InsufficientPrivilege():
             text = f"The role of POSTGRES_URI may not do this ({what}); connect as the role {role}."
+        case psycopg.errors.SerializationFailure() if "conflict with recovery" in what:
+            text = (
+                f"{where} is a standby and gave up this query to follow its primary ({what}); "
+                "run it again, and raise max_standby_streaming_delay there above the time it takes."
+            )
         case psycopg.errors.DiskFull() | psycopg.errors.ConfigurationLimitExceeded():
             text = (
                 f"{where} has no room for this query ({what}); "

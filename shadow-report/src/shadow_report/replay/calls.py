@@ -86,10 +86,11 @@ class StoredCalls:
             await self._connection.commit()
             while rows := await keys.fetchmany(PORTION_CALLS):
                 for portion in by_size(rows):
-                    yield int(portion[0][3]), await self._calls(portion)
+                    yield int(portion[0][4]), await self._calls(portion)
 
     async def _calls(self, keys: list[tuple[Any, ...]]) -> list[StoredCall]:
-        asked = {"records": [key[0] for key in keys], "times": [key[1] for key in keys]}
+        records, times, pair_ids, *_ = zip(*keys, strict=True)
+        asked = {"records": list(records), "times": list(times), "pair_ids": list(pair_ids)}
         async with self._connection.cursor(row_factory=kwargs_row(stored_call)) as cursor:
             await cursor.execute(sql("calls"), asked)
             calls = await cursor.fetchall()
@@ -133,11 +134,11 @@ def by_size(keys: list[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
     runs: list[list[tuple[Any, ...]]] = []
     size = PORTION_BYTES
     for key in keys:
-        if size + key[2] > PORTION_BYTES:
+        if size + key[3] > PORTION_BYTES:
             runs.append([])
             size = 0
         runs[-1].append(key)
-        size += key[2]
+        size += key[3]
     return runs
 
 

@@ -14,8 +14,10 @@ FROM (
     JOIN inference_requests s
       ON s.pair_id = p.pair_id AND s.role = 'shadow' AND s.inference_service = %(shadow)s
      AND s.request_time >= %(shadow_joined_since)s::timestamptz
-    LEFT JOIN inference_responses pa ON pa.record_id = p.record_id AND pa.request_time = p.request_time
-    LEFT JOIN inference_responses sa ON sa.record_id = s.record_id AND sa.request_time = s.request_time
+    LEFT JOIN inference_responses pa
+      ON pa.record_id = p.record_id AND pa.request_time = p.request_time AND pa.pair_id = p.pair_id
+    LEFT JOIN inference_responses sa
+      ON sa.record_id = s.record_id AND sa.request_time = s.request_time AND sa.pair_id = s.pair_id
     WHERE p.pair_id = ANY (%(pair_ids)s::text[]) AND p.role = 'primary' AND p.inference_service = %(primary)s
       AND p.request_time >= %(since)s::timestamptz AND p.request_time < %(until)s::timestamptz
 ) AS pairs

@@ -2,34 +2,35 @@
 -- NULLs where one is missing. The leading columns are never NULL and of fixed width, so that a batch
 -- of them is read as one array; `batch.py` states the same layout.
 -- The window is the primary's: a replayed or late shadow call still finds its pair.
-WITH later AS MATERIALIZED (
-    -- Further calls with a pair id that the same side had recorded already. Looked for only when
-    -- duplicates.sql found some: it costs a sort.
-    SELECT record_id
-    FROM (
-        SELECT record_id,
-               row_number() OVER (PARTITION BY pair_id, role ORDER BY request_time, record_id) AS attempt
-        FROM inference_requests
-        WHERE %(deduplicate)s AND inference_service IN (%(primary)s, %(shadow)s)
-          AND request_time >= CASE role WHEN 'primary' THEN %(since)s::timestamptz
-                                        ELSE %(shadow_joined_since)s::timestamptz END
-    ) AS attempts
-    WHERE attempt > 1
-),
-primary_call AS (
-    SELECT r.pair_id, r.record_id, r.request_time, r.request_size, r.request_sha256, r.request_truncated,
-           r.request_headers, r.request_data
-    FROM inference_requests r
-    WHERE r.role = 'primary' AND r.inference_service = %(primary)s
-      AND r.request_time >= %(since)s::timestamptz AND r.request_time < %(until)s::timestamptz
-      AND (NOT %(deduplicate)s OR r.record_id NOT IN (SELECT record_id FROM later))
+-- Only the first of a side's calls with one pair id is compared. Numbering them costs a sort, so it is
+-- done only when duplicates.sql found some, and grows as a sort does: NOT IN looks each call up in a
+-- list once the further calls do not fit in memory, and without statistics an anti-join may do so too.
+-- "< 2" and not "= 1": the planner expects a third of the rows and not one of two hundred.
+WITH primary_call AS (
+    SELECT * FROM (
+        SELECT r.pair_id, r.record_id, r.request_time, r.request_size, r.request_sha256,
+               CASE WHEN %(with_requests)s THEN r.request_headers END AS request_headers,
+               CASE WHEN %(with_requests)s THEN r.request_data END    AS request_data,
+               CASE WHEN %(deduplicate)s
+                    THEN row_number() OVER (PARTITION BY pair_id ORDER BY request_time, record_id)
+                    ELSE 1 END                                        AS attempt
+        FROM inference_requests r
+        WHERE r.role = 'primary' AND r.inference_service = %(primary)s
+          AND r.request_time >= %(since)s::timestamptz AND r.request_time < %(until)s::timestamptz
+    ) AS calls
+    WHERE attempt < 2
 ),
 shadow_call AS (
-    SELECT r.pair_id, r.record_id, r.request_time, r.request_sha256, r.request_truncated
-    FROM inference_requests r
-    WHERE r.role = 'shadow' AND r.inference_service = %(shadow)s
-      AND r.request_time >= %(shadow_joined_since)s::timestamptz
-      AND (NOT %(deduplicate)s OR r.record_id NOT IN (SELECT record_id FROM later))
+    SELECT * FROM (
+        SELECT r.pair_id, r.record_id, r.request_time, r.request_sha256,
+               CASE WHEN %(deduplicate)s
+                    THEN row_number() OVER (PARTITION BY pair_id ORDER BY request_time, record_id)
+                    ELSE 1 END AS attempt
+        FROM inference_requests r
+        WHERE r.role = 'shadow' AND r.inference_service = %(shadow)s
+          AND r.request_time >= %(shadow_joined_since)s::timestamptz
+    ) AS calls
+    WHERE attempt < 2
 )
 SELECT coalesce(p.request_time, '-infinity')                                  AS primary_time,
        coalesce(s.request_time, '-infinity')                                  AS shadow_time,
@@ -52,11 +53,13 @@ SELECT coalesce(p.request_time, '-infinity')                                  AS
        coalesce(convert_to(sa.response_data::text, 'UTF8'), sa.response_raw)  AS shadow_body,
        coalesce(p.pair_id, s.pair_id)                                         AS pair_id,
        p.request_sha256,
-       CASE WHEN %(with_requests)s THEN p.request_data END                    AS request_data,
-       CASE WHEN %(with_requests)s THEN p.request_headers END                 AS request_headers
+       p.request_data,
+       p.request_headers
 FROM primary_call p
 FULL JOIN shadow_call s ON s.pair_id = p.pair_id
-LEFT JOIN inference_responses pa ON pa.record_id = p.record_id AND pa.request_time = p.request_time
-LEFT JOIN inference_responses sa ON sa.record_id = s.record_id AND sa.request_time = s.request_time
+LEFT JOIN inference_responses pa
+  ON pa.record_id = p.record_id AND pa.request_time = p.request_time AND pa.pair_id = p.pair_id
+LEFT JOIN inference_responses sa
+  ON sa.record_id = s.record_id AND sa.request_time = s.request_time AND sa.pair_id = s.pair_id
 WHERE p.record_id IS NOT NULL
    OR (s.request_time >= %(since)s::timestamptz AND s.request_time < %(until)s::timestamptz)

@@ -3,7 +3,7 @@ SELECT r.pair_id, min(a.status_code)
 FROM inference_requests r
 CROSS JOIN LATERAL (
     SELECT status_code FROM inference_responses
-    WHERE record_id = r.record_id AND request_time = r.request_time
+    WHERE record_id = r.record_id AND request_time = r.request_time AND pair_id = r.pair_id
     LIMIT 1
 ) AS a
 WHERE r.role = 'shadow' AND r.pair_id = ANY(%(pair_ids)s) AND r.request_time >= %(since)s

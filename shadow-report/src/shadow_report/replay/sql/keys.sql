@@ -1,7 +1,7 @@
 -- The keys of the calls to replay, in their original order. Of calls with one pair id only the first
 -- is sent: only the first is compared. Two sorts: an anti-join may be planned as nested loops where
 -- the tables have no statistics yet.
-SELECT record_id, request_time, request_size, count(*) OVER () AS total
+SELECT record_id, request_time, pair_id, request_size, count(*) OVER () AS total
 FROM (
     SELECT DISTINCT ON (pair_id) pair_id, record_id, request_time, request_size
     FROM inference_requests

@@ -1,0 +1,53 @@
+"""How Postgres goes about the one pass over all pairs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+from importlib.resources import files
+
+import psycopg
+import pytest
+from traffic import PRIMARY, SHADOW, Compare, pairs, record
+
+from shadow_report.evidence.database import Scope
+
+
+@pytest.mark.parametrize("analysed", [False, True])
+def test_further_calls_are_left_out_by_a_sort(
+    compared: Compare, postgres_uri: str, analysed: bool
+) -> None:
+    """However many there are and however little memory, with and without statistics.
+
+    Nothing looks each call up in a list.
+    """
+    again = [replace(call, time=call.time + timedelta(minutes=5)) for call in pairs(3000)]
+    record(postgres_uri, pairs(6000) + again)
+    if analysed:
+        with psycopg.connect(postgres_uri, autocommit=True) as connection:
+            connection.execute("ANALYZE")
+    plan = plan_of_pairs(postgres_uri, deduplicate=True)
+    assert plan.count("WindowAgg") == 2, plan
+    assert "SubPlan" not in plan
+    assert "Anti Join" not in plan
+    assert compared().pairs == 6000
+
+
+def test_without_further_calls_nothing_is_numbered(compared: Compare, postgres_uri: str) -> None:
+    """The usual case pays for no sort."""
+    record(postgres_uri, pairs(100))
+    assert "WindowAgg" not in plan_of_pairs(postgres_uri, deduplicate=False)
+    assert compared().pairs == 100
+
+
+def plan_of_pairs(uri: str, *, deduplicate: bool) -> str:
+    """How the query would be run, with little memory."""
+    scope = Scope(primary=PRIMARY, shadow=SHADOW, since=None, until=None)
+    asked = scope.parameters | {"deduplicate": deduplicate, "with_requests": False}
+    query = files("shadow_report.evidence").joinpath("sql/pairs.sql").read_bytes()
+    with (
+        psycopg.connect(uri, cursor_factory=psycopg.ClientCursor) as connection,
+        connection.cursor() as cursor,
+    ):
+        cursor.execute("SET work_mem = '64kB'")
+        return "\n".join(row[0] for row in cursor.execute(b"EXPLAIN " + query, asked))
