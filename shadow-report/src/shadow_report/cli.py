@@ -13,23 +13,23 @@ import typer
 from rich.console import Console
 
 from shadow_report import OneLineError, SettingWrong
-from shadow_report.answers.paths import Rules, Tolerance
+from shadow_report.answers.kinds import Tolerance
+from shadow_report.answers.paths import Rule, Rules
 from shadow_report.compare import compare
 from shadow_report.judging.gates import Margins
 from shadow_report.judging.verdict import Verdict
 from shadow_report.maintain import keep_of, maintain
 from shadow_report.output import print_report, progress_bar, write_json, write_junit, write_page
 from shadow_report.report import Report
+from shadow_report.rules import parse_ignored, parse_rule, parse_tolerance, read_rules
 from shadow_report.settings import (
     Comparison,
     configured_mirror_share,
     database_uri,
     parse_field,
-    parse_ignored,
     parse_share,
     parse_span,
     parse_time,
-    parse_tolerance,
 )
 
 _share = partial(typer.Option, metavar="SHARE")
@@ -45,8 +45,22 @@ def compare_command(
     last: Annotated[str | None, typer.Option(help="Only the last 90s, 15m, 24h, 7d …")] = None,
     primary: Annotated[str | None, typer.Option(help="The primary's InferenceService.")] = None,
     shadow: Annotated[str | None, typer.Option(help="The shadow's InferenceService.")] = None,
-    abs_tol: Annotated[float, typer.Option(help="Absolute tolerance of numbers.")] = 1e-9,
-    rel_tol: Annotated[float, typer.Option(help="Relative tolerance of numbers.")] = 1e-6,
+    rules: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Rules by path in YAML, or the preset openai."),
+    ] = None,
+    rule: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="RULE", help="PATH=KIND[,parameter=value…], like embedding=cosine,least=0.98."
+        ),
+    ] = None,
+    abs_tol: Annotated[
+        float | None, typer.Option(help="Absolute tolerance of numbers; else 1e-9.")
+    ] = None,
+    rel_tol: Annotated[
+        float | None, typer.Option(help="Relative tolerance of numbers; else 1e-6.")
+    ] = None,
     tolerance: Annotated[
         list[str] | None, typer.Option(help="PATH=ABS[,REL]: the tolerance at and below a path.")
     ] = None,
@@ -92,7 +106,16 @@ def compare_command(
             alpha=parse_share(alpha, "--alpha"),
             min_duration=parse_span(min_duration, "--min-duration"),
         ),
-        rules=_rules(abs_tol, rel_tol, tolerance or [], ignore or []),
+        rules=_rules(
+            rules or [],
+            abs_tol,
+            rel_tol,
+            by_path=(
+                *map(parse_rule, rule or []),
+                *map(parse_tolerance, tolerance or []),
+                *map(parse_ignored, ignore or []),
+            ),
+        ),
         primary=primary,
         shadow=shadow,
         since=_since(since, last),
@@ -163,14 +186,23 @@ def _margins(*, min_duration: timedelta, **shares: float) -> Margins:
         raise SettingWrong(str(error)) from error
 
 
-def _rules(abs_tol: float, rel_tol: float, tolerances: list[str], ignored: list[str]) -> Rules:
-    if not (abs_tol >= 0 and rel_tol >= 0):
+def _rules(
+    files: list[str], abs_tol: float | None, rel_tol: float | None, by_path: tuple[Rule, ...]
+) -> Rules:
+    """Those of the files, then those of the options: of several for one place the last counts."""
+    read = [read_rules(Path(file)) for file in files]
+    given = read[-1].tolerance if read else Tolerance()
+    tolerance = Tolerance(
+        given.absolute if abs_tol is None else abs_tol,
+        given.relative if rel_tol is None else rel_tol,
+    )
+    if not (tolerance.absolute >= 0 and tolerance.relative >= 0):
         raise SettingWrong(
-            f"The tolerance is {abs_tol} absolute and {rel_tol} relative; set both to 0 or more."
+            f"The tolerance is {tolerance.absolute} absolute and {tolerance.relative} relative; "
+            "set both to 0 or more."
         )
     return Rules(
-        tolerance=Tolerance(abs_tol, rel_tol),
-        by_path=(*map(parse_tolerance, tolerances), *map(parse_ignored, ignored)),
+        tolerance=tolerance, by_path=(*(r for rules in read for r in rules.by_path), *by_path)
     )
 
 

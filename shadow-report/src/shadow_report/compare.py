@@ -26,7 +26,15 @@ from shadow_report.evidence.services import (
 from shadow_report.judging.gates import ChangeTally, Evidence, Tally, judge
 from shadow_report.judging.integrity import Facts, findings
 from shadow_report.judging.verdict import decide
-from shadow_report.report import SCHEMA_VERSION, Integrity, Report, Side, Signature, Window
+from shadow_report.report import (
+    SCHEMA_VERSION,
+    Integrity,
+    PathMargin,
+    Report,
+    Side,
+    Signature,
+    Window,
+)
 from shadow_report.settings import Comparison
 from shadow_report.wording import counted
 
@@ -243,12 +251,24 @@ class _Observed:
             faults=ChangeTally(ledger.new_faults, ledger.mended, ledger.pairs, faults),
             disagreement=Tally(ledger.disagreements, ledger.compared, disagreements),
             slow=slow,
+            margins=self._margins(disagreements),
+        )
+
+    def _margins(self, effective: float | None) -> tuple[tuple[PathMargin, Tally], ...]:
+        """The margins by path; their pairs repeat each other as those of the disagreement do."""
+        compared = self.counters.ledger.compared
+        share = 1.0 if effective is None or not compared else min(1.0, effective / compared)
+        return tuple(
+            (found, Tally(found.differing_pairs, found.pairs, share * found.pairs))
+            for found in self.counters.margins.report()
         )
 
     def _details(self, integrity: Integrity) -> dict[str, str]:
         """For the reasons: the most frequent fault and disagreement, what may mend the coverage."""
         details = {f.code: f.remedy for f in integrity.findings if f.code == "coverage"}
         for signature in self.signatures:
+            if signature.has_own_margin:
+                continue
             gate = "faults" if signature.is_fault else "disagreement"
             pairs = counted(signature.pairs, "pair")
             details.setdefault(gate, f"Most often {signature.signature} ({pairs}).")

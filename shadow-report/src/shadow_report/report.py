@@ -33,13 +33,14 @@ Status = Literal["pass", "fail", "wait"]
 class Gate:
     """One line of the report.
 
-    name: `coverage`, `faults`, `disagreement` or `slow`.
+    name: `coverage`, `faults`, `disagreement` or `slow`, or that of a rule's margin.
     estimate: the observed share; None without a single trial.
     interval: holds the true share at every look together with chance 1 - alpha.
     margin: a minimum for `coverage` (`is_minimum`), a maximum for the others.
     n: pairs (calls for `coverage`); n_eff: the effective sample size.
     reason: one sentence for a person.
     need: for a waiting gate, what would settle it; else None.
+    path: for the gate of a rule's margin, where it holds; else None.
     """
 
     name: str
@@ -52,6 +53,7 @@ class Gate:
     status: Status
     reason: str
     need: Need | None = None
+    path: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +134,18 @@ class PathReport:
 
 
 @dataclass(frozen=True, slots=True)
+class PathMargin:
+    """How often the answers differ where a rule says how often they may."""
+
+    path: str
+    kind: str
+    margin: float
+    pairs: int
+    """Pairs in which the place stands."""
+    differing_pairs: int
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """One pair as evidence. Bodies are text as stored, cut for the report; `*_cut` says so."""
 
@@ -164,6 +178,8 @@ class Signature:
     share: float
     largest: tuple[Example, ...]
     typical: tuple[Example, ...]
+    has_own_margin: bool = False
+    """It differs only where a rule has a margin of its own; the gate of that margin judges it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
-from typing import TypeVar
 
 import orjson
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from shadow_report import SettingWrong
-from shadow_report.answers.paths import RequestField, Rule, Rules, Tolerance
+from shadow_report.answers.kinds import Ignored, Tolerance
+from shadow_report.answers.paths import RequestField, Rules
 from shadow_report.judging.gates import Margins
-
-Parsed = TypeVar("Parsed")
+from shadow_report.rules import as_plain
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
@@ -115,11 +112,12 @@ class Comparison:
             "absolute_tolerance": rules.tolerance.absolute,
             "relative_tolerance": rules.tolerance.relative,
             "tolerances": {
-                rule.spelling: [rule.tolerance.absolute, rule.tolerance.relative]
+                rule.spelling: [rule.how.absolute, rule.how.relative]
                 for rule in rules.by_path
-                if rule.tolerance
+                if isinstance(rule.how, Tolerance)
             },
-            "ignored": sorted(r.spelling for r in rules.by_path if r.tolerance is None),
+            "ignored": sorted(r.spelling for r in rules.by_path if isinstance(r.how, Ignored)),
+            "rules": [as_plain(rule) for rule in rules.by_path],
             "min_coverage": margins.min_coverage,
             "max_new_faults": margins.max_faults,
             "max_disagreement": margins.max_disagreement,
@@ -165,34 +163,9 @@ def parse_time(text: str, option: str) -> datetime:
     return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def parse_tolerance(text: str) -> Rule:
-    """`PATH=ABS` or `PATH=ABS,REL`; SettingWrong otherwise."""
-    path, _, figures = text.rpartition("=")
-    absolute, comma, relative = figures.partition(",")
-    try:
-        tolerance = Tolerance(float(absolute), float(relative) if comma else 0.0)
-    except ValueError:
-        tolerance = None
-    if tolerance is None or not (tolerance.absolute >= 0 and tolerance.relative >= 0):
-        raise SettingWrong(
-            f"--tolerance is '{text}'; write it like predictions[*]=0.01 or "
-            "outputs.score.data[*]=1e-9,1e-4 (absolute, relative)."
-        )
-    return _parse(partial(Rule.of, tolerance=tolerance), path, "--tolerance")
-
-
-def parse_ignored(text: str) -> Rule:
-    """A path for --ignore; SettingWrong when it is not one."""
-    return _parse(Rule.of, text, "--ignore")
-
-
 def parse_field(text: str, option: str) -> RequestField:
     """A request field for --slice or --cluster; SettingWrong otherwise."""
-    return _parse(RequestField.of, text, option)
-
-
-def _parse(parse: Callable[[str], Parsed], text: str, option: str) -> Parsed:
     try:
-        return parse(text)
+        return RequestField.of(text)
     except ValueError as error:
         raise SettingWrong(f"{option}: {error}") from error

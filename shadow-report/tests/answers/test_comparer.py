@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from typing import Any
 
@@ -13,8 +14,20 @@ from hypothesis import strategies as st
 from shadow_report.answers.bodies import UNPARSEABLE, parse
 from shadow_report.answers.comparer import OUTCOMES, Comparer
 from shadow_report.answers.explain import differences, first_difference
+from shadow_report.answers.kinds import (
+    Cosine,
+    Json,
+    Labels,
+    Matched,
+    Patterns,
+    Ranking,
+    Text,
+    Tolerance,
+    TopClass,
+    Unordered,
+)
 from shadow_report.answers.outcome import Outcome
-from shadow_report.answers.paths import Rule, Rules, Tolerance
+from shadow_report.answers.paths import IGNORED, Rule, Rules
 
 RULES = Rules(tolerance=Tolerance(1e-3, 1e-3))
 
@@ -124,12 +137,30 @@ paths = st.sampled_from(
         "outputs[0].datatype",
     ]
 )
+hows = st.sampled_from(
+    [
+        None,
+        IGNORED,
+        IGNORED,
+        Tolerance(3.0, 0.0),
+        Labels(),
+        Json(),
+        Text(0.5),
+        Patterns((("a", re.compile("a")),)),
+        Cosine(0.9),
+        TopClass(),
+        Ranking(2, 0.6, 0.5),
+        Ranking(3, 0.5, key="x"),
+        Unordered(),
+        Matched("x"),
+    ]
+)
 rules = st.builds(
     Rules,
     tolerance=st.just(Tolerance(1e-3, 1e-3)),
-    by_path=st.lists(
-        st.builds(Rule.of, paths, st.none() | st.just(Tolerance(3.0, 0.0))), max_size=3
-    ).map(tuple),
+    by_path=st.lists(st.builds(Rule.of, paths, hows, st.none() | st.just(0.1)), max_size=3).map(
+        tuple
+    ),
 )
 
 

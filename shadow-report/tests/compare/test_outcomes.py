@@ -4,11 +4,19 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import tracemalloc
+import zlib
+from collections.abc import Callable
+
+import brotli
 import numpy as np
 import pytest
 from traffic import Compare, pair, pairs
 
-from shadow_report.answers.paths import Rule, Rules, Tolerance
+from shadow_report.answers.kinds import Tolerance
+from shadow_report.answers.paths import Rule, Rules
 
 SAME = '{"predictions": [6.6, 124.6, 648.0]}'
 
@@ -145,24 +153,178 @@ def test_binary_tensors_are_decoded(compared: Compare) -> None:
     assert report.signatures[0].signature == "outputs.score.data[*]: non-finite"
 
 
-def test_tensor_type_and_shape_are_part_of_the_answer(compared: Compare) -> None:
-    """The same data as another datatype or in another shape is a new fault."""
-
-    def output(shape: str, datatype: str) -> str:
-        return (
-            f'{{"outputs": [{{"name": "a", "shape": {shape}, "datatype": "{datatype}",'
-            ' "data": [1, 2, 3, 4]}]}'
-        )
-
-    report = compared(
-        pair(0, {"answer": output("[4]", "FP32")}, {"answer": output("[4]", "FP64")})
-        + pair(1, {"answer": output("[4]", "FP32")}, {"answer": output("[2, 2]", "FP32")})
+def tensor(shape: str | None, datatype: str = "FP32", data: str = "[1, 2, 3, 4]") -> str:
+    fields = "" if shape is None else f'"shape": {shape}, '
+    return (
+        f'{{"id": "1", "outputs": [{{"name": "a", {fields}"datatype": "{datatype}",'
+        f' "data": {data}}}]}}'
     )
-    assert report.outcomes == {"length": 1, "type": 1}
-    assert {s.signature for s in report.signatures} == {
-        "outputs.a.datatype: type",
-        "outputs.a.shape: length",
-    }
+
+
+def test_a_tensors_type_is_part_of_the_answer(compared: Compare) -> None:
+    """The same data as another datatype is a new fault."""
+    report = compared(pair(0, {"answer": tensor("[4]")}, {"answer": tensor("[4]", "FP64")}))
+    assert report.outcomes == {"type": 1}
+    assert report.signatures[0].signature == "outputs.a.datatype: type"
+
+
+@pytest.mark.parametrize(
+    ("primary", "shadow", "outcome", "is_fault"),
+    [
+        ("[4]", "[2, 2]", "number", False),
+        ("[4]", None, "missing", True),
+        ("[4]", '"x"', "length", True),
+        ("[4]", "[]", "length", True),
+        ("[4]", "[99]", "length", True),
+        ("[4]", "[2, 3]", "length", True),
+        ("[4]", "[-1, -4]", "length", True),
+        ("[4]", "[4.0]", "length", True),
+        (None, None, "equal", None),
+        ("[99]", "[99]", "equal", None),
+        ("[2, 2]", "[2,  2]", "equal", None),
+    ],
+)
+def test_a_shape_that_says_nothing_is_a_fault_and_another_one_a_disagreement(
+    compared: Compare, primary: str | None, shadow: str | None, outcome: str, is_fault: bool | None
+) -> None:
+    """The same four values; a client reads them by their shape."""
+    report = compared(pair(0, {"answer": tensor(primary)}, {"answer": tensor(shadow)}))
+    assert report.outcomes == {outcome: 1}
+    assert (report.new_faults, report.disagreements) == (is_fault is True, is_fault is False)
+    if is_fault is not None:
+        assert report.signatures[0].signature == f"outputs.a.shape: {outcome}"
+
+
+def test_empty_binary_outputs_are_equal_whatever_the_envelope(compared: Compare) -> None:
+    """An answer of no rows is a header alone; `id` and the model's name are not compared."""
+
+    def empty(call: str) -> bytes:
+        header = {
+            "id": call,
+            "model_name": call,
+            "outputs": [
+                {
+                    "name": "a",
+                    "shape": [0, 4],
+                    "datatype": "FP32",
+                    "parameters": {"binary_data_size": 0},
+                }
+            ],
+        }
+        return json.dumps(header).encode()
+
+    as_json = (
+        '{"id": "c", "outputs": [{"name": "a", "shape": [0, 4], "datatype": "FP32", "data": []}]}'
+    )
+    report = compared(
+        pair(0, {"answer": empty("a")}, {"answer": empty("b")}, protocol="v2")
+        + pair(1, {"answer": empty("a").decode()}, {"answer": empty("b").decode()}, protocol="v2")
+        + pair(2, {"answer": empty("a")}, {"answer": as_json}, protocol="v2")
+    )
+    assert report.outcomes == {"equal": 3}
+
+
+def test_null_parameters_are_absent_ones(compared: Compare) -> None:
+    """Servers write v2's optional `parameters` as null, as {} or not at all."""
+    plain = '{"outputs": [{"name": "a", "shape": [1], "datatype": "FP32", "data": [1]}]}'
+    nulls = (
+        '{"parameters": null, "outputs": [{"name": "a", "shape": [1], "datatype": "FP32",'
+        ' "data": [1], "parameters": {}}]}'
+    )
+    told = plain.replace('"data"', '"parameters": {"unit": "m"}, "data"')
+    report = compared(
+        pair(0, {"answer": plain}, {"answer": nulls})
+        + pair(1, {"answer": nulls}, {"answer": plain})
+        + pair(2, {"answer": nulls}, {"answer": told})
+    )
+    assert report.outcomes == {"equal": 2, "extra": 1}
+
+
+def test_brain_floats_are_decoded(compared: Compare) -> None:
+    """BF16 is the upper half of an FP32."""
+    values = np.array([1.0, 2.5, -3.0], dtype="<f4")
+    halves = (values.view("<u4") >> 16).astype("<u2")
+    other = halves.copy()
+    other[1] += 1
+    as_json = (
+        '{"outputs": [{"name": "score", "shape": [3], "datatype": "BF16", "data": [1, 2.5, -3]}]}'
+    )
+    report = compared(
+        pair(0, {"answer": v2(halves, "BF16")}, {"answer": as_json}, protocol="v2")
+        + pair(1, {"answer": v2(halves, "BF16")}, {"answer": v2(other, "BF16")}, protocol="v2")
+    )
+    assert report.outcomes == {"equal": 1, "number": 1}
+    assert (
+        report.signatures[0].largest[0].what.startswith("outputs.score.data[1]: 2.5 became 2.5156")
+    )
+
+
+def raw_deflate(body: bytes) -> bytes:
+    deflating = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return deflating.compress(body) + deflating.flush()
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zlib.compress, raw_deflate, brotli.compress])
+def test_compressed_answers_are_compared_by_their_content(
+    compared: Compare, compress: Callable[[bytes], bytes]
+) -> None:
+    """gzip, both kinds of deflate, and br; also against an answer that is not compressed."""
+    body, other = b'{"predictions": [6.6]}', b'{"predictions": [9.9]}'
+    report = compared(
+        pair(0, {"answer": compress(body)}, {"answer": body.decode()})
+        + pair(1, {"answer": compress(body)}, {"answer": compress(b" " + body)})
+        + pair(2, {"answer": compress(body)}, {"answer": compress(other)})
+        + pair(3, {"answer": compress(b"<html>")}, {"answer": compress(b"<html>")})
+        + pair(4, {"answer": compress(body)}, {"answer": compress(body)[:-3]})
+    )
+    assert report.outcomes == {"equal": 3, "number": 1, "unparseable": 1}
+    found = {s.signature: s for s in report.signatures}
+    example = found["predictions[*]: number"].largest[0]
+    assert (example.what, example.shadow_response) == (
+        "predictions[0]: 6.6 became 9.9",
+        '{"predictions": [9.9]}',
+    )
+
+
+def test_a_decompression_bomb_is_set_aside(compared: Compare) -> None:
+    """A few kilobytes that stand for 200 MB are not taken apart; the pair is counted."""
+    bomb = gzip.compress(b" " * 200_000_000 + b"[1]", compresslevel=1)
+    tracemalloc.start()
+    report = compared(pair(0, {"answer": "[1]"}, {"answer": bomb}))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert report.outcomes == {"unparseable": 1}
+    assert peak < 100_000_000
+
+
+@pytest.mark.parametrize("depth", [150, 500, 900])
+def test_deeply_nested_answers_are_compared_and_shown(compared: Compare, depth: int) -> None:
+    """No traceback takes the report of the others away, and what differs is found."""
+    deep = "[" * depth + "1.0" + "]" * depth
+    named = '{"a":' * depth + "1.0" + "}" * depth
+    report = compared(
+        pairs(20)
+        + pair(20, {"answer": deep}, {"answer": deep.replace("1.0", "2.0")})
+        + pair(21, {"answer": deep}, {"answer": deep.replace("1.0", "1.00")})
+        + pair(22, {"answer": named}, {"answer": named.replace("1.0", "2.0")})
+    )
+    assert report.pairs == 23
+    assert report.outcomes == {"equal": 21, "text": 2}
+    whats = {e.pair_id: e.what for s in report.signatures for e in s.largest}
+    assert whats.keys() == {"pair-20", "pair-22"}
+    assert all(" became " in what for what in whats.values())
+
+
+def test_a_rule_applies_to_all_of_many_places(compared: Compare) -> None:
+    """More keys than places are kept apart for: the tolerance of some is not that of the others."""
+    scores = {f"k{i}": 1.0 for i in range(520)}
+    others = {f"k{i}": 2.0 for i in range(520)}
+    rules = Rules(by_path=(Rule.of("scores", Tolerance(100.0, 0.0)),))
+    primary = json.dumps({"scores": scores, "price": 1.0})
+    shadow = json.dumps({"scores": others, "price": 50.0})
+    report = compared(pair(0, {"answer": primary}, {"answer": shadow}), rules=rules)
+    assert report.outcomes == {"number": 1}
+    assert report.signatures[0].largest[0].what == "price: 1.0 became 50.0"
 
 
 def test_ignored_paths_and_own_tolerances(compared: Compare) -> None:

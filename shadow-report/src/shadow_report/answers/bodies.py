@@ -1,14 +1,20 @@
-"""Bodies as values: any JSON, also what strict parsers refuse, and v2's tensors in one form."""
+"""Bodies as values: any JSON, also what strict parsers refuse, compressed or not, and v2's tensors
+in one form.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
+import brotli  # type: ignore[import-untyped]
 import numpy as np
 import orjson
+
+from shadow_report.answers.outcome import Outcome
 
 
 class Unparseable:
@@ -27,6 +33,7 @@ def parse(body: bytes | None) -> object:
     """The value of a stored body, with v2 outputs as tensors by name; UNPARSEABLE when it has none.
 
     NaN, Infinity and 1e400 are floats that are not finite; whole numbers are exact at any length.
+    A body that was compressed (gzip, deflate, br) is the value of its content.
     """
     if not body:
         return UNPARSEABLE
@@ -52,13 +59,62 @@ def parse_all(bodies: Sequence[bytes | None], *, are_json: bool) -> list[object]
     return [parse(body) for body in bodies]
 
 
+def parse_text(text: str) -> object:
+    """The value of JSON within a text; UNPARSEABLE when it is not JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return UNPARSEABLE
+
+
 def _parse_leniently(body: bytes) -> object:
+    value = _parse_plain(body)
+    if value is UNPARSEABLE:
+        values = map(_parse_plain, _decompressed(body))
+        return next((value for value in values if value is not UNPARSEABLE), UNPARSEABLE)
+    return value
+
+
+def _parse_plain(body: bytes) -> object:
     try:
         return with_tensors(json.loads(body.decode()))
     except (ValueError, RecursionError):
         pass
     answer = binary_answer(body)
     return UNPARSEABLE if answer is None else with_tensors(answer)
+
+
+# A few kilobytes may stand for gigabytes; what is larger than this is not taken apart.
+MAX_DECOMPRESSED_BYTES = 16 << 20
+
+# zlib's window bits: a gzip or zlib header, or none, as some servers understand "deflate".
+_WITH_HEADER, _RAW = 32 + zlib.MAX_WBITS, -zlib.MAX_WBITS
+
+
+def readable(body: bytes) -> bytes:
+    """The body without its compression, when it is JSON or tensors without it; else unchanged."""
+    if not body or body[:1] in b'{["':
+        return body
+    return next((c for c in _decompressed(body) if _parse_plain(c) is not UNPARSEABLE), body)
+
+
+def _decompressed(body: bytes) -> Iterator[bytes]:
+    """What the body may be the compressed form of: the encoding is not stored with an answer."""
+    for window in (_WITH_HEADER, _RAW):
+        inflating = zlib.decompressobj(window)
+        try:
+            content = inflating.decompress(body, MAX_DECOMPRESSED_BYTES)
+        except zlib.error:
+            continue
+        if inflating.eof and not inflating.unused_data:
+            yield content
+    expanding = brotli.Decompressor()
+    try:
+        content = expanding.process(body, output_buffer_limit=MAX_DECOMPRESSED_BYTES)
+        if expanding.is_finished():
+            yield content
+    except brotli.error:
+        return
 
 
 # A v2 answer carries these next to its outputs: they name the call or the model, and may differ.
@@ -82,13 +138,44 @@ _DTYPES = {
 }
 
 
+class Unfit(NamedTuple):
+    """A shape, as given, that is not one or does not fit its data."""
+
+    given: str
+
+
+Shape = tuple[int, ...] | Unfit | None
+MAX_SHAPE_CHARACTERS = 60
+
+
+def shape_outcome(primary: Shape, shadow: Shape) -> Outcome:
+    """What became of a shape: a changed one is a disagreement, one that says nothing a fault."""
+    if primary == shadow:
+        return Outcome.EQUAL
+    if type(primary) is not tuple:
+        return Outcome.MENDED if type(shadow) is tuple else Outcome.NUMBER
+    if type(shadow) is tuple:
+        return Outcome.NUMBER
+    return Outcome.MISSING if shadow is None else Outcome.LENGTH
+
+
 class Tensor(NamedTuple):
-    """One v2 output. `data` is flat in row-major order; `rest` holds its other fields."""
+    """One v2 output. `data` is flat in row-major order; `rest` holds its other fields.
+
+    shape: None when it is absent.
+    """
 
     datatype: str | None
-    shape: tuple[int, ...]
+    shape: Shape
     data: list[Any]
     rest: dict[str, Any]
+
+    def vectors(self) -> list[Any]:
+        """The data as lists along the last axis, when there are several axes."""
+        if type(self.shape) is not tuple or len(self.shape) < 2 or not self.data:
+            return self.data
+        step = self.shape[-1]
+        return [self.data[at : at + step] for at in range(0, len(self.data), step)]
 
 
 def with_tensors(document: Any) -> Any:
@@ -97,25 +184,48 @@ def with_tensors(document: Any) -> Any:
         return document
     tensors: dict[str, Tensor] = {}
     for output in outputs:
-        if type(output) is not dict or type(data := output.get("data")) is not list:
+        if type(output) is not dict or (data := _data_of(output)) is None:
             return document
         if type(name := output.get("name")) is not str or name in tensors:
             return document
         tensors[name] = _tensor(output, data)
-    rest = {key: value for key, value in document.items() if key not in ENVELOPE}
+    rest = {key: document[key] for key in document if key not in ENVELOPE}
+    _drop_empty_parameters(rest)
     rest["outputs"] = tensors
     return rest
+
+
+def _data_of(output: dict[str, Any]) -> list[Any] | None:
+    data = output.get("data")
+    # An empty binary output is a header and no byte after it, so its answer parses as JSON.
+    if data is None and _binary_size(output) == 0:
+        return []
+    return data if type(data) is list else None
 
 
 def _tensor(output: dict[str, Any], data: list[Any]) -> Tensor:
     if data and type(data[0]) is list:
         data = _flat(data)
-    shape = output.get("shape")
-    # A shape that does not fit its data says nothing; the length does.
-    if type(shape) is not list or {*map(type, shape)} != {int} or math.prod(shape) != len(data):
-        shape = [len(data)]
     rest = {key: output[key] for key in output.keys() - _TENSOR_FIELDS}
-    return Tensor(output.get("datatype"), tuple(shape), data, rest)
+    if rest:
+        _drop_empty_parameters(rest)
+    return Tensor(output.get("datatype"), _shape(output.get("shape"), len(data)), data, rest)
+
+
+def _shape(given: object, length: int) -> Shape:
+    if given is None:
+        return None
+    if type(given) is list and {*map(type, given)} <= {int} and min(given, default=0) >= 0:
+        shape = tuple(given)
+        if math.prod(shape) == length:
+            return shape
+    return Unfit(json.dumps(given)[:MAX_SHAPE_CHARACTERS])
+
+
+def _drop_empty_parameters(fields: dict[str, Any]) -> None:
+    """Servers write the optional `parameters` as null, as {} or not at all; it says the same."""
+    if "parameters" in fields and not fields["parameters"]:
+        del fields["parameters"]
 
 
 def _flat(data: list[Any]) -> list[Any]:
@@ -167,6 +277,11 @@ def _binary_size(output: Any) -> int | None:
 def _decode(data: bytes, datatype: object) -> list[Any] | None:
     if datatype == "BYTES":
         return _decode_bytes(data)
+    if datatype == "BF16" and len(data) % 2 == 0:
+        # The upper half of an FP32.
+        wide = np.frombuffer(data, dtype="<u2").astype("<u4") << 16
+        brain: list[Any] = wide.view("<f4").tolist()
+        return brain
     dtype = _DTYPES.get(str(datatype))
     if dtype is None or len(data) % np.dtype(dtype).itemsize:
         return None

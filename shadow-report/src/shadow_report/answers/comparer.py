@@ -18,13 +18,27 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from shadow_report.answers.bodies import Tensor
-from shadow_report.answers.numbers import LabelTally, NumberColumn
-from shadow_report.answers.outcome import Outcome
+from shadow_report.answers.bodies import UNPARSEABLE, Tensor, parse_text, shape_outcome
+from shadow_report.answers.kinds import (
+    TITLES,
+    Aligned,
+    Cosine,
+    Ignored,
+    Matched,
+    Patterns,
+    Ranking,
+    Ranks,
+    TopClass,
+    Unordered,
+    are_equal,
+    are_vectors,
+)
+from shadow_report.answers.numbers import LabelTally, NumberColumn, NumberTally, SimilarityTally
+from shadow_report.answers.outcome import IS_DISAGREEMENT, Outcome
 from shadow_report.answers.paths import NONE_CHOSEN, Progress, Rules, RulesHere, Step, join
 
 # Marks are (place, outcome) in one number.
-OUTCOMES = 16
+OUTCOMES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +64,7 @@ class Marks:
 
 
 Rows = NDArray[np.int64]
+Floats = NDArray[np.float64]
 Group = TypeVar("Group")
 
 
@@ -79,6 +94,11 @@ class Column:
             np.fromiter(map(len, self.primary), dtype=np.int64, count=len(self)),
             np.fromiter(map(len, self.shadow), dtype=np.int64, count=len(self)),
         )
+
+    def scores(self, similarity: Callable[[Any, Any], float]) -> Floats:
+        """How alike both sides of each entry are; 1 for equal ones."""
+        pairs = zip(self.primary, self.shadow, strict=True)
+        return np.array([1.0 if p == s else similarity(p, s) for p, s in pairs], dtype=np.float64)
 
     def differing(self) -> list[int]:
         """The entries whose sides are not equal."""
@@ -147,6 +167,8 @@ MAX_PLACES = 500
 # Values that stand deeper are compared as a whole.
 MAX_DEPTH = 100
 OTHER_PLACES = "(further paths)"
+# Stands for a step that no object's key can be: a key is text, a position a number.
+_PATTERNS = (None, frozenset({(-1, -1)}))
 
 
 class Place:
@@ -160,12 +182,14 @@ class Place:
         "key",
         "kinds",
         "labels",
+        "lengths",
         "nulls",
         "numbers",
         "pairs",
         "path",
         "rows",
         "rules",
+        "similarities",
     )
 
     def __init__(self, path: str, key: int, depth: int, rules: RulesHere) -> None:
@@ -174,9 +198,13 @@ class Place:
         self.depth = depth
         self.rules = rules
         self.children: dict[Step | tuple[Step, frozenset[Progress]], Place] = {}
-        self.numbers = NumberColumn(rules.tolerance)
+        self.numbers = NumberColumn(rules.numbers)
         self.labels = LabelTally()
         self.bools = LabelTally()
+        self.lengths = NumberTally()
+        """Characters of texts, where a rule reads them as such."""
+        self.similarities: dict[str, SimilarityTally] = {}
+        """By the name of what was measured: `similarity`, `cosine`, `overlap`, `correlation`."""
         self.nulls = 0
         self.kinds: set[str] = set()
         self.faults: Counter[Outcome] = Counter()
@@ -205,6 +233,16 @@ class Places:
         """The place one step below; `chosen`: the rules that single out this key or position."""
         found = place.children.get((step, chosen) if chosen else step)
         return self._grow(place, step, chosen) if found is None else found
+
+    def of_patterns(self, place: Place) -> Place:
+        """The place that counts of which class the texts of a place are."""
+        found = place.children.get(_PATTERNS)
+        if found is None:
+            path = f"{place.path} ({TITLES[Patterns]})"
+            found = Place(path, len(self.all), place.depth + 1, place.rules.of_patterns())
+            place.children[_PATTERNS] = found
+            self.all.append(found)
+        return found
 
     def _grow(self, place: Place, step: Step, chosen: frozenset[Progress]) -> Place:
         rules, depth = place.rules.below(step, chosen), place.depth + 1
@@ -243,6 +281,9 @@ class Comparer:
         self._shadow: list[Any] = []
         self._rows: list[int] = []
         self._marks: list[Marks] = []
+        self._margins = [i for i, rule in enumerate(rules.by_path) if rule.margin is not None]
+        self.standing: dict[int, Rows] = {}
+        """By rule with a margin, the rows of the last batch that have a value where it holds."""
         self._same_kind: dict[type, Callable[[Place, Column], None]] = {
             dict: self._objects,
             list: self._lists,
@@ -275,6 +316,7 @@ class Comparer:
         self._column(self.places.root, Column(self._primary, self._shadow, rows))
         self._roots = {}
         self._primary, self._shadow, self._rows = [], [], []
+        self.standing = self._standing()
         for place in self.places.all:
             place.count_pairs()
             if (found := place.numbers.flush()) is not None:
@@ -291,6 +333,17 @@ class Comparer:
             np.concatenate([mark.sizes for mark in marks]),
         )
 
+    def own_margins(self, marks: Marks) -> Rows:
+        """By mark, the rule whose margin is asked of it; -1 where the whole answer's is.
+
+        A new fault is never a matter of a margin of its own.
+        """
+        if not self._margins:
+            return np.full(marks.rows.size, -1)
+        places = self.places.all
+        margins = np.array([-1 if p.rules.margin is None else p.rules.margin for p in places])
+        return np.where(IS_DISAGREEMENT[marks.outcomes], margins[marks.places], -1)
+
     def unmatched(self) -> tuple[str, ...]:
         """The rules that named nothing of what was compared; none while nothing was."""
         rules, named = self._rules.by_path, self._named()
@@ -301,16 +354,25 @@ class Comparer:
     def ignored(self) -> tuple[str, ...]:
         """The paths that were left out, of those that named something."""
         rules = [self._rules.by_path[i] for i in sorted(self._named())]
-        return tuple(rule.spelling for rule in rules if rule.tolerance is None)
+        return tuple(rule.spelling for rule in rules if isinstance(rule.how, Ignored))
+
+    def _standing(self) -> dict[int, Rows]:
+        found: dict[int, list[Rows]] = {rule: [] for rule in self._margins}
+        for place in self.places.all if found else ():
+            if place.rules.margin is not None:
+                found[place.rules.margin] += place.rows
+        return {rule: np.unique(np.concatenate(rows)) for rule, rows in found.items() if rows}
 
     def _named(self) -> set[int]:
         return {rule for place in self.places.all for rule in place.rules.named}
 
-    def _mark(self, place: Place, outcome: Outcome, rows: Rows) -> None:
+    def _mark(
+        self, place: Place, outcome: Outcome, rows: Rows, sizes: Floats | None = None
+    ) -> None:
         if rows.size and not place.rules.is_ignored:
             place.faults[outcome] += rows.size
             codes = np.full(rows.size, place.key * OUTCOMES + outcome, dtype=np.int64)
-            self._marks.append(Marks(rows, codes, np.zeros(rows.size)))
+            self._marks.append(Marks(rows, codes, np.zeros(rows.size) if sizes is None else sizes))
 
     def _column(self, place: Place, column: Column) -> None:
         if place.rules.is_ignored or not column:
@@ -336,6 +398,12 @@ class Comparer:
         place.nulls += len(column)
 
     def _labels(self, place: Place, column: Column) -> None:
+        if place.rules.reads_text and type(column.primary[0]) is str:
+            self._texts(place, column)
+            return
+        self._names(place, column)
+
+    def _names(self, place: Place, column: Column) -> None:
         tally = place.labels if type(column.primary[0]) is str else place.bools
         tally.add(column.primary, column.shadow)
         self._mark(place, Outcome.LABEL, column.rows[column.differing()])
@@ -368,6 +436,8 @@ class Comparer:
                 self._mark(child, outcome, rows)
 
     def _lists(self, place: Place, column: Column) -> None:
+        if place.rules.lists is not None:
+            column = self._by_list_rule(place, column)
         lengths, shadow_lengths = column.lengths()
         if (other := lengths != shadow_lengths).any() or not lengths.all():
             self._mark(place, Outcome.LENGTH, column.rows[other])
@@ -394,7 +464,7 @@ class Comparer:
         if kinds <= _NUMBERS:
             child.rows.append(column.rows)
             child.numbers.add(items.primary, items.shadow, column.rows, lengths)
-        elif kinds in _LABELS:
+        elif kinds in _LABELS and not child.rules.reads_text:
             self._label_lists(child, column, items)
         elif len(kinds) > 1 and len(parts := column.lists_by_kinds()) > 1:
             for part in parts:
@@ -446,14 +516,124 @@ class Comparer:
         self._mark(child, Outcome.ORDER, column.rows[reordered])
 
     def _tensors(self, place: Place, column: Column) -> None:
-        for field, outcome in (("datatype", Outcome.TYPE), ("shape", Outcome.LENGTH)):
-            differing = column.each(attrgetter(field)).differing()
-            if differing or place.rules.open:
-                self._mark(self.places.child(place, field), outcome, column.rows[differing])
-        self._column(self.places.child(place, "data"), column.each(attrgetter("data")))
+        differing = column.each(attrgetter("datatype")).differing()
+        if differing or place.rules.open:
+            child = self.places.child(place, "datatype")
+            self._mark(child, Outcome.TYPE, column.rows[differing])
+        shapes = column.each(attrgetter("shape"))
+        differing = shapes.differing()
+        if differing or place.rules.open:
+            child = self.places.child(place, "shape")
+            by_outcome: dict[Outcome, list[int]] = defaultdict(list)
+            for i in differing:
+                by_outcome[shape_outcome(shapes.primary[i], shapes.shadow[i])].append(i)
+            for outcome, entries in by_outcome.items():
+                self._mark(child, outcome, column.rows[entries])
+        child = self.places.child(place, "data")
+        by_list = child.rules.lists is not None
+        self._column(child, column.each(Tensor.vectors if by_list else attrgetter("data")))
         rest = column.each(attrgetter("rest"))
         if any(rest.primary) or any(rest.shadow):
             self._objects(place, rest)
+
+    def _texts(self, place: Place, column: Column) -> None:
+        """Texts under a rule that reads them."""
+        rules = place.rules
+        if rules.is_json:
+            column = self._content(place, column)
+            if not column:
+                return
+        if (patterns := rules.patterns) is not None:
+            child = self.places.of_patterns(place)
+            child.rows.append(column.rows)
+            self._names(child, column.each(patterns.label))
+        if (text := rules.text) is not None:
+            similarities = column.scores(text.similarity)
+            below = np.flatnonzero(similarities < text.least)
+            self._score(place, "similarity", similarities, below, column.rows)
+            self._within(place, column.rows[column.differing()], column.rows[below])
+            ones = np.zeros(len(column), dtype=np.int8)
+            lengths = [np.asarray(side, dtype=np.float64) for side in column.lengths()]
+            place.lengths.add(lengths[0], lengths[1], np.arange(len(column)), ones)
+        elif patterns is None:
+            self._names(place, column)
+
+    def _content(self, place: Place, column: Column) -> Column:
+        """Compare texts that are JSON as what they say; returns those that are not, on both sides."""
+        contents = column.each(parse_text)
+        known: dict[tuple[bool, bool], list[int]] = defaultdict(list)
+        for i, (p, s) in enumerate(zip(contents.primary, contents.shadow, strict=True)):
+            known[p is not UNPARSEABLE, s is not UNPARSEABLE].append(i)
+        self._mark(place, Outcome.UNPARSEABLE, column.rows[known[True, False]])
+        self._mark(place, Outcome.MENDED, column.rows[known[False, True]])
+        self._column(place, contents.take(known[True, True]))
+        return column.take(known[False, False])
+
+    def _by_list_rule(self, place: Place, column: Column) -> Column:
+        """Apply the rule for lists here; returns what is left to be compared item by item.
+
+        An empty list where the other side has items is never left to the rule: it is a fault.
+        """
+        rule = place.rules.lists
+        if isinstance(rule, Unordered | Matched):
+            return self._aligned(place, rule, column)
+        pairs = list(enumerate(zip(column.primary, column.shadow, strict=True)))
+        if isinstance(rule, Ranking):
+            ranks = {i: rule.ranks(p, s) for i, (p, s) in pairs if p and s}
+            ruled = [i for i in ranks if ranks[i] is not None]
+            self._rankings(place, rule, [r for r in ranks.values() if r], column.rows[ruled])
+        else:
+            ruled = [i for i, (p, s) in pairs if are_vectors(p, s)]
+            self._vectors(place, rule, column.take(ruled))
+        return column.take(sorted({i for i, _ in pairs} - {*ruled}))
+
+    def _aligned(self, place: Place, rule: Unordered | Matched, column: Column) -> Column:
+        found = [
+            rule.align(p, s) if p and s else Aligned(p, s, [], [])
+            for p, s in zip(column.primary, column.shadow, strict=True)
+        ]
+        alone = [i for i, lists in enumerate(found) if lists.only_primary or lists.only_shadow]
+        self._mark(place, Outcome.ITEMS, column.rows[alone])
+        return Column(
+            [lists.primary for lists in found], [lists.shadow for lists in found], column.rows
+        )
+
+    def _rankings(self, place: Place, rule: Ranking, ranks: list[Ranks], rows: Rows) -> None:
+        table = np.array(ranks, dtype=np.float64).reshape(-1, 2)
+        overlaps, correlations = table[:, 0], table[:, 1]
+        few = np.flatnonzero(overlaps < rule.overlap)
+        apart = np.flatnonzero(correlations < rule.correlation)
+        self._score(place, "overlap", overlaps, few, rows)
+        self._score(place, "correlation", correlations, apart, rows, Outcome.ORDER)
+        differing = np.flatnonzero((table < 1).any(axis=1))
+        self._within(place, rows[differing], np.concatenate([rows[few], rows[apart]]))
+
+    def _vectors(self, place: Place, rule: Cosine | TopClass | None, column: Column) -> None:
+        if isinstance(rule, Cosine):
+            cosines = column.scores(rule.similarity)
+            below = np.flatnonzero(cosines < rule.least)
+            self._score(place, "cosine", cosines, below, column.rows)
+            self._within(place, column.rows[column.differing()], column.rows[below])
+        elif isinstance(rule, TopClass) and column:
+            self._names(place, column.each(rule.label))
+
+    def _score(
+        self,
+        place: Place,
+        name: str,
+        scores: Floats,
+        below: Rows,
+        rows: Rows,
+        outcome: Outcome = Outcome.SIMILARITY,
+    ) -> None:
+        """Count how alike values are, and mark those that are less alike than they may be."""
+        if scores.size:
+            place.similarities.setdefault(name, SimilarityTally()).add(scores, below.size)
+            self._mark(place, outcome, rows[below], 1 - scores[below])
+
+    def _within(self, place: Place, differing: Rows, beyond: Rows) -> None:
+        """Mark the rows that differ, and no more than the rule allows."""
+        self._mark(place, Outcome.WITHIN_TOLERANCE, np.setdiff1d(differing, beyond))
 
     def _other_kind(self, place: Place, column: Column, kind: type, shadow_kind: type) -> None:
         """One side's type is not the other's. KServe writes NaN as null, so null is NaN there."""
@@ -468,8 +648,6 @@ class Comparer:
 
     def _whole(self, place: Place, column: Column) -> None:
         """Too deep to walk: equal or not."""
-        try:
-            differing = column.differing()
-        except RecursionError:
-            differing = list(range(len(column)))
+        pairs = enumerate(zip(column.primary, column.shadow, strict=True))
+        differing = [i for i, (p, s) in pairs if not are_equal(p, s)]
         self._mark(place, Outcome.TEXT, column.rows[differing])

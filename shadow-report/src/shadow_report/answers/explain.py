@@ -6,26 +6,44 @@ import json
 import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from shadow_report.answers.bodies import UNPARSEABLE, Tensor
+from shadow_report.answers.bodies import UNPARSEABLE, Tensor, parse_text, shape_outcome
+from shadow_report.answers.comparer import MAX_DEPTH
+from shadow_report.answers.kinds import (
+    TITLES,
+    Cosine,
+    Labels,
+    Matched,
+    Patterns,
+    Ranking,
+    Tolerance,
+    TopClass,
+    Unordered,
+    are_equal,
+    are_vectors,
+)
 from shadow_report.answers.numbers import FIRST_INEXACT, Number, nearest_float
 from shadow_report.answers.outcome import Outcome
-from shadow_report.answers.paths import NONE_CHOSEN, Progress, Rules, RulesHere, Tolerance, join
+from shadow_report.answers.paths import NONE_CHOSEN, Progress, Rules, RulesHere, join
 
 VALUE_CHARACTERS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One value that differs: `template` collapses list positions, `path` keeps them."""
+    """One value that differs: `template` collapses list positions, `path` keeps them.
+
+    what: in words, where "this became that" would not tell.
+    """
 
     template: str
     path: str
     outcome: Outcome
     primary: Any
     shadow: Any
+    what: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +54,16 @@ class _At:
     answers: tuple[Any, Any]
     template: str = ""
     path: str = ""
+    depth: int = 0
 
     def key(self, key: str, chosen: frozenset[Progress] = NONE_CHOSEN) -> _At:
         rules = self.rules.below(key, chosen)
-        return _At(rules, self.answers, join(self.template, key), join(self.path, key))
+        template, path = join(self.template, key), join(self.path, key)
+        return _At(rules, self.answers, template, path, self.depth + 1)
 
     def item(self, position: int, chosen: frozenset[Progress]) -> _At:
         rules, template = self.rules.below(None, chosen), self.list_template(chosen)
-        return _At(rules, self.answers, template, join(self.path, position))
+        return _At(rules, self.answers, template, join(self.path, position), self.depth + 1)
 
     def list_template(self, chosen: frozenset[Progress]) -> str:
         return f"{self.template}{self.rules.label(chosen)}"
@@ -51,9 +71,20 @@ class _At:
     def choices(self, p: Any, s: Any) -> dict[str | int, frozenset[Progress]]:
         return self.rules.choices((p, s), self.answers) if self.rules.chooses else {}
 
-    def differs(self, outcome: Outcome, p: Any, s: Any) -> Iterator[Difference]:
+    def pattern(self) -> _At:
+        name = TITLES[Patterns]
+        template, path = f"{self.template} ({name})", f"{self.path} ({name})"
+        return replace(self, rules=self.rules.of_patterns(), template=template, path=path)
+
+    def differs(self, outcome: Outcome, p: Any, s: Any, what: str = "") -> Iterator[Difference]:
         if not self.rules.is_ignored:
-            yield Difference(self.template, self.path, outcome, p, s)
+            yield Difference(self.template, self.path, outcome, p, s, what)
+
+    def judged(self, name: str, score: float, least: float, p: Any, s: Any) -> Iterator[Difference]:
+        """A measure of how alike two values are, against the least that is asked for."""
+        outcome = Outcome.SIMILARITY if score < least else Outcome.WITHIN_TOLERANCE
+        if p != s:
+            yield from self.differs(outcome, p, s, f"{name} {score:.4g}, asked for {least:g}")
 
 
 def first_difference(primary: object, shadow: object, rules: Rules) -> str:
@@ -64,6 +95,8 @@ def first_difference(primary: object, shadow: object, rules: Rules) -> str:
     if found is None:
         return "no difference"
     at = found.path or "answer"
+    if found.what:
+        return f"{at}: {found.what}"
     if found.outcome is Outcome.MISSING:
         return f"{at} is missing; it was {_short(found.primary)}"
     if found.outcome is Outcome.EXTRA:
@@ -83,17 +116,62 @@ def _walk(at: _At, p: Any, s: Any) -> Iterator[Difference]:
         return
     if _is_number(p) and _is_number(s):
         outcome = compare_numbers(p, s, at.rules.tolerance)
+        if outcome is Outcome.NUMBER and isinstance(at.rules.numbers, Labels):
+            outcome = Outcome.LABEL
         if outcome is not Outcome.EQUAL:
             yield from at.differs(outcome, p, s)
     elif type(p) is not type(s):
         yield from at.differs(_other_type(p, s), p, s)
-    elif type(p) is dict:
-        yield from _objects(at, p, s)
-    elif type(p) is Tensor:
+    else:
+        yield from _same_type(at, p, s)
+
+
+def _same_type(at: _At, p: Any, s: Any) -> Iterator[Difference]:
+    kind = type(p)
+    if kind is Tensor:
         yield from _tensors(at, p, s)
-    elif type(p) is list:
+    elif kind in (dict, list) and at.depth >= MAX_DEPTH:
+        yield from _whole(at, p, s)
+    elif kind is dict:
+        yield from _objects(at, p, s)
+    elif kind is list:
         yield from _lists(at, p, s)
+    elif kind is str and at.rules.reads_text:
+        yield from _texts(at, p, s)
     elif p != s:
+        yield from at.differs(Outcome.LABEL, p, s)
+
+
+def _whole(at: _At, p: Any, s: Any) -> Iterator[Difference]:
+    """Too deep to walk: equal or not."""
+    if type(p) is list and at.rules.below(None).is_ignored:
+        if len(p) != len(s):
+            yield from at.differs(Outcome.LENGTH, p, s)
+        return
+    if not are_equal(p, s):
+        is_longer = type(p) is list and len(p) != len(s)
+        yield from at.differs(Outcome.LENGTH if is_longer else Outcome.TEXT, p, s)
+
+
+def _texts(at: _At, p: str, s: str) -> Iterator[Difference]:
+    rules = at.rules
+    if rules.is_json:
+        content, other = parse_text(p), parse_text(s)
+        if content is not UNPARSEABLE and other is not UNPARSEABLE:
+            yield from _walk(at, content, other)
+            return
+        if content is not other:
+            broken = other is UNPARSEABLE
+            yield from at.differs(Outcome.UNPARSEABLE if broken else Outcome.MENDED, p, s)
+            return
+    if rules.patterns is not None:
+        label, other_label = rules.patterns.label(p), rules.patterns.label(s)
+        if label != other_label:
+            yield from at.pattern().differs(Outcome.LABEL, label, other_label)
+    if rules.text is not None:
+        similarity = 1.0 if p == s else rules.text.similarity(p, s)
+        yield from at.judged("similarity", similarity, rules.text.least, p, s)
+    elif rules.patterns is None and p != s:
         yield from at.differs(Outcome.LABEL, p, s)
 
 
@@ -117,13 +195,43 @@ def _objects(at: _At, p: dict[str, Any], s: dict[str, Any]) -> Iterator[Differen
 def _tensors(at: _At, p: Tensor, s: Tensor) -> Iterator[Difference]:
     if p.datatype != s.datatype:
         yield from at.key("datatype").differs(Outcome.TYPE, p.datatype, s.datatype)
-    if p.shape != s.shape:
-        yield from at.key("shape").differs(Outcome.LENGTH, p.shape, s.shape)
-    yield from _walk(at.key("data"), p.data, s.data)
+    if (outcome := shape_outcome(p.shape, s.shape)) is not Outcome.EQUAL:
+        yield from at.key("shape").differs(outcome, p.shape, s.shape)
+    data = at.key("data")
+    if data.rules.lists is not None:
+        yield from _walk(data, p.vectors(), s.vectors())
+    else:
+        yield from _walk(data, p.data, s.data)
     yield from _objects(at, p.rest, s.rest)
 
 
 def _lists(at: _At, p: list[Any], s: list[Any]) -> Iterator[Difference]:
+    rule = at.rules.lists
+    if isinstance(rule, Unordered | Matched) and p and s:
+        p, s, only_p, only_s = rule.align(p, s)
+        if only_p or only_s:
+            what = f"{len(only_p)} of the primary's items and {len(only_s)} of the shadow's alone"
+            yield from at.differs(Outcome.ITEMS, only_p, only_s, what)
+    elif isinstance(rule, Ranking) and p and s and (ranks := rule.ranks(p, s)) is not None:
+        if ranks.overlap >= rule.overlap and ranks.correlation < rule.correlation:
+            what = f"rank correlation {ranks.correlation:.4g}, asked for {rule.correlation:g}"
+            yield from at.differs(Outcome.ORDER, p, s, what)
+        elif min(ranks) < 1:
+            yield from at.judged("overlap", ranks.overlap, rule.overlap, p, s)
+        return
+    elif isinstance(rule, Cosine) and are_vectors(p, s):
+        cosine = 1.0 if p == s else rule.similarity(p, s)
+        yield from at.judged("cosine", cosine, rule.least, p, s)
+        return
+    elif isinstance(rule, TopClass) and are_vectors(p, s):
+        top, other = rule.label(p), rule.label(s)
+        if top != other:
+            yield from at.differs(Outcome.LABEL, top, other, f"top class {top} became {other}")
+        return
+    yield from _items_by_position(at, p, s)
+
+
+def _items_by_position(at: _At, p: list[Any], s: list[Any]) -> Iterator[Difference]:
     if len(p) != len(s):
         yield from at.differs(Outcome.LENGTH, p, s)
         return

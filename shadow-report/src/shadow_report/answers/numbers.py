@@ -10,15 +10,18 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from shadow_report.answers.kinds import Labels, Tolerance
 from shadow_report.answers.outcome import Outcome
-from shadow_report.answers.paths import Tolerance
 from shadow_report.statistics.samples import Moments, PairMoments, Sketch
 
 # More classes than this are names or sentences, not labels; a confusion matrix would say nothing.
 MAX_CLASSES = 50
 MAX_LABEL_LENGTH = 60
 
-Label = str | bool | int
+Label = str | bool | int | float
+Number = int | float
+Floats = NDArray[np.float64]
+Outcomes = NDArray[np.int8]
 
 
 class LabelTally:
@@ -46,6 +49,23 @@ class LabelTally:
         ):
             self.is_text = True
             self.counts.clear()
+
+
+class SimilarityTally:
+    """How alike texts, vectors or rankings are: 1 for equal ones, at least -1; bounded memory."""
+
+    def __init__(self) -> None:
+        self.values = self.below = 0
+        self.sum = 0.0
+        self.distances = Sketch()
+        """Of 1 - similarity: nearly all are close to 1, where the difference to it tells."""
+
+    def add(self, similarities: Floats, below: int) -> None:
+        """Count a batch, so many of which are less than the rule asks for."""
+        self.values += similarities.size
+        self.below += below
+        self.sum += float(similarities.sum())
+        self.distances.add(1 - similarities)
 
 
 # Squares of larger values overflow; they are compared, and left out of the description.
@@ -97,9 +117,16 @@ class NumberTally:
         self.primary.add(p)
         self.shadow.add(s)
 
-    def add_classes(self, primary: Sequence[int | float], shadow: Sequence[int | float]) -> None:
-        """Count the batch as class numbers, until a value shows that they are not."""
+    def add_classes(
+        self, primary: Sequence[int | float], shadow: Sequence[int | float], *, are_labels: bool
+    ) -> None:
+        """Count the batch as class numbers, until a value shows that they are not, or always when
+        a rule says that they are.
+        """
         if self.classes is None:
+            return
+        if are_labels:
+            self.classes.add(primary, shadow)
             return
         head = {*primary[:FIRST_VALUES], *shadow[:FIRST_VALUES]}
         if (
@@ -109,7 +136,7 @@ class NumberTally:
         ):
             self.classes = None
             return
-        self.classes.add(primary, shadow)  # type: ignore[arg-type]
+        self.classes.add(primary, shadow)
         if self.classes.is_text:
             self.classes = None
 
@@ -132,10 +159,6 @@ class NumberTally:
         tops = table.argmax(axis=1), s.reshape(-1, length).argmax(axis=1)
         self.top_classes.add(tops[0].tolist(), tops[1].tolist())
 
-
-Number = int | float
-Floats = NDArray[np.float64]
-Outcomes = NDArray[np.int8]
 
 # From here on floats skip whole numbers, so both sides are compared as Python's exact ones.
 FIRST_INEXACT = 2.0**53
@@ -168,8 +191,9 @@ class Segments:
 class NumberColumn:
     """The numbers of one path: a segment for each list or single value of the current batch."""
 
-    def __init__(self, tolerance: Tolerance) -> None:
-        self.tolerance = tolerance
+    def __init__(self, rule: Tolerance | Labels) -> None:
+        self._are_labels = isinstance(rule, Labels)
+        self._tolerance = rule if isinstance(rule, Tolerance) else Tolerance(0.0, 0.0)
         self.tally = NumberTally()
         self._chunks: list[
             tuple[list[Number], list[Number], NDArray[np.int64], NDArray[np.int64]]
@@ -190,11 +214,16 @@ class NumberColumn:
         if not self._chunks:
             return None
         segments = self._segments()
-        outcomes, sizes = _compare(segments, self.tolerance)
+        outcomes, sizes = _compare(segments, self._tolerance)
         self.tally.add(segments.primary, segments.shadow, segments.starts, outcomes)
-        self.tally.add_classes(segments.exact_primary, segments.exact_shadow)
+        self.tally.add_classes(
+            segments.exact_primary, segments.exact_shadow, are_labels=self._are_labels
+        )
         by_segment = np.maximum.reduceat(outcomes, segments.starts)
         _find_reordered(segments, by_segment)
+        if self._are_labels:
+            for found in (outcomes, by_segment):
+                found[found == Outcome.NUMBER] = Outcome.LABEL
         return NumberMarks(
             rows=segments.rows,
             outcomes=by_segment,

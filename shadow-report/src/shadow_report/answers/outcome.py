@@ -33,14 +33,18 @@ class Outcome(IntEnum):
     EXTRA = 4
     ORDER = 5
     TEXT = 6
-    LABEL = 7
-    NUMBER = 8
-    LENGTH = 9
-    MISSING = 10
-    TYPE = 11
-    NON_FINITE = 12
-    UNPARSEABLE = 13
-    FAILED = 14
+    SIMILARITY = 7
+    """Texts or vectors are less alike than the rule for them asks for."""
+    ITEMS = 8
+    """Lists whose order does not count have items that the other side lacks."""
+    LABEL = 9
+    NUMBER = 10
+    LENGTH = 11
+    MISSING = 12
+    TYPE = 13
+    NON_FINITE = 14
+    UNPARSEABLE = 15
+    FAILED = 16
 
     @property
     def is_fault(self) -> bool:

@@ -11,7 +11,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -28,6 +28,17 @@ from jsonpath.selectors import (
 )
 
 from shadow_report.answers.bodies import Tensor
+from shadow_report.answers.kinds import (
+    TITLES,
+    How,
+    Ignored,
+    Json,
+    Labels,
+    ListKind,
+    Patterns,
+    Text,
+    Tolerance,
+)
 
 # A step is an object's key, or a position in a list; None stands for every position.
 Step = str | int | None
@@ -104,27 +115,24 @@ def join(path: str, step: Step) -> str:
     return f"{path}.{step}" if path else step
 
 
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """Two numbers agree when |p - s| <= absolute + relative * max(|p|, |s|)."""
-
-    absolute: float = 1e-9
-    relative: float = 1e-6
+IGNORED = Ignored()
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What an option says of the places that its path names, and of all below them: a tolerance,
-    or, with None, that they are not compared.
+    """What is said of the places that its path names, and of all below them: how they are compared
+    (None: as they would be), and which share of the pairs may differ there (None: no share of
+    their own, so that they count with all others).
     """
 
     path: JSONPath
-    tolerance: Tolerance | None
+    how: How | None
+    margin: float | None = None
 
     @classmethod
-    def of(cls, path: str, tolerance: Tolerance | None = None) -> Rule:
+    def of(cls, path: str, how: How | None = IGNORED, margin: float | None = None) -> Rule:
         """From a path's text; ValueError as from `compile_path`."""
-        return cls(compile_path(path), tolerance)
+        return cls(compile_path(path), how, margin)
 
     @property
     def spelling(self) -> str:
@@ -132,17 +140,27 @@ class Rule:
         return spell(self.path)
 
     @property
+    def kind(self) -> str:
+        """How it is called: `ignore`, `number`, `cosine` ...; `default` for a margin alone."""
+        return "default" if self.how is None else TITLES[type(self.how)]
+
+    @property
     def name(self) -> str:
-        """The option as a person gives it: `--ignore meta.took`."""
-        return f"--{'ignore' if self.tolerance is None else 'tolerance'} {self.spelling}"
+        """The rule as a person gives it: `--ignore meta.took`, `--rule tags=unordered`."""
+        match self.how:
+            case Ignored():
+                return f"--ignore {self.spelling}"
+            case Tolerance():
+                return f"--tolerance {self.spelling}"
+        return f"--rule {self.spelling}={self.kind}"
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
     """How answers are compared: the tolerance, and the exceptions by path.
 
-    Of several tolerances for one value that of the nearest place counts, of several for one place
-    the last.
+    Of several rules of one kind (numbers, lists, texts, margins) for one value that of the nearest
+    place counts, of several for one place the last.
     """
 
     tolerance: Tolerance = field(default_factory=Tolerance)
@@ -161,7 +179,7 @@ class Rules:
     def at_root(self) -> RulesHere:
         """What they say of an answer as a whole."""
         starts = frozenset((rule, 0) for rule in range(len(self.by_path)))
-        return RulesHere(self, self.tolerance, False, frozenset(), starts)
+        return RulesHere(rules=self, numbers=self.tolerance, open=starts)
 
 
 # How far a rule's path has been walked: which rule, and how many of its segments.
@@ -178,11 +196,33 @@ class RulesHere:
     """
 
     rules: Rules
-    tolerance: Tolerance
-    is_ignored: bool
-    named: frozenset[int]
-    """The rules whose paths name this very place."""
+    numbers: Tolerance | Labels
     open: frozenset[Progress]
+    is_ignored: bool = False
+    lists: ListKind | None = None
+    text: Text | None = None
+    patterns: Patterns | None = None
+    is_json: bool = False
+    margin: int | None = None
+    """The rule whose margin holds for what differs here."""
+    pattern_margin: int | None = None
+    """The same for the classes that `patterns` makes of texts."""
+    named: frozenset[int] = frozenset()
+    """The rules whose paths name this very place."""
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether text is more here than a label: equal or not."""
+        return self.is_json or self.text is not None or self.patterns is not None
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """That of numbers; labels have none."""
+        return self.numbers if isinstance(self.numbers, Tolerance) else Tolerance(0.0, 0.0)
+
+    def of_patterns(self) -> RulesHere:
+        """What they say of the classes that `patterns` makes of texts."""
+        return RulesHere(self.rules, self.numbers, frozenset(), margin=self.pattern_margin)
 
     @property
     def chooses(self) -> bool:
@@ -199,12 +239,11 @@ class RulesHere:
             if any(_names(selector, step) for selector in segment.selectors):
                 reached.add((rule, at + 1))
         by_path = self.rules.by_path
-        named = {rule for rule, at in reached if at == len(by_path[rule].path.segments)}
-        tolerances = [by_path[rule].tolerance for rule in sorted(named)]
-        return RulesHere(
-            rules=self.rules,
-            tolerance=next((t for t in reversed(tolerances) if t), self.tolerance),
-            is_ignored=self.is_ignored or None in tolerances,
+        named = sorted(rule for rule, at in reached if at == len(by_path[rule].path.segments))
+        here = _settled(self, [(rule, by_path[rule]) for rule in named])
+        return replace(
+            here,
+            is_json=any(isinstance(by_path[rule].how, Json) for rule in named),
             named=frozenset(named),
             open=frozenset(
                 (rule, at) for rule, at in reached if at < len(by_path[rule].path.segments)
@@ -235,6 +274,30 @@ class RulesHere:
 
     def _segment(self, rule: int, at: int) -> JSONPathSegment:
         return self.rules.by_path[rule].path.segments[at]
+
+
+def _settled(above: RulesHere, named: list[tuple[int, Rule]]) -> RulesHere:
+    """What holds above, but for what the rules that name this place say."""
+    here = above
+    for number, rule in named:
+        margin = number if rule.margin is not None else None
+        match rule.how:
+            case Patterns() as patterns:
+                here = replace(here, patterns=patterns, pattern_margin=margin)
+                continue
+            case Ignored():
+                here = replace(here, is_ignored=True)
+            case Tolerance() | Labels() as numbers:
+                here = replace(here, numbers=numbers)
+            case Text() as text:
+                here = replace(here, text=text)
+            case None | Json():
+                pass
+            case lists:
+                here = replace(here, lists=lists)
+        if margin is not None:
+            here = replace(here, margin=margin)
+    return here
 
 
 def _names(selector: JSONPathSelector, step: Step) -> bool:

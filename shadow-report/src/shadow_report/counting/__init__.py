@@ -13,6 +13,7 @@ from shadow_report.answers.comparer import Comparer
 from shadow_report.counting.classify import Classifier, Clock
 from shadow_report.counting.latency import LatencyTally
 from shadow_report.counting.ledger import Ledger, MissingTally
+from shadow_report.counting.margins import MarginTally
 from shadow_report.counting.noise import NoiseTally
 from shadow_report.counting.slices import ClusterTally, SliceTally
 from shadow_report.counting.timeline import Timeline
@@ -28,6 +29,7 @@ class Counters:
     classifier: Classifier
     comparer: Comparer
     ledger: Ledger
+    margins: MarginTally
     timeline: Timeline
     missing: MissingTally
     latency: LatencyTally
@@ -47,6 +49,7 @@ class Counters:
             classifier=Classifier(comparer, clock),
             comparer=comparer,
             ledger=Ledger(),
+            margins=MarginTally(settings.rules),
             timeline=timeline,
             missing=MissingTally(timeline),
             latency=LatencyTally(settings.slo_ms),
@@ -61,6 +64,7 @@ class Counters:
         done = 0
         counters = (
             self.ledger,
+            self.margins,
             self.timeline,
             self.missing,
             self.latency,

@@ -52,6 +52,10 @@ class Classified:
     primary_durations_ms: NDArray[np.float64]
     shadow_durations_ms: NDArray[np.float64]
     marks: Marks
+    allowed: Bools
+    """Differs only where a rule has a margin of its own, which then judges it."""
+    by_margin: dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]]
+    """By rule with a margin: the rows with a value where it holds, and those that differ there."""
 
     @property
     def faults(self) -> Bools:
@@ -59,7 +63,7 @@ class Classified:
 
     @property
     def disagreements(self) -> Bools:
-        return np.asarray(self.compared & IS_DISAGREEMENT[self.outcomes])
+        return np.asarray(self.compared & IS_DISAGREEMENT[self.outcomes] & ~self.allowed)
 
     def slow(self, slo_ms: float) -> tuple[Bools, Bools]:
         """Which answers were slower than the SLO on the primary's and on the shadow's side."""
@@ -132,7 +136,9 @@ class Classifier:
         self._compare(batch, whole, primary, shadow)
         marks = self._comparer.flush()
         outcomes = np.where(usable, OUTCOME_OF[primary, shadow], np.int8(Outcome.EQUAL))
-        np.maximum.at(outcomes, marks.rows, marks.outcomes.astype(np.int8))
+        own = self._comparer.own_margins(marks)
+        judged = _gravest(outcomes, marks, own < 0)
+        outcomes = _gravest(judged, marks, own >= 0)
         mended = usable & (outcomes == Outcome.MENDED)
         mended[marks.rows[marks.outcomes == Outcome.MENDED]] = True
         return Classified(
@@ -147,6 +153,8 @@ class Classifier:
             primary_durations_ms=batch.floats("primary_duration_ms"),
             shadow_durations_ms=batch.floats("shadow_duration_ms"),
             marks=_with_whole_answers(marks, outcomes),
+            allowed=IS_DISAGREEMENT[outcomes] & ~IS_DISAGREEMENT[judged],
+            by_margin=_by_margin(self._comparer.standing, marks, own),
         )
 
     def _counted(self, batch: Batch, primary: Answers, shadow: Answers) -> Bools:
@@ -202,6 +210,27 @@ def _count(counts: SideCounts, answers: Answers, cut: Bools) -> None:
     counts.unanswered += int(np.count_nonzero(answers == Answer.NONE))
     counts.failed += int(np.count_nonzero(called & (answers <= Answer.FAILED)))
     counts.cut += int(np.count_nonzero(called & cut))
+
+
+def _gravest(outcomes: NDArray[np.int8], marks: Marks, counted: Bools) -> NDArray[np.int8]:
+    """The outcomes of the rows with those of the marks that count."""
+    gravest = outcomes.copy()
+    np.maximum.at(gravest, marks.rows[counted], marks.outcomes[counted].astype(np.int8))
+    return gravest
+
+
+def _by_margin(
+    standing: dict[int, NDArray[np.int64]], marks: Marks, own: NDArray[np.int64]
+) -> dict[int, tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    differing = {
+        rule: np.unique(marks.rows[own == rule]) for rule in np.unique(own[own >= 0]).tolist()
+    }
+    none = marks.rows[:0]
+    found = {}
+    for rule in standing.keys() | differing.keys():
+        rows = differing.get(rule, none)
+        found[rule] = np.union1d(standing.get(rule, none), rows), rows
+    return found
 
 
 def _with_whole_answers(marks: Marks, outcomes: NDArray[np.int8]) -> Marks:

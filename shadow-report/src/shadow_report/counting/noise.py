@@ -44,7 +44,7 @@ class NoiseTally:
             if request := batch.request_hash(row):
                 self._add(request, batch.primary_body(row), row)
         marks = self._comparer.flush()
-        differing = marks.outcomes >= Outcome.MENDED
+        differing = (marks.outcomes >= Outcome.MENDED) & (self._comparer.own_margins(marks) < 0)
         self._disagreements += np.unique(marks.rows[differing]).size
 
     def _add(self, request: bytes, body: bytes | None, row: int) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from shadow_report.answers.bodies import parse
+from shadow_report.answers.bodies import parse, readable
 from shadow_report.answers.comparer import OUTCOMES
 from shadow_report.answers.explain import first_difference
 from shadow_report.answers.outcome import Outcome
@@ -25,7 +25,10 @@ SAMPLE = 32
 
 # What differs in a pair: the codes of its marks, and for a failed call the shadow's status.
 Key = tuple[int, ...]
-OTHER: Key = (-1,)
+# Begins the key of pairs that differ at too many places, or in too many ways, to name them all: what
+# follows are outcomes.
+VARIOUS = -1
+MOST_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -42,6 +45,8 @@ class Group:
     """Pairs that differ in the same way."""
 
     is_fault: bool
+    has_own_margin: bool = False
+    """Differs only where a rule has a margin of its own."""
     pairs: int = 0
     largest: list[Candidate] = field(default_factory=list)
     sample: list[Candidate] = field(default_factory=list)
@@ -62,7 +67,7 @@ class Groups:
 
     def add(self, classified: Classified) -> None:
         """Count the faults and disagreements of a batch."""
-        counted = classified.faults | classified.disagreements
+        counted = classified.faults | classified.disagreements | classified.allowed
         if not counted.any():
             return
         priorities = classified.batch.integers("pair_hash")
@@ -80,9 +85,9 @@ class Groups:
         classified: Classified,
     ) -> None:
         if key not in self.by_key and len(self.by_key) >= MAX_GROUPS:
-            key = OTHER
+            key = _various(key)
         is_fault = Outcome(classified.outcomes[rows[0]]).is_fault
-        group = self.by_key.setdefault(key, Group(is_fault))
+        group = self.by_key.setdefault(key, Group(is_fault, bool(classified.allowed[rows[0]])))
         group.pairs += rows.size
 
         def candidates(order: NDArray[np.int64], count: int) -> list[Candidate]:
@@ -111,14 +116,18 @@ def _rows_by_key(classified: Classified, counted: NDArray[np.bool_]) -> dict[Key
         key = tuple(sorted(found))
         if key == (int(Outcome.FAILED),):
             key = (int(Outcome.FAILED), int(statuses[row]))
-        by_key[key].append(row)
+        by_key[_various(key) if len(key) > MOST_NAMED else key].append(row)
     return by_key
+
+
+def _various(key: Key) -> Key:
+    return (VARIOUS, *sorted({code % OUTCOMES for code in key}))
 
 
 def title(key: Key, paths: list[str]) -> str:
     """How a group is called: `predictions[*]: number`, `failed with 500`."""
-    if key == OTHER:
-        return "other differences"
+    if key[0] == VARIOUS:
+        return f"various places: {' + '.join(Outcome(outcome).title for outcome in key[1:])}"
     if len(key) == 2 and key[0] == Outcome.FAILED:
         return f"failed with {key[1]}" if key[1] else "not answered"
     parts = []
@@ -145,7 +154,8 @@ def signatures(
     paths: by place key. pairs: how many were judged. fetch: gives whole pairs by their ids.
     """
     ranked = sorted(
-        groups.by_key.items(), key=lambda item: (not item[1].is_fault, -item[1].pairs, item[0])
+        groups.by_key.items(),
+        key=lambda item: (not item[1].is_fault, item[1].has_own_margin, -item[1].pairs, item[0]),
     )[:SHOWN]
     chosen = [c for _, group in ranked for c in (*group.largest, *group.typical)]
     asked = sorted({candidate.pair_id for candidate in chosen})
@@ -164,6 +174,7 @@ def signatures(
             share=group.pairs / max(1, pairs),
             largest=examples(group.largest),
             typical=examples(group.typical),
+            has_own_margin=group.has_own_margin,
         )
         for key, group in ranked
     )
@@ -206,6 +217,7 @@ def _text(body: bytes | None) -> tuple[str, bool]:
     """A body as text that any output can show, and whether it was cut."""
     if body is None:
         return "", False
+    body = readable(body)
     # Four bytes are the most that one character takes.
     text = body[: 4 * BODY_CHARACTERS].decode("utf-8", "backslashreplace")
     is_cut = len(text) > BODY_CHARACTERS or len(body) > 4 * BODY_CHARACTERS

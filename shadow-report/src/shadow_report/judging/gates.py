@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Literal
 
-from shadow_report.report import Gate, Need, Status
+from shadow_report.report import Gate, Need, PathMargin, Status
 from shadow_report.statistics.sequences import (
     TRIALS_LIMIT,
     Interval,
@@ -143,12 +143,15 @@ class Evidence:
         unparseable, missing field, other type or length), and the reverse, among all pairs.
     disagreement: pairs whose answers differ beyond the tolerance, among the pairs compared.
     slow: pairs slower than the SLO on one side only, among all pairs; None without an SLO.
+    margins: by rule with a margin, the pairs that differ where it holds, among those that have a
+        value there.
     """
 
     missing: Tally
     faults: ChangeTally
     disagreement: Tally
     slow: ChangeTally | None = None
+    margins: tuple[tuple[PathMargin, Tally], ...] = ()
 
 
 def _check(events: int, trials: int, effective_trials: float | None) -> None:
@@ -177,6 +180,7 @@ class Question:
     seen: str
     unit: str = "pair"
     is_minimum: bool = False
+    path: str | None = None
 
     @property
     def maximum(self) -> float:
@@ -219,7 +223,18 @@ def questions(evidence: Evidence, margins: Margins) -> tuple[Question, ...]:
     if slow is not None:
         seen = f"{_of(slow.gained, slow.trials)} are newly slow, {slow.lost:,} no longer slow"
         asked.append(Question(name="slow", tally=slow, margin=margins.max_slow, seen=seen))
-    return tuple(asked)
+    return (*asked, *(_of_margin(found, tally) for found, tally in evidence.margins))
+
+
+def _of_margin(found: PathMargin, tally: Tally) -> Question:
+    share = percent(tally.rate) if tally.trials else "none"
+    return Question(
+        name=f"{found.path} ({found.kind})",
+        tally=tally,
+        margin=found.margin,
+        seen=f"{found.path} differs in {share} of {counted(tally.trials, 'pair')}",
+        path=found.path,
+    )
 
 
 def judge(evidence: Evidence, margins: Margins) -> tuple[Gate, ...]:
@@ -252,6 +267,7 @@ def judge_one(question: Question, alpha: float, reject_alpha: float) -> Gate:
         status=status,
         reason=_reason(question, interval, status, need),
         need=need,
+        path=question.path,
     )
 
 

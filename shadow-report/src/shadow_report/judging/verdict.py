@@ -83,6 +83,7 @@ def decide(
     if waits:
         return _wait(kept, waits, missing_time, pairs_per_second)
     reason = f"All {len(kept)} gates pass at alpha {margins.alpha:g}, however often one looks."
+    reason = " ".join((reason, *(gate.reason for gate in kept if gate.path is not None)))
     return Decision(verdict=Verdict.PROMOTE, reasons=(reason,), gates=kept)
 
 

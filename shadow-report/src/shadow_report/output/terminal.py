@@ -192,7 +192,8 @@ def worst(report: Report, limit: int) -> list[RenderableType]:
 
 
 def worst_pair(signature: Signature, example: Example) -> RenderableType:
-    kind = "new fault" if signature.is_fault else "disagreement"
+    kind = "own margin" if signature.has_own_margin else "disagreement"
+    kind = "new fault" if signature.is_fault else kind
     title = Text.assemble(
         (one_line(cut(example.what, 200)), "bold"),
         (f"  ({kind}, {counted(signature.pairs, 'pair')}, {percent(signature.share)})", "dim"),

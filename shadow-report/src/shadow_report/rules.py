@@ -1,0 +1,289 @@
+"""Rules as a team keeps them: a YAML file, an option, or a preset; checked by pydantic.
+
+A rule has a `path`, mostly a `compare` with its parameters, and may have a `margin`. In an option it
+is written `PATH=KIND,parameter=value`, as in `--rule 'embedding=cosine,least=0.98,margin=5%'`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from shadow_report import SettingWrong
+from shadow_report.answers import kinds
+from shadow_report.answers.paths import IGNORED, Rule, Rules, compile_path
+
+PRESETS = ("openai",)
+
+
+def _share(value: object) -> object:
+    """A share as `0.1` or `10%`."""
+    if isinstance(value, str) and value.strip().endswith("%"):
+        return float(value.strip().removesuffix("%")) / 100
+    return value
+
+
+Share = Annotated[float, BeforeValidator(_share), Field(ge=0, le=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class _Rule(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    path: str
+    margin: Share | None = None
+
+    def how(self) -> kinds.How | None:
+        """As the comparer takes it; None for a margin alone."""
+        return None
+
+    def rule(self) -> Rule:
+        """ValueError when the path is not one."""
+        return Rule(compile_path(self.path), self.how(), self.margin)
+
+
+class _Default(_Rule):
+    compare: Literal["default"] = "default"
+
+
+class _Ignore(_Rule):
+    compare: Literal["ignore"]
+    margin: None = None
+
+    def how(self) -> kinds.How:
+        return IGNORED
+
+
+class _Number(_Rule):
+    compare: Literal["number"]
+    absolute: NotNegative = 0.0
+    relative: NotNegative = 0.0
+
+    def how(self) -> kinds.How:
+        return kinds.Tolerance(self.absolute, self.relative)
+
+
+class _Label(_Rule):
+    compare: Literal["label"]
+
+    def how(self) -> kinds.How:
+        return kinds.Labels()
+
+
+class _Unordered(_Rule):
+    compare: Literal["unordered"]
+
+    def how(self) -> kinds.How:
+        return kinds.Unordered()
+
+
+class _Matched(_Rule):
+    compare: Literal["matched"]
+    key: str
+
+    def how(self) -> kinds.How:
+        return kinds.Matched(self.key)
+
+
+class _Ranking(_Rule):
+    compare: Literal["ranking"]
+    top: Annotated[int, Field(ge=1)] = 10
+    overlap: Share = 0.8
+    correlation: Annotated[float, Field(ge=-1, le=1)] = -1.0
+    key: str | None = None
+
+    def how(self) -> kinds.How:
+        return kinds.Ranking(self.top, self.overlap, self.correlation, self.key)
+
+
+class _Cosine(_Rule):
+    compare: Literal["cosine"]
+    least: Annotated[float, Field(ge=-1, le=1)] = 0.99
+
+    def how(self) -> kinds.How:
+        return kinds.Cosine(self.least)
+
+
+class _TopClass(_Rule):
+    compare: Literal["top_class"]
+
+    def how(self) -> kinds.How:
+        return kinds.TopClass()
+
+
+class _Text(_Rule):
+    compare: Literal["text"]
+    least: Share = 1.0
+    normalize: bool = True
+
+    def how(self) -> kinds.How:
+        return kinds.Text(self.least, self.normalize)
+
+
+class _Json(_Rule):
+    compare: Literal["json"]
+
+    def how(self) -> kinds.How:
+        return kinds.Json()
+
+
+class _Pattern(_Rule):
+    compare: Literal["pattern"]
+    patterns: Annotated[dict[str, re.Pattern[str]], Field(min_length=1)]
+
+    def how(self) -> kinds.How:
+        return kinds.Patterns(tuple(self.patterns.items()))
+
+
+_KINDS: tuple[type[_Rule], ...] = (
+    _Default,
+    _Ignore,
+    _Number,
+    _Label,
+    _Unordered,
+    _Matched,
+    _Ranking,
+    _Cosine,
+    _TopClass,
+    _Text,
+    _Json,
+    _Pattern,
+)
+_MODELS = {str(model.model_fields["compare"].annotation.__args__[0]): model for model in _KINDS}  # type: ignore[union-attr]
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    absolute: NotNegative | None = None
+    relative: NotNegative | None = None
+    presets: list[str] = []
+    rules: list[dict[str, Any]] = []
+
+
+def read_rules(file: Path) -> Rules:
+    """The rules of a YAML file, or of a preset of that name; SettingWrong says what is wrong."""
+    return _read(str(file), lambda: _text_of(file))
+
+
+def _text_of(file: Path) -> str:
+    if str(file) in PRESETS:
+        return files("shadow_report").joinpath(f"presets/{file}.yaml").read_text()
+    return file.read_text()
+
+
+def _read(name: str, text_of: Callable[[], str]) -> Rules:
+    try:
+        content = yaml.safe_load(text_of())
+        found = _File.model_validate({} if content is None else content)
+    except OSError as error:
+        raise SettingWrong(
+            f"--rules is '{name}' ({error.strerror}); give a readable YAML file, or a preset: "
+            f"{', '.join(PRESETS)}."
+        ) from error
+    except ValidationError as error:
+        raise SettingWrong(f"--rules {name}: {_first_error(error)}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        what = " ".join(str(error).split())
+        raise SettingWrong(f"--rules {name} is not YAML: {what}.") from error
+    default = kinds.Tolerance()
+    rules: list[Rule] = []
+    for preset in found.presets:
+        if preset not in PRESETS:
+            raise SettingWrong(
+                f"--rules {name}: presets has '{preset}'; the presets are {', '.join(PRESETS)}."
+            )
+        rules += read_rules(Path(preset)).by_path
+    rules += [
+        _rule(given, f"--rules {name}: rule {number}")
+        for number, given in enumerate(found.rules, start=1)
+    ]
+    return Rules(
+        tolerance=kinds.Tolerance(
+            default.absolute if found.absolute is None else found.absolute,
+            default.relative if found.relative is None else found.relative,
+        ),
+        by_path=tuple(rules),
+    )
+
+
+def parse_rule(text: str) -> Rule:
+    """`PATH=KIND` and its parameters, as `tags=unordered` or `text=text,least=0.9,margin=5%`."""
+    kinds_known = "|".join(_MODELS)
+    match = re.fullmatch(rf"(?P<path>.*)=(?P<kind>{kinds_known})(?P<rest>(,\w+=[^,=]*)*)", text)
+    if match is None:
+        raise SettingWrong(
+            f"--rule is '{text}'; write it like tags=unordered or embedding=cosine,least=0.98. "
+            f"The kinds are {', '.join(_MODELS)}."
+        )
+    parameters = dict(part.split("=", 1) for part in match["rest"].split(",") if part)
+    return _rule({"path": match["path"], "compare": match["kind"], **parameters}, "--rule")
+
+
+def parse_tolerance(text: str) -> Rule:
+    """`PATH=ABS` or `PATH=ABS,REL`; SettingWrong otherwise."""
+    path, _, figures = text.rpartition("=")
+    absolute, comma, relative = figures.partition(",")
+    try:
+        tolerance = kinds.Tolerance(float(absolute), float(relative) if comma else 0.0)
+    except ValueError:
+        tolerance = None
+    if tolerance is None or not (tolerance.absolute >= 0 and tolerance.relative >= 0):
+        raise SettingWrong(
+            f"--tolerance is '{text}'; write it like predictions[*]=0.01 or "
+            "outputs.score.data[*]=1e-9,1e-4 (absolute, relative)."
+        )
+    return _of(path, tolerance, "--tolerance")
+
+
+def parse_ignored(text: str) -> Rule:
+    """A path for --ignore; SettingWrong when it is not one."""
+    return _of(text, IGNORED, "--ignore")
+
+
+def _of(path: str, how: kinds.How, option: str) -> Rule:
+    try:
+        return Rule.of(path, how)
+    except ValueError as error:
+        raise SettingWrong(f"{option}: {error}") from error
+
+
+def _rule(given: dict[str, Any], where: str) -> Rule:
+    kind = given.get("compare", "default")
+    model = _MODELS.get(kind) if isinstance(kind, str) else None
+    if model is None:
+        raise SettingWrong(f"{where}: compare is '{kind}'; the kinds are {', '.join(_MODELS)}.")
+    try:
+        return TypeAdapter(model).validate_python(given).rule()
+    except ValidationError as error:
+        raise SettingWrong(f"{where}: {_first_error(error)}.") from error
+    except ValueError as error:
+        raise SettingWrong(f"{where}: {error}") from error
+
+
+def _first_error(error: ValidationError) -> str:
+    first = error.errors()[0]
+    at = ".".join(map(str, first["loc"]))
+    what = first["msg"][:1].lower() + first["msg"][1:]
+    if first["type"] in ("missing", "extra_forbidden"):
+        return f"{at}: {what}"
+    return f"{at} is {first['input']!r}: {what}" if at else what
+
+
+def as_plain(rule: Rule) -> dict[str, object]:
+    """A rule as JSON values, for the report and its hash."""
+    how = rule.how
+    plain: dict[str, object] = {"path": rule.spelling, "compare": rule.kind}
+    if isinstance(how, kinds.Patterns):
+        plain["patterns"] = {name: pattern.pattern for name, pattern in how.patterns}
+    elif how is not None:
+        plain |= {name: getattr(how, name) for name in how.__dataclass_fields__}
+    if rule.margin is not None:
+        plain["margin"] = rule.margin
+    return plain
