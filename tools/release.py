@@ -1,8 +1,8 @@
 """A release's version in every file that names it, and its part of the changelog.
 
-    release.py prepare VERSION   write the version, and date what the changelog has under Unreleased
-    release.py notes VERSION     print that version's part of the changelog
-    release.py current           print the version that the files name
+release.py prepare VERSION   write the version, and date what the changelog has under Unreleased
+release.py notes VERSION     print that version's part of the changelog
+release.py current           print the version that the files name
 """
 
 from __future__ import annotations
