@@ -248,6 +248,12 @@ def rows(uri: str, pair_id: str, count: int = 1) -> list[dict[str, Any]]:
     return result
 
 
+def request_row(uri: str, pair_id: str) -> dict[str, Any] | None:
+    """The row of a pair id as soon as there is one, with or without its response."""
+    with psycopg.connect(uri, row_factory=dict_row) as connection:
+        return connection.execute(f"{_JOINED} WHERE pair_id = %s", [pair_id]).fetchone()
+
+
 def row(uri: str, pair_id: str) -> dict[str, Any]:
     """The one row of a pair id."""
     return rows(uri, pair_id)[0]

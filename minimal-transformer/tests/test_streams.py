@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
-from serving import Transformer, new_pair, row, until
+from serving import MODULE, Transformer, environment, new_pair, request_row, row, stored, until
 from streaming import CLOSE, CUT, DONE, StreamingPredictor, as_event, event
 
 URL = "/openai/v1/chat/completions"
@@ -43,7 +44,7 @@ class _Opened:
     def __init__(self, caller: Caller) -> None:
         headers = {"x-shadow-pair-id": caller.pair}
         self._stream = httpx.stream(
-            "POST", caller.url, json={"do": caller.name}, headers=headers, timeout=75
+            "POST", caller.url, json={"do": caller.name, "values": [1]}, headers=headers, timeout=75
         )
 
     def __enter__(self) -> Iterator[bytes]:
@@ -405,7 +406,7 @@ def test_a_killed_transformer_leaves_the_request(
             assert b"".join(_until_broken(pieces)) == b"<cut>"
     over.set()
     with Transformer(tmp_path, shared_uri, streaming.address, SPOOL_DIR=str(spool)):
-        found = until(lambda: _request(shared_uri, caller.pair), "the request's row")
+        found = until(lambda: request_row(shared_uri, caller.pair), "the request's row")
     assert found["status_code"] is None
 
 
@@ -419,15 +420,6 @@ def _until_broken(pieces: Iterator[bytes]) -> Iterator[bytes]:
 def _children(transformer: Transformer) -> list[int]:
     children = psutil.Process(transformer.process.pid).children(recursive=True)
     return [child.pid for child in children]
-
-
-def _request(uri: str, pair: str) -> dict[str, Any] | None:
-    import psycopg
-    from psycopg.rows import dict_row
-    from serving import _JOINED
-
-    with psycopg.connect(uri, row_factory=dict_row) as connection:
-        return connection.execute(f"{_JOINED} WHERE pair_id = %s", [pair]).fetchone()
 
 
 SECRET = "4711-0815"
@@ -496,4 +488,78 @@ def test_a_stream_of_another_kind_is_recorded_as_bytes(
     assert (found["protocol"], found["response_data"]) == ("other", None)
     assert bytes(found["response_raw"]) == bytes_of(WHOLE)
     assert found["generation"] == {"stream_end": "no_done"}
-    assert gc.isenabled()
+
+
+def test_a_stream_passes_the_hooks_before_the_call_alone(
+    tmp_path: Path, streaming: StreamingPredictor, shared_uri: str
+) -> None:
+    """preprocess has the call; postprocess would have to wait for the answer's end."""
+    streaming.scripts["whole"] = WHOLE
+    with Transformer(tmp_path, shared_uri, streaming.address, MODULE="hooked") as transformer:
+        caller = Caller(transformer, "whole")
+        assert caller.all() == bytes_of(WHOLE)
+        assert said(row(shared_uri, caller.pair)) == "A lamp"
+        pair = new_pair()
+        unary = transformer.post(URL, b'{"values": [1]}', x_shadow_pair_id=pair)
+        assert json.loads(unary.body) == {"echo": '{"values":[2]}', "note": "hooked"}
+        assert stored(row(shared_uri, pair), "response") == unary.body
+        idle(transformer)
+
+
+def test_the_end_of_a_stream_waits_for_the_disk(
+    tmp_path: Path, streaming: StreamingPredictor, shared_uri: str
+) -> None:
+    """SPOOL_FSYNC: a caller that has the end has a record that survives a power cut."""
+    streaming.scripts["whole"] = WHOLE
+    with Transformer(tmp_path, shared_uri, streaming.address, SPOOL_FSYNC="1") as transformer:
+        caller = Caller(transformer, "whole")
+        assert caller.all() == bytes_of(WHOLE)
+        assert said(row(shared_uri, caller.pair)) == "A lamp"
+        idle(transformer)
+
+
+def test_several_workers_stream(
+    tmp_path: Path, streaming: StreamingPredictor, shared_uri: str
+) -> None:
+    """Each with its own connections; the hop for streams is made anew in every process."""
+    streaming.scripts["whole"] = WHOLE
+    arguments = ("--workers", "2")
+    with Transformer(tmp_path, shared_uri, streaming.address, *arguments) as transformer:
+        callers = [Caller(transformer, "whole") for _ in range(8)]
+        assert {caller.all() for caller in callers} == {bytes_of(WHOLE)}
+        assert {said(row(shared_uri, caller.pair)) for caller in callers} == {"A lamp"}
+        idle(transformer)
+
+
+def test_a_predictor_that_speaks_grpc_has_no_such_calls(
+    grpc_transformer: Transformer, shared_uri: str
+) -> None:
+    """501, recorded, with the reason."""
+    pair = new_pair()
+    assert grpc_transformer.post(URL, b"{}", x_shadow_pair_id=pair).status == 501
+    found = row(shared_uri, pair)
+    assert found["error"] == "only predictors that speak REST get such calls"
+
+
+def test_a_wrong_setting_ends_the_start(tmp_path: Path) -> None:
+    """One line with the variable, the value and the remedy."""
+    for variables, line in [
+        ({"MAX_STREAMS": "0"}, "MAX_STREAMS is '0'; set it to a number of calls in flight from 1"),
+        ({"PASS_PATHS": "any"}, "PASS_PATHS is 'any'; have each path begin with /."),
+        ({"OPENAI_PREDICTOR_PREFIX": "x"}, "OPENAI_PREDICTOR_PREFIX is 'x'; have each path begin"),
+        (
+            {"RECORD_STREAM_RAW": "1", "RECORD_REDACT": "$.a"},
+            "RECORD_STREAM_RAW is 1, and nothing can be redacted in a stream's bytes; set it to 0",
+        ),
+    ]:
+        settings = {"POSTGRES_URI": "postgresql://x@y/z", "SHADOW_ROLE": "primary"}
+        done = subprocess.run(
+            [sys.executable, "-m", MODULE],
+            env=environment(**settings, **variables),
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=tmp_path,
+        )
+        assert done.returncode == 2
+        assert done.stderr.splitlines()[-1].startswith(line)

@@ -111,6 +111,7 @@ class PredictionDBHandler:
         self._unreadable = Episode(
             logger, "Streams are read again; %d had events that were recorded as bytes."
         )
+        self._starving = Episode(logger, "Streamed answers are recorded whole again; %d were cut.")
         self._group_commit = GroupCommit(self._take_unsynced)
         self.metrics = RecordMetrics(self._counters, settings.spool_folder)
         _publish(self.metrics)
@@ -256,6 +257,13 @@ class PredictionDBHandler:
             )
         elif self._unreadable.count:
             self._unreadable.passed()
+        if streamed.starved:
+            self._starving.hit(
+                "Streamed answers are recorded cut: those that are under way are kept up to"
+                f" {BUDGET_BYTES >> 20} MiB. Lower RECORD_MAX_BODY_BYTES or MAX_STREAMS."
+            )
+        elif self._starving.count:
+            self._starving.passed()
         data, raw, truncated = streamed.data, streamed.raw, streamed.truncated
         if data is not None and self._redaction:
             data = self._redaction.clean(data)

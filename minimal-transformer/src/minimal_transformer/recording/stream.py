@@ -76,6 +76,7 @@ class Streamed(NamedTuple):
     figures: dict[str, Any]  # for the column `generation`
     read: int  # events
     unread: int
+    starved: bool  # cut because the process' streams had used up their budget
 
 
 @dataclass(slots=True)
@@ -113,6 +114,7 @@ class Assembly:
         self._omits = False
         self._size = 0
         self._read = self._unread = 0
+        self._starved = False
         self.truncated = False
         self.chunks = 0  # events with output
         self.is_done = False  # the stream has said that nothing follows
@@ -155,6 +157,7 @@ class Assembly:
                 figures=self._figures(end),
                 read=self._read,
                 unread=self._unread,
+                starved=self._starved,
             )
         finally:
             self._budget.give_back(self._taken)
@@ -308,7 +311,7 @@ class Assembly:
             return False
         while needed > self._granted:
             if not self._budget.take(GRANT_BYTES):
-                self.truncated = True
+                self.truncated = self._starved = True
                 return False
             self._taken += GRANT_BYTES
             self._granted += GRANT_BYTES
