@@ -12,7 +12,7 @@ import psycopg
 from rich.console import Console
 from rich.progress import Progress
 
-from bench import hop, page, tables
+from bench import hop, page, stream, tables
 from bench.hop import SAMPLE_CALL, Measurement, measured
 from bench.servers import HERE, Checkout, Servers
 from embedded_postgres import Postgres, apply_schema, as_role
@@ -28,6 +28,7 @@ def main() -> None:
     """Measure what was asked for and print it; the page is written when that was everything."""
     parts: dict[str, Callable[[Bench], str]] = {
         "hop": Bench.hop,
+        "stream": Bench.stream,
         "durability": Bench.durability,
         "delivery": Bench.delivery,
         "mirror": Bench.mirror,
@@ -109,6 +110,20 @@ class Bench:
             + page.hop_tables(found)
             + f"\n## At {rate} calls/s, half of what stock reaches\n\n"
             + page.arrival_table(arrivals)
+        )
+
+    def stream(self) -> str:
+        uri = as_role(self.database("stream"), "transformer")
+        with ExitStack() as stack:
+            targets = stream.targets(stack, self.servers, uri)
+            status = stream.status_of_stock(stack, self.servers)
+            found = stream.measure(targets, self.rounds, self.quick, self.progress)
+        return (
+            "\n## Streamed answers\n\n"
+            f"Events of {stream.EVENT_BYTES} bytes. The first one of calls in a row; of"
+            f" {stream.PACED} streams at once, {stream.PAUSE_MS} ms between events; and"
+            f" {stream.FULL} streams as fast as they go. Stock KServe's transformer has no OpenAI"
+            f" API: it answers {status}.\n\n" + page.stream_table(found)
         )
 
     def durability(self) -> str:

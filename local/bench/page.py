@@ -13,6 +13,7 @@ from pathlib import Path
 from bench.hop import ALONE, RECORDING, SILENT, STOCK, Cell, Measurement, Rounds
 from bench.load import Load
 from bench.servers import HERE
+from bench.stream import Streams
 from bench.tables import Compared, Moved
 
 PACKAGES = ("kserve", "uvicorn", "uvloop", "aiohttp", "httpx", "psycopg", "orjson")
@@ -146,6 +147,26 @@ def arrival_table(loads: dict[str, list[Load]]) -> str:
                 str(sum(load.dropped for load in rounds)),
             ]
             for name, rounds in loads.items()
+        ],
+    )
+
+
+def stream_table(found: Streams) -> str:
+    """First tokens and tokens per second of each target."""
+    head = ["", "first, p50 ms", "at once, p50 ms", "p99 ms", "events/s", "of the predictor's"]
+    alone = [one.events_per_s for one in found[ALONE]]
+    return table(
+        head,
+        [
+            [
+                name,
+                spread([one.first_ms for one in rounds], 2),
+                spread([one.paced_p50_ms for one in rounds], 2),
+                spread([one.paced_p99_ms for one in rounds], 2),
+                spread([one.events_per_s for one in rounds]),
+                ratio([one.events_per_s for one in rounds], alone),
+            ]
+            for name, rounds in found.items()
         ],
     )
 

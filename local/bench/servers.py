@@ -17,6 +17,7 @@ from shadow_local.supervisor import Command, Supervisor
 from shadow_local.translate.document import repository
 
 PREDICTOR = Path(__file__).with_name("predictor.py")
+PROXY = Path(__file__).with_name("proxy.py")
 STOCK = Path(__file__).with_name("stock.py")
 
 
@@ -120,6 +121,13 @@ class Servers:
             "SPOOL_DIR": str(self.folder / spool),
         }
         with self._running("transformer", words, settings | env) as server:
+            yield server
+
+    @contextmanager
+    def proxy(self, predictor: Server) -> Iterator[Server]:
+        """A plain proxy that streams: the least that a hop in Python costs."""
+        words = [HERE.transformer_python, str(PROXY), "--predictor_url", predictor.url]
+        with self._running("proxy", words, {}) as server:
             yield server
 
     @contextmanager

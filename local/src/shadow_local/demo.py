@@ -267,10 +267,11 @@ def _complete_pairs(
     connection: psycopg.Connection[Any], scene: Scene, wanted: list[str]
 ) -> Iterator[Pair]:
     shown = scene.shown
-    for pair_id, request, *statuses, primary, shadow in connection.execute(
-        COMPLETE_PAIRS, [wanted]
-    ):
-        yield Pair(pair_id, shown(request), *statuses, shown(primary), shown(shadow))
+    rows = connection.execute(COMPLETE_PAIRS, [wanted])
+    for pair_id, request, primary_status, shadow_status, primary, shadow in rows:
+        yield Pair(
+            pair_id, shown(request), primary_status, shadow_status, shown(primary), shown(shadow)
+        )
 
 
 def _pairs_table(pairs: list[Pair]) -> Table:

@@ -26,7 +26,10 @@ API_KEY = "manifests/options/api-key/callers.yaml"
 API_KEY_GRPC = "manifests/options/api-key/grpc.yaml"
 POLICIES = "manifests/options/network-policies/standard/network-policies.yaml"
 MONITOR = "manifests/options/pod-monitor/pod-monitor.yaml"
-INFERENCE = "(v1/models(/.*)?|v1/((chat/)?completions|embeddings|rerank|responses)|openai/v1/.*|v2|v2/(models|health)/.*)"
+INFERENCE = (
+    "(v1/models(/.*)?|v1/((chat/)?completions|embeddings|rerank|responses)|openai/v1/.*"
+    "|v2|v2/(models|health)/.*)"
+)
 
 IN_STANDARD = [
     # hosts
