@@ -93,8 +93,15 @@ class Numbers:
     shadow_quantiles: dict[str, float]
     distance: float
     """Kolmogorov-Smirnov D between the two sides' values (description, not a gate)."""
+    wasserstein: float
+    """How far a value moved on average, in the values' unit, whichever call it answers."""
+    psi: float
+    """Population stability index over ten bins of equal shares of the primary's values."""
+    psi_by_chance: float
+    """What the index is on average for two samples of this size without any shift."""
     histogram: tuple[tuple[float, float, int], ...]
-    """(low, high, count) of d, at most a few dozen bins; low and high are +-inf free."""
+    """(low, high, count) of d, at most a few dozen bins of equal width and, where values lie far
+    out, a wider one at that end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +117,24 @@ class Labels:
     """Rows are the primary's classes, columns the shadow's."""
     distance: float
     """Total variation between the two sides' label shares."""
+
+
+@dataclass(frozen=True, slots=True)
+class Similarity:
+    """How alike the texts, vectors or rankings at one path are; 1 for equal ones."""
+
+    name: str
+    """`similarity` of texts, `cosine` of vectors, `overlap` and `correlation` of rankings."""
+    values: int
+    below: int
+    """Values that are less alike than the rule asks for."""
+    least: float
+    """What the rule asks for."""
+    mean: float
+    quantiles: dict[str, float]
+    """`min`, `p1`, `p5`, `p25`, `p50`."""
+    histogram: tuple[tuple[float, float, int], ...]
+    """As that of `Numbers`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +156,11 @@ class PathReport:
     """Values by outcome: `missing`, `extra`, `type`, `length`, `order`, `non-finite` ..."""
     numbers: Numbers | None
     labels: Labels | None
+    similarities: tuple[Similarity, ...] = ()
+    lengths: Numbers | None = None
+    """Characters of the texts, where a rule reads them as such."""
+    margin: float | None = None
+    """Share of the pairs that may differ here, where a rule says so."""
 
 
 @dataclass(frozen=True, slots=True)

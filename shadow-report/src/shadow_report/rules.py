@@ -1,7 +1,7 @@
 """Rules as a team keeps them: a YAML file, an option, or a preset; checked by pydantic.
 
-A rule has a `path`, mostly a `compare` with its parameters, and may have a `margin`. In an option it
-is written `PATH=KIND,parameter=value`, as in `--rule 'embedding=cosine,least=0.98,margin=5%'`.
+A rule has a `path`, mostly a `compare` with its parameters, and may have a `margin`. In an option
+it is written `PATH=KIND,parameter=value`, as in `--rule 'embedding=cosine,least=0.98,margin=5%'`.
 """
 
 from __future__ import annotations

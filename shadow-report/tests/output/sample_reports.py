@@ -126,6 +126,9 @@ def numbers() -> Numbers:
         primary_quantiles={"p01": 1.2, "p25": 40.1, "p50": 77.0, "p75": 120.4, "p99": 660.0},
         shadow_quantiles={"p01": 1.3, "p25": 40.6, "p50": 77.4, "p75": 121.0, "p99": 661.2},
         distance=0.041,
+        wasserstein=0.02,
+        psi=0.013,
+        psi_by_chance=0.006,
         histogram=histogram,
     )
 

@@ -559,7 +559,7 @@ class Comparer:
             self._names(place, column)
 
     def _content(self, place: Place, column: Column) -> Column:
-        """Compare texts that are JSON as what they say; returns those that are not, on both sides."""
+        """Compare texts that are JSON as what they say; returns those that neither side has so."""
         contents = column.each(parse_text)
         known: dict[tuple[bool, bool], list[int]] = defaultdict(list)
         for i, (p, s) in enumerate(zip(contents.primary, contents.shadow, strict=True)):
@@ -604,7 +604,7 @@ class Comparer:
         few = np.flatnonzero(overlaps < rule.overlap)
         apart = np.flatnonzero(correlations < rule.correlation)
         self._score(place, "overlap", overlaps, few, rows)
-        self._score(place, "correlation", correlations, apart, rows, Outcome.ORDER)
+        self._score(place, "correlation", correlations, apart, rows, outcome=Outcome.ORDER)
         differing = np.flatnonzero((table < 1).any(axis=1))
         self._within(place, rows[differing], np.concatenate([rows[few], rows[apart]]))
 
@@ -624,6 +624,7 @@ class Comparer:
         scores: Floats,
         below: Rows,
         rows: Rows,
+        *,
         outcome: Outcome = Outcome.SIMILARITY,
     ) -> None:
         """Count how alike values are, and mark those that are less alike than they may be."""

@@ -94,16 +94,19 @@ def first_difference(primary: object, shadow: object, rules: Rules) -> str:
     found = max(differences(primary, shadow, rules), key=lambda d: d.outcome, default=None)
     if found is None:
         return "no difference"
-    at = found.path or "answer"
+    return f"{found.path or 'answer'}{_in_words(found)}"
+
+
+def _in_words(found: Difference) -> str:
     if found.what:
-        return f"{at}: {found.what}"
+        return f": {found.what}"
     if found.outcome is Outcome.MISSING:
-        return f"{at} is missing; it was {_short(found.primary)}"
+        return f" is missing; it was {_short(found.primary)}"
     if found.outcome is Outcome.EXTRA:
-        return f"{at} is new: {_short(found.shadow)}"
+        return f" is new: {_short(found.shadow)}"
     if found.outcome is Outcome.LENGTH and isinstance(found.primary, list):
-        return f"{at}: {len(found.primary)} values became {len(found.shadow)}"
-    return f"{at}: {_short(found.primary)} became {_short(found.shadow)}"
+        return f": {len(found.primary)} values became {len(found.shadow)}"
+    return f": {_short(found.primary)} became {_short(found.shadow)}"
 
 
 def differences(primary: object, shadow: object, rules: Rules) -> Iterator[Difference]:

@@ -9,13 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shadow_report.answers.comparer import Place
-from shadow_report.answers.numbers import Label, LabelTally, NumberTally
+from shadow_report.answers.kinds import Cosine, Ranking
+from shadow_report.answers.numbers import Label, LabelTally, NumberTally, SimilarityTally
 from shadow_report.answers.outcome import Outcome
-from shadow_report.report import Labels, Numbers, PathReport
+from shadow_report.answers.paths import RulesHere
+from shadow_report.report import Labels, Numbers, PathReport, Similarity
 from shadow_report.statistics.agreement import cohens_kappa, limits_of_agreement, pearson
-from shadow_report.statistics.samples import distance, histogram
+from shadow_report.statistics.distribution_shift import DistributionShift, distribution_shift
+from shadow_report.statistics.samples import Sketch, histogram
 from shadow_report.statistics.sequences import mean_interval
 
+# A float's relative rounding; sums of many differences add up a few of them.
+ROUNDING = 4 * float(np.finfo(np.float64).eps)
 CLASSES_SHOWN = 12
 OTHER_CLASSES = "other"
 
@@ -36,12 +41,15 @@ def path_reports(
 
 
 def _values(place: Place) -> int:
-    return place.numbers.tally.values + place.labels.values + place.bools.values + place.nulls
+    counted = place.numbers.tally.values + place.labels.values + place.bools.values + place.nulls
+    return counted + max((tally.values for tally in place.similarities.values()), default=0)
 
 
 def _path_report(place: Place, differing_pairs: int, alpha: float) -> PathReport:
     numbers, labels, bools = place.numbers.tally, place.labels, place.bools
     agreeing = numbers.agreeing + labels.agreeing + bools.agreeing + place.nulls
+    agreeing += min((t.values - t.below for t in place.similarities.values()), default=0)
+    margin, rules = place.rules.margin, place.rules.rules.by_path
     shown = _labels_of(place)
     return PathReport(
         path=place.path or "(answer)",
@@ -59,6 +67,37 @@ def _path_report(place: Place, differing_pairs: int, alpha: float) -> PathReport
         },
         numbers=_numbers(numbers, alpha) if numbers.pairs.n else None,
         labels=None if shown is None else _labels(shown),
+        similarities=tuple(
+            _similarity(name, tally, _least(name, place.rules))
+            for name, tally in place.similarities.items()
+        ),
+        lengths=_numbers(place.lengths, alpha) if place.lengths.pairs.n else None,
+        margin=None if margin is None else rules[margin].margin,
+    )
+
+
+def _least(name: str, rules: RulesHere) -> float:
+    """What the rule asks for by this name."""
+    match rules.lists:
+        case Cosine(least=least) if name == "cosine":
+            return least
+        case Ranking(overlap=overlap, correlation=correlation):
+            return correlation if name == "correlation" else overlap
+    return 0.0 if rules.text is None else rules.text.least
+
+
+def _similarity(name: str, tally: SimilarityTally, least: float) -> Similarity:
+    distances = tally.distances
+    shares = {"min": 0.0, "p1": 0.01, "p5": 0.05, "p25": 0.25, "p50": 0.5}
+    bars = [(1 - high, 1 - low, count) for low, high, count in reversed(histogram(distances))]
+    return Similarity(
+        name=name,
+        values=tally.values,
+        below=tally.below,
+        least=least,
+        mean=tally.sum / tally.values,
+        quantiles={n: 1 - distances.quantile(1 - share) for n, share in shares.items()},
+        histogram=tuple(bars),
     )
 
 
@@ -70,6 +109,9 @@ def _lost_values(place: Place) -> int:
 def _kind(place: Place) -> str:
     numbers, labels = place.numbers.tally, place.labels
     kinds = {name for name in place.kinds if name != "null"}
+    if place.similarities:
+        name = next(iter(place.similarities))
+        kinds.add({"similarity": "text", "cosine": "embedding"}.get(name, "ranking"))
     if numbers.values:
         kinds.add("number")
     if labels.values:
@@ -105,9 +147,10 @@ def _numbers(tally: NumberTally, alpha: float) -> Numbers:
     correlation = pearson(tally.pairs)
     sizes, shares = tally.signed.sizes(), {"p50": 0.5, "p90": 0.9, "p99": 0.99}
     quantiles = {"p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
+    shift = _shift(tally.primary, tally.shadow)
     return Numbers(
         values=differences.n,
-        bias=differences.mean,
+        bias=_without_rounding(differences.mean, tally),
         bias_interval=None if math.isnan(interval.lower) else interval,
         sd=0.0 if differences.n < 2 else differences.standard_deviation,
         mean_absolute=tally.absolute_sum / differences.n,
@@ -117,9 +160,28 @@ def _numbers(tally: NumberTally, alpha: float) -> Numbers:
         limits_of_agreement=limits_of_agreement(differences),
         primary_quantiles={n: tally.primary.quantile(q) for n, q in quantiles.items()},
         shadow_quantiles={n: tally.shadow.quantile(q) for n, q in quantiles.items()},
-        distance=distance(tally.primary, tally.shadow),
+        distance=shift.ks,
+        wasserstein=shift.wasserstein,
+        psi=shift.psi,
+        psi_by_chance=shift.psi_by_chance,
         histogram=histogram(tally.signed),
     )
+
+
+def _shift(primary: Sketch, shadow: Sketch) -> DistributionShift:
+    p, s = primary.bins(), shadow.bins()
+    return distribution_shift(
+        [value for value, _ in p],
+        [value for value, _ in s],
+        [count for _, count in p],
+        [count for _, count in s],
+    )
+
+
+def _without_rounding(bias: float, tally: NumberTally) -> float:
+    """The bias; 0 where it is no more than the rounding of the values that it is a mean of."""
+    size = max(abs(value) for sketch in (tally.primary, tally.shadow) for value in sketch.ends())
+    return 0.0 if abs(bias) <= size * ROUNDING else bias
 
 
 def _labels(tally: LabelTally) -> Labels:

@@ -25,8 +25,8 @@ SAMPLE = 32
 
 # What differs in a pair: the codes of its marks, and for a failed call the shadow's status.
 Key = tuple[int, ...]
-# Begins the key of pairs that differ at too many places, or in too many ways, to name them all: what
-# follows are outcomes.
+# Begins the key of pairs that differ at too many places, or in too many ways, to name them all;
+# what follows are outcomes.
 VARIOUS = -1
 MOST_NAMED = 5
 

@@ -18,7 +18,6 @@ from shadow_report.report import Gate, Report
 from shadow_report.wording import (
     GATE_TITLES,
     count,
-    number,
     one_line,
     percent,
     percent_range,
@@ -157,6 +156,6 @@ def figures(gate: Gate) -> str:
             f"{GATE_TITLES.get(gate.name, gate.name)}: {percent(gate.estimate)}",
             f"interval: {percent_range(gate.interval)}",
             f"margin: {bound} {percent(gate.margin)}",
-            f"n: {count(gate.n)}, effective {number(gate.n_eff)}",
+            f"n: {count(gate.n)}, effective {count(gate.n_eff)}",
         )
     )

@@ -67,6 +67,7 @@ def render(report: Report, pairs: int, characters: int) -> str:
     return environment.get_template("page.html.j2").render(
         report=report,
         plots=plots,
+        shares={gate.name: gate.estimate for gate in report.gates},
         meaning=wording.VERDICT_MEANINGS.get(report.verdict, ""),
         worst=[worst_pair(s, e, characters) for s, e in worst_pairs(report.signatures, pairs)],
         timeline=timeline_plot(report),

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from shadow_report.answers.outcome import Outcome
-from shadow_report.report import Bucket, Gate, Labels, Latency, LatencyShift, Numbers, Report
+from shadow_report.report import (
+    Bucket,
+    Gate,
+    Labels,
+    Latency,
+    LatencyShift,
+    Numbers,
+    Report,
+    Similarity,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +83,37 @@ def gate_plot(gate: Gate) -> GatePlot | None:
     return GatePlot(gate, x, (x.start, x.at(gate.margin)))
 
 
+Bars = tuple[tuple[float, float, int], ...]
+
+# Where the bar of the values far out at one end stands, and its width.
+TAIL_WIDTH = 26
+LEFT, RIGHT = 56, 948
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The values that lie far out at one end, in one bar beside the axis; `end` is the farthest."""
+
+    x: float
+    count: int
+    end: float
+
+
 @dataclass(frozen=True, slots=True)
 class HistogramPlot:
-    """How the numeric differences at one path are distributed.
+    """How values are distributed, with a mark at one value of the axis.
 
     The counts stand on a logarithmic axis when they are far apart: a rare difference would
     vanish next to the many values that are equal.
     """
 
-    numbers: Numbers
+    bars: Bars
+    low: Tail | None
+    high: Tail | None
     x: Scale
     y: Scale
     is_logarithmic: bool
+    mark: float
 
     def top(self, count: float) -> float:
         """The coordinate of a count."""
@@ -99,16 +127,44 @@ class HistogramPlot:
 
 
 def histogram_plot(numbers: Numbers | None) -> HistogramPlot | None:
-    """The histogram of shadow minus primary, with zero always on the axis."""
-    counts = [count for _, _, count in numbers.histogram if count] if numbers else []
-    if numbers is None or not counts:
+    """Shadow minus primary, with zero always on the axis and the bias marked."""
+    return None if numbers is None else _histogram(numbers.histogram, [0.0], numbers.bias)
+
+
+def similarity_plot(similarity: Similarity) -> HistogramPlot | None:
+    """How alike the values are, with the least that is asked for on the axis and marked."""
+    return _histogram(similarity.histogram, [similarity.least, 1.0], similarity.least)
+
+
+def _histogram(bars: Bars, on_axis: list[float], mark: float) -> HistogramPlot | None:
+    counts = [count for _, _, count in bars if count]
+    if not counts:
         return None
-    edges = [edge for low, high, _ in numbers.histogram for edge in (low, high)]
-    x = scale([*edges, 0.0], 56, 948, 0.02)
+    low, bars, high = _without_tails(bars)
+    edges = [edge for lower, upper, _ in bars for edge in (lower, upper)]
+    start = LEFT + (2 * TAIL_WIDTH if low else 0)
+    x = scale([*edges, *on_axis], start, RIGHT - (2 * TAIL_WIDTH if high else 0), 0.02)
+    tails = (
+        low and Tail(LEFT, low[2], low[0]),
+        high and Tail(RIGHT - TAIL_WIDTH, high[2], high[1]),
+    )
     if max(counts) > 50 * min(counts):
         y = Scale(math.log10(LEAST), math.log10(max(counts)) * 1.05, 150, 12)
-        return HistogramPlot(numbers, x, y, True)
-    return HistogramPlot(numbers, x, Scale(0.0, max(counts) * 1.05, 150, 12), False)
+        return HistogramPlot(bars, *tails, x, y, True, mark)
+    return HistogramPlot(bars, *tails, x, Scale(0.0, max(counts) * 1.05, 150, 12), False, mark)
+
+
+Bar = tuple[float, float, int]
+
+
+def _without_tails(bars: Bars) -> tuple[Bar | None, Bars, Bar | None]:
+    """The bars of equal width, and the wider one at either end, if there is one."""
+    if len(bars) < 3:
+        return None, bars, None
+    width = bars[1][1] - bars[1][0]
+    low = bars[0] if bars[0][1] - bars[0][0] > 2 * width else None
+    high = bars[-1] if bars[-1][1] - bars[-1][0] > 2 * width else None
+    return low, bars[low is not None : len(bars) - (high is not None)], high
 
 
 @dataclass(frozen=True, slots=True)

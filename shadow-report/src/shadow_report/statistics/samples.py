@@ -191,6 +191,12 @@ class Sketch:
         """(value, count) of each filled bin, in ascending order of the values."""
         return [(_value(position), self._counts[position]) for position in sorted(self._counts)]
 
+    def ends(self) -> tuple[float, float]:
+        """The least and the largest value, within 1 %; both 0 when nothing was added."""
+        if not self._counts:
+            return 0.0, 0.0
+        return _value(min(self._counts)), _value(max(self._counts))
+
     def quantile(self, share: float) -> float:
         """The value below which this share lies, within 1 %; NaN when nothing was added."""
         rank, seen = share * (self.total - 1), 0
@@ -217,20 +223,45 @@ def distance(first: Sketch, second: Sketch) -> float:
     return gap
 
 
+# So many times as wide as the middle 99 %, the whole range would show that as one spike.
+FAR_OUT = 10
+
+
 def histogram(sketch: Sketch, bins: int = 40) -> tuple[tuple[float, float, int], ...]:
-    """(low, high, count) of equal bins over the middle 99 %; the rest is in the outer bins."""
-    low, high = sketch.quantile(0.005), sketch.quantile(0.995)
+    """(low, high, count) of equal bins in ascending order, and every value is in one of them.
+
+    When some of the outer 1 % lie far out, the equal bins are those of the others, and one wider
+    bin at that end holds what lies beyond.
+    """
     if not sketch.total:
         return ()
-    if low == high:
-        return ((low, high, sketch.total),)
-    edges = np.linspace(low, high, bins + 1)
+    values = sketch.bins()
+    least, most = values[0][0], values[-1][0]
+    if least == most:
+        return ((least, most, sketch.total),)
+    low, high = sketch.quantile(0.005), sketch.quantile(0.995)
+    width = high - low
+    if width == 0 or most - least <= FAR_OUT * width:
+        low, high = least, most
+    else:
+        near = [value for value, _ in values if low - width <= value <= high + width]
+        low, high = near[0], near[-1]
+    edges = np.linspace(low, high, bins + 1).tolist()
     counts = [0] * bins
-    for value, count in sketch.bins():
-        place = int((value - low) / (high - low) * bins)
-        counts[min(bins - 1, max(0, place))] += count
-    pairs = zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
-    return tuple((a, b, n) for (a, b), n in zip(pairs, counts, strict=True))
+    below = above = 0
+    for value, count in values:
+        if value < low:
+            below += count
+        elif value > high:
+            above += count
+        else:
+            counts[min(bins - 1, int((value - low) / (high - low) * bins))] += count
+    middle = [(edges[i], edges[i + 1], count) for i, count in enumerate(counts)]
+    return (
+        *([(least, low, below)] if below else []),
+        *middle,
+        *([(high, most, above)] if above else []),
+    )
 
 
 def _value(position: int) -> float:

@@ -1,0 +1,449 @@
+"""Rules by path, from the command line and from a file: what agrees, what differs, what is shown."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy.stats import ks_2samp, spearmanr, wasserstein_distance
+from traffic import Call, pair, record
+
+from shadow_report.__main__ import main
+from shadow_report.answers.kinds import Ranking
+
+# Compares with these options, and returns the JSON report.
+Command = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, report_uri: str, tmp_path: Path, postgres_uri: str
+) -> Command:
+    """Records calls, runs `shadow-report compare` on them, and reads its JSON."""
+    monkeypatch.setenv("POSTGRES_URI", report_uri)
+
+    def run(calls: list[Call], *options: str) -> dict[str, Any]:
+        record(postgres_uri, calls)
+        file = tmp_path / "report.json"
+        arguments = ["compare", *options, "--json", str(file), "--html", str(tmp_path / "r.html")]
+        monkeypatch.setattr(sys, "argv", ["shadow-report", *arguments])
+        with pytest.raises(SystemExit):
+            main()
+        report: dict[str, Any] = json.loads(file.read_text())
+        return report
+
+    return run
+
+
+def answers(*pairs_of: tuple[object, object]) -> list[Call]:
+    """A pair of calls for each pair of answers, given as values."""
+    return [
+        call
+        for i, (primary, shadow) in enumerate(pairs_of)
+        for call in pair(
+            i, {"answer": json.dumps(primary)}, {"answer": json.dumps(shadow)}, request=f"[{i}]"
+        )
+    ]
+
+
+def path_of(report: dict[str, Any], path: str) -> dict[str, Any]:
+    return next(found for found in report["paths"] if found["path"] == path)
+
+
+# rule, primary, shadow, outcome without the rule, outcome with it
+CASES = [
+    ("x=label", {"x": 1.0}, {"x": 1.0000001}, "within tolerance", "label"),
+    ("x=number,absolute=0.5", {"x": 1.0}, {"x": 1.4}, "number", "within tolerance"),
+    ("x=number,relative=0.5", {"x": 100}, {"x": 140}, "number", "within tolerance"),
+    ("x=number,absolute=inf", {"x": 100}, {"x": 9e9}, "number", "within tolerance"),
+    ("x=ignore", {"x": 1, "y": 2}, {"y": 2}, "missing", "equal"),
+    ("t=unordered", {"t": ["a", "b"]}, {"t": ["b", "a"]}, "order", "equal"),
+    ("t=unordered", {"t": ["a", "b"]}, {"t": ["b", "c"]}, "label", "items"),
+    ("t=unordered", {"t": ["a"]}, {"t": ["a", "c"]}, "length", "items"),
+    ("t=unordered", {"t": ["a"]}, {"t": []}, "length", "length"),
+    ("t=unordered", {"t": [1.0, 2.0]}, {"t": [2.00000001, 1.0]}, "number", "within tolerance"),
+    ("t=unordered", {"t": [{"a": 1}, {"a": 2}]}, {"t": [{"a": 2.0}, {"a": 1}]}, "number", "equal"),
+    ("d=matched,key=id", {"d": [{"id": 1, "s": 0.5}, {"id": 2, "s": 0.7}]}, {"d": [{"id": 2, "s": 0.7}, {"id": 1, "s": 0.5}]}, "number", "equal"),
+    ("d=matched,key=id", {"d": [{"id": 1, "s": 0.5}, {"id": 2, "s": 0.7}]}, {"d": [{"id": 2, "s": 0.9}, {"id": 1, "s": 0.5}]}, "number", "number"),
+    ("d=matched,key=id", {"d": [{"id": 1}, {"id": 2}]}, {"d": [{"id": 2}]}, "length", "items"),
+    ("d=matched,key=id", {"d": [{"id": 1, "s": 1}]}, {"d": [{"s": 1}]}, "missing", "missing"),
+    ("d=matched,key=id", {"d": [{"id": 1, "s": 1}]}, {"d": [{"id": 1, "s": "1"}]}, "type", "type"),
+    ("r=ranking,top=3,overlap=0.6", {"r": list("abcd")}, {"r": list("abed")}, "label", "within tolerance"),
+    ("r=ranking,top=3,overlap=0.7", {"r": list("abcd")}, {"r": list("abed")}, "label", "similarity"),
+    ("r=ranking,top=3,overlap=0.7,correlation=0.5", {"r": list("abc")}, {"r": list("cba")}, "order", "order"),
+    ("r=ranking,top=2,key=id", {"r": [{"id": 1, "s": 0.9}, {"id": 2, "s": 0.8}]}, {"r": [{"id": 1, "s": 0.7}, {"id": 2, "s": 0.5}]}, "number", "equal"),
+    ("e=cosine,least=0.99", {"e": [1.0, 0.0]}, {"e": [3.0, 0.1]}, "number", "within tolerance"),
+    ("e=cosine,least=0.99", {"e": [1.0, 0.0]}, {"e": [1.0, 1.0]}, "number", "similarity"),
+    ("e=cosine", {"e": [1.0, 0.0]}, {"e": [1.0]}, "length", "length"),
+    ("e=cosine", {"e": [1.0, 0.0]}, {"e": [1.0, None]}, "non-finite", "non-finite"),
+    ("predictions=cosine", {"predictions": [[1.0, 2.0], [3.0, 4.0]]}, {"predictions": [[2.0, 4.0], [3.0, 4.0]]}, "number", "within tolerance"),
+    ("p=top_class", {"p": [0.2, 0.8]}, {"p": [0.4, 0.6]}, "number", "equal"),
+    ("p=top_class", {"p": [0.2, 0.8]}, {"p": [0.6, 0.4]}, "number", "label"),
+    ("s=text", {"s": "Hello  World"}, {"s": "hello world"}, "label", "within tolerance"),
+    ("s=text,normalize=false", {"s": "Hello"}, {"s": "hello"}, "label", "similarity"),
+    ("s=text,least=0.8", {"s": "the cat sat"}, {"s": "the cat sits"}, "label", "within tolerance"),
+    ("s=text,least=0.8", {"s": "the cat sat"}, {"s": "no"}, "label", "similarity"),
+    ("s=text", {"s": "x"}, {"s": None}, "type", "type"),
+    ("s=json", {"s": '{"a": 1, "b": [2]}'}, {"s": '{"b":[2.0],"a":1}'}, "label", "equal"),
+    ("s=json", {"s": '{"a": 1}'}, {"s": '{"a": 1'}, "label", "unparseable"),
+    ("s=json", {"s": '{"a": 1}'}, {"s": "{}"}, "label", "missing"),
+    ("s=json", {"s": "no JSON"}, {"s": "nor JSON"}, "label", "label"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "primary", "shadow", "without", "with_it"), CASES)
+def test_a_rule_says_what_agrees(  # noqa: PLR0917 - one per column
+    command: Command, rule: str, primary: object, shadow: object, without: str, with_it: str
+) -> None:
+    """One pair, without the rule and with it; a rule never hides what is broken."""
+    calls = answers((primary, shadow))
+    assert command(calls)["outcomes"] == {without: 1}
+    report = command([], "--rule", rule)
+    assert report["outcomes"] == {with_it: 1}
+    assert report["unmatched_rules"] == []
+
+
+def test_rules_are_read_from_a_file_and_options_come_after_it(
+    command: Command, tmp_path: Path
+) -> None:
+    """What a team keeps in its repository; of several rules for one place the last counts."""
+    file = tmp_path / "rules.yaml"
+    file.write_text(
+        """
+        relative: 0.01
+        rules:
+          - {path: took, compare: ignore}
+          - {path: score, compare: number, absolute: 0.5}
+          - path: "tags[*]"
+            compare: text
+            least: 0.5
+            margin: 20%
+          - {path: label, margin: 0.1}
+        """
+    )
+    primary = {"took": 1, "score": 1.0, "tags": ["abcd"], "other": 100.0, "label": "a"}
+    shadow = {"took": 2, "score": 1.4, "tags": ["abxx"], "other": 100.5, "label": "a"}
+    report = command(answers((primary, shadow)), "--rules", str(file))
+    assert report["outcomes"] == {"within tolerance": 1}
+    assert {rule["path"]: rule["compare"] for rule in report["settings"]["rules"]} == {
+        "took": "ignore", "score": "number", "tags[*]": "text", "label": "default",
+    }  # fmt: skip
+    stricter = ("--rules", str(file), "--rule", "score=number,absolute=0.1")
+    assert command([], *stricter)["outcomes"] == {"number": 1}
+    assert command([], "--rules", str(file), "--rel-tol", "0")["outcomes"] == {"number": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("rules: [{path: a, compare: cosin}]", "rule 1: compare is 'cosin'; the kinds are"),
+        ("rules: [{path: a, compare: cosine, least: 2}]", "rule 1: least is 2: input should be"),
+        ("rules: [{compare: text}]", "rule 1: path: field required"),
+        ("rules: [{path: a, compare: text, lest: 1}]", "lest: extra inputs are not permitted"),
+        ("rules: [{path: a, compare: matched}]", "key: field required"),
+        ("rules: [{path: 'a[', compare: text}]", "rule 1: 'a[' is not a path"),
+        ("rules: [{path: a, compare: pattern, patterns: {x: '('}}]", "patterns.x is '('"),
+        ("rules: [{path: a, margin: 200%}]", "margin is '200%'"),
+        ("rules: [{path: a, margin: ten%}]", "margin is 'ten%'"),
+        ("presets: [llama]", "presets has 'llama'; the presets are openai"),
+        ("rule: []", "rule: extra inputs"),
+        ("- a", "input should be"),
+        ("rules: [", "is not YAML"),
+    ],
+)
+def test_a_wrong_file_is_a_usage_error(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    text: str,
+    words: str,
+) -> None:
+    """One line with the file, the rule, the value and the remedy."""
+    file = tmp_path / "rules.yaml"
+    file.write_text(text)
+    error = usage_error(monkeypatch, capsys, "--rules", str(file))
+    assert words in error
+    assert f"--rules {file}" in error
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--rule", "a"), "--rule is 'a'; write it like"),
+        (("--rule", "a=cosine,least"), "write it like"),
+        (("--rule", "a=cosine,least=x"), "least is 'x'"),
+        (("--rule", "a[=label"), "'a[' is not a path"),
+        (("--rules", "no-such-file.yaml"), "No such file or directory"),
+    ],
+)
+def test_a_wrong_rule_is_a_usage_error(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    words: str,
+) -> None:
+    assert words in usage_error(monkeypatch, capsys, *options)
+
+
+def usage_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *options: str
+) -> str:
+    """The one line on stderr; no database is asked."""
+    monkeypatch.setenv("POSTGRES_URI", "postgresql://127.0.0.1:9/x")
+    monkeypatch.setattr(sys, "argv", ["shadow-report", "compare", *options])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    error = capsys.readouterr().err
+    assert (stopped.value.code, error.count("\n")) == (2, 1), error
+    return error
+
+
+def labels(count: int, flips: int) -> list[Call]:
+    """So many answers with a score that never differs, and a label of which so many do."""
+    return answers(
+        *(
+            ({"label": "a", "score": 1.0}, {"label": "b" if i < flips else "a", "score": 1.0})
+            for i in range(count)
+        )
+    )
+
+
+def test_a_margin_by_path_is_a_gate_of_its_own(
+    command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """A retrained model that differs in 6.1 % of labels is promoted when 10 % are allowed, and the
+    verdict says so; without the margin it is rejected, and beyond it too.
+    """
+    calls = labels(9_000, flips=549)
+    assert command(calls)["verdict"] == "REJECT"
+    report = command([], "--rule", "label=default,margin=10%")
+    said = "label differs in 6.1 % of 9,000 pairs"
+    assert report["verdict"] == "PROMOTE"
+    assert said in report["reasons"][0]
+    assert "allowed 10 %" in report["reasons"][0]
+    gate = report["gates"][-1]
+    assert (gate["path"], gate["n"], gate["margin"], gate["status"]) == (
+        "label",
+        9_000,
+        0.1,
+        "pass",
+    )
+    assert gate["estimate"] == pytest.approx(0.061)
+    assert (report["disagreements"], report["gates"][2]["estimate"]) == (0, 0)
+    assert report["signatures"][0]["has_own_margin"]
+    assert said in " ".join(capsys.readouterr().out.split())
+    assert "allowed 10 %" in (tmp_path / "r.html").read_text()
+    stricter = command([], "--rule", "label=default,margin=5%")
+    assert stricter["verdict"] == "REJECT"
+    assert stricter["reasons"][0].startswith("label (default): label differs in 6.1 %")
+
+
+def test_a_margin_does_not_cover_other_places_or_faults(command: Command) -> None:
+    """What differs elsewhere counts as ever, and a missing label is a new fault."""
+    same, flipped = {"label": "a", "score": 1.0}, {"label": "b", "score": 1.0}
+    report = command(
+        answers(
+            (same, flipped),
+            (same, {"label": "b", "score": 2.0}),
+            (same, {"score": 1.0}),
+            (same, {"label": 7, "score": 1.0}),
+            (same, same),
+        ),
+        *("--rule", "label=default,margin=50%"),
+    )
+    assert (report["new_faults"], report["disagreements"]) == (2, 1)
+    gate = report["gates"][-1]
+    assert (gate["n"], round(gate["estimate"] * gate["n"])) == (4, 2)
+
+
+def test_an_embedding_in_a_tensor_is_compared_row_by_row(command: Command) -> None:
+    """v2 keeps the rows of a batch in one flat list; the shape says where they end."""
+
+    def tensor(*rows: list[float]) -> dict[str, object]:
+        data = [value for row in rows for value in row]
+        output = {"name": "e", "datatype": "FP32", "shape": [len(rows), 2], "data": data}
+        return {"outputs": [output]}
+
+    report = command(
+        answers(
+            (tensor([1, 0], [0, 1]), tensor([2, 0], [0, 5])),
+            (tensor([1, 0], [0, 1]), tensor([1, 0], [1, 0])),
+        ),
+        *("--rule", "outputs.e.data=cosine"),
+    )
+    assert report["outcomes"] == {"within tolerance": 1, "similarity": 1}
+    (cosine,) = path_of(report, "outputs.e.data[*]")["similarities"]
+    assert (cosine["name"], cosine["values"], cosine["below"]) == ("cosine", 4, 1)
+    (worst,) = (s["largest"][0] for s in report["signatures"])
+    assert worst["what"] == "outputs.e.data[1]: cosine 0, asked for 0.99"
+
+
+def test_similarities_are_shown_with_their_tail(command: Command, tmp_path: Path) -> None:
+    """The distribution of a text's similarity: how many are below, the quantiles, and the bars."""
+    text = "the quick brown fox jumps over the lazy dog"
+    calls = answers(
+        *(({"text": text}, {"text": text if i % 10 else "no idea"}) for i in range(200))
+    )
+    report = command(calls, "--rule", "text=text,least=0.9")
+    found = path_of(report, "text")
+    (similarity,) = found["similarities"]
+    assert (found["kind"], similarity["values"], similarity["below"]) == ("text", 200, 20)
+    assert similarity["quantiles"]["p50"] == 1
+    assert similarity["quantiles"]["min"] == pytest.approx(0.2, abs=0.01)
+    assert sum(count for _, _, count in similarity["histogram"]) == 200
+    assert found["lengths"]["bias"] == pytest.approx(-0.1 * (len(text) - len("no idea")))
+    assert "asked for 0.9" in (tmp_path / "r.html").read_text()
+
+
+def test_rank_correlation_is_spearmans() -> None:
+    """Held against scipy's, on random rankings that have some items in common."""
+    chooser, rule = random.Random(1), Ranking(top=10)
+    for _ in range(300):
+        p, s = chooser.sample(range(15), 10), chooser.sample(range(15), 10)
+        ranks = rule.ranks(p, s)
+        common = [item for item in p if item in s]
+        assert ranks is not None
+        assert ranks.overlap == len(common) / 10
+        expected = spearmanr([p.index(i) for i in common], [s.index(i) for i in common]).statistic
+        assert ranks.correlation == pytest.approx(expected)
+
+
+def test_how_far_the_predictions_moved(command: Command, tmp_path: Path) -> None:
+    """PSI, Kolmogorov-Smirnov and Wasserstein of the values on both sides, as scipy has them."""
+    chooser = random.Random(2)
+    values = [chooser.gauss(10, 2) for _ in range(2_000)]
+    moved = [value + 1 + chooser.gauss(0, 0.1) for value in values]
+    report = command(answers(*(([p], [s]) for p, s in zip(values, moved, strict=True))))
+    numbers = path_of(report, "[*]")["numbers"]
+    assert numbers["bias"] == pytest.approx(1, abs=0.01)
+    assert numbers["wasserstein"] == pytest.approx(wasserstein_distance(values, moved), rel=0.02)
+    assert numbers["distance"] == pytest.approx(ks_2samp(values, moved).statistic, abs=0.02)
+    assert 0.2 < numbers["psi"] < 0.3
+    assert numbers["psi_by_chance"] < 0.02
+    page = (tmp_path / "r.html").read_text()
+    assert all(name in page for name in ("PSI", "Wasserstein", "Kolmogorov-Smirnov D"))
+
+
+def test_the_tail_of_a_difference_is_drawn(command: Command, tmp_path: Path) -> None:
+    """80 of 19,900 values are off by up to 961: not one spike at 0."""
+    calls = answers(
+        *(([1.0], [1.0 + (i + 1) ** 2 / 6.66 if i < 80 else 1.0]) for i in range(9_950))
+    )
+    histogram = path_of(command(calls), "[*]")["numbers"]["histogram"]
+    assert histogram[-1][1] == pytest.approx(961, rel=0.01)
+    assert sum(count for _, _, count in histogram) == 9_950
+    assert sum(count for low, _, count in histogram if low > 20) > 60
+
+
+def test_far_values_are_counted_at_the_edge(command: Command, tmp_path: Path) -> None:
+    """A few that are a thousand times as far off do not flatten the rest into one bar."""
+    chooser = random.Random(3)
+    off = [chooser.gauss(0, 1) if i % 400 else 5_000.0 for i in range(4_000)]
+    report = command(answers(*(([0.0], [difference]) for difference in off)))
+    histogram = path_of(report, "[*]")["numbers"]["histogram"]
+    low, high, count = histogram[-1]
+    assert (count, high) == (10, pytest.approx(5_000, rel=0.01))
+    middle = histogram[1:-1] if histogram[0][1] - histogram[0][0] > 1 else histogram[:-1]
+    assert len([bar for bar in middle if bar[2]]) > 30
+    assert math.isclose(low, max(value for value in off if value < 100), rel_tol=0.2)
+    page = (tmp_path / "r.html").read_text()
+    assert "10 to 5,0" in page or "10 to 4,9" in page
+
+
+def test_rounding_is_no_bias(command: Command) -> None:
+    """The mean of differences of some 1e-16 is 0, and reads so."""
+    calls = answers(*(([0.1 + 0.2, 0.7], [0.3, 0.1 * 7]) for _ in range(100)))
+    numbers = path_of(command(calls), "[*]")["numbers"]
+    assert numbers["absolute_quantiles"]["max"] > 0
+    assert numbers["bias"] == 0
+
+
+def chat(content: str | None, arguments: str | None = None, **fields: object) -> dict[str, object]:
+    """A chat answer as an OpenAI-compatible server gives it, new ids and times each time."""
+    message: dict[str, object] = {"role": "assistant", "content": content, "refusal": None}
+    if arguments is not None:
+        function = {"name": "get_weather", "arguments": arguments}
+        call = {"id": f"call_{random.random()}", "type": "function", "function": function}
+        message["tool_calls"] = [call]
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+    answer = {
+        "id": f"chatcmpl-{random.random()}",
+        "object": "chat.completion",
+        "created": random.randrange(10**9),
+        "model": f"m-{random.random()}",
+        "choices": [choice | {k: v for k, v in fields.items() if k == "finish_reason"}],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 12, "total_tokens": 21},
+        "system_fingerprint": f"fp_{random.random()}",
+    }
+    return answer | {k: v for k, v in fields.items() if k != "finish_reason"}
+
+
+PARIS = "The capital of France is Paris."
+CHATS = [
+    ("another id, time and fingerprint", chat(PARIS), chat(PARIS), "equal"),
+    ("case and white space", chat(PARIS), chat("the capital of  France is Paris.\n"), "within tolerance"),
+    ("a few other words", chat(PARIS), chat("The capital of France is Paris!"), "within tolerance"),
+    ("another answer", chat(PARIS), chat("I like turtles very much indeed, don't you?"), "similarity"),
+    ("a refusal", chat(PARIS), chat("I'm sorry, but I can't help with that."), "label"),
+    ("both refuse", chat("I'm sorry, I can't help."), chat("I'm sorry, I can't help!"), "within tolerance"),
+    ("the same tool call", chat(None, '{"city": "Paris", "days": 3}'), chat(None, '{"days":3,"city":"Paris"}'), "equal"),
+    ("another argument", chat(None, '{"city": "Paris"}'), chat(None, '{"city": "London"}'), "label"),
+    ("an argument is gone", chat(None, '{"city": "Paris"}'), chat(None, "{}"), "missing"),
+    ("arguments that are cut off", chat(None, '{"city": "Paris"}'), chat(None, '{"city": "Par'), "unparseable"),
+    ("text instead of a tool call", chat(None, '{"city": "Paris"}'), chat("Paris is nice."), "type"),
+    ("another finish reason", chat(PARIS), chat(PARIS, finish_reason="length"), "label"),
+    ("more tokens", chat(PARIS), chat(PARIS, usage={"prompt_tokens": 9, "completion_tokens": 40, "total_tokens": 49}), "within tolerance"),
+    ("no usage", chat(PARIS), chat(PARIS, usage={}), "missing"),
+    ("an embedding", {"data": [{"index": 0, "embedding": [0.1, 0.2]}]}, {"data": [{"index": 0, "embedding": [0.1, 0.2001]}]}, "within tolerance"),
+    ("another embedding", {"data": [{"index": 0, "embedding": [0.1, 0.2]}]}, {"data": [{"index": 0, "embedding": [-0.1, 0.2]}]}, "similarity"),
+    ("a completion", {"choices": [{"text": PARIS}]}, {"choices": [{"text": PARIS + " "}]}, "within tolerance"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("primary", "shadow", "outcome"), [case[1:] for case in CHATS], ids=[case[0] for case in CHATS]
+)
+def test_generated_answers_by_the_preset(
+    command: Command, primary: dict[str, object], shadow: dict[str, object], outcome: str
+) -> None:
+    """What a caller of a language model would call the same answer, and what not."""
+    report = command(answers((primary, shadow)), "--rules", "openai")
+    assert report["outcomes"] == {outcome: 1}
+
+
+def test_a_preset_shows_how_generated_answers_drift(command: Command) -> None:
+    """Similarity with its tail, refusals by class, length and usage; a file may build on it."""
+    refusal = "I'm sorry, but I can't help with that."
+    calls = answers(
+        *((chat(PARIS), chat(PARIS if i % 10 else refusal)) for i in range(200)),
+        *((chat(refusal), chat(refusal)) for _ in range(5)),
+    )
+    report = command(calls, "--rules", "openai")
+    (similarity,) = path_of(report, "choices[*].message.content")["similarities"]
+    assert (similarity["values"], similarity["below"]) == (205, 20)
+    refusals = path_of(report, "choices[*].message.content (pattern)")["labels"]
+    assert refusals["classes"] == ["(no pattern)", "refusal"]
+    assert refusals["confusion"] == [[180, 20], [0, 5]]
+    assert path_of(report, "choices[*].message.content")["lengths"]["bias"] > 0
+    assert path_of(report, "usage.completion_tokens")["numbers"]["values"] == 205
+
+
+def test_a_file_builds_on_a_preset(command: Command, tmp_path: Path) -> None:
+    """Its own rules come after those of the preset."""
+    file = tmp_path / "rules.yaml"
+    file.write_text(
+        "presets: [openai]\n"
+        "rules:\n"
+        '  - {path: "choices[*].message.content", compare: text, least: 0.1, margin: 30%}\n'
+    )
+    calls = answers((chat(PARIS), chat("The capital is Paris")), (chat(PARIS), chat("xyz")))
+    report = command(calls, "--rules", str(file))
+    assert report["outcomes"] == {"within tolerance": 1, "similarity": 1}
+    assert report["disagreements"] == 0
+    assert report["gates"][-1]["estimate"] == 0.5
