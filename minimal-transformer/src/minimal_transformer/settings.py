@@ -24,6 +24,9 @@ MIN_SPOOL_BYTES = 64 * 1024
 DEFAULT_HEADERS = (
     "content-type",
     "content-encoding",
+    # Why a call was not mirrored: the mirrored route takes a declared length below its limit.
+    "content-length",
+    "transfer-encoding",
     "inference-header-content-length",
     "traceparent",
     "user-agent",

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
-from traffic import PRIMARY, SHADOW, pair, pairs, record
+from traffic import PRIMARY, SHADOW, START, pair, pairs, record
 
 from embedded_postgres import Postgres, as_role
 from shadow_report.__main__ import main
+from shadow_report.wording import percent
 
 
 def run(monkeypatch: pytest.MonkeyPatch, uri: str | None, *options: str) -> int:
@@ -338,3 +341,52 @@ def test_only_the_newest_version_is_compared_when_asked_to(
     record(postgres_uri, old + pairs(10, first=100))
     assert run(monkeypatch, report_uri) == 12
     assert run(monkeypatch, report_uri, "--since-rollout") == 11
+
+
+def test_times_are_in_utc_whatever_the_sessions_zone(
+    monkeypatch: pytest.MonkeyPatch, postgres_uri: str, report_uri: str, tmp_path: Path
+) -> None:
+    """The page's "When (UTC)", and the times in the JSON."""
+    record(postgres_uri, pairs(20) + pair(20, None, {"answer": "[]"}))
+    file, page = tmp_path / "report.json", tmp_path / "report.html"
+    tokyo = make_conninfo(report_uri, options="-c timezone=Asia/Tokyo")
+    assert run(monkeypatch, tokyo, "--json", str(file), "--html", str(page)) == 11
+    report = json.loads(file.read_text())
+    (example,) = report["signatures"][0]["largest"]
+    assert example["request_time"].endswith("Z")
+    assert f"{START + timedelta(seconds=2):%Y-%m-%d %H:%M:%S}</td>" in page.read_text()
+
+
+def test_many_ways_of_differing_are_named_by_what_they_have_in_common(
+    monkeypatch: pytest.MonkeyPatch, postgres_uri: str, report_uri: str, tmp_path: Path
+) -> None:
+    """With 200 fields that differ now and then, no two pairs differ in the same places."""
+    chooser = random.Random(1)
+    calls = []
+    for i in range(400):
+        primary = {f"f{k}": 1.0 for k in range(200)}
+        differing = chooser.sample(range(200), 2 if i % 2 else 20)
+        shadow = primary | {f"f{k}": 2.0 for k in differing}
+        calls += pair(i, {"answer": json.dumps(primary)}, {"answer": json.dumps(shadow)})
+    record(postgres_uri, calls)
+    file = tmp_path / "report.json"
+    assert run(monkeypatch, report_uri, "--json", str(file)) == 10
+    report = json.loads(file.read_text())
+    assert report["signatures"][0]["signature"] == "various places: number"
+    assert report["signatures"][0]["pairs"] > 200
+    assert "Most often various places: number" in report["reasons"][0]
+
+
+def test_one_share_is_rounded_once(
+    monkeypatch: pytest.MonkeyPatch, postgres_uri: str, report_uri: str, tmp_path: Path
+) -> None:
+    """The tile and the gate of a share have the same number of pairs below the line."""
+    calls = pairs(100) + [c for i in range(100, 150) for c in pair(i, None, {"status": 500})]
+    calls += [
+        c for i in range(150, 157) for c in pair(i, None, {"answer": '{"predictions": [1, 2, 3]}'})
+    ]
+    record(postgres_uri, calls)
+    page = tmp_path / "report.html"
+    run(monkeypatch, report_uri, "--html", str(page), "--json", str(tmp_path / "r.json"))
+    gate = json.loads((tmp_path / "r.json").read_text())["gates"][2]
+    assert f"{percent(gate['estimate'])} of those compared" in page.read_text()

@@ -1,4 +1,6 @@
-"""Rules by path, from the command line and from a file: what agrees, what differs, what is shown."""
+"""Rules by path, in options and in a file: what agrees, what differs, what is shown."""
+
+# ruff: noqa: E501 - cases read as a table, one a line
 
 from __future__ import annotations
 

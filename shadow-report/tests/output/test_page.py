@@ -39,11 +39,11 @@ class Opened:
 
 @contextmanager
 def opened(
-    browser: Browser, report: Report, tmp_path: Path, scheme: str = "light"
+    browser: Browser, report: Report, tmp_path: Path, scheme: str = "light", width: int = 1180
 ) -> Iterator[Opened]:
     file = tmp_path / "report.html"
     write_page(report, file)
-    page = browser.new_page(color_scheme=scheme, viewport={"width": 1180, "height": 900})  # type: ignore[arg-type]
+    page = browser.new_page(color_scheme=scheme, viewport={"width": width, "height": 900})  # type: ignore[arg-type]
     try:
         opened = Opened(page)
         page.goto(file.as_uri(), wait_until="load")
@@ -65,6 +65,26 @@ def test_opens_without_complaint_or_request(
         assert [url for url in it.requests if not url.startswith(("file:", "data:"))] == []
         # Nothing is wider than the window.
         assert it.page.evaluate("document.documentElement.scrollWidth") <= 1180
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_is_readable_on_a_phone(browser: Browser, tmp_path: Path, name: str) -> None:
+    """At 390 pixels nothing is wider than the screen but what scrolls by itself, the gates' figures
+    are on it, and no text of a plot is smaller than 9 pixels.
+    """
+    with opened(browser, ALL[name], tmp_path, width=390) as it:
+        assert it.page.evaluate("document.documentElement.scrollWidth") <= 390
+        ends = it.page.eval_on_selector_all(
+            ".gates .figure span, .gates .figure b, .gates svg text",
+            "all => all.map(element => element.getBoundingClientRect().right)",
+        )
+        assert max(ends) <= 390
+        sizes = it.page.eval_on_selector_all(
+            "main svg text",
+            """all => all.map(text => parseFloat(getComputedStyle(text).fontSize)
+                * text.getScreenCTM().a)""",
+        )
+        assert min(sizes, default=9) >= 9
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -7,7 +7,9 @@ from rich.console import Console
 from sample_reports import hostile, invalid, promoted, rejected, waiting
 
 from shadow_report.output import print_report
+from shadow_report.output.terminal import title_of
 from shadow_report.report import Report
+from shadow_report.wording import percent, percent_range
 
 
 def printed(
@@ -25,7 +27,7 @@ def printed(
 
 
 @pytest.mark.parametrize("verbose", [False, True])
-@pytest.mark.parametrize("width", [60, 80, 200])
+@pytest.mark.parametrize("width", [40, 60, 80, 200])
 @pytest.mark.parametrize("report", [rejected(), waiting(), promoted(), invalid(), hostile()])
 def test_fits_its_width_without_trailing_blanks(report: Report, width: int, verbose: bool) -> None:
     """No line is longer than the terminal, and none ends in blanks."""
@@ -48,6 +50,18 @@ def test_shows_each_gate_with_its_figures() -> None:
     assert "FAIL Disagreement 2.88 % 2.42 to 3.41 % max 1 % 12,480" in text
     assert "PASS Coverage 99.84 % 99.72 to 99.91 % min 99 % 12,480" in text
     assert "WAIT New faults 0.048 % 0.012 to 0.13 % max 0.1 % 12,480 9,400 to pass" in text
+
+
+@pytest.mark.parametrize("width", [40, 50, 65])
+@pytest.mark.parametrize("report", [rejected(), waiting(), promoted(), invalid()])
+def test_a_narrow_terminal_cuts_nothing(report: Report, width: int) -> None:
+    """The status and every figure of each gate are there in full."""
+    text = " ".join(printed(report, width=width).split())
+    for gate in report.gates:
+        assert f"{gate.status.upper()} {title_of(gate)} {percent(gate.estimate)}" in text
+        assert percent_range(gate.interval) in text
+        assert f"n {gate.n:,}" in text
+    assert "…" not in text.split("Worst pairs")[0]
 
 
 def test_shows_three_worst_pairs_with_both_bodies() -> None:

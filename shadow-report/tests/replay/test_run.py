@@ -1,11 +1,14 @@
 """Replay against a real HTTP candidate and a real Postgres."""
 
 import asyncio
+import gzip
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import brotli
 import psycopg
 import pytest
 from candidate import START, Candidate, record, serving, store
@@ -104,6 +107,32 @@ def test_sends_protocols_to_their_paths_and_raw_bodies_as_they_were(
     assert candidate.arrived[4][1] == b""
     # The raw and the empty body are no JSON for this model: an answer all the same.
     assert run.journal.counts == SentCounts(answered=5, failed=2)
+
+
+@pytest.mark.parametrize(
+    ("compress", "headers"),
+    [
+        (gzip.compress, {"content-encoding": "gzip"}),
+        (gzip.compress, {}),
+        (zlib.compress, {"Content-Encoding": "deflate"}),
+        (brotli.compress, {"content-encoding": "br"}),
+    ],
+)
+def test_a_compressed_body_is_sent_as_it_was(
+    postgres_uri: str,
+    tmp_path: Path,
+    compress: Callable[[bytes], bytes],
+    headers: dict[str, str],
+) -> None:
+    """The stored bytes with their encoding, which the candidate's server then undoes."""
+    body = b'{"values": ["7.5"]}'
+    sent = compress(body)
+    store(postgres_uri, 3, body=sent, as_json=False, headers=headers, answer=b"{}")
+    with serving(Candidate(None)) as candidate:
+        _, run = go(postgres_uri, plan(candidate.url, tmp_path))
+    assert run.journal.counts == SentCounts(answered=3)
+    assert [arrived for _, arrived, _ in candidate.arrived] == [body] * 3
+    assert {int(found["content-length"]) for _, _, found in candidate.arrived} == {len(sent)}
 
 
 def test_skips_and_counts_what_cannot_be_sent(postgres_uri: str, tmp_path: Path) -> None:

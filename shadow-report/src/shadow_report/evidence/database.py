@@ -140,6 +140,8 @@ def open_tables(uri: str) -> Iterator[Tables]:
             connection.execute(f"SET LOCAL work_mem = '{WORK_MEM}'")
             # Compiling the queries costs more than it saves up to some ten million pairs.
             connection.execute("SET LOCAL jit = off")
+            # Times are read as UTC, whatever zone the role, the database or PGTZ says.
+            connection.execute("SET LOCAL timezone = 'UTC'")
             connection.execute("SET LOCAL search_path = public, pg_temp")
             # Should this process vanish in the middle of a query, the query ends soon after it.
             connection.execute("SET LOCAL client_connection_check_interval = '2s'")

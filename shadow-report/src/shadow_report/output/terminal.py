@@ -30,6 +30,8 @@ from shadow_report.wording import (
 
 COLOURS = {"PROMOTE": "green", "REJECT": "red", "WAIT": "yellow", "INVALID": "magenta"}
 STATUS_COLOURS = {"pass": "green", "fail": "red", "wait": "yellow"}
+# Columns below which the gates' table would cut its own cells.
+NARROW = 66
 COLUMNS = (
     ("", "left"),
     ("Gate", "left"),
@@ -47,7 +49,8 @@ def print_report(report: Report, console: Console, *, verbose: bool = False) -> 
     verbose: every reason, finding and note as well, and ten pairs.
     """
     parts: list[RenderableType] = [headline(report), *why(report, verbose), ""]
-    parts += [about(report), "", gates_table(report), ""]
+    is_narrow = console.width < NARROW
+    parts += [about(report), "", gates_list(report) if is_narrow else gates_table(report), ""]
     if verbose:
         parts += [reasons_table(report), ""]
     parts += [coverage(report), *unmatched(report)]
@@ -97,15 +100,33 @@ def gates_table(report: Report) -> Table:
     """One gate to a row; what a waiting one needs stands at the end."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, expand=False)
     waiting = any(gate.need for gate in report.gates)
+    wrapped = {"Interval", "Needs"}
+    if any(gate.path for gate in report.gates):
+        wrapped.add("Gate")
     for title, justify in COLUMNS if waiting else COLUMNS[:-1]:
         table.add_column(
             title,
             justify=justify,  # type: ignore[arg-type]
             header_style="dim",
-            no_wrap=title not in ("Interval", "Needs"),
+            no_wrap=title not in wrapped,
+            overflow="fold",
         )
     for gate in report.gates:
         table.add_row(*gate_cells(gate)[: len(table.columns)])
+    return table
+
+
+def gates_list(report: Report) -> Table:
+    """The same where a table has no room: the figures of a gate below its name."""
+    table = Table.grid(padding=(0, 1, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for gate in report.gates:
+        status, title, estimate, interval, margin, n, need = gate_cells(gate)
+        table.add_row(status, title)
+        table.add_row("", Text.assemble(estimate, " (", interval, "), ", margin, ", n ", n))
+        if gate.need:
+            table.add_row("", Text.assemble("needs ", need))
     return table
 
 
