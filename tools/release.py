@@ -1,8 +1,10 @@
 """A release's version in every file that names it, and its part of the changelog.
 
-release.py prepare VERSION   write the version, and date what the changelog has under Unreleased
-release.py notes VERSION     print that version's part of the changelog
-release.py current           print the version that the files name
+`make release` prepares, checks, commits and tags; the release workflow asks for the rest.
+
+    release.py prepare VERSION   write the version, and date what the changelog has under Unreleased
+    release.py notes VERSION     print that version's part of the changelog
+    release.py current           print the version that the files name
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 # `import kserve` parses the command line; pytest's own is not meant for it.
@@ -13,6 +14,12 @@ import kserve  # noqa: E402, F401
 sys.argv = _argv
 
 from served import Predictor  # noqa: E402
+
+# A busy machine is not a fault of the code; an example that takes long is judged by its result.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session")

@@ -68,3 +68,10 @@ def mount(*words: str) -> None:
 def unmount(path: Path) -> None:
     """umount(8), also while processes use it."""
     subprocess.run(["umount", "--lazy", str(path)], check=False, capture_output=True)
+
+
+def fill(file: Path) -> None:
+    """Take all the room of the file's disk, whoever else writes there meanwhile."""
+    with file.open("wb", buffering=0) as stream, suppress(OSError):
+        while True:
+            stream.write(bytes(64 * 1024))

@@ -9,7 +9,7 @@ from pathlib import Path
 from deployment import Start
 from evidence import check_every_answer_is_stored_once, gaps, records, stored, tell
 from load import Caller, Load
-from processes import mount
+from processes import fill, mount
 from serving import Transformer, until
 
 from embedded_postgres import Postgres
@@ -91,7 +91,7 @@ def test_disk_filled_by_others_drops_and_counts(
     filler = disk / "filler"
     with Load(server) as load:
         load.until_answered(50)
-        filler.write_bytes(bytes(shutil.disk_usage(disk).free))
+        fill(filler)
         postgres.stop()
         until_dropped(server, 100)
         assert "No space left on device" in server.log

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 from deployment import Start, as_transformer
@@ -22,7 +21,7 @@ from evidence import (
     writable,
 )
 from load import Caller, Load
-from processes import descendants, send
+from processes import descendants, fill, send
 from serving import until
 
 from embedded_postgres import Postgres, apply_schema
@@ -170,10 +169,3 @@ def test_full_disk_of_postgres_costs_nothing(
         check_every_answer_is_stored_once(postgres.uri, load)
     finally:
         postgres.kill()
-
-
-def fill(file: Path) -> None:
-    """Take all the room of the file's disk."""
-    with file.open("wb", buffering=0) as stream, suppress(OSError):
-        while True:
-            stream.write(bytes(64 * 1024))
