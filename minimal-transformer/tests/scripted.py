@@ -1,7 +1,12 @@
-"""A predictor that does what a call's body says: {"do": "hang"}. Plain sockets, no HTTP library."""
+"""A predictor that does what a call's body says. Plain sockets, no HTTP library.
+
+{"do": "hang"} names an answer of SCRIPT; {"answer": {"status": "666 Odd", "headers": {"x-a": "b"},
+"body": "text", "pause": 0.5}} dictates one. `python scripted.py --http_port 8081` serves it.
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import socket
 import struct
@@ -121,6 +126,11 @@ class ScriptedPredictor:
         if self.drop_next > 0:
             self.drop_next -= 1
             return False
+        dictated = _dictated(seen.body)
+        if dictated is not None:
+            time.sleep(float(dictated.get("pause", 0)))
+            connection.sendall(_answer_of(dictated))
+            return True
         what = _wanted(seen.body)
         if what == "hang":
             self.release.wait(30)
@@ -138,6 +148,32 @@ class ScriptedPredictor:
 def body(what: str) -> bytes:
     """The body that makes the predictor do it."""
     return json.dumps({"do": what}).encode()
+
+
+def _dictated(sent: bytes) -> dict[str, object] | None:
+    """What the body says that the answer is to be."""
+    try:
+        document = json.loads(sent)
+        found = document["answer"] if "answer" in document else document["parameters"]["answer"]
+        return json.loads(found) if isinstance(found, str) else found
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _answer_of(dictated: dict[str, object]) -> bytes:
+    body = str(dictated.get("body", "{}")).encode()
+    if isinstance(dictated.get("size"), int):
+        body = bytes(dictated["size"])
+    headers = {"content-type": "application/json", "content-length": str(len(body))}
+    given = dictated.get("headers")
+    headers |= given if isinstance(given, dict) else {}
+    if dictated.get("chunked"):
+        del headers["content-length"]
+        headers["transfer-encoding"] = "chunked"
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+    lines = [f"HTTP/1.1 {dictated.get('status', '200 OK')}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
 def _wanted(sent: bytes) -> str:
@@ -165,3 +201,12 @@ def _read(stream: object) -> Seen | None:
         stream.readline()  # type: ignore[attr-defined]
         return Seen(line, headers, sent)
     return Seen(line, headers, stream.read(length))  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--http_port", type=int, default=8080)
+    arguments, _ = parser.parse_known_args()
+    with ScriptedPredictor(port=arguments.http_port) as running:
+        print(f"scripted predictor on {running.address}", flush=True)
+        threading.Event().wait()

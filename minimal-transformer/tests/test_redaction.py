@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minimal_transformer.paths import compile_path
-from minimal_transformer.recording.redaction import REDACTED, Redaction
+from minimal_transformer.recording.redaction import MAX_BYTES, REDACTED, Redaction
 
 
 def redacted(body: str, *paths: str) -> str:
@@ -48,7 +49,18 @@ def test_paths(path: str, body: str, result: str) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    ['":{"', '"{\\"a\\":{\\"b\\":1}}"', '{"b":  1.50}', "[]", "null", '{"a": {"c": 1}}', "3"],
+    [
+        '":{"',
+        '"{\\"a\\":{\\"b\\":1}}"',
+        '{"b":  1.50}',
+        "[]",
+        "null",
+        '{"a": {"c": 1}}',
+        "3",
+        # A colon within a string is not a key's.
+        '{"at": "12:30:00", "n": 123456789012345678901234567890, "s": "\\"a\\": \\\\"}',
+        '{"x": ["a", ":"], "b\\":": 1e300}',
+    ],
 )
 def test_body_without_a_match_is_unchanged(body: str) -> None:
     """Byte for byte."""
@@ -72,6 +84,23 @@ def test_what_is_nested_too_deep(path: str, depth: int) -> None:
     """Found but not to be written, or not to be searched: nothing is stored, nothing raised."""
     body = b'{"x":' * depth + b'{"a":"SECRET"}' + b"}" * depth
     assert Redaction([compile_path(path)]).clean(body) is None
+
+
+@pytest.mark.parametrize("path", ["$..password", "$..*", "$.a", "$..[?@.x].y"])
+@pytest.mark.parametrize("body", [b"[%b]" % b",".join([b"[]"] * 3_000_000), b"7" * 5_000_000])
+def test_what_is_too_large_is_not_parsed(path: str, body: bytes) -> None:
+    """Past the limit nothing is read of a body: parsed, 20 MB of [] take 680 MiB."""
+    assert Redaction([compile_path(path)]).clean(body) is None
+
+
+def test_search_ends_at_its_deadline() -> None:
+    """Nothing of a body that was not searched in time is given out; the deadline may be over."""
+    paths = Redaction([compile_path("$..password")])
+    body = b'{"password": 1, "x": [%b]}' % b",".join([b"[]"] * 300_000)
+    assert len(body) < MAX_BYTES
+    assert paths.clean(body, time.monotonic() + 1e-4) is None
+    assert paths.clean(body, time.monotonic() - 1) is None
+    assert paths.clean(body) is not None
 
 
 def test_filter_sees_what_another_path_names() -> None:

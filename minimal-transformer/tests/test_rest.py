@@ -305,7 +305,7 @@ def test_same_request_id_pairs_every_call(fronting: Transformer, shared_uri: str
 
 
 def test_caller_that_leaves_is_recorded(fronting: Transformer, shared_uri: str) -> None:
-    """The call completes without its caller, and its row says what it would have got."""
+    """The call completes without its caller; its row says so, and what it would have got."""
     pair = new_pair()
     sent = body("slow 0.5")
     head = f"POST {PREDICT} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(sent)}\r\n"
@@ -313,7 +313,8 @@ def test_caller_that_leaves_is_recorded(fronting: Transformer, shared_uri: str) 
     with socket.create_connection(("127.0.0.1", fronting.http_port)) as caller:
         caller.sendall(head.encode() + sent)
     found = row(shared_uri, pair)
-    assert (found["status_code"], stored(found, "response")) == (200, ANSWER)
+    assert (found["status_code"], stored(found, "response")) == (499, ANSWER)
+    assert found["error"] == "the caller left before the answer, which was 200"
 
 
 def test_unknown_model_and_path_are_kserves_404(transformer: Transformer) -> None:

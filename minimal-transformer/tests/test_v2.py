@@ -84,13 +84,13 @@ def test_parameters_and_wanted_outputs_cross_the_bridge() -> None:
     message.parameters["count"].int64_param = 3
     message.inputs.add(name="x", datatype="BYTES", shape=[1]).contents.bytes_contents.append(b"hi")
     message.outputs.add(name="y").parameters["classification"].int64_param = 2
-    body, headers = v2.rest_from_grpc_request(message.SerializeToString())
+    body, headers = v2.rest_from_grpc_request(message.SerializeToString(), in_binary=True)
     document = json.loads(body)
     assert document["parameters"] == {"flag": True, "count": 3}
     assert document["inputs"][0]["data"] == ["hi"]
     assert document["outputs"] == [{"name": "y", "parameters": {"classification": 2}}]
     assert headers == {"content-type": "application/json"}
-    back = pb.ModelInferRequest.FromString(v2.grpc_from_rest_request(body, {}, "m"))
+    back = pb.ModelInferRequest.FromString(v2.grpc_from_rest_request(body, {}, "m", ""))
     assert back == message
 
 
@@ -101,7 +101,7 @@ def test_mixed_answer_becomes_raw_as_a_whole() -> None:
         {"name": "b", "shape": [1], "datatype": "FP16", "data": [2.5]},
     ]
     body = json.dumps({"model_name": "m", "outputs": outputs}).encode()
-    answer = v2.grpc_from_rest_answer(Answer(200, body, JSON_HEADERS))
+    answer = v2.grpc_from_rest_answer(Answer(200, body, JSON_HEADERS), raw=False)
     message = pb.ModelInferResponse.FromString(answer.body)
     assert np.frombuffer(message.raw_output_contents[0], "<f4").tolist() == [1.5]
     assert np.frombuffer(message.raw_output_contents[1], "<f2").tolist() == [2.5]
@@ -122,5 +122,5 @@ def test_mixed_answer_becomes_raw_as_a_whole() -> None:
 def test_answer_that_is_no_v2_response_is_502(body: bytes) -> None:
     """Whatever the predictor sends, the gRPC caller gets a code and never a crash."""
     with pytest.raises(Failed) as failed:
-        v2.grpc_from_rest_answer(Answer(200, body, JSON_HEADERS))
+        v2.grpc_from_rest_answer(Answer(200, body, JSON_HEADERS), raw=False)
     assert failed.value.answer.status == 502

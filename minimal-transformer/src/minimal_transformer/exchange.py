@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Literal, NamedTuple
+
+from minimal_transformer.limits import Room
 
 Protocol = Literal["v1", "v2", "grpc", "openai", "other"]
 Verb = Literal["predict", "explain"]
@@ -12,10 +14,28 @@ RawHeaders = list[tuple[bytes, bytes]]
 JSON_HEADERS: RawHeaders = [(b"content-type", b"application/json")]
 
 
-class Route(NamedTuple):
-    """One inference endpoint; made once at start, shared by all its calls.
+def combined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Headers of one name in one value, as RFC 9110 (5.3) combines them."""
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
 
-    The last two read a body as JSON where it is not JSON itself (gRPC); they return None for a
+
+def header_text(value: str) -> str:
+    """A header's value as text, of one that holds each of its bytes as a character (Latin-1)."""
+    if value.isascii():
+        return value
+    try:
+        return value.encode("latin-1").decode("utf-8")
+    except UnicodeError:
+        return value
+
+
+class Route(NamedTuple):
+    """One inference endpoint, shared by its calls; the path is quoted, as the predictor gets it.
+
+    The two functions read a body as JSON where it is not JSON itself (gRPC); they return None for a
     message that cannot be read.
     """
 
@@ -26,6 +46,11 @@ class Route(NamedTuple):
     predict_url: str
     request_json: Callable[[bytes], bytes | None] | None = None
     response_json: Callable[[bytes], bytes | None] | None = None
+    model_version: str = ""  # that the caller names; none, and the predictor chooses
+
+
+def _never() -> bool:
+    return False
 
 
 class Arrival(NamedTuple):
@@ -35,12 +60,16 @@ class Arrival(NamedTuple):
     body: bytes
     headers: Mapping[str, str]
     query: str = ""  # of the URL, without its question mark
+    room: Room | None = None  # what the call's bodies take; its maker releases it
+    has_left: Callable[[], bool] = _never  # whether the caller waits no more
+    unread_bytes: int | None = None  # how long a body is that was refused and not read
 
 
 class Answer(NamedTuple):
     """What the caller gets, byte for byte; error is set when the call failed.
 
-    A gRPC caller gets the body (the response message's wire form) when status is 200, otherwise
+    `quotes` is false where the words are ours alone: then they hold nothing of anybody's data. A
+    gRPC caller gets the body (the response message's wire form) when status is 200, otherwise
     the code that belongs to the status, with error as its details.
     """
 
@@ -48,6 +77,7 @@ class Answer(NamedTuple):
     body: bytes
     headers: RawHeaders
     error: str | None = None
+    quotes: bool = True
 
 
 class Stream(NamedTuple):

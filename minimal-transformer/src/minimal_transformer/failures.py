@@ -18,7 +18,10 @@ from kserve.errors import (
 )
 
 from minimal_transformer.exchange import JSON_HEADERS, Answer, RawHeaders
+from minimal_transformer.limits import AnswerTooLarge, NoRoom, TooLarge, TooSlow
 
+# A longer body is not searched for what it says.
+_READ_BYTES = 256 * 1024
 # The caller sees 503 too: the process ends before the predictor has answered.
 STOPPED = "the server stopped before the predictor answered; try again"
 
@@ -31,6 +34,10 @@ class RepositoryClosed(Exception):
 
 
 STATUS_BY_FAILURE: dict[type[Exception], int] = {
+    TooSlow: 408,
+    TooLarge: 413,
+    AnswerTooLarge: 502,
+    NoRoom: 503,
     InvalidInput: 400,
     RepositoryClosed: 403,
     ModelNotFound: 404,
@@ -47,6 +54,7 @@ _CODE_BY_STATUS = {
     401: StatusCode.UNAUTHENTICATED,
     403: StatusCode.PERMISSION_DENIED,
     404: StatusCode.NOT_FOUND,
+    408: StatusCode.ABORTED,
     409: StatusCode.ABORTED,
     413: StatusCode.RESOURCE_EXHAUSTED,
     429: StatusCode.RESOURCE_EXHAUSTED,
@@ -74,9 +82,12 @@ class Failed(Exception):
         self.answer = answer
 
 
-def refusal(status: int, message: str, headers: RawHeaders = JSON_HEADERS) -> Answer:
-    """An answer of our own, in KServe's form: {"error": message}."""
-    return Answer(status, orjson.dumps({"error": message}), headers, message)
+def refusal(
+    status: int, message: str, headers: RawHeaders = JSON_HEADERS, *, quotes: bool = False
+) -> Answer:
+    """An answer of our own, in KServe's form: {"error": message}; `quotes` as in Answer."""
+    message = message.encode("utf-8", "replace").decode()  # a lone surrogate is not JSON
+    return Answer(status, orjson.dumps({"error": message}), headers, message, quotes)
 
 
 def answer_to(failure: BaseException) -> Answer:
@@ -86,11 +97,18 @@ def answer_to(failure: BaseException) -> Answer:
     if isinstance(failure, asyncio.CancelledError):
         return refusal(503, STOPPED)
     if isinstance(failure, HTTPException):
-        return refusal(failure.status_code, str(failure.detail))
+        return refusal(failure.status_code, str(failure.detail), quotes=True)
     for kind, status in STATUS_BY_FAILURE.items():
         if isinstance(failure, kind):
-            return refusal(status, str(failure))
-    return refusal(500, f"{type(failure).__name__} : {failure}")
+            return refusal(status, str(failure), quotes=True)
+    return refusal(500, f"{type(failure).__name__} : {failure}", quotes=True)
+
+
+def abandoned(answer: Answer) -> Answer:
+    """What a call's rows say whose caller left before this answer: 499, as proxies do."""
+    error = f"the caller left before the answer, which was {answer.status}"
+    quotes = answer.quotes and answer.error is not None
+    return answer._replace(status=499, error=error, quotes=quotes)
 
 
 def is_unexpected(failure: BaseException) -> bool:
@@ -116,7 +134,7 @@ def status_of(code: StatusCode) -> int:
 def error_text(body: bytes, status: int) -> str:
     """What a failed answer's body says, for the error column and a gRPC caller's details."""
     try:
-        error = orjson.loads(body)["error"]
+        error = orjson.loads(body if len(body) < _READ_BYTES else b"")["error"]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         text = body[:500].decode("utf-8", "replace").strip()
         return text or f"the predictor answered {status} without a body"

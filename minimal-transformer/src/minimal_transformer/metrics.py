@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import mmap
 import os
 import shutil
@@ -20,6 +21,7 @@ from pathlib import Path
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from minimal_transformer.settings import temporary_folder
 from minimal_transformer.spool.folder import waiting
 from minimal_transformer.spool.format import lock, now_us
 
@@ -95,16 +97,21 @@ class Counters:
             if folder is None:
                 raise FileNotFoundError
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor, _ = tempfile.mkstemp(
+            descriptor, path = tempfile.mkstemp(
                 prefix=f"{os.getpid()}-", suffix=".counters", dir=folder
             )
             try:
-                os.ftruncate(descriptor, _BYTES)
+                # Written, not only sized: a mapped hole that a full disk cannot fill is SIGBUS.
+                if os.write(descriptor, bytes(_BYTES)) < _BYTES:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
                 self._map = mmap.mmap(descriptor, _BYTES)
+            except OSError:
+                Path(path).unlink()
+                raise
             finally:
                 os.close(descriptor)
             self._folder: Path | None = folder
-        except OSError:  # no temporary folder: this process' own figures are all there is
+        except OSError:  # none, or a full one: this process' own figures are all there is
             self._map = bytearray(_BYTES)
             self._folder = None
         # One aligned 8-byte store each, so that a reader never sees half a number.
@@ -119,18 +126,18 @@ class Counters:
             return list(self._values)
         totals = [0] * _COUNT
         for path in self._folder.glob("*.counters"):
-            values = memoryview(path.read_bytes().ljust(_BYTES, b"\0")[:_BYTES]).cast("q")
+            try:
+                content = path.read_bytes()
+            except OSError:  # no descriptor left for it, or removed by whoever tidies up
+                continue
+            values = memoryview(content.ljust(_BYTES, b"\0")[:_BYTES]).cast("q")
             totals = [total + value for total, value in zip(totals, values, strict=True)]
         return totals
 
 
 def new_folder() -> Path:
     """A place for the counters of a server and its children; nothing is made there yet."""
-    try:
-        temporary = Path(tempfile.gettempdir())
-    except FileNotFoundError:  # none can be written: each process counts for itself
-        temporary = Path("/tmp")  # noqa: S108
-    return temporary / f"{_PREFIX}{uuid.uuid4().hex}"
+    return temporary_folder() / f"{_PREFIX}{uuid.uuid4().hex}"
 
 
 def claim(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import resource
 import signal
 import socket
 import sys
@@ -25,6 +26,7 @@ from minimal_transformer.delivery.supervisor import DeliveryProcess
 from minimal_transformer.endpoints.grpc import GrpcServer, PortTaken
 from minimal_transformer.endpoints.rest import RestServer, loop_factory
 from minimal_transformer.settings import (
+    DefaultTimeout,
     PredictorSettings,
     RecordSettings,
     ServerSettings,
@@ -35,6 +37,10 @@ from minimal_transformer.transformer import PersistTransformer
 log = logging.getLogger(__name__)
 
 USAGE_ERROR = 2
+# Far more than connections are allowed.
+MAX_DESCRIPTORS = 65536
+# KServe's.
+DEFAULT_TIMEOUT_SECONDS = 600
 # Longer than what calls us keeps an idle connection: Envoy an hour, Knative's queue-proxy 90 s.
 # A call sent over a connection just as we close it, as KServe does after 65 s, gets no answer, and
 # a mirrored copy is lost.
@@ -90,6 +96,7 @@ class TransformerServer:
         """Serve until a signal; then finish the calls in flight and deliver the spool."""
         listener = _listen("http_port", self._rest.config.port)
         self._serves_grpc = self._args.enable_grpc and self._grpc_port_is_free()
+        _raise_descriptor_limit()
         # Uvicorn puts its own handlers over these while it serves, and raises the signal again.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._rest.stop_soon)
@@ -267,6 +274,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.set_defaults(
         enable_latency_logging=False,
         grpc_port=DefaultPort(DEFAULT_GRPC_PORT),
+        predictor_request_timeout_seconds=DefaultTimeout(DEFAULT_TIMEOUT_SECONDS),
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
     args = parser.parse_args(argv)
@@ -284,6 +292,15 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         )
     )
     return args
+
+
+def _raise_descriptor_limit() -> None:
+    """As many descriptors as the system allows: the usual soft limit is for select()'s sake."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, MAX_DESCRIPTORS)
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _listen(argument: str, port: int) -> socket.socket:

@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from minimal_transformer.paths import compile_path, split_paths
 
 # A body of one row must stay far below Postgres' 1 GB field and the reader's memory.
-MAX_BODY_BYTES = 64 * 1024 * 1024
+MAX_RECORDED_BYTES = 64 * 1024 * 1024
 MIN_SPOOL_BYTES = 64 * 1024
 
 DEFAULT_HEADERS = (
@@ -32,6 +32,33 @@ DEFAULT_HEADERS = (
     "user-agent",
     "x-request-id",
 )
+# What crosses the hop. The lists are settings; what describes the body, and the ids by which the
+# predictor's log and the tables are joined, cross it in any case. Credentials are the gateway's,
+# not the model's, so they cross it only where they are listed.
+ALWAYS_FORWARDED = (
+    "content-encoding",
+    "content-type",
+    "inference-header-content-length",
+    "x-request-id",
+    "x-shadow-pair-id",
+)
+DEFAULT_FORWARDED = ("accept", "b3", "traceparent", "tracestate", "x-b3-*", "ce-*")
+ALWAYS_RETURNED = ("content-encoding", "content-type", "inference-header-content-length")
+# The third has no proxy hold back a stream.
+DEFAULT_RETURNED = (
+    *("cache-control", "content-language", "x-accel-buffering"),
+    *("retry-after", "ce-*"),
+)
+# Tells the model that it works on a copy, whose answer nobody gets.
+SHADOW_HEADER = "x-shadow"
+OF_ONE_HOP = frozenset(
+    {
+        *("connection", "content-length", "date", "expect", "host", "keep-alive"),
+        *("proxy-authenticate", "proxy-authorization", "proxy-connection", "server", "te"),
+        *("trailer", "transfer-encoding", "upgrade", SHADOW_HEADER),
+    }
+)
+_HEADER_PATTERN = re.compile(r"[!#$%&'+.^_`|~0-9a-z-]+\*?")
 _CREDENTIAL = re.compile(
     r"authorization|api-?key|cookie|credential|password|secret|token|client-cert|jwt",
     re.IGNORECASE,
@@ -41,8 +68,29 @@ _CREDENTIAL = re.compile(
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
+def temporary_folder() -> Path:
+    """The system's temporary folder, also where it is full or cannot be written."""
+    try:
+        return Path(gettempdir())
+    except FileNotFoundError:
+        return Path(os.environ.get("TMPDIR") or "/tmp")  # noqa: S108
+
+
 class SettingsError(ValueError):
     """A setting that stops the start; its text is one line per setting: what, where, what to do."""
+
+
+def _names_in(value: object) -> object:
+    """The parts of a comma-separated text; anything else as it is."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
+
+
+def _split_prefixes(names: tuple[str, ...]) -> tuple[list[str], tuple[str, ...]]:
+    """Exact names, and the prefixes of those that end in a star."""
+    exact = [name for name in names if not name.endswith("*")]
+    return exact, tuple(name[:-1] for name in names if name.endswith("*"))
 
 
 class _EnvironmentSettings(BaseSettings):
@@ -67,6 +115,71 @@ class ServerSettings(_EnvironmentSettings):
     # Both must fit into the pod's terminationGracePeriodSeconds, after its preStop.
     shutdown_grace_seconds: float = Field(default=30, ge=0, le=3600)
     shutdown_drain_seconds: float = Field(default=10, ge=0, le=3600)
+    max_connections: int = Field(default=2048, ge=16, le=1_000_000)
+
+
+class CallSettings(_EnvironmentSettings):
+    """The settings of what crosses the hop to the predictor, and of how much and how long."""
+
+    forward_headers: Annotated[tuple[str, ...], NoDecode] = DEFAULT_FORWARDED
+    return_headers: Annotated[tuple[str, ...], NoDecode] = DEFAULT_RETURNED
+    predict_timeout_seconds: float | None = Field(default=None, gt=0, le=86400)
+    max_body_bytes: int = Field(default=64 * 1024**2, ge=1024)
+    max_in_flight_bytes: int = Field(default=256 * 1024**2, ge=1024**2)
+
+    @field_validator("predict_timeout_seconds", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("forward_headers", "return_headers", mode="before")
+    @classmethod
+    def _split_names(cls, value: object) -> object:
+        return _names_in(value)
+
+    @field_validator("forward_headers", "return_headers")
+    @classmethod
+    def _holds_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(name.lower() for name in names))
+        for name in names:
+            if not _HEADER_PATTERN.fullmatch(name):
+                raise ValueError(
+                    f"{name!r} is not a header's name; write names, or prefixes like ce-*"
+                )
+            if name in OF_ONE_HOP:
+                raise ValueError(f"take {name} off it: it belongs to one connection, or is ours")
+        return names
+
+    @model_validator(mode="after")
+    def _one_body_fits(self) -> Self:
+        if self.max_in_flight_bytes < 2 * self.max_body_bytes:
+            raise ValueError(
+                f"MAX_IN_FLIGHT_BYTES is {self.max_in_flight_bytes}; set it to twice MAX_BODY_BYTES"
+                f" ({self.max_body_bytes}) or more: a request and its answer are held at once."
+            )
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderRules:
+    """Which headers cross the hop, by exact name or by prefix, in lower case."""
+
+    forwarded: frozenset[str]
+    forwarded_prefixes: tuple[str, ...]
+    returned: frozenset[bytes]
+    returned_prefixes: tuple[bytes, ...]
+
+    @classmethod
+    def of(cls, settings: CallSettings) -> Self:
+        """The settings' lists, and what a body cannot be read or paired without."""
+        there, prefixes = _split_prefixes(settings.forward_headers)
+        back, back_prefixes = _split_prefixes(settings.return_headers)
+        return cls(
+            frozenset({*there, *ALWAYS_FORWARDED}),
+            prefixes,
+            frozenset(name.encode() for name in {*back, *ALWAYS_RETURNED}),
+            tuple(prefix.encode() for prefix in back_prefixes),
+        )
 
 
 class PassingSettings(_EnvironmentSettings):
@@ -113,10 +226,11 @@ class RecordSettings(_EnvironmentSettings):
     spool_max_bytes: int = Field(default=1024**3, ge=MIN_SPOOL_BYTES)
     spool_fsync: bool = False
     record_headers: Annotated[tuple[str, ...], NoDecode] = DEFAULT_HEADERS
-    record_max_body_bytes: int = Field(default=1024**2, ge=0, le=MAX_BODY_BYTES)
+    record_max_body_bytes: int = Field(default=1024**2, ge=0, le=MAX_RECORDED_BYTES)
     record_sample: float = Field(default=1.0, ge=0.0, le=1.0)
     record_redact: Annotated[tuple[str, ...], NoDecode] = ()
     record_stream_raw: bool = False
+    record_errors: bool = False
 
     def as_environment(self) -> dict[str, str]:
         """The same settings as environment variables, for a child process."""
@@ -143,7 +257,7 @@ class RecordSettings(_EnvironmentSettings):
         """
         if self.spool_dir:
             return Path(self.spool_dir)
-        return Path(gettempdir()) / "minimal-transformer" / self.inference_service
+        return temporary_folder() / "minimal-transformer" / self.inference_service
 
     @property
     def secret_folder(self) -> Path | None:
@@ -165,9 +279,7 @@ class RecordSettings(_EnvironmentSettings):
     @field_validator("record_headers", mode="before")
     @classmethod
     def _split_names(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
+        return _names_in(value)
 
     @field_validator("record_headers")
     @classmethod
@@ -210,6 +322,10 @@ _REMEDIES = {
     "log_format": "set it to 'text' or 'json'",
     "shutdown_grace_seconds": _SECONDS,
     "shutdown_drain_seconds": _SECONDS,
+    "max_connections": "set it to a number from 16 to 1000000",
+    "predict_timeout_seconds": "set it to a number of seconds over 0, at most 86400",
+    "max_body_bytes": "set it to a number of bytes, at least 1024",
+    "max_in_flight_bytes": "set it to a number of bytes, at least 1048576",
     "postgres_uri": "set it to postgresql://user:password@host:5432/database",
     "shadow_role": "set it to 'primary' or 'shadow'",
     "inference_service": "set it to the name of the InferenceService, at most 253 characters",
@@ -217,9 +333,11 @@ _REMEDIES = {
     "spool_max_bytes": f"set it to a number of bytes, at least {MIN_SPOOL_BYTES}",
     "spool_fsync": "set it to 0 or 1",
     "max_streams": "set it to a number of calls in flight from 1 to 100000",
-    "record_max_body_bytes": f"set it to a number of bytes from 0 to {MAX_BODY_BYTES}",
+    "record_max_body_bytes": f"set it to a number of bytes from 0 to {MAX_RECORDED_BYTES}",
     "record_stream_raw": "set it to 1 to keep streamed answers byte for byte as well, or to 0",
     "record_sample": "set it to a number from 0 to 1",
+    "record_errors": "set it to 1 to store error texts although they may quote what"
+    " RECORD_REDACT names, or to 0",
 }
 
 
@@ -243,9 +361,13 @@ def _complaints(error: ValidationError) -> list[str]:
     return lines
 
 
+class DefaultTimeout(int):
+    """A timeout that no argument set."""
+
+
 @dataclass(frozen=True, slots=True)
 class PredictorSettings:
-    """Where the predictor is and how long a call to it may take."""
+    """Where the predictor is, what crosses the hop to it, and how long a call may take."""
 
     model_name: str
     host: str | None
@@ -254,21 +376,33 @@ class PredictorSettings:
     timeout_seconds: float
     retries: int
     ca_bundle: str | None
+    headers: HeaderRules
+    max_body_bytes: int
+    max_in_flight_bytes: int
     passing: PassingSettings = field(default_factory=PassingSettings)
+    is_shadow: bool = False
 
     @classmethod
     def of(cls, args: Any) -> Self:
         """The settings in KServe's arguments and this process's environment, or SettingsError."""
         bundles = (os.environ.get(variable) for variable in CA_VARIABLES)
+        calls = CallSettings.from_environment()
+        # The argument where it was given, else the variable, else KServe's default.
+        timeout = args.predictor_request_timeout_seconds
+        if calls.predict_timeout_seconds is not None and isinstance(timeout, DefaultTimeout):
+            timeout = calls.predict_timeout_seconds
         settings = cls(
             model_name=args.model_name,
             host=args.predictor_host or None,
             protocol=args.predictor_protocol,
             use_tls=bool(args.predictor_use_ssl),
-            timeout_seconds=float(args.predictor_request_timeout_seconds),
+            timeout_seconds=float(timeout),
             retries=int(args.predictor_request_retries),
             ca_bundle=next((bundle for bundle in bundles if bundle), None),
             passing=PassingSettings.from_environment(),
+            headers=HeaderRules.of(calls),
+            max_body_bytes=calls.max_body_bytes,
+            max_in_flight_bytes=calls.max_in_flight_bytes,
         )
         if problem := settings._problem():
             raise SettingsError(problem)

@@ -83,7 +83,9 @@ class Streaming:
         try:
             if self._call is not None and self._assembly is not None:
                 streamed = self._assembly.finish(end, self._first_output_ns)
-                answer = Answer(self.status, b"", self.headers, error or streamed.error)
+                # Only the engine's own words may quote what was asked.
+                told = error or streamed.error
+                answer = Answer(self.status, b"", self.headers, told, quotes=error is None)
                 self._handler.record_response(self._call, answer, streamed)
         finally:
             self._at_end()

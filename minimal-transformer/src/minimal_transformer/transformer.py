@@ -10,7 +10,9 @@ import time
 from collections.abc import AsyncIterator
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import partial
+from typing import Any, Literal, cast
+from urllib.parse import quote
 
 import orjson
 from kserve import InferRequest, InferResponse, Model
@@ -28,7 +30,8 @@ from minimal_transformer.exchange import (
     Route,
     Stream,
 )
-from minimal_transformer.failures import Failed, answer_to, is_unexpected
+from minimal_transformer.failures import Failed, abandoned, answer_to, is_unexpected
+from minimal_transformer.limits import Limits
 from minimal_transformer.predictor import Predictor, Readiness
 from minimal_transformer.predictor.grpc import GrpcPredictor
 from minimal_transformer.predictor.rest import RestPredictor
@@ -95,7 +98,7 @@ class PersistTransformer(Model):  # type: ignore[misc]
     def __init__(self, name: str, records: RecordSettings, predictor: PredictorSettings) -> None:
         super().__init__(name)
         self.handler = PredictionDBHandler(records)
-        self._predictor_settings = predictor
+        self._predictor_settings = replace(predictor, is_shadow=records.shadow_role == "shadow")
         self.logs_calls = False
         self._assemble()
 
@@ -108,10 +111,15 @@ class PersistTransformer(Model):  # type: ignore[misc]
         self._in_flight = 0
         self._passes_through = False
         self._observe_seconds: Any = None
+        settings = self._predictor_settings
+        self.limits = Limits(settings.max_body_bytes, settings.max_in_flight_bytes)
 
     def __getstate__(self) -> dict[str, Any]:
         """Workers are spawned from a pickle: it leaves out what each process makes for itself."""
-        made = ("_predictor", "_explainer", "_streaming", "_readiness", "_observe_seconds")
+        made = (
+            *("_predictor", "_explainer", "_streaming", "_readiness"),
+            *("_observe_seconds", "limits"),
+        )
         return {name: value for name, value in self.__dict__.items() if name not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -157,19 +165,14 @@ class PersistTransformer(Model):  # type: ignore[misc]
 
     def routes(self) -> list[Route]:
         """The inference endpoints of this model."""
-        settings, name = self._predictor_settings, self.name
+        settings, name = self._predictor_settings, quote(self.name, safe="")
         v1, explain = f"/v1/models/{name}:predict", f"/v1/models/{name}:explain"
-        v2 = f"/v2/models/{name}/infer"
         explainer = replace(settings, host=self.explainer_host or settings.host)
-        if settings.protocol == "grpc-v2":
-            v2_url = f"grpc://{settings.host}/inference.GRPCInferenceService/ModelInfer"
-        else:
-            v2_url = settings.base_url + v2
         return [
-            Route("v1", "predict", v1, name, settings.base_url + v1),
-            Route("v1", "explain", explain, name, explainer.base_url + explain),
-            Route("v2", "predict", v2, name, v2_url),
-            Route("grpc", "predict", v2, name, v2_url, request_json, response_json),
+            Route("v1", "predict", v1, self.name, settings.base_url + v1),
+            Route("v1", "explain", explain, self.name, explainer.base_url + explain),
+            self.v2_route("v2"),
+            self.v2_route("grpc"),
         ]
 
     def passed_route(self, path: str) -> Route | None:
@@ -209,6 +212,26 @@ class PersistTransformer(Model):  # type: ignore[misc]
             return None
         return answer._replace(body=orjson.dumps({"models": [self.name], **listed}))
 
+    def v2_route(self, protocol: Literal["v2", "grpc"], version: str = "") -> Route:
+        """The endpoint of v2, over REST or gRPC, for the version that the caller names, if any."""
+        settings = self._predictor_settings
+        path = f"/v2/models/{quote(self.name, safe='')}"
+        path += f"/versions/{quote(version, safe='')}/infer" if version else "/infer"
+        if settings.protocol == "grpc-v2":
+            url = f"grpc://{settings.host}/inference.GRPCInferenceService/ModelInfer"
+        else:
+            url = settings.base_url + path
+        route = Route(protocol, "predict", path, self.name, url, model_version=version)
+        if protocol == "v2":
+            return route
+        return route._replace(request_json=request_json, response_json=response_json)
+
+    async def metadata(self, version: str = "") -> Answer:
+        """What the predictor says about its model, in v2's form; a failure as calls have it."""
+        if self._predictor is None:
+            return answer_to(NotImplementedError("Could not find predictor_host."))
+        return await self._predictor.metadata(version)
+
     async def healthy(self) -> bool:
         """Whether the readiness probes pass: the model here and the predictor, never Postgres."""
         return bool(self.ready) and await self._readiness.is_ready()
@@ -223,8 +246,12 @@ class PersistTransformer(Model):  # type: ignore[misc]
         recorded at its end: enter it.
         """
         started = time.perf_counter() if self.logs_calls else 0.0
-        call = self.handler.record_request(arrival)
+        handler = self.handler
         self._in_flight += 1
+        if handler.is_heavy(arrival.route, arrival.body):
+            call = await handler.in_thread(partial(handler.record_request, arrival))
+        else:
+            call = handler.record_request(arrival)
         try:
             answer = await self._run(arrival)
         except (KeyboardInterrupt, SystemExit):
@@ -234,16 +261,25 @@ class PersistTransformer(Model):  # type: ignore[misc]
             if is_unexpected(failure):
                 log.exception("call to %s failed", arrival.route.path)
             answer = answer_to(failure)
-        finally:
-            self._in_flight -= 1
         if isinstance(answer, Stream):
+            self._in_flight -= 1
             return self._streamed(arrival, call, answer, started)
-        self.handler.record_response(call, answer)
-        if self.handler.fsyncs:
-            await self.handler.durable()
+        stored = abandoned(answer) if arrival.has_left() else answer
+        if handler.is_heavy(arrival.route, answer.body):
+            record = partial(handler.record_response, call, stored, None)
+            await handler.in_thread(record)
+        else:
+            handler.record_response(call, stored)
+        self._in_flight -= 1
+        if handler.fsyncs:
+            await handler.durable()
         if self.logs_calls:
             _log_call(arrival, call, answer.status, started)
         return answer
+
+    async def whole_answer(self, arrival: Arrival) -> Answer:
+        """The answer to a call of v2, which never streams."""
+        return cast(Answer, await self.answer(arrival))
 
     def _streamed(
         self, arrival: Arrival, call: Call | None, stream: Stream, started: float
@@ -258,7 +294,16 @@ class PersistTransformer(Model):  # type: ignore[misc]
 
         return Streaming(stream, self.handler, call, at_end)
 
+    def refuse(self, arrival: Arrival, failure: Exception) -> Answer:
+        """The answer to a call whose body is not read; both are recorded, the body by its size."""
+        call = self.handler.record_request(arrival)
+        answer = answer_to(failure)
+        self.handler.record_response(call, answer)
+        return answer
+
     async def _run(self, arrival: Arrival) -> Answer | Stream:
+        if (task := asyncio.current_task()) and task.cancelling():
+            raise asyncio.CancelledError  # while its body was recorded
         if not self.ready:
             raise ModelNotReady(self.name)
         if arrival.route.protocol == "grpc":

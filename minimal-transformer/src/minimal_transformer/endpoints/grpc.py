@@ -6,9 +6,10 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from concurrent import futures
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn
 
 import grpc
+import orjson
 from google.protobuf.message import DecodeError
 from grpc import aio
 from kserve.errors import ModelNotFound
@@ -20,12 +21,28 @@ from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
 from kserve.protocol.grpc.servicer import InferenceServicer
 
 from minimal_transformer.endpoints.closed import ClosedRepository, TruthfulDataPlane
-from minimal_transformer.exchange import Answer, Arrival, Route
+from minimal_transformer.exchange import Answer, Arrival, Route, combined
 from minimal_transformer.failures import RepositoryClosed, code_of
+from minimal_transformer.limits import (
+    SILENT_SECONDS,
+    SLOW_START_SECONDS,
+    SMALL_BYTES,
+    NoRoom,
+    Pool,
+    Room,
+    TooLarge,
+    TooSlow,
+)
+from minimal_transformer.predictor.v2 import metadata_message
 from minimal_transformer.transformer import PersistTransformer
 
 MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 # Options of gRPC that are arguments of KServe.
+# Messages that are received at the same time; the others wait with their callers.
+RECEIVED_AT_ONCE = 8
+# The wire form, the parsed message, and its form for the tables or for a REST predictor.
+COPIES_OF_A_MESSAGE = 4
+MAX_DETAILS_BYTES = 2000
 _LENGTH_LIMITS = ("max_send_message_length", "max_receive_message_length")
 
 
@@ -43,15 +60,34 @@ class ClosedServicer(InferenceServicer):  # type: ignore[misc]
 
     RepositoryModelUnload = RepositoryModelLoad
 
+    async def ModelMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """What the predictor says; KServe's own answer names no inputs."""
+        model = self._data_plane.model_registry.get_model(request.name)
+        if model is None:
+            await context.abort(grpc.StatusCode.NOT_FOUND, str(ModelNotFound(request.name)))
+        answer = await model.metadata(request.version)
+        if answer.status != 200:
+            await context.abort(code_of(answer.status), details_of(answer))
+        try:
+            return metadata_message(orjson.loads(answer.body))
+        except ValueError as failure:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, str(failure))
+            raise AssertionError from None
+
 
 class InferOnWire(aio.ServerInterceptor):  # type: ignore[misc]
     """Gives the bytes of a ModelInfer call to the model and sends the bytes of its answer."""
 
-    def __init__(self, model: PersistTransformer) -> None:
+    def __init__(self, model: PersistTransformer, max_message_bytes: int) -> None:
         self._model = model
         self._route: Route = next(r for r in model.routes() if r.protocol == "grpc")
         # Without (de)serializers gRPC passes the messages as the bytes that they are on the wire.
-        self._handler = grpc.unary_unary_rpc_method_handler(self._infer)
+        # Declared as a stream of requests, which looks the same on the wire, the call begins before
+        # its message is received: gRPC leaves that with the caller until it is read here.
+        self._handler = grpc.stream_unary_rpc_method_handler(self._infer)
+        self._max_message_bytes = max_message_bytes
+        self._receiving = Pool(RECEIVED_AT_ONCE * max_message_bytes)
+        self._deadlines: dict[asyncio.Timeout, float] = {}
         # A caller that leaves cancels its handler; the call goes on here and is recorded.
         self.running: set[asyncio.Task[Answer]] = set()
 
@@ -65,21 +101,86 @@ class InferOnWire(aio.ServerInterceptor):  # type: ignore[misc]
             return self._handler
         return await continuation(handler_call_details)
 
-    async def _answer(self, arrival: Arrival) -> Answer:
-        return cast(Answer, await self._model.answer(arrival))  # a v2 answer never streams
+    async def _infer(self, _messages: Any, context: Any) -> bytes:
+        room = Room(self._model.limits)
+        holder = Holder(room)
+        holder.hold_until_done(asyncio.current_task())
+        answer = await self._answer(context, room, holder)
+        if answer.status != 200:
+            await context.abort(code_of(answer.status), details_of(answer))
+        return answer.body
 
-    async def _infer(self, wire: bytes, context: Any) -> bytes:
-        name = _model_name(wire)
+    async def _answer(self, context: Any, room: Room, holder: Holder) -> Answer:
+        arrival = Arrival(self._route, b"", _headers(context), room=room)
+        try:
+            wire = await self._received(context, room)
+        except (NoRoom, TooLarge, TooSlow) as failure:
+            return self._model.refuse(arrival._replace(unread_bytes=0), failure)
+        name, version = _model_of(wire)
         if name is not None and name != self._model.name:
             await context.abort(grpc.StatusCode.NOT_FOUND, str(ModelNotFound(name)))
-        arrival = Arrival(self._route, wire, _headers(context))
-        task = asyncio.create_task(self._answer(arrival))
+        route = self._model.v2_route("grpc", version) if version else self._route
+        has_left = False
+        arrival = arrival._replace(route=route, body=wire, has_left=lambda: has_left)
+        task = asyncio.create_task(self._model.whole_answer(arrival))
+        holder.hold_until_done(task)
         self.running.add(task)
         task.add_done_callback(self.running.discard)
-        answer = await asyncio.shield(task)
-        if answer.status != 200:
-            await context.abort(code_of(answer.status), answer.error or f"status {answer.status}")
-        return answer.body
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            has_left = not task.done()
+            raise
+
+    async def _received(self, context: Any, room: Room) -> bytes:
+        """The call's message; NoRoom, TooLarge or TooSlow."""
+        size = self._max_message_bytes
+        if self._receiving.free < size:
+            self._hurry()
+        if not await self._receiving.take(size):
+            raise NoRoom
+        try:
+            async with asyncio.timeout(SILENT_SECONDS) as deadline:
+                self._deadlines[deadline] = asyncio.get_running_loop().time()
+                wire = await context.read()
+        except TimeoutError:
+            raise TooSlow from None
+        finally:
+            self._deadlines.pop(deadline, None)
+            self._receiving.give_back(size)
+        if wire is aio.EOF:
+            wire = b""
+        room.limits.check_request(len(wire))
+        if len(wire) <= SMALL_BYTES:
+            room.take_small(len(wire))
+        else:
+            await room.take_request(len(wire), COPIES_OF_A_MESSAGE)
+        return bytes(wire)
+
+    def _hurry(self) -> None:
+        """Somebody has to wait: messages that come slowly have a moment left."""
+        for deadline, started in self._deadlines.items():
+            if not deadline.expired():
+                deadline.reschedule(started + SLOW_START_SECONDS)
+
+
+class Holder:
+    """Keeps a call's room until the last task that works on it is done."""
+
+    def __init__(self, room: Room) -> None:
+        self._room = room
+        self._tasks = 0
+
+    def hold_until_done(self, task: asyncio.Task[Any] | None) -> None:
+        """Not before this task is done either."""
+        if task is not None:
+            self._tasks += 1
+            task.add_done_callback(self._one_is_done)
+
+    def _one_is_done(self, _: object) -> None:
+        self._tasks -= 1
+        if not self._tasks:
+            self._room.release()
 
 
 class GrpcServer:
@@ -88,7 +189,7 @@ class GrpcServer:
     def __init__(
         self, model: PersistTransformer, data_plane: TruthfulDataPlane, options: dict[str, Any]
     ) -> None:
-        self._inference = InferOnWire(model)
+        self._inference = InferOnWire(model, options["grpc_max_receive_message_length"])
         self._data_plane = data_plane
         self._options = options
         self._server: aio.Server | None = None
@@ -131,15 +232,25 @@ class GrpcServer:
             await asyncio.wait(self._inference.running)
 
 
-def _model_name(wire: bytes) -> str | None:
-    """The model that a message names; None for an unreadable one, whose answer will say so."""
+def _model_of(wire: bytes) -> tuple[str | None, str]:
+    """The model and version that a message names; None if unreadable: its answer will say so."""
     try:
-        name: str = pb.ModelInferRequest.FromString(wire).model_name
+        message = pb.ModelInferRequest.FromString(wire)
     except DecodeError:
-        return None
-    return name
+        return None, ""
+    return message.model_name, message.model_version
 
 
 def _headers(context: Any) -> dict[str, str]:
     """The call's metadata as headers; binary values (-bin) are not text and stay out."""
-    return {key: value for key, value in context.invocation_metadata() if isinstance(value, str)}
+    pairs = context.invocation_metadata() or ()
+    return combined((key, value) for key, value in pairs if isinstance(value, str))
+
+
+def details_of(answer: Answer) -> str:
+    """The words of a failed call as gRPC carries them: past 8 KiB a client gets another error.
+
+    On the wire a byte that is not printable ASCII takes three.
+    """
+    text = answer.error or f"status {answer.status}"
+    return text.encode()[:MAX_DETAILS_BYTES].decode("utf-8", "ignore")

@@ -11,12 +11,17 @@ import contextlib
 import logging
 import multiprocessing
 import os
+import re
+import resource
 import signal
 import socket
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, cast
+from urllib.parse import unquote
 
+import httptools
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from kserve import model_server
@@ -25,8 +30,16 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from minimal_transformer import logs
 from minimal_transformer.endpoints.closed import ClosedRepository, TruthfulDataPlane
-from minimal_transformer.exchange import Answer, Arrival, RawHeaders, Route
+from minimal_transformer.exchange import Answer, Arrival, RawHeaders, Route, combined
 from minimal_transformer.failures import STATUS_BY_FAILURE, answer_to
+from minimal_transformer.limits import (
+    SILENT_SECONDS,
+    SMALL_BYTES,
+    NoRoom,
+    Room,
+    TooLarge,
+    TooSlow,
+)
 from minimal_transformer.settings import ServerSettings
 from minimal_transformer.streaming import CallerLeft, Streaming
 from minimal_transformer.transformer import PersistTransformer
@@ -37,6 +50,21 @@ log = logging.getLogger(__name__)
 logging.getLogger("uvicorn.error").addFilter(
     lambda line: line.msg != "ASGI callable returned without completing response."
 )
+
+# In the scope of a call whose connection is lost.
+CALLER_LEFT = "minimal_transformer.caller_left"
+# In the scope of one whose answer holds room until it is read.
+LARGE_ANSWER = "minimal_transformer.large_answer"
+# How often a body that others wait for is looked at.
+LOOK_SECONDS = 1.0
+# What is open without any call.
+DESCRIPTORS_OF_OURS = 128
+# Of a request before its body.
+MAX_HEAD_BYTES = 2 * 1024 * 1024
+# A caller that reads less of its answer in this time holds memory for nothing.
+READING_SECONDS = 10.0
+SLOWEST_READING_BYTES = 64 * 1024
+UPGRADE_HEADERS = frozenset({b"upgrade", b"http2-settings"})
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -59,41 +87,66 @@ class InferenceEndpoints:
         self._kserve_app = kserve_app
         self._model = model
         self._answer = model.answer
-        self._routes = {r.path: r for r in model.routes() if r.protocol != "grpc"}
+        self._routes = {unquote(r.path): r for r in model.routes() if r.protocol != "grpc"}
+        self._versioned = re.compile(rf"/v2/models/{re.escape(model.name)}/versions/([^/]+)/infer")
+        self._described = re.compile(rf"/v2/models/{re.escape(model.name)}(?:/versions/([^/]+))?")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one ASGI connection."""
         if scope["type"] != "http" or scope["method"] != "POST":
             return await self._serve_other(scope, receive, send)
-        route = self._routes.get(scope["path"]) or self._passed_route(scope)
+        route = self._routes.get(scope["path"]) or self._other_route(scope)
         if route is None:
             return await self._kserve_app(scope, receive, send)
-        body = await _body(receive)
-        if body is None:
-            return None  # The caller left before it had sent the call.
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
-        }
-        arrival = Arrival(route, body, headers, scope["query_string"].decode("latin-1"))
-        answer = await self._answer(arrival)
-        if isinstance(answer, Streaming):
-            return await self._stream(answer, receive, send)
-        return await _send(answer, send)
+        headers = _headers(scope["headers"])
+        room = Room(self._model.limits)
+        query = scope["query_string"].decode("latin-1")
+        arrival = Arrival(route, b"", headers, query, room, lambda: CALLER_LEFT in scope)
+        answer: Answer | Streaming
+        try:
+            try:
+                body = await _body(receive, headers, room)
+            except (NoRoom, TooLarge, TooSlow) as failure:
+                length = int(headers.get("content-length", 0))
+                answer = self._model.refuse(arrival._replace(unread_bytes=length), failure)
+            else:
+                if body is None:
+                    return None  # The caller left before it had sent the call.
+                answer = await self._answer(arrival._replace(body=body))
+            if isinstance(answer, Streaming):
+                await self._stream(answer, receive, send)
+            elif room.holds_large_answer:
+                await _send_large(answer, scope, send)
+            else:
+                await _send(answer, send)
+        finally:
+            room.release()
+        return None
 
-    def _passed_route(self, scope: Scope) -> Route | None:
-        """The route of a call that is passed on as it comes; its path is the predictor's to read.
+    def _other_route(self, scope: Scope) -> Route | None:
+        """The route of a path with a version, or a slash at its end, or that is passed on.
 
-        Not with steps up, by which it would leave the folder that was opened to callers.
+        What is passed on is the predictor's to read, but not with steps up, by which it would leave
+        the folder that was opened to callers.
         """
+        path = scope["path"].rstrip("/")
+        if (versioned := self._versioned.fullmatch(path)) is not None:
+            return self._model.v2_route("v2", versioned[1])
+        if (known := self._routes.get(path)) is not None:
+            return known
         if not _STEPS.isdisjoint(scope["path"].split("/")):
             return None
         return self._model.passed_route(scope["raw_path"].decode("latin-1"))
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """What is no call: OpenAI's list of models, and all that KServe's app serves."""
+        """What is no call: the predictor's word on its models, and all that KServe's app serves."""
         path = scope.get("path", "")
-        if scope["type"] == "http" and scope["method"] == "GET" and _lists_models(path):
-            answer = await self._model.listed_models(path)
+        if scope["type"] == "http" and scope["method"] == "GET":
+            answer = None
+            if _lists_models(path):
+                answer = await self._model.listed_models(path)
+            elif (described := self._described.fullmatch(path.rstrip("/"))) is not None:
+                answer = await self._model.metadata(described[1] or "")
             if answer is not None:
                 return await _send(answer, send)
         return await self._kserve_app(scope, receive, send)
@@ -123,6 +176,17 @@ async def _send(answer: Answer, send: Send) -> None:
     length = (b"content-length", b"%d" % len(answer.body))
     await send(_start(answer.status, [*answer.headers, length]))
     await send({"type": "http.response.body", "body": answer.body})
+
+
+async def _send_large(answer: Answer, scope: Scope, send: Send) -> None:
+    """Send an answer that holds room; returns when the connection has taken all of it."""
+    scope[LARGE_ANSWER] = True
+    length = (b"content-length", b"%d" % len(answer.body))
+    await send(_start(answer.status, [*answer.headers, length]))
+    await _send_piece(answer.body, send)
+    # Uvicorn keeps the second message back while the first is not written.
+    await asyncio.sleep(0)
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def _send_piece(piece: bytes, send: Send) -> None:
@@ -178,18 +242,75 @@ async def _until_caller_leaves(
         listener.cancel()
 
 
-async def _body(receive: Receive) -> bytes | None:
-    """The whole body; None when the caller left before its end."""
+def _headers(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
+    """The headers by their lower-case names, each byte of a value as a character."""
+    decoded = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in pairs]
+    headers = dict(decoded)
+    return headers if len(headers) == len(decoded) else combined(decoded)
+
+
+async def _body(receive: Receive, headers: Mapping[str, str], room: Room) -> bytes | None:
+    """The whole body; None when the caller left before its end. NoRoom, TooLarge or TooSlow."""
+    announced = headers.get("content-length")
+    if announced is None:
+        return await _chunked_body(receive, room)
+    length = int(announced)
+    if length > SMALL_BYTES:
+        # Until then the connection is not read: what the caller has sent waits in the kernel.
+        await room.take_request(length)
+        return await _rest_of_body(receive, [], room)
+    room.take_small(length)
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):
         return bytes(message["body"])
-    chunks = []
-    while message["type"] == "http.request":
-        chunks.append(message["body"])
+    return await _rest_of_body(receive, [message], room)
+
+
+async def _chunked_body(receive: Receive, room: Room) -> bytes | None:
+    """A body of unknown length: once it is not short, it has the room of the longest."""
+    first: list[Message] = []
+    received = 0
+    while received <= SMALL_BYTES:
+        first.append(message := await receive())
+        received += len(message.get("body", b""))
         if not message.get("more_body"):
-            return b"".join(chunks)
-        message = await receive()
-    return None
+            if received > SMALL_BYTES:
+                await room.take_request(received)
+            else:
+                room.take_small(received)
+            return await _rest_of_body(receive, first, room)
+    await room.take_request(room.limits.max_body_bytes)
+    body = await _rest_of_body(receive, first, room)
+    room.shrink_request(len(body or b""))
+    return body
+
+
+async def _rest_of_body(receive: Receive, first: list[Message], room: Room) -> bytes | None:
+    """The body that begins with these messages."""
+    started = time.monotonic()
+    received = 0
+    pieces: list[bytes] = []
+    messages = iter(first)
+    while True:
+        message = next(messages, None) or await _next(receive, room, received, started)
+        if message["type"] != "http.request":
+            return None
+        pieces.append(message["body"])
+        received += len(message["body"])
+        room.limits.check_request(received)
+        if not message.get("more_body"):
+            return b"".join(pieces)
+
+
+async def _next(receive: Receive, room: Room, received: int, started: float) -> Message:
+    """The body's next message; TooSlow when others wait for its room longer than it deserves."""
+    while not room.is_too_slow(received, started):
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                return await receive()
+        except TimeoutError:
+            continue
+    raise TooSlow
 
 
 class GatheringTransport:
@@ -225,12 +346,136 @@ class GatheringTransport:
             self._transport.writelines(held)
 
 
-class OneWriteProtocol(HttpToolsProtocol):
-    """Answers in one TCP segment; uvicorn writes head and body apart, in two system calls."""
+class PatientProtocol(HttpToolsProtocol):
+    """Uvicorn's, for callers that are slow, gone, too many, or would rather speak another protocol.
+
+    It answers in one TCP segment, where uvicorn writes head and body apart; every wait for a caller
+    has an end; trailers are no headers; an upgrade is not done, and the call counts.
+    """
 
     def connection_made(self, transport: Any) -> None:
-        """Start on a new connection."""
+        """Start on a new connection; where there are too many, in the place of an idle one."""
         super().connection_made(GatheringTransport(transport, self.loop))  # type: ignore[arg-type]
+        self._head_bytes = 0
+        self._head_deadline = 0.0
+        self._unsent = 0
+        if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
+            self._close_an_idle_one()
+        self._await_data()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Have the call that is not answered yet know that its caller is gone."""
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cast(Scope, cycle.scope)[CALLER_LEFT] = True
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read what came; then either a call is on its way, or the next bytes are due."""
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._go_on_without_upgrade(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError:
+            message = "Invalid HTTP request received."
+            self.logger.warning(message)
+            self.send_400_response(message)
+            return
+        cycle = self.cycle
+        if self._is_in_head():
+            self._head_bytes += len(data)
+            self._await_rest_of_head()
+        elif cycle is None or cycle.response_complete or cycle.more_body:
+            self._await_data()
+
+    def on_headers_complete(self) -> None:
+        """Start the call, unless it asks for an upgrade: then its head comes once more."""
+        if self.parser.should_upgrade():
+            return
+        super().on_headers_complete()
+        self._head_bytes = 0
+        self._head_deadline = 0.0
+        self.headers = []  # trailers go here, where nobody reads them
+
+    def on_message_complete(self) -> None:
+        """The body's end."""
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def pause_writing(self) -> None:
+        """Watch whether the caller of a large answer reads it."""
+        super().pause_writing()
+        if LARGE_ANSWER not in self.cycle.scope:
+            return
+        self._unsent = self.transport.get_write_buffer_size()
+        self.loop.call_later(READING_SECONDS, self._look_whether_it_reads)
+
+    def _look_whether_it_reads(self) -> None:
+        if not self.flow.write_paused or self.transport.is_closing():
+            return
+        unsent = self.transport.get_write_buffer_size()
+        if self._unsent - unsent < SLOWEST_READING_BYTES:
+            self.transport.abort()
+            return
+        self._unsent = unsent
+        self.loop.call_later(READING_SECONDS, self._look_whether_it_reads)
+
+    def _is_in_head(self) -> bool:
+        """Whether a message has begun whose headers are not complete."""
+        return self.scope is not None and self.headers is self.scope["headers"]
+
+    def _await_data(self) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(
+            self._patience(), self.timeout_keep_alive_handler
+        )
+
+    def _patience(self) -> float:
+        """A caller that has been answered may be idle; any other is to go on with its call."""
+        cycle = self.cycle
+        is_idle = cycle is not None and cycle.response_complete
+        return self.timeout_keep_alive if is_idle else SILENT_SECONDS
+
+    def _await_rest_of_head(self) -> None:
+        """A head has one deadline, however often a byte of it comes, and a limit."""
+        if self._head_bytes > MAX_HEAD_BYTES:
+            self.send_400_response("The request's headers are too long.")
+            return
+        if not self._head_deadline:
+            self._head_deadline = self.loop.time() + SILENT_SECONDS
+        self.timeout_keep_alive_task = self.loop.call_at(
+            self._head_deadline, self.timeout_keep_alive_handler
+        )
+
+    def _go_on_without_upgrade(self, rest: bytes) -> None:
+        """Read the message anew without its wish: the parser takes no body of one that upgrades."""
+        method = self.parser.get_method()
+        if method == b"CONNECT":
+            self.send_400_response("This is not a proxy.")
+            return
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
+        for name, value in self.headers:
+            if name == b"connection":
+                tokens = [token.strip() for token in value.split(b",")]
+                kept = b", ".join(t for t in tokens if t.lower() not in UPGRADE_HEADERS)
+                lines.append(b"connection: %b" % kept)
+            elif name not in UPGRADE_HEADERS:
+                lines.append(b"%b: %b" % (name, value))
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.data_received(b"\r\n".join([*lines, b"", b""]) + rest)
+
+    def _close_an_idle_one(self) -> None:
+        """One that never sent anything, else one whose calls are answered."""
+        others = [c for c in self.connections if isinstance(c, PatientProtocol) and c is not self]
+        silent = (c for c in others if c.scope is None)
+        idle = (c for c in others if c.cycle is not None and c.cycle.response_complete)
+        chosen = next(silent, None) or next(idle, None)
+        if chosen is not None:
+            chosen.transport.close()
+            self.connections.discard(chosen)
 
 
 class RestServer(RESTServer):  # type: ignore[misc]
@@ -257,7 +502,10 @@ class RestServer(RESTServer):  # type: ignore[misc]
         self.config.access_log = False
         # Nothing here reads the caller's address, so no call pays for finding it.
         self.config.proxy_headers = False
-        self.config.http = OneWriteProtocol
+        self.config.http = PatientProtocol
+        # An upgrade to WebSocket is one that we do not do either.
+        self.config.ws = "none"
+        self.config.limit_concurrency = _connections_allowed(settings.max_connections)
         self._model = model
         self._settings = settings
         self._event_loop = args.event_loop
@@ -325,6 +573,14 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _connections_allowed(wanted: int) -> int:
+    """At most so many that each call still finds a descriptor for its hop."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if descriptors == resource.RLIM_INFINITY:
+        return wanted
+    return max(16, min(wanted, (descriptors - DESCRIPTORS_OF_OURS) // 2))
 
 
 def loop_factory(event_loop: str) -> Any:

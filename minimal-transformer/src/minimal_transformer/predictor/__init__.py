@@ -10,42 +10,12 @@ from typing import Protocol
 
 from minimal_transformer.exchange import Answer, Arrival, RawHeaders, Stream
 from minimal_transformer.logs import Episode
+from minimal_transformer.settings import OF_ONE_HOP, SHADOW_HEADER, HeaderRules, PredictorSettings
 
 log = logging.getLogger(__name__)
 
 READY_SECONDS = 2.0
 FRESH_SECONDS = 1.0
-
-# The headers that describe the body and those that trace the call cross the hop; never
-# `authorization`, `x-api-key` or `cookie`: they are the gateway's, not the model's.
-# To the predictor: by exact name, or by prefix (B3 traces, CloudEvents in binary mode).
-REQUEST_HEADERS = frozenset(
-    {
-        "accept",
-        "b3",
-        "content-encoding",
-        "content-type",
-        "inference-header-content-length",
-        "traceparent",
-        "tracestate",
-        "x-request-id",
-        "x-shadow-pair-id",
-    }
-)
-REQUEST_PREFIXES = ("x-b3-", "ce-")
-# Back to the caller. Length, connection and date are the server's own.
-RESPONSE_HEADERS = frozenset(
-    {
-        b"cache-control",
-        b"content-encoding",
-        b"content-language",
-        b"content-type",
-        b"inference-header-content-length",
-        b"retry-after",
-        b"x-accel-buffering",  # a proxy must not hold a stream back
-    }
-)
-RESPONSE_PREFIXES = (b"ce-",)
 
 _LOOK = "check --predictor_host and that the predictor runs"
 _NO_HOST = ("no such host", _LOOK)
@@ -88,25 +58,35 @@ class Predictor(Protocol):
         Who gets a Stream must close it.
         """
 
+    async def metadata(self, version: str) -> Answer:
+        """What the predictor says about its model, or that version of it, in v2's form."""
+
     async def is_ready(self) -> bool:
         """Whether the predictor says that its model is ready; never raises."""
 
 
-def to_predictor(headers: Mapping[str, str]) -> dict[str, str]:
-    """The caller's headers (lower-case names) that the predictor may see."""
-    return {
+def to_predictor(headers: Mapping[str, str], settings: PredictorSettings) -> dict[str, str]:
+    """The caller's headers (lower-case names) that the predictor may see, and the shadow's mark."""
+    rules = settings.headers
+    exact, prefixes = rules.forwarded, rules.forwarded_prefixes
+    passed = {
         name: value
         for name, value in headers.items()
-        if name in REQUEST_HEADERS or name.startswith(REQUEST_PREFIXES)
+        if name in exact or (name.startswith(prefixes) and name not in OF_ONE_HOP)
     }
+    if settings.is_shadow:
+        passed[SHADOW_HEADER] = "true"
+    return passed
 
 
-def to_caller(headers: Iterable[tuple[bytes, bytes]]) -> RawHeaders:
+def to_caller(headers: Iterable[tuple[bytes, bytes]], rules: HeaderRules) -> RawHeaders:
     """The predictor's headers that the caller may see, with lower-case names."""
     passed: RawHeaders = []
     for name, value in headers:
         lower = name.lower()
-        if lower in RESPONSE_HEADERS or lower.startswith(RESPONSE_PREFIXES):
+        if lower in rules.returned or (
+            lower.startswith(rules.returned_prefixes) and lower.decode("latin-1") not in OF_ONE_HOP
+        ):
             passed.append((lower, value))
     return passed
 
@@ -137,12 +117,12 @@ class UnknownModel(Episode):
         known = self._what.format("knows").replace("%", "%%")
         super().__init__(log, f"{known} now; %d probes failed.")
 
-    def met(self) -> None:
-        """A probe's answer was that."""
-        self.hit(
-            f"{self._what.format('does not know')}, so this pod is not ready; set --model_name to"
-            " the name that the predictor serves."
-        )
+    def met(self, other_protocol: str | None = None) -> None:
+        """A probe's answer was that; over another protocol it knows the model, if one is named."""
+        remedy = "set --model_name to the name that the predictor serves"
+        if other_protocol is not None:
+            remedy = f"it does over {other_protocol}: set --predictor_protocol {other_protocol}"
+        self.hit(f"{self._what.format('does not know')}, so this pod is not ready; {remedy}.")
 
 
 class Readiness:

@@ -12,13 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import orjson
 from grpc import aio
-from kserve.protocol.grpc.grpc_predict_v2_pb2 import ModelReadyRequest, ModelReadyResponse
+from kserve.protocol.grpc.grpc_predict_v2_pb2 import (
+    ModelMetadataRequest,
+    ModelMetadataResponse,
+    ModelReadyRequest,
+    ModelReadyResponse,
+)
 
-from minimal_transformer.exchange import Answer, Arrival
+from minimal_transformer.exchange import JSON_HEADERS, Answer, Arrival
 from minimal_transformer.failures import refusal, status_of
 from minimal_transformer.predictor import READY_SECONDS, UnknownModel, Unreachable, to_predictor
-from minimal_transformer.predictor.v2 import grpc_from_rest_request, rest_from_grpc_response
+from minimal_transformer.predictor.v2 import (
+    grpc_from_rest_request,
+    metadata_document,
+    rest_from_grpc_response,
+)
 from minimal_transformer.settings import PredictorSettings
 
 log = logging.getLogger(__name__)
@@ -39,13 +49,14 @@ class GrpcPredictor:
         self._channel: aio.Channel
         self._infer: Any = None
         self._ready: Any = None
+        self._metadata: Any = None
 
     async def open(self) -> None:
         settings = self._settings
         target = str(settings.host)
         if ":" not in target:
             target = f"{target}:{443 if settings.use_tls else 80}"
-        options = _options(settings.retries)
+        options = _options(settings)
         if settings.use_tls:
             self._channel = aio.secure_channel(target, _credentials(settings), options=options)
         else:
@@ -55,6 +66,12 @@ class GrpcPredictor:
             f"{SERVICE}/ModelReady",
             request_serializer=ModelReadyRequest.SerializeToString,
             response_deserializer=ModelReadyResponse.FromString,
+        )
+
+        self._metadata = self._channel.unary_unary(
+            f"{SERVICE}/ModelMetadata",
+            request_serializer=ModelMetadataRequest.SerializeToString,
+            response_deserializer=ModelMetadataResponse.FromString,
         )
 
     async def close(self) -> None:
@@ -67,9 +84,23 @@ class GrpcPredictor:
             return refusal(
                 400, "the predictor speaks the v2 protocol only; call /v2/models/…/infer"
             )
-        wire = grpc_from_rest_request(arrival.body, arrival.headers, self._settings.model_name)
+        wire = grpc_from_rest_request(
+            arrival.body,
+            arrival.headers,
+            self._settings.model_name,
+            arrival.route.model_version,
+        )
         answer = await self._call(wire, arrival)
         return rest_from_grpc_response(answer.body, wire) if answer.status == 200 else answer
+
+    async def metadata(self, version: str) -> Answer:
+        timeout = min(READY_SECONDS, self._settings.timeout_seconds)
+        request = ModelMetadataRequest(name=self._settings.model_name, version=version)
+        try:
+            response = await self._metadata(request, timeout=timeout)
+        except aio.AioRpcError as failure:
+            return self._failed(failure)
+        return Answer(200, orjson.dumps(metadata_document(response)), JSON_HEADERS)
 
     async def is_ready(self) -> bool:
         timeout = min(READY_SECONDS, self._settings.timeout_seconds)
@@ -86,10 +117,14 @@ class GrpcPredictor:
         return bool(response.ready)
 
     async def _call(self, wire: bytes, arrival: Arrival) -> Answer:
+        # gRPC has no form for a text that is not ASCII, and takes a name with -bin for bytes.
         metadata = tuple(
             (name, value)
-            for name, value in to_predictor(arrival.headers).items()
+            for name, value in to_predictor(arrival.headers, self._settings).items()
             if name not in _REST_ONLY
+            and value.isascii()
+            and value.isprintable()
+            and not name.endswith("-bin")
         )
         try:
             body = await self._infer(
@@ -118,7 +153,7 @@ class GrpcPredictor:
             return refusal(
                 504, f"the predictor did not answer in {self._settings.timeout_seconds:g} s"
             )
-        return refusal(status_of(code), failure.details() or code.name)
+        return refusal(status_of(code), failure.details() or code.name, quotes=True)
 
 
 def _credentials(settings: PredictorSettings) -> grpc.ChannelCredentials:
@@ -126,10 +161,11 @@ def _credentials(settings: PredictorSettings) -> grpc.ChannelCredentials:
     return grpc.ssl_channel_credentials(root_certificates=roots)
 
 
-def _options(retries: int) -> list[tuple[str, Any]]:
+def _options(settings: PredictorSettings) -> list[tuple[str, Any]]:
+    retries = settings.retries
     options: list[tuple[str, Any]] = [
         ("grpc.max_send_message_length", -1),
-        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_receive_message_length", settings.max_body_bytes),
         # No HTTP proxy from the environment, as over REST.
         ("grpc.enable_http_proxy", 0),
     ]

@@ -8,13 +8,15 @@ import logging
 import socket
 from contextvars import ContextVar
 from typing import Any, cast
+from urllib.parse import quote
 
 import aiohttp
 import orjson
 from yarl import URL
 
-from minimal_transformer.exchange import Answer, Arrival, Stream
+from minimal_transformer.exchange import Answer, Arrival, Stream, header_text
 from minimal_transformer.failures import error_text, refusal
+from minimal_transformer.limits import SMALL_BYTES, Room
 from minimal_transformer.predictor import (
     READY_SECONDS,
     UnknownModel,
@@ -22,8 +24,12 @@ from minimal_transformer.predictor import (
     to_caller,
     to_predictor,
 )
-from minimal_transformer.predictor.v2 import grpc_from_rest_answer, rest_from_grpc_request
-from minimal_transformer.settings import PredictorSettings
+from minimal_transformer.predictor.v2 import (
+    grpc_from_rest_answer,
+    is_raw,
+    rest_from_grpc_request,
+)
+from minimal_transformer.settings import HeaderRules, PredictorSettings
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +39,12 @@ MAX_CONNECTIONS = 480
 IDLE_SECONDS = 30.0
 CONNECT_SECONDS = 10.0
 
+# Of what the predictor answers before its body.
+MAX_HEAD_BYTES = 1024 * 1024
+MAX_HEADERS = 10_000
+# Of what it says about itself and its model.
+MAX_STATE_BYTES = 1024 * 1024
+EXTENSIONS_SECONDS = 60.0
 # Of a caller's making: no more of them are kept.
 MAX_URLS = 256
 
@@ -65,6 +77,8 @@ class RestPredictor:
         self._unreachable = Unreachable(settings.host)
         self._unknown_model = UnknownModel(settings.host, settings.model_name)
         self._session: aiohttp.ClientSession
+        self._in_binary = False
+        self._ask_extensions_at = 0.0
 
     async def open(self) -> None:
         connector = aiohttp.TCPConnector(
@@ -79,6 +93,10 @@ class RestPredictor:
             auto_decompress=False,
             trust_env=False,
             skip_auto_headers=("accept", "accept-encoding", "user-agent", "content-type"),
+            # What is not on the list is dropped, however long it is; aiohttp refuses 8,191 bytes.
+            max_line_size=MAX_HEAD_BYTES,
+            max_field_size=MAX_HEAD_BYTES,
+            max_headers=MAX_HEADERS,
             **self._session_options(),
         )
 
@@ -98,37 +116,84 @@ class RestPredictor:
         await self._session.close()
 
     async def forward(self, arrival: Arrival) -> Answer | Stream:
-        headers = to_predictor(arrival.headers)
+        # aiohttp writes UTF-8, so bytes that are UTF-8 stay what they are.
+        headers = {
+            name: header_text(value)
+            for name, value in to_predictor(arrival.headers, self._settings).items()
+        }
         path = arrival.route.path
         if arrival.route.protocol != "grpc":
             url = self._url(f"{path}?{arrival.query}" if arrival.query else path)
-            return await self._post(url, arrival.body, headers)
-        body, added = rest_from_grpc_request(arrival.body)
-        answer = await self._post(self._url(path), body, headers | added)
-        return grpc_from_rest_answer(cast(Answer, answer))  # a v2 answer never streams
+            return await self._post(url, arrival.body, headers, arrival.room)
+        raw = is_raw(arrival.body)
+        in_binary = raw and await self._takes_binary()
+        body, added = rest_from_grpc_request(arrival.body, in_binary=in_binary)
+        answer = await self._post(self._url(path), body, headers | added, arrival.room)
+        # A v2 answer never streams.
+        return grpc_from_rest_answer(cast(Answer, answer), raw=raw)
+
+    async def metadata(self, version: str) -> Answer:
+        """What the predictor says about its model, or that version of it, in v2's form."""
+        name = quote(self._settings.model_name, safe="")
+        path = f"/v2/models/{name}" + (f"/versions/{quote(version, safe='')}" if version else "")
+        try:
+            response, body = await self._get(path)
+        except (aiohttp.ClientError, TimeoutError) as failure:
+            return failed(failure, self._settings)
+        return passed_on(response, body, self._settings.headers)
+
+    async def _get(self, path: str) -> tuple[aiohttp.ClientResponse, bytes]:
+        timeout = aiohttp.ClientTimeout(total=min(READY_SECONDS, self._settings.timeout_seconds))
+        async with self._session.get(
+            self._url(path), timeout=timeout, allow_redirects=False
+        ) as response:
+            body = b""
+            while len(body) < MAX_STATE_BYTES and (piece := await response.content.readany()):
+                body += piece
+            return response, body
+
+    async def _takes_binary(self) -> bool:
+        """Whether the predictor reads tensors in binary form, asked for at most once a minute.
+
+        It lists the extension, or is KServe's, which has it and does not list it.
+        """
+        now = asyncio.get_running_loop().time()
+        if now >= self._ask_extensions_at:
+            self._ask_extensions_at = now + EXTENSIONS_SECONDS
+            try:
+                server = orjson.loads((await self._get("/v2"))[1])
+                extensions = server.get("extensions") or []
+                self._in_binary = "binary_tensor_data" in extensions or server["name"] == "kserve"
+            except (aiohttp.ClientError, TimeoutError):
+                self._ask_extensions_at = now  # it may be there for the next call
+            except (ValueError, KeyError, TypeError, AttributeError):
+                self._in_binary = False
+        return self._in_binary
 
     async def is_ready(self) -> bool:
-        name = self._settings.model_name
-        by_protocol = (
-            f"/v1/models/{name}" if self._settings.protocol == "v1" else f"/v2/models/{name}/ready"
-        )
-        path = self._settings.passing.predictor_ready_path or by_protocol
-        timeout = aiohttp.ClientTimeout(total=min(READY_SECONDS, self._settings.timeout_seconds))
+        protocol = self._settings.protocol
+        own_path = self._settings.passing.predictor_ready_path
         try:
-            async with self._session.get(
-                self._url(path), timeout=timeout, allow_redirects=False
-            ) as response:
-                body = await response.read()
+            response, body = await self._get(own_path or self._ready_path(protocol))
+            other = None
+            if response.status == 404 and not own_path:
+                other = "v2" if protocol == "v1" else "v1"
+                elsewhere, _ = await self._get(self._ready_path(other))
+                other = other if elsewhere.status == 200 else None
         except (aiohttp.ClientError, TimeoutError) as failure:
             if isinstance(failure, _NO_CONNECTION):
                 self._unreachable.met(str(failure))
             return False
         self._unreachable.passed()
         if response.status == 404:
-            self._unknown_model.met()
+            self._unknown_model.met(other)
         elif response.status == 200:
             self._unknown_model.passed()
         return response.status == 200 and _says_ready(body)
+
+    def _ready_path(self, protocol: str) -> str:
+        name = quote(self._settings.model_name, safe="")
+        return f"/v1/models/{name}" if protocol == "v1" else f"/v2/models/{name}/ready"
 
     def _url(self, path: str) -> URL:
         url = self._urls.get(path)
@@ -138,7 +203,9 @@ class RestPredictor:
                 self._urls[path] = url
         return url
 
-    async def _post(self, url: URL, body: bytes, headers: dict[str, str]) -> Answer | Stream:
+    async def _post(
+        self, url: URL, body: bytes, headers: dict[str, str], room: Room | None
+    ) -> Answer | Stream:
         """Post a body; try again where the predictor cannot have started on the call."""
         retries = self._settings.retries
         raced = False
@@ -150,7 +217,7 @@ class RestPredictor:
             attempt = _Attempt()
             _attempt.set(attempt)
             try:
-                return await self._attempt_post(url, body, headers, deadline)
+                return await self._attempt_post(url, body, headers, deadline, room)
             except _NO_CONNECTION as failure:
                 last: Exception = failure
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as failure:
@@ -171,7 +238,12 @@ class RestPredictor:
             await asyncio.sleep(min(0.1 * 2 ** (tried - 1), 1.0))
 
     async def _attempt_post(
-        self, url: URL, body: bytes, headers: dict[str, str], deadline: float | None
+        self,
+        url: URL,
+        body: bytes,
+        headers: dict[str, str],
+        deadline: float | None,
+        room: Room | None,
     ) -> Answer | Stream:
         options: dict[str, Any] = {}
         if deadline is not None:
@@ -186,25 +258,61 @@ class RestPredictor:
         )
         self._unreachable.passed()
         try:
-            return await self._received(response)
+            return await self._received(response, room)
         except BaseException:
             response.close()
             raise
 
-    async def _received(self, response: aiohttp.ClientResponse) -> Answer | Stream:
+    async def _received(
+        self, response: aiohttp.ClientResponse, room: Room | None
+    ) -> Answer | Stream:
         # Reading to the end gives the connection back to the pool.
-        return passed_on(response, await response.read())
+        body = await (response.read() if room is None else _read(response, room))
+        return passed_on(response, body, self._settings.headers)
 
 
-def passed_on(response: aiohttp.ClientResponse, body: bytes) -> Answer:
+async def _read(response: aiohttp.ClientResponse, room: Room) -> bytes:
+    """The answer's body, when there is room for it; AnswerTooLarge or NoRoom.
+
+    aiohttp stops reading from the connection until it is read here, so what waits is not in memory.
+    """
+    length = response.content_length
+    if length is not None and length <= SMALL_BYTES:
+        room.take_small(length)
+        return await response.read()
+    if length is not None:
+        await room.take_answer(length)
+        return await response.read()
+    start = await response.content.read(SMALL_BYTES)
+    pieces = [start]
+    received = len(start)
+    while received <= SMALL_BYTES and (piece := await response.content.readany()):
+        pieces.append(piece)
+        received += len(piece)
+    if received <= SMALL_BYTES:
+        room.take_small(received)
+        return b"".join(pieces)
+    room.limits.check_answer(received)
+    await room.take_answer(room.limits.max_body_bytes)
+    while piece := await response.content.readany():
+        received += len(piece)
+        room.limits.check_answer(received)
+        pieces.append(piece)
+    room.shrink_answer(received)
+    return b"".join(pieces)
+
+
+def passed_on(response: aiohttp.ClientResponse, body: bytes, rules: HeaderRules) -> Answer:
     """The predictor's answer as its caller gets it."""
     status = response.status
     if status == 200:
-        return Answer(200, body, to_caller(response.raw_headers))
+        return Answer(200, body, to_caller(response.raw_headers, rules))
     if 300 <= status < 400:
         return refusal(502, f"the predictor answered with a redirect ({status})")
+    if not 200 <= status < 600:  # no caller could be sent it
+        return refusal(502, f"the predictor answered with status {status}, which HTTP has not")
     error = None if status < 300 else error_text(body, status)
-    return Answer(status, body, to_caller(response.raw_headers), error)
+    return Answer(status, body, to_caller(response.raw_headers, rules), error)
 
 
 def failed(failure: Exception, settings: PredictorSettings) -> Answer:

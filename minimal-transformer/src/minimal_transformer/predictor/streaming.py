@@ -14,6 +14,7 @@ import aiohttp
 
 from minimal_transformer.exchange import Answer, Arrival, PredictorCut, Stream
 from minimal_transformer.failures import refusal
+from minimal_transformer.limits import Room
 from minimal_transformer.predictor import to_caller
 from minimal_transformer.predictor.rest import (
     CONNECT_SECONDS,
@@ -79,14 +80,16 @@ class StreamingPredictor(RestPredictor):
                 asyncio.timeout(self._settings.timeout_seconds),
                 self._session.get(self._url(path), allow_redirects=False) as response,
             ):
-                return passed_on(response, await response.read())
+                return passed_on(response, await response.read(), self._settings.headers)
         except (aiohttp.ClientError, TimeoutError) as failure:
             return failed(failure, self._settings)
 
-    async def _received(self, response: aiohttp.ClientResponse) -> Answer | Stream:
+    async def _received(
+        self, response: aiohttp.ClientResponse, room: Room | None
+    ) -> Answer | Stream:
         if response.status != 200 or response.content_type != EVENT_STREAM:
             async with asyncio.timeout(self._settings.timeout_seconds):
-                return await super()._received(response)
+                return await super()._received(response, room)
         return self._stream(response)
 
     def _stream(self, response: aiohttp.ClientResponse) -> Stream:
@@ -108,4 +111,4 @@ class StreamingPredictor(RestPredictor):
                 self._in_flight -= 1
                 response.close()  # gives the connection back instead when all was read
 
-        return Stream(200, to_caller(response.raw_headers), read, close)
+        return Stream(200, to_caller(response.raw_headers, self._settings.headers), read, close)

@@ -13,7 +13,11 @@ from typing import Any
 import numpy as np
 import orjson
 from google.protobuf.message import DecodeError
-from kserve.protocol.grpc.grpc_predict_v2_pb2 import ModelInferRequest, ModelInferResponse
+from kserve.protocol.grpc.grpc_predict_v2_pb2 import (
+    ModelInferRequest,
+    ModelInferResponse,
+    ModelMetadataResponse,
+)
 
 # FP16 and BF16 exist in raw form only.
 from kserve.protocol.infer_type import GRPC_CONTENT_DATATYPE_MAPPINGS as CONTENTS_FIELDS
@@ -65,14 +69,22 @@ def response_json(wire: bytes) -> bytes | None:
     return _dumped(_head_of(message) | {"outputs": outputs})
 
 
-def rest_from_grpc_request(wire: bytes) -> tuple[bytes, dict[str, str]]:
-    """A gRPC request as the body of a v2 REST request, and the headers that describe it."""
+def is_raw(wire: bytes) -> bool:
+    """Whether a gRPC request's tensors are in binary form; 400 where it contradicts itself."""
+    return bool(checked_request(wire).raw_input_contents)
+
+
+def rest_from_grpc_request(wire: bytes, *, in_binary: bool) -> tuple[bytes, dict[str, str]]:
+    """A gRPC request as the body of a v2 REST request, and the headers that describe it.
+
+    Raw tensors stay in binary form where the predictor takes it, and are JSON where not.
+    """
     message = checked_request(wire)
-    if not message.raw_input_contents:
+    if not (in_binary and message.raw_input_contents):
         try:
             return _request_json(message), {"content-type": "application/json"}
         except BadTensor as failure:
-            raise Failed(refusal(400, str(failure))) from None
+            raise Failed(refusal(400, str(failure), quotes=True)) from None
     head = _head_of(message)
     head["parameters"] = {**head.get("parameters", {}), "binary_data_output": True}
     head["inputs"] = [
@@ -80,14 +92,21 @@ def rest_from_grpc_request(wire: bytes) -> tuple[bytes, dict[str, str]]:
         for tensor, raw in zip(message.inputs, message.raw_input_contents, strict=True)
     ]
     if message.outputs:
-        head["outputs"] = [_named(output) for output in message.outputs]
+        # KServe does not look at the parameter for all where outputs are named.
+        head["outputs"] = [
+            named | {"parameters": {"binary_data": True, **named.get("parameters", {})}}
+            for named in map(_named, message.outputs)
+        ]
     dumped = _dumped(head)
     headers = {"content-type": "application/octet-stream", JSON_LENGTH: str(len(dumped))}
     return dumped + b"".join(message.raw_input_contents), headers
 
 
-def grpc_from_rest_answer(answer: Answer) -> Answer:
-    """A v2 REST answer as the gRPC caller gets it; a failure stays what it is."""
+def grpc_from_rest_answer(answer: Answer, *, raw: bool) -> Answer:
+    """A v2 REST answer as the gRPC caller gets it; a failure stays what it is.
+
+    `raw` as the request was: a client that sends raw tensors reads no others.
+    """
     if answer.status != 200:
         return answer
     lengths = [value for name, value in answer.headers if name == JSON_LENGTH.encode()]
@@ -95,26 +114,29 @@ def grpc_from_rest_answer(answer: Answer) -> Answer:
     try:
         head, tail = _split(answer.body, lengths[0].decode() if lengths else None)
         _fill_head(message, head)
-        _fill(message.outputs, message.raw_output_contents, head["outputs"], tail)
+        _fill(message.outputs, message.raw_output_contents, head["outputs"], tail, raw=raw)
     except (KeyError, TypeError, ValueError, AttributeError):
         raise Failed(refusal(502, _NOT_A_RESPONSE)) from None
     return Answer(200, message.SerializeToString(), [])
 
 
-def grpc_from_rest_request(body: bytes, headers: Mapping[str, str], model_name: str) -> bytes:
+def grpc_from_rest_request(
+    body: bytes, headers: Mapping[str, str], model_name: str, version: str
+) -> bytes:
     """A v2 REST request as a gRPC message; a body that is not one is the caller's 400."""
     message = ModelInferRequest()
     try:
         head, tail = _split(body, headers.get(JSON_LENGTH))
-        _fill_head(message, head | {"model_name": model_name})
+        _fill_head(message, head | {"model_name": model_name, "model_version": version})
         _fill(message.inputs, message.raw_input_contents, head["inputs"], tail)
         for output in head.get("outputs") or ():
             wanted = message.outputs.add(name=output["name"])
             _fill_parameters(wanted.parameters, output.get("parameters"))
     except KeyError as failure:
-        raise Failed(refusal(400, f"the request has no {failure}")) from None
+        raise Failed(refusal(400, f"the request has no {failure}", quotes=True)) from None
     except (TypeError, ValueError, AttributeError) as failure:
-        raise Failed(refusal(400, f"Unrecognized request format: {failure}")) from None
+        reason = f"Unrecognized request format: {failure}"
+        raise Failed(refusal(400, reason, quotes=True)) from None
     wire: bytes = message.SerializeToString()
     return wire
 
@@ -142,6 +164,37 @@ def rest_from_grpc_response(wire: bytes, request_wire: bytes) -> Answer:
         (JSON_LENGTH.encode(), b"%d" % len(dumped)),
     ]
     return Answer(200, dumped + b"".join(raws), headers)
+
+
+def metadata_document(message: Any) -> dict[str, Any]:
+    """A ModelMetadata message as REST writes it."""
+    return {
+        "name": message.name,
+        "versions": list(message.versions),
+        "platform": message.platform,
+        "inputs": [_described_tensor(tensor) for tensor in message.inputs],
+        "outputs": [_described_tensor(tensor) for tensor in message.outputs],
+    }
+
+
+def metadata_message(document: Mapping[str, Any]) -> Any:
+    """What REST says about a model as a ModelMetadata message, without what that has no place for.
+
+    ValueError where it is not what v2 says.
+    """
+    message = ModelMetadataResponse(
+        name=str(document.get("name", "")),
+        platform=str(document.get("platform", "")),
+        versions=map(str, document.get("versions") or ()),
+    )
+    try:
+        for target, tensors in ((message.inputs, "inputs"), (message.outputs, "outputs")):
+            for tensor in document.get(tensors) or ():
+                shape = map(int, tensor["shape"])
+                target.add(name=tensor["name"], datatype=tensor["datatype"], shape=shape)
+    except (KeyError, TypeError, AttributeError) as failure:
+        raise ValueError(f"the predictor's metadata is not v2's: {failure!r}") from None
+    return message
 
 
 def from_raw(datatype: str, raw: bytes) -> NDArray[Any] | list[Any]:
@@ -222,6 +275,10 @@ def _head_of(message: Any) -> dict[str, Any]:
     return head
 
 
+def _described_tensor(tensor: Any) -> dict[str, Any]:
+    return {"name": tensor.name, "datatype": tensor.datatype, "shape": list(tensor.shape)}
+
+
 def _named(part: Any) -> dict[str, Any]:
     head: dict[str, Any] = {"name": part.name}
     if parameters := _parameters_of(part):
@@ -270,11 +327,15 @@ def _fill_parameters(target: Any, parameters: Mapping[str, Any] | None) -> None:
             target[name].string_param = value
 
 
-def _fill(target: Any, raw_target: Any, found: Sequence[Any], tail: bytes) -> None:
+def _fill(
+    target: Any, raw_target: Any, found: Sequence[Any], tail: bytes, *, raw: bool = False
+) -> None:
     """Put REST's tensors into a gRPC message: all raw as soon as one is, as gRPC demands."""
     sizes = [(tensor.get("parameters") or {}).get("binary_data_size") for tensor in found]
-    is_raw = any(size is not None for size in sizes) or any(
-        tensor["datatype"] not in CONTENTS_FIELDS for tensor in found
+    raw = (
+        raw
+        or any(size is not None for size in sizes)
+        or any(tensor["datatype"] not in CONTENTS_FIELDS for tensor in found)
     )
     for tensor, size in zip(found, sizes, strict=True):
         datatype = tensor["datatype"]
@@ -288,7 +349,7 @@ def _fill(target: Any, raw_target: Any, found: Sequence[Any], tail: bytes) -> No
                 raise ValueError(f"tensor {tensor['name']!r} is longer than the body")
             raw_target.append(tail[:size])
             tail = tail[size:]
-        elif is_raw:
+        elif raw:
             raw_target.append(to_raw(datatype, tensor["data"]))
         else:
             values = _to_contents(datatype, tensor["data"])

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
+import math
 import threading
 import time
 import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import orjson
 from prometheus_client import REGISTRY
@@ -21,7 +25,13 @@ from minimal_transformer.metrics import Counters, RecordMetrics
 from minimal_transformer.recording import rows
 from minimal_transformer.recording.pairing import is_sampled, new_record_id, pair_of
 from minimal_transformer.recording.redaction import REDACTED, Redaction
-from minimal_transformer.recording.rows import NO_BODY, StoredBody, storable, stored_body
+from minimal_transformer.recording.rows import (
+    NO_BODY,
+    StoredBody,
+    size_alone,
+    storable,
+    stored_body,
+)
 from minimal_transformer.recording.stream import (
     BUDGET_BYTES,
     Assembly,
@@ -32,13 +42,25 @@ from minimal_transformer.recording.stream import (
 from minimal_transformer.settings import RecordSettings
 from minimal_transformer.spool import format as spool_format
 from minimal_transformer.spool.format import Kind, Pieces, now_us
-from minimal_transformer.spool.owner import RESPONSE_RESERVE, GroupCommit, Spool
+from minimal_transformer.spool.owner import RESPONSE_RESERVE, GroupCommit, Spool, Unsynced
 
 logger = logging.getLogger("minimal_transformer.recording")
 
-_ERROR_CHARACTERS = 2000
+MAX_ERROR_CHARACTERS = 2000
 SHORT_ERROR_CHARACTERS = 120  # of at most 4 bytes each: with it a row fits in a response's reserve
 _NAME_CHARACTERS = 2048
+
+# Larger bodies are recorded in a thread: hashing, parsing and writing them takes milliseconds, for
+# which no other call should wait.
+_LIGHT_BYTES = 256 * 1024
+_LIGHT_MESSAGE_BYTES = 64 * 1024
+_LIGHT_REDACTED_BYTES = 8 * 1024
+# From a body's arrival at the thread to the end of its redaction, the wait for others included.
+REDACTION_SECONDS = 1.0
+# Of what a stream said, on the event loop.
+STREAM_REDACTION_SECONDS = 0.1
+
+T = TypeVar("T")
 
 
 class Call(NamedTuple):
@@ -84,6 +106,7 @@ class PredictionDBHandler:
         self._keeps_raw = settings.record_stream_raw
         self._stream_budget = Budget(BUDGET_BYTES)
         self._redaction = Redaction(settings.redacted_paths)
+        self._records_errors = settings.record_errors or not self._redaction
         self._process = rows.text_fields(
             settings.shadow_role, settings.inference_service, settings.model_version
         )
@@ -104,8 +127,10 @@ class PredictionDBHandler:
             settings.spool_folder, settings.spool_max_bytes, self._recorder_id, self.fsyncs
         )
         self._sequence = 0
-        # Numbering and appending are one step, so that the spool has the order of the numbers.
+        # Numbering and appending are one step, so that the spool has the order of the numbers, also
+        # of the calls that are recorded in the thread.
         self._lock = threading.Lock()
+        self._thread = ThreadPoolExecutor(1, "large-bodies")
         self._counters = Counters(self.counters_folder)
         self._dropping = Episode(logger, "Calls are recorded again; %d were dropped.")
         self._unreadable = Episode(
@@ -128,10 +153,30 @@ class PredictionDBHandler:
             self._claims_folder = False
             metrics.claim(self.counters_folder)
 
-    def record_request(self, arrival: Arrival) -> Call | None:
+    def is_heavy(self, route: Route, body: bytes) -> bool:
+        """Whether recording this body takes milliseconds, so that it wants the thread."""
+        if self._redaction:
+            return len(body) > _LIGHT_REDACTED_BYTES
+        return len(body) > (_LIGHT_BYTES if route.request_json is None else _LIGHT_MESSAGE_BYTES)
+
+    async def in_thread(self, record: Callable[[float], T]) -> T:
+        """What `record` returns for a deadline, done off the event loop.
+
+        Being cancelled does not end it: a call whose rows nobody has would keep its reserve for
+        ever. The caller looks at task.cancelling() where it matters.
+        """
+        deadline = time.monotonic() + REDACTION_SECONDS
+        work = asyncio.get_running_loop().run_in_executor(self._thread, record, deadline)
+        while not work.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([work])
+        return work.result()
+
+    def record_request(self, arrival: Arrival, deadline: float = math.inf) -> Call | None:
         """Put a call's request row on the spool; None when not sampled, or dropped and counted.
 
-        Never raises and never waits for Postgres.
+        Never raises and never waits for Postgres. A body that is not redacted by `deadline` (of
+        time.monotonic()) is not stored.
         """
         if not self._is_open:
             self.open()
@@ -143,8 +188,10 @@ class PredictionDBHandler:
             route = arrival.route
             time_us = now_us()
             call = Call(new_record_id(time_us), time_us, time.perf_counter_ns(), pair_id, route)
-            json_form = None if route.request_json is None else route.request_json(arrival.body)
-            stored = stored_body(arrival.body, json_form, self._max_body_bytes, self._redaction)
+            if arrival.unread_bytes is None:
+                stored = self._stored(arrival.body, route.request_json, deadline)
+            else:
+                stored = size_alone(arrival.unread_bytes)
             listed = rows.listed_headers(arrival.headers, self._listed)
             pair, encoded_route = rows.text_fields(pair_id, source), _route_fields(route)
             with self._lock:
@@ -163,34 +210,38 @@ class PredictionDBHandler:
                 )
                 frame = spool_format.encode_frame(Kind.REQUEST, time_us, row, self._seed)
                 self._spool.append_request(frame, call.response_bytes)
+                self._counters.add(metrics.SPOOLED)
+                if self._dropping.count:
+                    self._dropping.passed()
         except Exception as error:
             self._drop(error, is_numbered)
             return None
-        self._counters.add(metrics.SPOOLED)
-        if self._dropping.count:
-            self._dropping.passed()
         return call
 
     def record_response(
-        self, call: Call | None, answer: Answer, streamed: Streamed | None = None
+        self,
+        call: Call | None,
+        answer: Answer,
+        streamed: Streamed | None = None,
+        deadline: float = math.inf,
     ) -> None:
         """Put a call's response row on the spool, without its body where that has no room.
 
         Nothing for None. Every call that record_request() returned wants exactly one: room is kept
         for it until then. A body that was streamed is in `streamed` alone. Never raises and never
-        waits for Postgres.
+        waits for Postgres; `deadline` as there.
         """
         if call is None:
             return
+        has_room = True
         try:
             duration_ms = (time.perf_counter_ns() - call.started_ns) / 1e6
             time_us = now_us()
             error = answer.error
             if error is not None:
-                hidden = self._redaction.hides_errors
-                error = REDACTED if hidden else storable(error, _ERROR_CHARACTERS)
+                error = REDACTED if self._hides(answer) else storable(error, MAX_ERROR_CHARACTERS)
             if streamed is None:
-                stored = self._stored_answer(call.route, answer)
+                stored = self._stored_answer(call.route, answer, deadline)
                 generation = self._generation(call.route, answer)
             else:
                 stored = self._stored_stream(streamed)
@@ -212,6 +263,7 @@ class PredictionDBHandler:
 
             whole = frame(stored, error)
             with self._lock:
+                has_room = False
                 self._spool.append_response(
                     whole,
                     call.response_bytes,
@@ -220,6 +272,9 @@ class PredictionDBHandler:
                     ),
                 )
         except Exception as fault:
+            if has_room:
+                with self._lock:
+                    self._spool.release_response(call.response_bytes)
             self._drop(fault, is_numbered=True)
 
     def assembly(self, call: Call, headers: RawHeaders) -> Assembly:
@@ -266,7 +321,7 @@ class PredictionDBHandler:
             self._starving.passed()
         data, raw, truncated = streamed.data, streamed.raw, streamed.truncated
         if data is not None and self._redaction:
-            data = self._redaction.clean(data)
+            data = self._redaction.clean(data, time.monotonic() + STREAM_REDACTION_SECONDS)
             truncated |= data is None
         if raw is not None and self._redaction:
             raw, truncated = None, True
@@ -285,13 +340,34 @@ class PredictionDBHandler:
                 counts = token_counts(orjson.loads(answer.body).get("usage"))
         return rows.generation_fields(None, counts)
 
-    def _stored_answer(self, route: Route, answer: Answer) -> StoredBody:
-        json_form = None
-        if route.response_json is not None:
-            if answer.status != 200:  # no message: the caller gets the code and its details
-                return NO_BODY
-            json_form = route.response_json(answer.body)
-        return stored_body(answer.body, json_form, self._max_body_bytes, self._redaction)
+    def _hides(self, answer: Answer) -> bool:
+        """Whether the words of a failed call may repeat what is redacted elsewhere."""
+        return self._redaction.hides_errors or (answer.quotes and not self._records_errors)
+
+    def _stored_answer(self, route: Route, answer: Answer, deadline: float) -> StoredBody:
+        if route.response_json is not None and answer.status != 200:
+            return NO_BODY  # no message: the caller gets the code and its details
+        if answer.error is not None and answer.quotes and not self._records_errors:
+            return size_alone(len(answer.body))
+        return self._stored(answer.body, route.response_json, deadline)
+
+    def _stored(
+        self, body: bytes, json_form_of: Callable[[bytes], bytes | None] | None, deadline: float
+    ) -> StoredBody:
+        """The body as it is stored; by its size alone where something about it fails.
+
+        A call's rows outrank its bodies: nothing that a body holds may cost them.
+        """
+        try:
+            # Of a longer one, the JSON form would not be stored.
+            if json_form_of is None or len(body) > self._max_body_bytes:
+                json_form = None
+            else:
+                json_form = json_form_of(body)
+            return stored_body(body, json_form, self._max_body_bytes, self._redaction, deadline)
+        except Exception:
+            logger.exception("a body of %d bytes is recorded by its size alone", len(body))
+            return size_alone(len(body))
 
     def _drop(self, error: Exception, is_numbered: bool) -> None:
         """Count a lost record; its number stays unused, so that the tables show the hole."""
@@ -304,7 +380,7 @@ class PredictionDBHandler:
                 f" in {self._settings.spool_folder}, raise SPOOL_MAX_BYTES or make it writable."
             )
 
-    def _take_unsynced(self) -> list[int]:
+    def _take_unsynced(self) -> Unsynced:
         with self._lock:
             return self._spool.take_unsynced()
 

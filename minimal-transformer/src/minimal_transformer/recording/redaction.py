@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import re
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,13 +16,26 @@ from jsonpath.selectors import Filter, IndexSelector, NameSelector, SliceSelecto
 
 REDACTED = "[redacted]"
 
-# Not JSON, or nested too deep to be written (orjson) or searched (a filter).
+# Beyond them nothing of a body is stored. Parsed, a body takes up to thirty times its size; a
+# filter is evaluated by the library, which no deadline interrupts.
+MAX_BYTES = 1024 * 1024
+MAX_FILTERED_BYTES = 64 * 1024
+_NODES_PER_LOOK = 4096
+
+
+class TooSlow(Exception):
+    """The search of a body did not end by its deadline."""
+
+
+# Not JSON, nested too deep to be written (orjson) or searched (a filter), or too slow.
 _NOT_SEARCHABLE = (
+    TooSlow,
     orjson.JSONDecodeError,
     orjson.JSONEncodeError,
     JSONPathRecursionError,
     RecursionError,
 )
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 # Where values stand: each place is an object or array, and a key or index in it.
 _Places = list[tuple[Any, Any]]
 
@@ -28,20 +44,25 @@ class Redaction:
     """What RECORD_REDACT names, compiled once; false when it names nothing."""
 
     def __init__(self, paths: Iterable[JSONPath]) -> None:
+        paths = tuple(paths)
         self._paths = [(_compiled(path), _names(path)) for path in paths]
+        self._max_bytes = MAX_FILTERED_BYTES if any(map(_filters, paths)) else MAX_BYTES
         # The error column holds what a body of {"error": ...} says.
-        self.hides_errors = any(find({"error": ""}) for find, _ in self._paths)
+        self.hides_errors = any(find({"error": ""}, math.inf) for find, _ in self._paths)
 
     def __bool__(self) -> bool:
         return bool(self._paths)
 
-    def clean(self, body: bytes) -> bytes | None:
+    def clean(self, body: bytes, deadline: float = math.inf) -> bytes | None:
         """The body with every named value replaced by "[redacted]".
 
-        None when it is not JSON that can be searched, so that nothing of it may be stored. A body
-        in which no path names anything comes back as it is. Any other is written anew: the order of
-        keys stays, spaces and repeated keys go, integers past 64 bits become floats.
+        None when it is not JSON that can be searched by `deadline` (of time.monotonic()), so that
+        nothing of it may be stored. A body in which no path names anything comes back as it is. Any
+        other is written anew: the order of keys stays, spaces and repeated keys go, integers past
+        64 bits become floats.
         """
+        if len(body) > self._max_bytes or time.monotonic() > deadline:
+            return None
         try:
             document = orjson.loads(body)
             # Only these have values that can be named; the library would parse a text as JSON.
@@ -57,25 +78,29 @@ class Redaction:
             if not searches:
                 return body
             # All are found before one is replaced: a filter may ask for what another path names.
-            places = [place for find in searches for place in find(document)]
+            places = [place for find in searches for place in find(document, deadline)]
             for container, key in places:
                 container[key] = REDACTED
             # A repeated key hides its earlier values from the parsed document.
-            if not places and not _repeats_a_key(body, document):
+            if not places and not _repeats_a_key(body, document, deadline):
                 return body
             return orjson.dumps(document)
         except _NOT_SEARCHABLE:
             return None
 
 
-def _compiled(path: JSONPath) -> Callable[[Any], _Places]:
+def _filters(path: JSONPath) -> bool:
+    return any(isinstance(selector, Filter) for s in path.segments for selector in s.selectors)
+
+
+def _compiled(path: JSONPath) -> Callable[[Any, float], _Places]:
     """What finds the path's values in a document: a tenth of the library's time.
 
     Its matches keep their path and their parents. Only filters, which need them, are left to it;
     it also takes a text for an array of characters.
     """
-    if any(isinstance(selector, Filter) for s in path.segments for selector in s.selectors):
-        return lambda document: [
+    if _filters(path):
+        return lambda document, _: [
             (match.parent.obj, match.parts[-1])
             for match in path.finditer(document)
             if match.parent is not None and type(match.parent.obj) in (dict, list)
@@ -88,12 +113,12 @@ def _compiled(path: JSONPath) -> Callable[[Any], _Places]:
         for segment in path.segments
     ]
 
-    def find(document: Any) -> _Places:
+    def find(document: Any, deadline: float) -> _Places:
         nodes, places = [document], []
         for is_deep, selectors in steps:
             places = [
                 (node, key)
-                for node in (_descendants(nodes) if is_deep else nodes)
+                for node in (_descendants(nodes, deadline) if is_deep else nodes)
                 for keys_of in selectors
                 for key in keys_of(node)
             ]
@@ -121,13 +146,18 @@ def _keys_of(selector: object) -> Callable[[Any], Iterable[Any]]:
     raise TypeError(f"a path has no {type(selector).__name__} by RFC 9535")
 
 
-def _descendants(nodes: list[Any]) -> list[Any]:
-    """The objects and arrays among the nodes and below, each once: `$..*..*` stays linear."""
-    found = []
+def _descendants(nodes: list[Any], deadline: float) -> list[Any]:
+    """The objects and arrays among the nodes and below, each once: `$..*..*` stays linear.
+
+    TooSlow past the deadline.
+    """
+    found: list[Any] = []
     seen: set[int] = set()
     stack = [node for node in nodes if type(node) in (dict, list)]
     is_one = len(stack) == 1
     while stack:
+        if not len(found) % _NODES_PER_LOOK and time.monotonic() > deadline:
+            raise TooSlow
         node = stack.pop()
         if not is_one:
             if id(node) in seen:
@@ -148,7 +178,7 @@ def _names(path: JSONPath) -> list[bytes]:
     ]
 
 
-def _repeats_a_key(body: bytes, document: Any) -> bool:
-    """Whether the text may hold more keys than the document: it has more colons."""
-    keys = sum(len(node) for node in _descendants([document]) if type(node) is dict)
-    return body.count(b":") > keys
+def _repeats_a_key(body: bytes, document: Any, deadline: float) -> bool:
+    """Whether the text holds more keys than the document: more colons outside of its strings."""
+    keys = sum(len(node) for node in _descendants([document], deadline) if type(node) is dict)
+    return body.count(b":") > keys and _STRING.sub(b"", body).count(b":") > keys

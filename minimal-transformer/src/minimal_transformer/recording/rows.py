@@ -6,6 +6,7 @@ and order are those of the COPY statements in delivery/sql/.
 
 from __future__ import annotations
 
+import math
 import struct
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import orjson
 
+from minimal_transformer.exchange import header_text
 from minimal_transformer.spool.format import Frame, Kind
 
 if TYPE_CHECKING:
@@ -90,21 +92,30 @@ class StoredBody(NamedTuple):
 NO_BODY = StoredBody(None, None, None, truncated=False, hashed=None)
 
 
+def size_alone(size: int) -> StoredBody:
+    """A body of which nothing but the size may or can be stored."""
+    return StoredBody(None, None, min(size, MAX_SIZE), truncated=True, hashed=None)
+
+
 def stored_body(
-    body: bytes, json_form: bytes | None, max_bytes: int, redaction: Redaction | None
+    body: bytes,
+    json_form: bytes | None,
+    max_bytes: int,
+    redaction: Redaction | None,
+    deadline: float = math.inf,
 ) -> StoredBody:
     """How to store `body`, with its JSON form where it is not JSON itself (gRPC).
 
     A body over `max_bytes` is cut, without its JSON form, and keeps its true size and hash. With
-    values to redact, a body that is not JSON is not stored, and neither is its hash.
+    values to redact, a body that is over it, or not JSON, or not searched by the `deadline`, is
+    not stored, and neither is its hash: of a short secret it tells as much as the secret.
     """
     size = min(len(body), MAX_SIZE)
     if redaction:
-        clean = redaction.clean(body if json_form is None else json_form)
-        if clean is None:
-            return StoredBody(None, None, size, truncated=True, hashed=None)
-        if len(clean) > max_bytes:
-            return StoredBody(None, clean[:max_bytes], size, truncated=True, hashed=clean)
+        text = body if json_form is None else json_form
+        clean = None if len(text) > max_bytes else redaction.clean(text, deadline)
+        if clean is None or len(clean) > max_bytes:
+            return size_alone(size)
         # Of a message only the JSON form is stored, not the bytes.
         return StoredBody(clean, None, size, json_form is not None, clean)
     if len(body) > max_bytes:
@@ -137,7 +148,8 @@ def listed_headers(headers: Mapping[str, str], names: Iterable[str]) -> bytes:
     for name in names:
         value = headers.get(name)
         if value is not None:
-            found[name] = storable(value, MAX_HEADER_CHARACTERS)
+            text = header_text(value) if isinstance(value, str) else value
+            found[name] = storable(text, MAX_HEADER_CHARACTERS)
     return orjson.dumps(found)
 
 

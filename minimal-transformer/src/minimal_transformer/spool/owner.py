@@ -17,7 +17,9 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from minimal_transformer.logs import Episode
 from minimal_transformer.spool.folder import taken_bytes
@@ -63,7 +65,9 @@ class Spool:
         self._look_at = 0.0
         self._refused_capacity = 0
         self._keeps_unsynced = keeps_unsynced
-        self._unsynced: list[int] = []
+        self._left: list[int] = []
+        self._has_new_name = False
+        self._reserve = DescriptorReserve()
         self.segment: Segment | None = None
         self.reserved_bytes = 0  # for the response rows that are still to come
 
@@ -91,6 +95,10 @@ class Spool:
             chosen, frame = self.segment, without_body()
         chosen.append(frame)
 
+    def release_response(self, response_bytes: int) -> None:
+        """Keep no room any more for a response row that cannot be made."""
+        self.reserved_bytes -= response_bytes
+
     def close(self) -> None:
         """Leave the files to the delivery process; a later append opens a new one."""
         if self.segment is not None:
@@ -98,13 +106,19 @@ class Spool:
                 self._replace_if_deleted(self.segment)
             current, self.segment = self.segment, None
             self._leave(current)
+        self._reserve.release()
 
-    def take_unsynced(self) -> list[int]:
-        """Descriptors that a sync must cover, the caller's to sync and to close."""
-        taken, self._unsynced = self._unsynced, []
-        if self.segment is not None:
-            taken.append(os.dup(self.segment.descriptor))
-        return taken
+    def take_unsynced(self) -> Unsynced:
+        """What a sync must cover now; the next sync covers what comes later.
+
+        The descriptors of segments that were left pass to the caller. The current segment's stays
+        ours: its file is closed by the sync after the one that runs when it is left, at the
+        earliest, so that a sync needs no descriptor of its own and none can be missing.
+        """
+        left, self._left = self._left, []
+        folder, self._has_new_name = (self._folder if self._has_new_name else None), False
+        current = None if self.segment is None else self.segment.descriptor
+        return Unsynced(left, current, folder)
 
     def _replace_if_deleted(self, current: Segment) -> None:
         """Where somebody deleted our file, put what was not delivered of it in a new one."""
@@ -114,14 +128,16 @@ class Spool:
             self._roll(len(left)).append(([left], len(left)))
 
     def _leave(self, current: Segment) -> None:
-        # Closing frees the lock: from then on delivery may seal and delete the file. What is still
-        # to be synced of it keeps a descriptor of its own.
-        if self._keeps_unsynced:
-            self._unsynced.append(os.dup(current.descriptor))
         try:
-            current.close()
-        except OSError as error:  # delivery seals it when this process ends
+            current.give_back_room()
+        except OSError as error:  # delivery does it when this process ends
             logger.warning("%s could not be closed cleanly: %s", current.path, error)
+        # Closing frees the lock: from then on delivery may seal and delete the file. Where a sync
+        # is still to cover it, the sync closes it.
+        if self._keeps_unsynced:
+            self._left.append(current.descriptor)
+        else:
+            os.close(current.descriptor)
 
     def _with_room(self, needed: int) -> Segment:
         current = self.segment
@@ -136,8 +152,16 @@ class Spool:
         capacity = max(self._segment_bytes, needed + spare)
         if now < self._retry_at and capacity * 2 > self._refused_capacity:
             raise SpoolFull(f"{self._folder} had no room a moment ago")
+        self._reserve.refill()
         try:
-            fresh = self._create(self._what_disk_allows(capacity, needed))
+            allowed = self._what_disk_allows(capacity, needed)
+            try:
+                fresh = self._create(allowed)
+            except OSError as error:
+                if error.errno not in (errno.EMFILE, errno.ENFILE):
+                    raise
+                self._reserve.release()
+                fresh = self._create(allowed)
         except OSError:
             self._refused_capacity = capacity
             self._retry_at = now + RETRY_SECONDS
@@ -145,8 +169,7 @@ class Spool:
         previous, self.segment = self.segment, fresh
         if previous is not None:
             self._leave(previous)
-        if self._keeps_unsynced:  # the new file's name must survive as well
-            self._unsynced.append(os.open(self._folder, os.O_RDONLY | os.O_CLOEXEC))
+        self._has_new_name = True  # it must survive as well
         return fresh
 
     def _what_disk_allows(self, capacity: int, needed: int) -> int:
@@ -189,6 +212,36 @@ class Spool:
         return Segment(path, descriptor, capacity)
 
 
+class Unsynced(NamedTuple):
+    """What SPOOL_FSYNC=1 has to bring to the disk."""
+
+    left: list[int]  # segments that were left; whoever takes this closes them
+    current: int | None
+    folder: Path | None  # where a new file's name is not on the disk yet
+
+
+class DescriptorReserve:
+    """Descriptors for the next segment, for when callers' connections have taken all others."""
+
+    # The segment's own, and the folders and the header that are read while it is made.
+    COUNT = 4
+
+    def __init__(self) -> None:
+        self._held: list[int] = []
+        self.refill()
+
+    def refill(self) -> None:
+        """Hold them, or as many as there are."""
+        with contextlib.suppress(OSError):
+            while len(self._held) < self.COUNT:
+                self._held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+
+    def release(self) -> None:
+        """Let go of them: the next files that this thread opens get their places."""
+        while self._held:
+            os.close(self._held.pop())
+
+
 class SpoolFull(OSError):
     """The spool's cap leaves no room for another segment."""
 
@@ -226,15 +279,9 @@ class Segment:
         start = header.delivered if header else HEADER_BYTES
         return os.pread(self.descriptor, self.end - start, start)
 
-    def close(self) -> None:
-        """Give back the room that is left and leave the file to the delivery process.
-
-        That also frees the blocks past the file's end, which takes a file system milliseconds.
-        """
-        try:
-            write_capacity(self.descriptor, self.end)
-        finally:
-            os.close(self.descriptor)
+    def give_back_room(self) -> None:
+        """Take no more room of the spool's cap than the file's size."""
+        write_capacity(self.descriptor, self.end)
 
 
 def reserve(descriptor: int, capacity: int) -> None:
@@ -260,7 +307,7 @@ class GroupCommit:
     It runs in one thread, never on the event loop. One per process and event loop.
     """
 
-    def __init__(self, take_unsynced: Callable[[], list[int]]) -> None:
+    def __init__(self, take_unsynced: Callable[[], Unsynced]) -> None:
         self._take_unsynced = take_unsynced
         self._thread = ThreadPoolExecutor(1, "spool-fsync")
         self._running: asyncio.Future[None] | None = None
@@ -279,11 +326,18 @@ class GroupCommit:
         await asyncio.shield(covering)
 
     def _start(self, covered: asyncio.Future[None]) -> None:
-        sync = covered.get_loop().run_in_executor(self._thread, _sync, self._take_unsynced())
+        try:
+            work = partial(_sync, self._take_unsynced())
+            sync = covered.get_loop().run_in_executor(self._thread, work)
+        except Exception as fault:  # whoever waits is answered, whatever is wrong
+            sync = covered.get_loop().create_future()
+            sync.set_result(f"{type(fault).__name__}: {fault}")
         sync.add_done_callback(self._finished)
 
     def _finished(self, sync: asyncio.Future[str | None]) -> None:
-        if (error := sync.result()) is not None:
+        fault = None if sync.cancelled() else sync.exception()
+        error = str(fault) if sync.cancelled() or fault else sync.result()
+        if error is not None:
             self._failing.hit(f"SPOOL_FSYNC: the disk refuses to sync: {error}; look at the disk.")
         else:
             self._failing.passed()
@@ -294,14 +348,28 @@ class GroupCommit:
             self._start(self._running)
 
 
-def _sync(descriptors: list[int]) -> str | None:
-    """Sync and close; what was wrong, if anything: an answer outranks its record."""
-    error = None
-    for descriptor in descriptors:
-        try:
-            os.fsync(descriptor)
-        except OSError as fault:
-            error = str(fault)
-        finally:
-            os.close(descriptor)
-    return error
+def _sync(what: Unsynced) -> str | None:
+    """Sync it all; what was wrong, if anything: an answer outranks its record."""
+    errors = [_fault(os.fsync, descriptor) for descriptor in what.left]
+    if what.current is not None:
+        errors.append(_fault(os.fsync, what.current))
+    if what.folder is not None:
+        errors.append(_fault(_sync_folder, what.folder))
+    errors += [_fault(os.close, descriptor) for descriptor in what.left]
+    return next((error for error in errors if error), None)
+
+
+def _fault(work: Callable[[Any], object], on: object) -> str | None:
+    try:
+        work(on)
+    except OSError as fault:
+        return str(fault)
+    return None
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
