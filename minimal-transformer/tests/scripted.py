@@ -155,7 +155,10 @@ def _dictated(sent: bytes) -> dict[str, object] | None:
     try:
         document = json.loads(sent)
         found = document["answer"] if "answer" in document else document["parameters"]["answer"]
-        return json.loads(found) if isinstance(found, str) else found
+        answer = json.loads(found) if isinstance(found, str) else found
+        if "body" in answer:  # it may quote the call
+            answer["body"] = str(answer["body"]).replace("<secret>", str(document.get("secret")))
+        return answer
     except (ValueError, KeyError, TypeError, RecursionError):
         return None
 

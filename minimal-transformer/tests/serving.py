@@ -34,7 +34,7 @@ WAIT_SECONDS = 75.0
 _OURS = (
     *("POSTGRES_", "SHADOW_", "SPOOL_", "RECORD_", "INFERENCE_", "MODEL_", "LOG_", "ACCESS_"),
     *("SHUTDOWN_", "REQUESTS_CA_", "CURL_CA_", "KSERVE_", "PASS_", "OPENAI_", "MAX_STREAMS"),
-    *("PREDICTOR_", "TEMPERATURE", "TOKENS_"),
+    *("PREDICTOR_", "TEMPERATURE", "TOKENS_", "FORWARD_", "RETURN_", "PREDICT_TIMEOUT", "MAX_"),
 )
 
 
@@ -91,6 +91,8 @@ class Process:
     # KServe's own default takes over without it.
     names_grpc_port = True
     runs_in: Path | None = None
+    # A program that starts the server with other rights or limits.
+    started_by: tuple[str, ...] = ()
 
     def __init__(self, folder: Path, module: str, *arguments: str, **variables: str) -> None:
         self.http_port, self.grpc_port = free_port(), free_port()
@@ -100,7 +102,7 @@ class Process:
             ports += ["--grpc_port", str(self.grpc_port)]
         with self.log_file.open("w") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", module, *ports, *arguments],
+                [*self.started_by, sys.executable, "-m", module, *ports, *arguments],
                 cwd=self.runs_in,
                 env=environment(**variables),
                 stdout=log,

@@ -42,6 +42,41 @@ class Episode:
             self._logger.warning(self._over, count)
 
 
+class RateLimit(logging.Filter):
+    """Lets a line through so often in a while, whoever causes it; then counts and says how many.
+
+    Lines are alike when one place in the code writes them. A line per call that was asked for
+    (ACCESS_LOG, --enable_latency_logging) is not limited.
+    """
+
+    UNLIMITED = frozenset({"minimal_transformer.access_log", "kserve.trace"})
+    LINES = 10
+    SECONDS = 60.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._seen: dict[tuple[str, str, int], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the line is written; the last one of a while says that others were not."""
+        if record.name in self.UNLIMITED:
+            return True
+        place = record.name, record.pathname, record.lineno
+        now = time.monotonic()
+        began, count = self._seen.get(place, (now, 0))
+        left_out = 0
+        if now - began >= self.SECONDS:
+            left_out, began, count = count - self.LINES, now, 0
+        self._seen[place] = began, count + 1
+        if count == self.LINES - 1:
+            record.msg = f"{record.getMessage()} (more of these in {self.SECONDS:g} s are left out)"
+            record.args = ()
+        elif left_out > 0:
+            record.msg = f"{record.getMessage()} ({left_out} of these were left out)"
+            record.args = ()
+        return count < self.LINES
+
+
 def formatter(log_format: str) -> logging.Formatter:
     """The formatter of that LOG_FORMAT, `text` or `json`, in the server and in delivery."""
     if log_format != "json":
@@ -71,11 +106,13 @@ def configure(log_format: str, config_file: str | None = None) -> None:
             "version": 1,
             "disable_existing_loggers": False,
             "formatters": {"line": {"()": formatter, "log_format": log_format}},
+            "filters": {"rate": {"()": RateLimit}},
             "handlers": {
                 "stderr": {
                     "class": "logging.StreamHandler",
                     "stream": "ext://sys.stderr",
                     "formatter": "line",
+                    "filters": ["rate"],
                 }
             },
             "root": {"level": "WARNING", "handlers": ["stderr"]},

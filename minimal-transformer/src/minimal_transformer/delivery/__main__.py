@@ -150,8 +150,14 @@ class LeaderLock:
         for flags in (os.O_RDWR | os.O_CREAT, os.O_RDONLY):
             try:
                 return os.open(self._path, flags | os.O_CLOEXEC, 0o640)
-            except OSError:
-                continue
+            except FileNotFoundError:  # nothing was recorded yet
+                return None
+            except OSError as error:
+                fault = error
+        self._refused.hit(
+            f"{self._path} cannot be opened: {fault.strerror}; nothing is delivered until it can."
+            " Give it to this process's user, or delete it: another one is made."
+        )
         return None
 
 

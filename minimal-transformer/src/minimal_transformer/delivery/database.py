@@ -12,6 +12,7 @@ from itertools import accumulate
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal, LiteralString
+from urllib.parse import unquote
 
 import orjson
 import psycopg
@@ -59,6 +60,9 @@ _DIGITS_TO_ZERO = bytes.maketrans(b"123456789", b"000000000")
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"?', re.DOTALL)
 _NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _STEP = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+
+# libpq takes what follows a password's unescaped @ for the host, and says so.
+_BEFORE_AT = re.compile(r"""[^\s"']+@""")
 
 SCHEMA = "manifests/database/schema.sql"
 
@@ -119,6 +123,7 @@ class Database:
 
     def __init__(self, uri: str, secret_folder: Path | None = None) -> None:
         self._secret_folder = secret_folder
+        self._secrets = _secrets_in(uri)
         self._configured: dict[str, Any] | None
         try:
             self._configured = _CONNECTION_DEFAULTS | conninfo_to_dict(uri)
@@ -177,6 +182,12 @@ class Database:
                 self._leave_transaction(connection)
                 raise
 
+    def without_secrets(self, text: str) -> str:
+        """The text with every part of a password replaced: libpq quotes what it cannot read."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return _BEFORE_AT.sub("***@", text)
+
     @property
     def role(self) -> str:
         """The user in POSTGRES_URI; empty where it names none."""
@@ -222,6 +233,19 @@ class Database:
             connection.execute("ROLLBACK")
         except psycopg.Error:
             self.close()
+
+
+def _secrets_in(uri: str) -> tuple[str, ...]:
+    """What of the URI may be a password's: an unescaped @ or / in it ends it for libpq.
+
+    The longest parts first; a host's name that stands behind such a password is none.
+    """
+    authority = uri.partition("://")[2].partition("?")[0]
+    credentials = authority.rpartition("@")[0]
+    password = credentials.partition(":")[2]
+    parts = {password, *re.split(r"[@:/?#]", password)}
+    parts |= {unquote(part) for part in parts}
+    return tuple(sorted((part for part in parts if len(part) > 2), key=len, reverse=True))
 
 
 def _copy(

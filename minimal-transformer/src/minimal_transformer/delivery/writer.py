@@ -75,7 +75,8 @@ class Writer:
                 self._max_rows = max(1, self._max_rows // 2)
             # A new connection may reach another server, and sees what an administrator has changed.
             self._database.close()
-            return self._outage.hit(state_of(error), advice(error, self._database.role))
+            told = self._database.without_secrets(advice(error, self._database.role))
+            return self._outage.hit(state_of(error), told)
         except EveryRowRefused as refusal:
             self._counters.add(metrics.WRITE_ERRORS)
             return self._outage.hit(refusal.state, str(refusal))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 from collections.abc import Iterator
@@ -31,7 +32,10 @@ class Waiting(NamedTuple):
 
 
 def taken_bytes(folder: Path) -> int:
-    """What the folder takes of its cap: whole segments as reserved, everything else as it is."""
+    """What the folder takes of its cap: whole segments as reserved, everything else as it is.
+
+    A file that another user owns counts with its size, and a folder of such files with nothing.
+    """
     total = 0
     for entry in _files(folder):
         try:
@@ -42,6 +46,8 @@ def taken_bytes(folder: Path) -> int:
             total += size
         except FileNotFoundError:  # delivered meanwhile
             continue
+        except PermissionError:  # the reader says so, once
+            total += size
     return total
 
 
@@ -64,7 +70,8 @@ def waiting_calls(folder: Path) -> int:
     kinds: list[int] = []
     try:
         for path in _segments(folder):
-            kinds += _waiting_kinds(path)
+            with contextlib.suppress(PermissionError):
+                kinds += _waiting_kinds(path)
     except OSError:  # no folder, no record
         pass
     return max(kinds.count(Kind.REQUEST), kinds.count(Kind.RESPONSE))
@@ -92,7 +99,8 @@ def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
             if entry.is_file(follow_symlinks=False):
                 yield entry
             elif entry.name == DEAD_LETTER_FOLDER:
-                yield from _files(Path(entry.path))
+                with contextlib.suppress(PermissionError):  # the writer says so when it needs it
+                    yield from _files(Path(entry.path))
 
 
 def _header(path: Path) -> Header | None:

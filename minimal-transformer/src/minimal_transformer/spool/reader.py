@@ -132,6 +132,7 @@ class Source:
         self._descriptor, self._is_writable = _opened(path)
         header = read_header(self._descriptor)
         recorder_id = recorder_of(path.name) or (header.recorder_id if header else b"")
+        self._recorder_id = recorder_id
         self._seed = seed_of(recorder_id)
         self._position = header.delivered if header else HEADER_BYTES
         # Ends of the last record that was given out, and of the last that is stored.
@@ -229,7 +230,7 @@ class Source:
         if size <= self._position + FRAME_BYTES:
             return False
         rest = os.pread(self._descriptor, size - self._position, self._position)
-        next_record = find_frame(rest, self._seed)
+        next_record = find_frame(rest, self._seed, self._recorder_id)
         if next_record is None:
             return False
         self._log_damage(self._position, self._position + next_record)
