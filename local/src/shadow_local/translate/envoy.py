@@ -12,6 +12,8 @@ from shadow_local.translate.routes import Route, cluster_name
 
 HTTP = "type.googleapis.com/envoy.extensions.filters.http"
 NETWORK = "type.googleapis.com/envoy.extensions.filters.network"
+# What Istio's agent sets; an expression may compile to 100 instructions in Envoy otherwise.
+RUNTIME = {"re2.max_program_size.error_level": 32768}
 OWN_NAMES = ("127.0.0.1", "localhost")
 # The windows of Istio's connectionSettings.profile: EDGE.
 EDGE_HTTP2 = {"initial_stream_window_size": 65_536, "initial_connection_window_size": 1_048_576}
@@ -38,6 +40,7 @@ def bootstrap(
         "node": {"id": "shadow-local", "cluster": "shadow-local"},
         "admin": {"address": _address(admin_port)},
         "static_resources": {"listeners": listeners, "clusters": clusters},
+        "layered_runtime": {"layers": [{"name": "istio", "static_layer": RUNTIME}]},
     }
 
 

@@ -1,0 +1,104 @@
+"""examples/generative: streamed answers through the gateway, mirrored and paired."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from runs import Start
+from waiting import until
+
+from shadow_local.stack import Options, Stack
+from shadow_local.translate.document import repository
+
+EXAMPLE = repository() / "examples" / "generative"
+PAIR = """
+SELECT q.role, a.status_code, a.generation->>'stream_end',
+       a.response_data #>> '{choices,0,message,content}'
+FROM inference_requests q LEFT JOIN inference_responses a USING (record_id, request_time)
+WHERE q.pair_id = %s AND q.protocol = 'openai' AND a.status_code IS NOT NULL ORDER BY 1
+"""
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The deployment of the example, with models that take their time."""
+    stack = Stack(Options(tmp_path_factory.mktemp("stack"), EXAMPLE))
+    try:
+        stack.start()
+        yield stack
+    finally:
+        stack.stop()
+
+
+def opened(stack: Stack) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+    """A streamed chat at the entry, of which nothing is read yet."""
+    assert stack.state is not None
+    parts = urlsplit(stack.state.predict_url)
+    assert parts.path.endswith("/mirrored-inference/openai/v1/chat/completions")
+    body = {"model": "model", "stream": True, "temperature": 0, "messages": []}
+    body["messages"] = [{"role": "user", "content": "A lamp?"}]
+    connection = http.client.HTTPConnection(parts.netloc, timeout=60)
+    headers = {"content-type": "application/json"}
+    connection.request("POST", parts.path, json.dumps(body), headers)
+    return connection, connection.getresponse()
+
+
+def sides(stack: Stack, pair_id: str) -> list[tuple[Any, ...]]:
+    """Both rows of a pair, once both are there."""
+
+    def found() -> list[tuple[Any, ...]]:
+        with psycopg.connect(stack.database.of_role("report")) as connection:
+            return connection.execute(PAIR, [pair_id]).fetchall()
+
+    until(lambda: len(found()) == 2)
+    return found()
+
+
+def test_a_stream_is_mirrored_and_paired(stack: Stack) -> None:
+    """The caller has the primary's events; the rows have both answers, whole."""
+    connection, answer = opened(stack)
+    events = answer.read().decode()
+    connection.close()
+    assert answer.status == 200
+    assert events.endswith("data: [DONE]\n\n")
+    pair_id = answer.headers["x-shadow-pair-id"]
+    (role, status, end, text), shadow = sides(stack, pair_id)
+    assert (role, status, end) == ("primary", 200, "done")
+    told = [json.loads(event[6:]) for event in events.split("\n\n")[:-2]]
+    assert text == "".join(one["choices"][0]["delta"].get("content") or "" for one in told)
+    assert shadow[:3] == ("shadow", 200, "done")
+
+
+def test_a_caller_that_leaves_ends_the_primarys_stream(stack: Stack) -> None:
+    """What becomes of the copy is Envoy's to say: it goes on, or is cut with it; never stuck."""
+    for role in ("primary", "shadow"):
+        stack.restart(f"{role}-predictor", {"TOKENS_PER_SECOND": "4"})
+    connection, answer = opened(stack)
+    assert answer.readline().startswith(b"data: ")
+    pair_id = answer.headers["x-shadow-pair-id"]
+    connection.sock.close()
+    answer.close()
+    connection.close()
+    primary, shadow = sides(stack, pair_id)
+    print(primary, shadow)
+    assert primary[:3] == ("primary", 200, "left")
+    assert shadow[:2] == ("shadow", 200)
+    assert shadow[2] in ("left", "done")
+
+
+def test_the_demo_of_a_language_model(start: Start, tmp_path: Path) -> None:
+    """Half of its calls are streamed; every one is a pair, and both verdicts are there."""
+    run = start("demo", "--model", "llm", "--folder", str(tmp_path / "stack"), REQUESTS="30")
+    assert run.ends() == 0
+    output = run.output.read_text()
+    assert "The primary is the base model, the shadow the tuned one" in output
+    assert "30 of 30 calls paired; in 0 of them the answers differ." in output
+    assert output.count("30 of 30 calls paired") == 2
+    assert "REJECT" in output
