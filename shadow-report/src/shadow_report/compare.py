@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from shadow_report import __version__
-from shadow_report.answers.figures import path_reports
+from shadow_report.answers.figures import advice, path_reports
 from shadow_report.answers.outcome import Outcome
 from shadow_report.counting import Counters
 from shadow_report.counting.classify import Clock
@@ -30,6 +30,7 @@ from shadow_report.report import (
     SCHEMA_VERSION,
     Integrity,
     PathMargin,
+    PathReport,
     Report,
     Side,
     Signature,
@@ -121,13 +122,14 @@ class _Observed:
         alpha, window = settings.margins.alpha, self._window()
         primary, shadow = self._side("primary"), self._side("shadow")
         integrity = self._integrity(window, primary, shadow)
+        paths = path_reports(counters.comparer.places.all, ledger.differing, alpha)
         decision = decide(
             judge(self._evidence(), settings.margins),
             settings.margins,
             problems=[f"{f.what} {f.remedy}" for f in integrity.findings if f.unsound],
             duration=timedelta(hours=window.hours),
             pairs_per_second=window.pairs_per_hour and window.pairs_per_hour / 3600,
-            details=self._details(integrity),
+            details=self._details(integrity, paths),
         )
         return Report(
             schema_version=SCHEMA_VERSION,
@@ -150,7 +152,7 @@ class _Observed:
             statuses=ledger.status_pairs(),
             new_faults=ledger.new_faults,
             disagreements=ledger.disagreements,
-            paths=path_reports(counters.comparer.places.all, ledger.differing, alpha),
+            paths=paths,
             latency=counters.latency.report(alpha),
             noise=counters.noise.report(
                 ledger.disagreements / ledger.compared if ledger.compared else None, alpha
@@ -263,7 +265,7 @@ class _Observed:
             for found in self.counters.margins.report()
         )
 
-    def _details(self, integrity: Integrity) -> dict[str, str]:
+    def _details(self, integrity: Integrity, paths: tuple[PathReport, ...]) -> dict[str, str]:
         """For the reasons: the most frequent fault and disagreement, what may mend the coverage."""
         details = {f.code: f.remedy for f in integrity.findings if f.code == "coverage"}
         for signature in self.signatures:
@@ -272,6 +274,8 @@ class _Observed:
             gate = "faults" if signature.is_fault else "disagreement"
             pairs = counted(signature.pairs, "pair")
             details.setdefault(gate, f"Most often {signature.signature} ({pairs}).")
+        if "disagreement" in details and (hint := advice(paths)):
+            details["disagreement"] += f" {hint}"
         return details
 
     def _notes(self) -> tuple[str, ...]:

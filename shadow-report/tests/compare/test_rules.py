@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -449,3 +450,65 @@ def test_a_file_builds_on_a_preset(command: Command, tmp_path: Path) -> None:
     assert report["outcomes"] == {"within tolerance": 1, "similarity": 1}
     assert report["disagreements"] == 0
     assert report["gates"][-1]["estimate"] == 0.5
+
+
+def told(report: dict[str, Any]) -> str:
+    return next(reason for reason in report["reasons"] if reason.startswith("disagreement"))
+
+
+def test_numbers_that_differ_a_little_name_the_tolerance_that_would_do(command: Command) -> None:
+    """A retrained regressor that differs in the fifth digit: the value, which then agrees."""
+    chooser = random.Random(4)
+    values = [chooser.uniform(50, 150) for _ in range(300)]
+    calls = answers(*(({"y": [v]}, {"y": [v + chooser.uniform(-0.01, 0.01)]}) for v in values))
+    report = command(calls)
+    advised = re.search(r"--tolerance '(y\[\*\]=[\d.]+)' would have called all", told(report))
+    assert advised is not None
+    assert 0.0099 <= float(advised[1].split("=")[1]) <= 0.011
+    again = command([], "--tolerance", advised[1])
+    assert again["outcomes"] == {"within tolerance": 300}
+
+
+def test_a_probability_vector_names_the_rule_for_its_top_class(command: Command) -> None:
+    """With the share that it would have agreed in."""
+    calls = answers(
+        *(
+            ({"p": [[0.7, 0.3]]}, {"p": [[0.69, 0.31] if i % 10 else [0.49, 0.51]]})
+            for i in range(300)
+        )
+    )
+    report = command(calls)
+    assert path_of(report, "p[*][*]")["kind"] == "probability vector"
+    advised = re.search(r"same in 90 %: --rule '(p\[\*\]=top_class)'", told(report))
+    assert advised is not None
+    again = command([], "--rule", advised[1])
+    assert again["outcomes"] == {"equal": 270, "label": 30}
+    assert path_of(again, "p[*]")["labels"]["confusion"] == [[270, 30], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("primary", "shadow", "rule", "outcome"),
+    [
+        ({"t": ["a", "b", "c"]}, {"t": ["b", "c", "a"]}, "t=unordered", "equal"),
+        ({"e": [0.1] * 64}, {"e": [0.1001] * 64}, "e=cosine", "within tolerance"),
+        (
+            {"s": "x" * 100 + " one"},
+            {"s": "x" * 100 + " two"},
+            "s=text,least=0.9",
+            "within tolerance",
+        ),
+    ],
+)
+def test_other_kinds_name_their_rule(
+    command: Command, primary: dict[str, object], shadow: dict[str, object], rule: str, outcome: str
+) -> None:
+    """What the reason advises is an option that does it."""
+    calls = answers(*((primary, shadow) for _ in range(300)))
+    assert f"--rule {rule}." in told(command(calls)).replace("'", "")
+    assert command([], "--rule", rule)["outcomes"] == {outcome: 300}
+
+
+def test_answers_of_another_size_are_not_talked_away(command: Command) -> None:
+    """FACTOR 3 instead of 2: no tolerance is worth thinking about."""
+    calls = answers(*(([2.0 * i], [3.0 * i]) for i in range(1, 301)))
+    assert "--tolerance" not in told(command(calls))

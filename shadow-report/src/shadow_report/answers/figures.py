@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from shlex import quote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from shadow_report.statistics.agreement import cohens_kappa, limits_of_agreement
 from shadow_report.statistics.distribution_shift import DistributionShift, distribution_shift
 from shadow_report.statistics.samples import Sketch, histogram
 from shadow_report.statistics.sequences import mean_interval
+from shadow_report.wording import number, percent
 
 # A float's relative rounding; sums of many differences add up a few of them.
 ROUNDING = 4 * float(np.finfo(np.float64).eps)
@@ -74,6 +76,60 @@ def _path_report(place: Place, differing_pairs: int, alpha: float) -> PathReport
         lengths=_numbers(place.lengths, alpha) if place.lengths.pairs.n else None,
         margin=None if margin is None else rules[margin].margin,
     )
+
+
+# Values that are further apart than this share of their size do not differ by rounding or by
+# training: no tolerance is worth thinking about.
+WORTH_A_TOLERANCE = 0.2
+# Lists of so many numbers are more often embeddings than anything else.
+EMBEDDING_LENGTH = 32
+
+
+def advice(paths: tuple[PathReport, ...]) -> str:
+    """Which option to think about when the answers differ most at a place of this kind, with the
+    value that would have made it agree; empty when there is none.
+
+    paths: the most differing first.
+    """
+    told = next((path for path in paths if path.margin is None), None)
+    if told is None or not told.differing_pairs:
+        return ""
+    of_list = told.path.removesuffix("[*]")
+    if told.faults.get("order", 0) * 2 > told.differing_pairs and of_list != told.path:
+        return f"If its order means nothing: {_rule(of_list, 'unordered')}."
+    if told.kind == "text":
+        return f"If the wording may differ: {_rule(told.path, 'text,least=0.9')}."
+    if told.numbers is None or told.kind not in ("number", "probability vector"):
+        return ""
+    sizes = told.numbers.absolute_quantiles
+    scale = max(map(abs, told.numbers.primary_quantiles.values()))
+    is_list = bool(of_list) and of_list != told.path
+    if is_list and told.values >= EMBEDDING_LENGTH * told.pairs:
+        return f"If it is an embedding: {_rule(of_list, 'cosine')}."
+    said = []
+    if 0 < sizes["p99"] <= WORTH_A_TOLERANCE * scale:
+        allowed = f"{told.path}={_rounded_up(sizes['max'])}"
+        said.append(
+            f"{told.path} differs by at most {number(sizes['max'])}, half of the values by at most "
+            f"{number(sizes['p50'])}: --tolerance {quote(allowed)} would have called all of them "
+            "equal."
+        )
+    if told.kind == "probability vector" and told.labels is not None and is_list:
+        said.append(
+            f"The top class is the same in {percent(told.labels.agreement)}: "
+            f"{_rule(of_list, 'top_class')} compares that alone."
+        )
+    return " ".join(said)
+
+
+def _rule(path: str, how: str) -> str:
+    return f"--rule {quote(f'{path}={how}')}"
+
+
+def _rounded_up(value: float) -> str:
+    """Two digits that are no less than the value."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return f"{math.ceil(value / step) * step:.2g}"
 
 
 def _least(name: str, rules: RulesHere) -> float:
