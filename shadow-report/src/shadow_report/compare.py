@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 
 from shadow_report import __version__
 from shadow_report.answers.figures import advice, path_reports
@@ -36,6 +37,7 @@ from shadow_report.report import (
     Signature,
     Window,
 )
+from shadow_report.rules import read_rules
 from shadow_report.settings import Comparison
 from shadow_report.wording import counted
 
@@ -58,6 +60,10 @@ def _observe(tables: Tables, settings: Comparison, progress: Progress) -> _Obser
     if settings.since_rollout:
         settings = from_rollout(tables, settings)
     sides = find_sides(tables, settings)
+    if not settings.rules.by_path and {group.protocol for group in sides.groups} == {"openai"}:
+        # Each generated answer has an id of its own: without rules no two would ever agree.
+        generated = replace(read_rules(Path("openai")), tolerance=settings.rules.tolerance)
+        settings = replace(settings, rules=generated, rules_by_protocol=True)
     duplicates = tables.duplicates(sides.scope)
     calls = sum(group.calls for group in sides.groups_of("primary"))
     counters = _counters(settings, sides, now, calls)
@@ -288,6 +294,8 @@ class _Observed:
                 "Coverage is judged against the configured mirrored share of "
                 f"{settings.mirrored_share:g}."
             )
+        if settings.rules_by_protocol:
+            notes.append("Generated answers are compared by the rules of --rules openai.")
         if ignored := self.counters.comparer.ignored():
             notes.append(f"Not compared: {', '.join(ignored)}.")
         if settings.slo_ms is None:

@@ -64,6 +64,8 @@ class Comparison:
 
     margins: Margins = field(default_factory=Margins)
     rules: Rules = field(default_factory=Rules)
+    rules_by_protocol: bool = False
+    """No rules were given, and those for the calls' protocol are taken."""
     primary: str | None = None
     shadow: str | None = None
     since: datetime | None = None

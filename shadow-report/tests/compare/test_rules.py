@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import random
 import re
+import struct
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,8 @@ from scipy.stats import ks_2samp, spearmanr, wasserstein_distance
 from traffic import Call, pair, record
 
 from shadow_report.__main__ import main
-from shadow_report.answers.kinds import Ranking
+from shadow_report.answers.kinds import TITLES, Ranking
+from shadow_report.rules import read_rules
 
 # Compares with these options, and returns the JSON report.
 Command = Callable[..., dict[str, Any]]
@@ -452,6 +456,40 @@ def test_a_file_builds_on_a_preset(command: Command, tmp_path: Path) -> None:
     assert report["gates"][-1]["estimate"] == 0.5
 
 
+def test_generated_answers_are_known_by_their_protocol(command: Command) -> None:
+    """Without a rule no two would agree, for their ids; the notes say so, and rules are kept to."""
+    calls = [replace(call, protocol="openai") for call in answers((chat(PARIS), chat(PARIS)))]
+    report = command(calls)
+    assert report["outcomes"] == {"equal": 1}
+    assert "Generated answers are compared by the rules of --rules openai." in report["notes"]
+    own = command([], "--ignore", "created")
+    assert own["outcomes"] == {"label": 1}
+    assert not any("openai" in note for note in own["notes"])
+
+
+def test_an_embedding_may_be_base64(command: Command) -> None:
+    """As OpenAI's own client asks for it."""
+
+    def embedding(*values: float) -> dict[str, object]:
+        text = base64.b64encode(struct.pack(f"<{len(values)}f", *values)).decode()
+        return {"data": [{"index": 0, "embedding": text}]}
+
+    ones, near, far = [1.0] * 8, [1.0] * 7 + [1.01], [1.0] * 4 + [-1.0] * 4
+    report = command(
+        answers(
+            (embedding(*ones), embedding(*ones)),
+            (embedding(*ones), embedding(*near)),
+            (embedding(*ones), embedding(*far)),
+            (embedding(*ones), {"data": [{"index": 0, "embedding": near}]}),
+            (embedding(*ones), embedding(*ones, 1.0)),
+        ),
+        *("--rules", "openai"),
+    )
+    assert report["outcomes"] == {
+        "equal": 1, "within tolerance": 1, "similarity": 1, "type": 1, "length": 1,
+    }  # fmt: skip
+
+
 def told(report: dict[str, Any]) -> str:
     return next(reason for reason in report["reasons"] if reason.startswith("disagreement"))
 
@@ -512,3 +550,23 @@ def test_answers_of_another_size_are_not_talked_away(command: Command) -> None:
     """FACTOR 3 instead of 2: no tolerance is worth thinking about."""
     calls = answers(*(([2.0 * i], [3.0 * i]) for i in range(1, 301)))
     assert "--tolerance" not in told(command(calls))
+
+
+PAGE = Path(__file__).parents[3] / "docs" / "comparing.md"
+
+
+@pytest.mark.parametrize(
+    "block",
+    [b for b in re.findall(r"```yaml\n(.*?)```", PAGE.read_text(), re.DOTALL) if "rules:\n" in b],
+)
+def test_the_rules_of_the_page_are_rules(block: str, tmp_path: Path) -> None:
+    """Every example of docs/comparing.md can be copied into a file."""
+    file = tmp_path / "rules.yaml"
+    file.write_text(block)
+    assert read_rules(file).by_path
+
+
+def test_the_page_names_every_kind_of_rule() -> None:
+    """And no other."""
+    table = PAGE.read_text().partition("| kind | for |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == {*TITLES.values(), "default"}

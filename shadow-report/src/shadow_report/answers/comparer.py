@@ -539,10 +539,12 @@ class Comparer:
     def _texts(self, place: Place, column: Column) -> None:
         """Texts under a rule that reads them."""
         rules = place.rules
-        if rules.is_json:
+        if isinstance(rules.lists, Cosine):
+            column = self._encoded(place, rules.lists, column)
+        if rules.is_json and column:
             column = self._content(place, column)
-            if not column:
-                return
+        if not column:
+            return
         if (patterns := rules.patterns) is not None:
             child = self.places.of_patterns(place)
             child.rows.append(column.rows)
@@ -557,6 +559,15 @@ class Comparer:
             place.lengths.add(lengths[0], lengths[1], np.arange(len(column)), ones)
         elif patterns is None:
             self._names(place, column)
+
+    def _encoded(self, place: Place, rule: Cosine, column: Column) -> Column:
+        """Compare texts that encode vectors as what they encode; returns those that do not."""
+        vectors = column.each(rule.vector)
+        pairs = enumerate(zip(vectors.primary, vectors.shadow, strict=True))
+        encoded = [i for i, (p, s) in pairs if p is not None and s is not None]
+        if encoded:
+            self._lists(place, vectors.take(encoded))
+        return column.take(sorted({*range(len(column))} - {*encoded}))
 
     def _content(self, place: Place, column: Column) -> Column:
         """Compare texts that are JSON as what they say; returns those that neither side has so."""

@@ -158,6 +158,11 @@ def _whole(at: _At, p: Any, s: Any) -> Iterator[Difference]:
 
 def _texts(at: _At, p: str, s: str) -> Iterator[Difference]:
     rules = at.rules
+    if isinstance(rules.lists, Cosine):
+        vector, other_vector = rules.lists.vector(p), rules.lists.vector(s)
+        if vector is not None and other_vector is not None:
+            yield from _lists(at, vector, other_vector)
+            return
     if rules.is_json:
         content, other = parse_text(p), parse_text(s)
         if content is not UNPARSEABLE and other is not UNPARSEABLE:

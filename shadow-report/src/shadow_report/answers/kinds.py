@@ -6,6 +6,7 @@ here is called for plain numbers, labels and objects.
 
 from __future__ import annotations
 
+import base64
 import math
 import re
 import unicodedata
@@ -87,11 +88,30 @@ class Patterns:
         return next((name for name, found in self.patterns if found.search(text)), NO_PATTERN)
 
 
+# A short name may be base64 by chance.
+LEAST_ENCODED_BYTES = 32
+
+
 @dataclass(frozen=True, slots=True)
 class Cosine:
-    """Two lists of numbers agree when the cosine of their angle is at least this."""
+    """Two lists of numbers agree when the cosine of their angle is at least this.
+
+    Text is a list of numbers too when it is base64 of some FP32, as embeddings are often sent.
+    """
 
     least: float = 0.99
+
+    @staticmethod
+    def vector(text: str) -> list[float] | None:
+        """The numbers that a text encodes; None when it is any other text."""
+        try:
+            octets = base64.b64decode(text, validate=True)
+        except ValueError:
+            return None
+        if len(octets) < LEAST_ENCODED_BYTES or len(octets) % 4:
+            return None
+        values: list[float] = np.frombuffer(octets, dtype="<f4").tolist()
+        return values
 
     @staticmethod
     def similarity(primary: Sequence[float], shadow: Sequence[float]) -> float:

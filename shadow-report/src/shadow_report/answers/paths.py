@@ -30,6 +30,7 @@ from jsonpath.selectors import (
 from shadow_report.answers.bodies import Tensor
 from shadow_report.answers.kinds import (
     TITLES,
+    Cosine,
     How,
     Ignored,
     Json,
@@ -213,7 +214,12 @@ class RulesHere:
     @property
     def reads_text(self) -> bool:
         """Whether text is more here than a label: equal or not."""
-        return self.is_json or self.text is not None or self.patterns is not None
+        return (
+            self.is_json
+            or self.text is not None
+            or self.patterns is not None
+            or isinstance(self.lists, Cosine)
+        )
 
     @property
     def tolerance(self) -> Tolerance:
