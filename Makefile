@@ -57,7 +57,7 @@ up: $(patsubst %/pyproject.toml,%/.venv/runs,$(wildcard $(KUSTOMIZATION)/pyproje
 	@local/.venv/bin/shadow-local up
 
 traffic: local/.venv/runs ## Send the requests of a file through the gateway of a running `make up` (FILE=requests.jsonl, TIMES=1)
-	@local/.venv/bin/shadow-local traffic $(FILE)
+	@local/.venv/bin/shadow-local traffic "$(FILE)"
 
 report: shadow-report/.venv/runs local/.venv/runs ## Compare what a running `make up`, or POSTGRES_URI, has recorded (ARGS=options of compare)
 	@# A verdict is an answer, not a failure of make; shadow-report itself exits with its code.

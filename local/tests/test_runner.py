@@ -134,7 +134,11 @@ def test_demo_shows_pairs_and_both_verdicts(
     assert "\x1b" not in output
     for step in ("connecting to POSTGRES_URI", "waiting for the models (0 of 4 ready)"):
         assert f"\n{step}\n" in f"\n{output}"
-    assert "\nreplacing the shadow\n" in output
+    for step in ("replacing the shadow by double-minimal-inference-next", "judging", "stopping"):
+        assert f"\n{step}\n" in output
+    assert "triple-minimal-inference" not in output[output.index("and so does the shadow") :]
+    assert output.index("What to try next") > output.index("\nstopping\n")
+    assert "make up  " in output
     with psycopg.connect(empty_postgres_uri) as connection:
         stored = connection.execute("SELECT count(*) FROM inference_pairs").fetchone()
     assert stored == (80,)

@@ -1,5 +1,6 @@
 """What the trained models answer, straight from `predict`."""
 
+import json
 import os
 import socket
 import subprocess
@@ -85,6 +86,14 @@ def test_nobody_can_unload_the_model(models: dict[str, Classifier], tmp_path: Pa
                 flower = {"instances": [[6.7, 3.2, 5.0, 1.8]]}
                 answer = client.post("/v1/models/model:predict", json=flower)
                 assert answer.json() == {"predictions": ["versicolor"]}
+                # What `curl -d` sends without a -H.
+                form = {"content-type": "application/x-www-form-urlencoded"}
+                path, body = "/v1/models/model:predict", json.dumps(flower)
+                assert client.post(path, content=body, headers=form).json() == answer.json()
+                refused = client.post(path, content="instances=6.7", headers=form)
+                assert refused.status_code == 400
+                assert refused.json()["error"].startswith("body is not JSON (unexpected character")
+                assert refused.json()["error"].endswith("; send JSON.")
         finally:
             server.terminate()
             server.wait(60)

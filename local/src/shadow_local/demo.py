@@ -8,29 +8,25 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-import aiohttp
 import psycopg
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from shadow_local.report import FAILURES, comparison
 from shadow_local.stack import Options, Stack, in_foreground, steps
 from shadow_local.supervisor import StopRequested
+from shadow_local.traffic import Answer, Call, counted, send
 from shadow_local.translate.document import repository
 
 SHOWN_PAIRS = 5
 # Of an answer of OpenAI's API, whatever is answered.
 NEW_EACH_TIME = ("id", "created", "system_fingerprint")
-CALLERS = 8
-SECONDS_PER_CALL = 60
 # Records are in Postgres within a second or so; this long only when something is wrong.
 DELIVERY_SECONDS = 60
 # Where only a share is mirrored, nobody knows how many pairs there will be.
@@ -58,17 +54,8 @@ class Scene:
     default: str
     differing: str  # titles; {0} is the primary's value and {1} the shadow's
     agreeing: str
+    again: str  # the command that runs the same deployment until Ctrl-C
     compare: tuple[str, ...] = ()  # options
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a caller got; `status` is 0 when there was no answer, `body` says why."""
-
-    pair_id: str
-    call: Any
-    status: int
-    body: str
 
 
 @dataclass(frozen=True)
@@ -107,22 +94,44 @@ def demonstrate(options: Options, requests: int, screen: Console, model: str = "
                 for role in ("primary", "shadow")
             ]
             sound = _round(stack, scene, requests, screen, scene.differing.format(*values))
-            with steps(screen) as step:
-                step("replacing the shadow")
-                stack.restart("shadow-predictor", {scene.setting: values[0]})
+            _replace_shadow(stack, {scene.setting: values[0]}, screen)
             sound &= _round(stack, scene, requests, screen, scene.agreeing.format(*values))
+            screen.print("stopping")
     except StopRequested:
         raise typer.Exit(130) from None
     if not sound:
         raise typer.Exit(1)
+    screen.print(_what_next(scene), soft_wrap=True)
+
+
+def _replace_shadow(stack: Stack, model: dict[str, str], screen: Console) -> None:
+    """Put another model in the shadow's place, under a name of its own, as a deployment would."""
+    primary = stack.environment("primary-transformer")
+    own = {"MODEL_VERSION": primary["MODEL_VERSION"]} if "MODEL_VERSION" in primary else {}
+    own["INFERENCE_SERVICE"] = f"{primary['INFERENCE_SERVICE']}-next"
+    with steps(screen) as step:
+        step(f"replacing the shadow by {own['INFERENCE_SERVICE']}")
+        stack.restart("shadow-predictor", model)
+        stack.restart("shadow-transformer", own)
+
+
+def _what_next(scene: Scene) -> str:
+    """Three commands or pages to go on with."""
+    lines = {
+        scene.again: "the same until Ctrl-C, for curl, make traffic and make psql",
+        "make demo REQUESTS=9000": "calls enough for PROMOTE in the second round",
+        "docs/your-own-model.md": "a model of your own in the place of this one",
+    }
+    width = max(map(len, lines))
+    shown = [f"  {command:{width}}  {what}" for command, what in lines.items()]
+    return "\n".join(["", "What to try next:", *shown])
 
 
 def _round(stack: Stack, scene: Scene, requests: int, screen: Console, title: str) -> bool:
     """Send the traffic, show its pairs and the verdict; is all there that should be?"""
     began = datetime.now(UTC)
     screen.rule(title)
-    with _counted(screen, "sending calls through the gateway", requests) as done:
-        answers = asyncio.run(_send(stack, scene.calls(requests), done))
+    answers = _send(stack, scene.calls(requests), requests, screen)
     pairs = _delivered(stack, scene, answers, screen)
     failed = [answer for answer in answers if answer.status != 200]
     differing = sum(pair.differs for pair in pairs)
@@ -131,52 +140,30 @@ def _round(stack: Stack, scene: Scene, requests: int, screen: Console, title: st
         f"{len(pairs)} of {requests} calls paired; in {differing} of them the answers differ."
     )
     for answer in failed[:SHOWN_PAIRS]:
-        shown = scene.shown(answer.call)
+        shown = scene.shown(json.loads(answer.call.body))
         screen.print(f"no answer to {shown}: {answer.status} {answer.body}", style="red")
     screen.print()
     uri = stack.database.of_role("report")
     more = [*scene.compare, "--since", began.isoformat()]
+    screen.print("judging")
     code = stack.supervisor.run(*comparison(uri, stack.mirror_percentage, more))
     all_there = len(pairs) == requests or stack.mirror_percentage != 100
     return not failed and all_there and code not in FAILURES
 
 
-async def _send(stack: Stack, calls: Iterator[Any], done: Callable[[int], None]) -> list[Answer]:
-    """Make the calls, with a few callers at once; `done` is called with how many ended.
-
-    The stack is checked meanwhile, which ends it by raising.
-    """
+def _send(stack: Stack, bodies: Iterator[Any], count: int, screen: Console) -> list[Answer]:
+    """The answers to all calls; the stack is checked meanwhile, which ends it by raising."""
     url = stack.state.predict_url if stack.state else ""
-    headers = {"x-api-key": stack.options.api_key} if stack.options.api_key else {}
-    timeout = aiohttp.ClientTimeout(total=SECONDS_PER_CALL)
+    calls = (Call(url, json.dumps(body).encode()) for body in bodies)
     answers: list[Answer] = []
+    with counted(screen, "sending calls through the gateway", count) as done:
 
-    async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
+        def answered(answer: Answer) -> None:
+            answers.append(answer)
+            done(len(answers))
 
-        async def call_in_turn() -> None:
-            for call in calls:
-                answers.append(await _call(session, url, call))
-                done(len(answers))
-
-        callers = asyncio.gather(*(call_in_turn() for _ in range(CALLERS)))
-        try:
-            while not callers.done():
-                stack.check()
-                await asyncio.wait([callers], timeout=0.2)
-        finally:
-            callers.cancel()  # a call that outlived the session would leave a trace
-            with suppress(asyncio.CancelledError):
-                await callers
+        asyncio.run(send(calls, stack.options.api_key, answered, stack.check))
     return answers
-
-
-async def _call(session: aiohttp.ClientSession, url: str, call: Any) -> Answer:
-    try:
-        async with session.post(url, json=call) as response:
-            pair_id = response.headers.get("x-shadow-pair-id", "")
-            return Answer(pair_id, call, response.status, await response.text())
-    except (aiohttp.ClientError, TimeoutError) as error:
-        return Answer("", call, 0, f"{type(error).__name__}: {error}")
 
 
 def _lists_of_numbers(count: int) -> Iterator[dict[str, list[str]]]:
@@ -228,6 +215,7 @@ SCENES = {
         default="2",  # minimal-predictor's own
         differing="The primary multiplies by {0}, the shadow by {1}",
         agreeing="The primary multiplies by {0}, and so does the shadow",
+        again="make up",
     ),
     "llm": Scene(
         example="generative",
@@ -237,6 +225,7 @@ SCENES = {
         default="base",
         differing="The primary is the {0} model, the shadow the {1} one",
         agreeing="The primary is the {0} model, and so is the shadow",
+        again="make up KUSTOMIZATION=examples/generative",
         compare=tuple(word for name in NEW_EACH_TIME for word in ("--ignore", f"$.{name}")),
     ),
 }
@@ -249,7 +238,7 @@ def _delivered(stack: Stack, scene: Scene, answers: list[Answer], screen: Consol
     pairs: list[Pair] = []
     grew = time.monotonic()
     with (
-        _counted(screen, "waiting for pairs in Postgres", len(wanted)) as done,
+        counted(screen, "waiting for pairs in Postgres", len(wanted)) as done,
         psycopg.connect(stack.database.uri, autocommit=True) as connection,
     ):
         while True:
@@ -298,16 +287,3 @@ def _shown(status: int, body: Any, width: int = 20) -> str:
     text = body if isinstance(body, str) else json.dumps(body)
     text = text if len(text) <= width else text[: width - 1] + "…"
     return text if status == 200 else f"{status} {text}"
-
-
-@contextmanager
-def _counted(screen: Console, step: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A step of `total` parts; call it with the number that is done."""
-    if not screen.is_terminal:
-        screen.print(f"{step}: {total}", soft_wrap=True)
-        yield lambda _: None
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=screen, transient=True) as bar:
-        task = bar.add_task(step, total=total)
-        yield lambda done: bar.update(task, completed=done)

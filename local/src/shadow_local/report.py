@@ -30,7 +30,7 @@ def compare(
     elif postgres_uri:
         words, env = comparison(postgres_uri, mirror_percentage(render(kustomization)), more)
     else:
-        state = _running(folder)
+        state = running(folder)
         uri = as_role(str(state["postgres_uri"]), "report")
         words, env = comparison(uri, state.get("mirror_percentage"), more)
     os.execve(words[0], words, env)  # noqa: S606 - Ctrl-C and the exit code are then its own
@@ -38,7 +38,7 @@ def compare(
 
 def psql(postgres_uri: str | None, folder: Path, more: Sequence[str]) -> NoReturn:
     """Become psql on a database, else on that of the stack in a folder."""
-    uri = with_port(postgres_uri) if postgres_uri else str(_running(folder)["postgres_uri"])
+    uri = with_port(postgres_uri) if postgres_uri else str(running(folder)["postgres_uri"])
     program = str(binaries() / "psql")
     os.execv(program, [program, uri, *more])  # noqa: S606
 
@@ -56,8 +56,9 @@ def comparison(
     return [str(program), "compare", *more], env
 
 
-def _running(folder: Path) -> dict[str, object]:
+def running(folder: Path, variable: str = "POSTGRES_URI") -> dict[str, object]:
+    """The state of the stack that runs in a folder; Explained when none does."""
     state = read_state(folder)
     if state is None:
-        raise Explained("Nothing runs here; start `make up`, or set POSTGRES_URI.")
+        raise Explained(f"Nothing runs here; start `make up`, or set {variable}.")
     return state

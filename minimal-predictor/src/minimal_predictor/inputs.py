@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import Annotated, Any
 
 import numpy as np
-import orjson
 from kserve.errors import InvalidInput
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, FailFast, Field, Strict, TypeAdapter, ValidationError
@@ -49,11 +48,8 @@ DATATYPES = {
 
 def read_v1(payload: object) -> tuple[str, Doubles]:
     """The field (`values`: a flat list; `instances`: scalars or nested lists) and its numbers."""
-    if isinstance(payload, bytes):  # KServe reads JSON only where the content type says so
-        try:
-            payload = orjson.loads(payload)
-        except orjson.JSONDecodeError as error:
-            raise InvalidInput(f"body is not JSON ({error}); send JSON.") from None
+    if isinstance(payload, bytes):
+        raise InvalidInput("body is not JSON; send JSON.")
     if not isinstance(payload, dict):
         raise InvalidInput(f'body is {show(payload)}; send an object such as {{"values": [1, 2]}}.')
     fields = [field for field in ("values", "instances") if field in payload]

@@ -3,14 +3,17 @@
 import asyncio
 import socket
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
+import orjson
 import uvloop
 from fastapi.responses import JSONResponse
 from grpc import StatusCode
 from grpc_interceptor.exceptions import GrpcException
 from kserve import ModelServer, model_server
+from kserve.errors import InvalidInput
 from kserve.model import BaseKServeModel
+from kserve.protocol.dataplane import DataPlane
 from kserve.protocol.model_repository_extension import ModelRepositoryExtension
 
 # Longer than a proxy before us keeps an idle connection (Envoy an hour, Knative's queue-proxy
@@ -37,6 +40,26 @@ class ClosedRepository(ModelRepositoryExtension):
         raise RepositoryClosed
 
 
+class JsonDataPlane(DataPlane):
+    """Reads a v1 body that is JSON as JSON, whatever its content type says."""
+
+    def decode(
+        self, body: Any, headers: Any, *more: Any, **named: Any
+    ) -> tuple[Any, dict[str, Any]]:
+        """The body as a model gets it: bytes only where it is not JSON, as an image is not.
+
+        InvalidInput where it came with curl's own content type, which nobody chose.
+        """
+        decoded, attributes = super().decode(body, headers, *more, **named)
+        if isinstance(decoded, bytes):
+            try:
+                decoded = orjson.loads(decoded)
+            except orjson.JSONDecodeError as error:
+                if headers["content-type"].startswith("application/x-www-form-urlencoded"):
+                    raise InvalidInput(f"body is not JSON ({error}); send JSON.") from None
+        return decoded, attributes
+
+
 # At import, since KServe's worker processes import this module and call nothing in it.
 model_server.app.add_exception_handler(
     RepositoryClosed, lambda *_: JSONResponse({"error": RepositoryClosed.details}, 403)
@@ -50,6 +73,7 @@ def serve(model: BaseKServeModel) -> None:
     _require_free_port("http_port", server.http_port)
     if server.enable_grpc:
         _require_free_port("grpc_port", server.grpc_port)
+    server.dataplane = JsonDataPlane(server.registered_models)
     server.model_repository_extension = ClosedRepository(server.registered_models)
     # One worker runs on the loop that is current here; `--event-loop` reaches only more workers.
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
