@@ -141,7 +141,11 @@ class ScriptedPredictor:
         if what.startswith("slow "):
             time.sleep(float(what.removeprefix("slow ")))
             what = "answer"
-        connection.sendall(SCRIPT[what])
+        tensors = _tensors(seen.body) if what == "answer" else None
+        if tensors is not None:
+            connection.sendall(answer(body=json.dumps({"outputs": tensors}).encode()))
+        else:
+            connection.sendall(SCRIPT[what])
         return what not in CLOSING
 
 
@@ -160,6 +164,16 @@ def _dictated(sent: bytes) -> dict[str, object] | None:
             answer["body"] = str(answer["body"]).replace("<secret>", str(document.get("secret")))
         return answer
     except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _tensors(sent: bytes) -> list[object] | None:
+    """The tensors of a v2 request that says nothing else: it gets them back, in JSON alone."""
+    try:
+        document = json.loads(sent)
+        inputs = document["inputs"]
+        return inputs if inputs and "do" not in document.get("parameters", {}) else None
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
