@@ -69,6 +69,8 @@ class ScriptedPredictor:
     connections: int = 0
     ready: bool = True
     ready_asked: int = 0
+    # Where it knows nothing when it is asked.
+    not_found: tuple[str, ...] = ()
     # Close the connection instead of answering so many of the next calls.
     drop_next: int = 0
 
@@ -120,6 +122,8 @@ class ScriptedPredictor:
             self.ready_asked += 1
             state = b'{"ready": true}' if self.ready else b'{"error": "not ready"}'
             status = "200 OK" if self.ready else "503 Service Unavailable"
+            if seen.line.split()[1].startswith(self.not_found):
+                status = "404 Not Found"
             connection.sendall(answer(status, state))
             return True
         self.seen.append(seen)

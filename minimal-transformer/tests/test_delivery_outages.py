@@ -476,3 +476,15 @@ def test_hung_server_is_an_outage(
         pass
     writer.close()
     assert stored(own_postgres.uri) == (5 + calls, 5 + calls, 0)
+
+
+@pytest.mark.parametrize("password", ["pa@55word", "@55word", "a@b@c55word", "pa/5@5word"])
+def test_unescaped_password_is_never_told(tmp_path: Path, password: str) -> None:
+    """libpq takes what follows its @ for the host, and quotes it; our line does not."""
+    uri = f"postgresql://transformer:{password}@127.0.0.1:1/nothing"
+    chosen = settings(tmp_path, uri)
+    recorded(chosen)
+    with Delivery(chosen, tmp_path / "log") as delivery:
+        until(lambda: "Postgres does not take the records" in delivery.log, "the line")
+        assert delivery.process.poll() is None
+    assert "5word" not in delivery.log

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import grpc
 import pytest
@@ -80,3 +81,18 @@ def test_model_cannot_be_unloaded_over_grpc(transformer: Transformer) -> None:
             transformer.rpc(f"RepositoryModel{action}", message.SerializeToString())
         assert refused.value.code() is grpc.StatusCode.PERMISSION_DENIED
     assert is_ready(transformer)
+
+
+def test_model_known_over_another_protocol_is_said(folder: Path, shared_uri: str) -> None:
+    """A server of v2 alone, as MLServer: not ready, and the remedy is the protocol's argument."""
+    with ScriptedPredictor() as predictor:
+        predictor.not_found = ("/v1/",)
+        with Transformer(folder, shared_uri, predictor.address) as server:
+            assert server.get(READINESS[0]).status == 503
+            until(lambda: "is not ready" in server.log, "the remedy")
+            assert "it does over v2: set --predictor_protocol v2." in server.log
+            predictor.not_found = ("/v1/", "/v2/")
+        with Transformer(folder, shared_uri, predictor.address) as server:
+            assert server.get(READINESS[0]).status == 503
+            until(lambda: "is not ready" in server.log, "the remedy")
+            assert "set --model_name to the name that the predictor serves." in server.log

@@ -7,7 +7,15 @@ import pickle
 
 import pytest
 
-from minimal_transformer.settings import RecordSettings, SettingsError
+from minimal_transformer.server import Options
+from minimal_transformer.settings import (
+    ALWAYS_FORWARDED,
+    ALWAYS_RETURNED,
+    CallSettings,
+    HeaderRules,
+    RecordSettings,
+    SettingsError,
+)
 
 GOOD = {"POSTGRES_URI": "postgresql://u:pa55word@h/d", "SHADOW_ROLE": "shadow"}
 
@@ -115,3 +123,62 @@ def test_settings_survive_environment_and_pickle(monkeypatch: pytest.MonkeyPatch
 def test_body_limit_follows_a_small_spool(monkeypatch: pytest.MonkeyPatch) -> None:
     """One record does not take a small spool for itself."""
     assert read(monkeypatch, SPOOL_MAX_BYTES="1600000").max_body_bytes == 100_000
+
+
+def calls(monkeypatch: pytest.MonkeyPatch, **variables: str) -> CallSettings:
+    """The settings of what crosses the hop, in an environment of these alone."""
+    for name in CallSettings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return CallSettings.from_environment()
+
+
+def test_header_lists_are_names_and_prefixes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In lower case; what describes the body is on both lists in any case."""
+    found = calls(monkeypatch, FORWARD_HEADERS="Authorization, X-Tenant-*", RETURN_HEADERS="")
+    rules = HeaderRules.of(found)
+    assert rules.forwarded == {*ALWAYS_FORWARDED, "authorization"}
+    assert rules.forwarded_prefixes == ("x-tenant-",)
+    assert rules.returned == {name.encode() for name in ALWAYS_RETURNED}
+    assert rules.returned_prefixes == ()
+    assert "authorization" not in HeaderRules.of(calls(monkeypatch)).forwarded
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "remedy"),
+    [
+        ("FORWARD_HEADERS", "a b", "FORWARD_HEADERS is 'a b'; 'a b' is not a header's name"),
+        ("FORWARD_HEADERS", "x-shadow", "take x-shadow off it"),
+        ("RETURN_HEADERS", "Content-Length", "take content-length off it"),
+        ("RETURN_HEADERS", "*", "'*' is not a header's name"),
+        ("PREDICT_TIMEOUT_SECONDS", "0", "PREDICT_TIMEOUT_SECONDS is '0'; set it to a number of"),
+        ("PREDICT_TIMEOUT_SECONDS", "soon", "PREDICT_TIMEOUT_SECONDS is 'soon'; set it to"),
+        ("MAX_BODY_BYTES", "1k", "MAX_BODY_BYTES is '1k'; set it to a number of bytes"),
+        ("MAX_IN_FLIGHT_BYTES", "1048576", "set it to twice MAX_BODY_BYTES (67108864) or more"),
+    ],
+)
+def test_bad_setting_of_a_call_names_its_remedy(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, remedy: str
+) -> None:
+    """One line each."""
+    with pytest.raises(SettingsError) as refused:
+        calls(monkeypatch, **{variable: value})
+    assert remedy in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("argument", "variable", "seconds"),
+    [(None, None, 600), (None, "2.5", 2.5), ("7", "2.5", 7), ("7", None, 7), (None, "", 600)],
+)
+def test_timeout_is_the_argument_else_the_variable_else_kserves(
+    monkeypatch: pytest.MonkeyPatch, argument: str | None, variable: str | None, seconds: float
+) -> None:
+    """The argument where it is given, so that what worked before does."""
+    read(monkeypatch)
+    monkeypatch.delenv("PREDICT_TIMEOUT_SECONDS", raising=False)
+    if variable is not None:
+        monkeypatch.setenv("PREDICT_TIMEOUT_SECONDS", variable)
+    words = [] if argument is None else ["--predictor_request_timeout_seconds", argument]
+    assert Options.read(words).predictor.timeout_seconds == seconds

@@ -49,9 +49,8 @@ FRAME_BYTES = _FRAME.size
 # Longer than any record: its body is at most 64 MiB, its JSON form some times that.
 MAX_ROW_BYTES = 1 << 30
 _LONG_BYTES = 16 * 1024
-# Where a request's row has its recorder's id (rows.encode_request).
-RECORDER_ID_AT = 38
 _SALVAGE_PASSES = 8
+_ID_WITHIN_BYTES = 128
 
 # What is to be written, for the kernel to gather, and how many bytes that is.
 Pieces = tuple[list[bytes], int]
@@ -185,10 +184,9 @@ def frames(
 def find_frame(data: bytes, seed: int, recorder_id: bytes) -> int | None:
     """Where the first whole and sound record after the first byte begins; None without one.
 
-    Bodies may hold what looks like frames, and each would cost a checksum of all that it claims.
-    So only frames that are a row of ours are tried: a request holds its recorder's id, which no
-    caller knows. A response holds nothing of the kind; those have a budget of a few times the data,
-    past which the search goes on with the next request.
+    Bodies may hold what looks like frames, and each would cost a checksum of all that it claims to
+    hold. So what is checksummed has a limit of a few times the data; past it only frames are tried
+    that begin with their recorder's id, as requests do and no caller can.
     """
     view = memoryview(data)
     budget = _SALVAGE_PASSES * len(data)
@@ -197,11 +195,9 @@ def find_frame(data: bytes, seed: int, recorder_id: bytes) -> int | None:
         frame = read_frame_start(data[start : start + FRAME_BYTES])
         if frame is None or start + frame.frame_bytes > len(data):
             continue
-        if frame.kind == Kind.REQUEST:
-            at = start + FRAME_BYTES + RECORDER_ID_AT
-            if data[at : at + len(recorder_id)] != recorder_id:
-                continue
-        elif (budget := budget - frame.frame_bytes) < 0:
+        if frame.frame_bytes <= budget:
+            budget -= frame.frame_bytes
+        elif recorder_id not in data[start : start + _ID_WITHIN_BYTES]:
             continue
         if next(frames(view[start : start + frame.frame_bytes], 0, seed), None) is not None:
             return start
