@@ -174,6 +174,16 @@ def test_an_event_of_a_megabyte_is_read_where_there_is_room() -> None:
     assert not found.truncated
 
 
+@given(cuts=some.lists(some.integers(0, 300_000), max_size=5))
+def test_an_event_for_which_there_is_no_room_is_bytes_however_it_is_cut(cuts: list[int]) -> None:
+    """Its beginning is kept; the events around it are read."""
+    stream = event("A") + event("y" * 200_000) + event("B") + DONE
+    found = assembled(stream, *cuts, max_bytes=100_000)
+    assert (found.read, found.unread, found.truncated) == (2, 1, True)
+    assert (found.raw or b"").startswith(event("y" * 200_000)[:90_000])
+    assert len(found.raw or b"") <= 100_000
+
+
 def test_parts_that_are_as_large_as_the_answer_are_left_out_and_named() -> None:
     """The probabilities of each token."""
     found = assembled(event("A", logprobs={"content": [{"token": "A", "logprob": -0.1}]}))

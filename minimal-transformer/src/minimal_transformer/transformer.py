@@ -286,6 +286,7 @@ class PersistTransformer(Model):  # type: ignore[misc]
     ) -> Streaming:
         """The stream, in flight until its end."""
         self._in_flight += 1
+        arrival = arrival._replace(body=b"")  # a prompt may be megabytes
 
         def at_end() -> None:
             self._in_flight -= 1

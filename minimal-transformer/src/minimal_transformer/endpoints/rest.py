@@ -114,6 +114,8 @@ class InferenceEndpoints:
                     return None  # The caller left before it had sent the call.
                 answer = await self._answer(arrival._replace(body=body))
             if isinstance(answer, Streaming):
+                body = None
+                room.release()  # a stream takes minutes, and nobody reads its prompt again
                 await self._stream(answer, receive, send)
             elif room.holds_large_answer:
                 await _send_large(answer, scope, send)

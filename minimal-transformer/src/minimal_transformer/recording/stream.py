@@ -180,6 +180,11 @@ class Assembly:
             self._skips = False
             self._keep_raw_unless_whole(event)
             return
+        if len(event) > GRANT_BYTES and self._kept + len(event) > self._max_bytes:
+            # As when its end had come later.
+            self._unread += 1
+            self._keep_raw_unless_whole(event)
+            return
         lines = [line for line in _LINE_END.split(event[:length]) if line]
         data = b"\n".join(
             line[6:] if line.startswith(b"data: ") else line[5:]
