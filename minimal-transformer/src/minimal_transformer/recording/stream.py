@@ -104,6 +104,7 @@ class Assembly:
         # The unfinished event; from `_searched` on it may hold its end.
         self._carry = bytearray()
         self._searched = 0
+        self._has_returns = False
         self._skips = False  # the rest of an event that is too long to be kept
         self._raw = bytearray()
         self._head: dict[str, Any] = {}
@@ -126,15 +127,24 @@ class Assembly:
             self._keep_raw(chunk)
         if not self._is_read:
             return
+        self._has_returns = self._has_returns or b"\r" in chunk
         self._carry += chunk
         start = 0
-        while (blank := _BLANK_LINE.search(self._carry, max(start, self._searched))) is not None:
-            self._event(bytes(self._carry[start : blank.end()]), blank.start() - start)
-            start = self._searched = blank.end()
+        while (blank := self._blank_line(max(start, self._searched))) is not None:
+            self._event(bytes(self._carry[start : blank[1]]), blank[0] - start)
+            start = self._searched = blank[1]
         if start:
             del self._carry[:start]
         self._searched = max(0, len(self._carry) - _BLANK_LINE_BYTES)
         self._bound_carry()
+
+    def _blank_line(self, start: int) -> tuple[int, int] | None:
+        """Where the next one begins and ends; without carriage returns, in a tenth of the time."""
+        if not self._has_returns:
+            at = self._carry.find(b"\n\n", start)
+            return None if at < 0 else (at, at + 2)
+        blank = _BLANK_LINE.search(self._carry, start)
+        return None if blank is None else blank.span()
 
     def finish(self, end: End, first_output_ns: int | None = None) -> Streamed:
         """What is recorded; the budget gets back what was taken. Call it once, at the end."""
@@ -185,11 +195,15 @@ class Assembly:
             self._unread += 1
             self._keep_raw_unless_whole(event)
             return
-        lines = [line for line in _LINE_END.split(event[:length]) if line]
+        lines = [event[:length]]
+        if self._has_returns or b"\n" in lines[0]:
+            lines = [line for line in _LINE_END.split(lines[0]) if line]
         data = b"\n".join(
-            line[6:] if line.startswith(b"data: ") else line[5:]
-            for line in lines
-            if line.startswith(b"data:")
+            [
+                line[6:] if line.startswith(b"data: ") else line[5:]
+                for line in lines
+                if line.startswith(b"data:")
+            ]
         )
         if not data and all(_is_field(line) for line in lines):
             return  # a comment that keeps the connection open
@@ -218,15 +232,20 @@ class Assembly:
             return True
         if not isinstance(choices, list) or not all(map(_is_choice, choices)):
             return False
-        for name in _HEAD:
-            is_new = name not in self._head and isinstance(found.get(name), str | int)
-            if is_new and self._room(len(str(found[name])) + _OVERHEAD_BYTES):
-                self._head[name] = found[name]
+        if not self._head:
+            self._take_in_head(found)
         if isinstance(usage := found.get("usage"), dict) and len(data) <= GRANT_BYTES:
             self._usage = usage
         has_output = [self._take_in_choice(choice) for choice in choices]
         self.chunks += any(has_output)
         return True
+
+    def _take_in_head(self, found: dict[str, Any]) -> None:
+        """What all events repeat, from the first one."""
+        for name in _HEAD:
+            value = found.get(name)
+            if isinstance(value, str | int) and self._room(len(str(value)) + _OVERHEAD_BYTES):
+                self._head[name] = value
 
     def _take_in_choice(self, found: dict[str, Any]) -> bool:
         """Whether a choice's piece has output."""
@@ -242,8 +261,20 @@ class Assembly:
         delta = found.get("delta") if choice.is_chat else {"text": found.get("text")}
         if not isinstance(delta, dict):
             return False
-        self._merge(choice.message, delta, 0)
+        if len(delta) > 1 or not self._append(choice.message, delta):
+            self._merge(choice.message, delta, 0)
         return _has_output(delta)
+
+    def _append(self, into: dict[str, Any], delta: dict[str, Any]) -> bool:
+        """Whether the delta was one more piece of a text, as nearly all are, and is in it now."""
+        for name, piece in delta.items():
+            known = into.get(name)
+            if type(piece) is str and type(known) is bytearray and name not in _WHOLE:
+                text = piece.encode()
+                if self._room(len(text)):
+                    known += text
+                return True
+        return False
 
     def _merge(self, into: dict[str, Any], delta: dict[str, Any], depth: int) -> None:
         for name, value in delta.items():
@@ -425,7 +456,10 @@ def _is_choice(found: object) -> bool:
 
 def _has_output(delta: dict[str, Any]) -> bool:
     """Whether a piece says anything: a role alone, or an empty text, is not a first token."""
-    return any(value for name, value in delta.items() if name != "role")
+    for name, value in delta.items():  # noqa: SIM110  a generator would take twice the time
+        if value and name != "role":
+            return True
+    return False
 
 
 def _is_field(line: bytes) -> bool:
