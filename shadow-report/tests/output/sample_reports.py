@@ -23,6 +23,7 @@ from shadow_report.report import (
     PathReport,
     Report,
     Side,
+    Similarity,
     Signature,
     Slice,
     StatusPair,
@@ -114,6 +115,7 @@ def numbers() -> Numbers:
         (low, low + 0.5, int(900 * math.exp(-((low + 0.25 - 0.4) ** 2) / 3.1)))
         for low in edges[:-1]
     )
+    histogram += ((6.0, 961.0, 80),)
     return Numbers(
         values=37440,
         bias=0.402,
@@ -130,6 +132,19 @@ def numbers() -> Numbers:
         psi=0.013,
         psi_by_chance=0.006,
         histogram=histogram,
+    )
+
+
+def similarity() -> Similarity:
+    bars = tuple((0.8 + i / 100, 0.81 + i / 100, 40 * i * i) for i in range(20))
+    return Similarity(
+        name="similarity",
+        values=12480,
+        below=96,
+        least=0.9,
+        mean=0.962,
+        quantiles={"min": 0.12, "p1": 0.88, "p5": 0.91, "p25": 0.95, "p50": 0.97},
+        histogram=((0.12, 0.8, 31), *bars),
     )
 
 
@@ -277,6 +292,22 @@ def rejected() -> Report:
                 faults={"label": 288},
                 numbers=None,
                 labels=labels(),
+            ),
+            PathReport(
+                path="summary",
+                kind="text",
+                pairs=12480,
+                differing_pairs=96,
+                values=12480,
+                agreeing=12384,
+                absolute_tolerance=1e-9,
+                relative_tolerance=1e-6,
+                faults={"similarity": 96},
+                numbers=None,
+                labels=None,
+                similarities=(similarity(),),
+                lengths=numbers(),
+                margin=0.02,
             ),
             PathReport("note", "text", 12480, 0, 12480, 12480, 1e-9, 1e-6, {}, None, None),
         ),
