@@ -59,6 +59,8 @@ CREATE TABLE IF NOT EXISTS inference_requests (
 ) PARTITION BY RANGE (request_time);
 
 CREATE INDEX IF NOT EXISTS inference_requests_pair_id ON inference_requests (pair_id);
+-- The order of delivery, for who reads what is new. The rows of a delivery have one time, so it is small.
+CREATE INDEX IF NOT EXISTS inference_requests_created_at ON inference_requests (created_at);
 
 CREATE TABLE IF NOT EXISTS inference_responses (
     record_id          uuid        NOT NULL,

@@ -1,8 +1,9 @@
-"""The command line: the options of `compare`, `replay` and `maintain`, and what they print."""
+"""The command line: the options of each command, and what it prints."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -33,6 +34,7 @@ from shadow_report.settings import (
 )
 
 _share = partial(typer.Option, metavar="SHARE")
+SPAN_AGO = re.compile(r"(\d+(\.\d+)?[smhdw])+")
 
 
 def compare_command(
@@ -206,18 +208,33 @@ def _rules(
     )
 
 
+_To = Annotated[
+    str, typer.Option(metavar="URL", help="The candidate's address, as http://host:8080.")
+]
+_ToGrpc = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="Its address for gRPC; else gRPC calls are skipped."),
+]
+_Rate = Annotated[
+    str | None,
+    typer.Option(metavar="N/s", help="At most so many calls per second, as 50/s or 600/m."),
+]
+_Concurrency = Annotated[int, typer.Option(min=1, max=1024, help="At most so many calls at once.")]
+_Primary = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The primary InferenceService, when there are several."),
+]
+_Timeout = Annotated[
+    float, typer.Option(min=0.001, metavar="SECONDS", help="The longest wait for an answer.")
+]
+
+
 def replay_command(
     *,
-    to: Annotated[
-        str, typer.Option(metavar="URL", help="The candidate's address, as http://host:8080.")
-    ],
-    rate: Annotated[
-        str | None,
-        typer.Option(metavar="N/s", help="At most so many calls per second, as 50/s or 600/m."),
-    ] = None,
-    concurrency: Annotated[
-        int, typer.Option(min=1, max=1024, help="At most so many calls at once.")
-    ] = 8,
+    to: _To,
+    to_grpc: _ToGrpc = None,
+    rate: _Rate = None,
+    concurrency: _Concurrency = 8,
     original_timing: Annotated[
         bool,
         typer.Option("--original-timing", help="Keep the calls as far apart as they once came."),
@@ -228,13 +245,8 @@ def replay_command(
     until: Annotated[
         str | None, typer.Option(metavar="TIME", help="Calls before this time; by default now.")
     ] = None,
-    primary: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="The primary InferenceService, when there are several."),
-    ] = None,
-    timeout: Annotated[
-        float, typer.Option(min=0.001, metavar="SECONDS", help="The longest wait for an answer.")
-    ] = 60.0,
+    primary: _Primary = None,
+    timeout: _Timeout = 60.0,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the replay that was stopped.")
     ] = False,
@@ -249,14 +261,19 @@ def replay_command(
     """
     # aiohttp takes a while to import, and the other commands have no need of it.
     from shadow_report.replay.calls import parse_target  # noqa: PLC0415
-    from shadow_report.replay.run import Plan, parse_rate, replay  # noqa: PLC0415
+    from shadow_report.replay.candidate import Candidate, parse_rate  # noqa: PLC0415
+    from shadow_report.replay.run import Plan, replay  # noqa: PLC0415
 
     plan = Plan(
-        target=parse_target(to),
-        concurrency=concurrency,
+        candidate=Candidate(
+            target=parse_target(to),
+            grpc=to_grpc,
+            source="replay",
+            concurrency=concurrency,
+            timeout_seconds=timeout,
+        ),
         rate=parse_rate(rate) if rate else None,
         original_timing=original_timing,
-        timeout_seconds=timeout,
         state_file=state,
         primary=primary,
         since=time_of(since, "--since"),
@@ -264,6 +281,81 @@ def replay_command(
         resume=resume,
     )
     raise typer.Exit(asyncio.run(replay(database_uri(), plan)))
+
+
+def follow_command(
+    *,
+    to: _To,
+    to_grpc: _ToGrpc = None,
+    rate: _Rate = None,
+    concurrency: _Concurrency = 8,
+    in_order: Annotated[
+        bool, typer.Option("--in-order", help="One call after the other, as they were delivered.")
+    ] = False,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Calls from this time on (ISO 8601, or 24h for a day ago); by default from the "
+            "candidate's first call in the last day on, or from now.",
+        ),
+    ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="End once the calls before this time are done."),
+    ] = None,
+    primary: _Primary = None,
+    shadow: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The candidate's InferenceService, as its rows say."),
+    ] = None,
+    share: Annotated[
+        str, typer.Option(metavar="N/OF", help="This follower's part, as 2/3 of three followers.")
+    ] = "1/1",
+    timeout: _Timeout = 60.0,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Serves /metrics and /ready there.")
+    ] = None,
+) -> None:
+    """Send each new call of the primary to a candidate, soon after it was recorded, until stopped.
+
+    The candidate needs the recording transformer with SHADOW_ROLE=shadow and this database. Which
+    calls it has answered is known from there, so that a follower may be killed and started again.
+    """
+    import logging  # noqa: PLC0415
+
+    from shadow_report.replay.calls import parse_target  # noqa: PLC0415
+    from shadow_report.replay.candidate import Candidate, parse_rate  # noqa: PLC0415
+    from shadow_report.replay.follow import Plan, follow, parse_part  # noqa: PLC0415
+
+    plan = Plan(
+        candidate=Candidate(
+            target=parse_target(to),
+            grpc=to_grpc,
+            source="follow",
+            concurrency=concurrency,
+            timeout_seconds=timeout,
+        ),
+        primary=primary,
+        shadow=shadow,
+        since=time_or_ago(since, "--since"),
+        until=time_or_ago(until, "--until"),
+        share=parse_part(share),
+        rate=parse_rate(rate) if rate else None,
+        in_order=in_order,
+        port=port,
+    )
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    print(asyncio.run(follow(database_uri(), plan)))
+
+
+def time_or_ago(text: str | None, option: str) -> datetime | None:
+    """A time in UTC, also as a span before now."""
+    if text is not None and SPAN_AGO.fullmatch(text):
+        return datetime.now(UTC) - parse_span(text, option)
+    return time_of(text, option)
 
 
 def time_of(text: str | None, option: str) -> datetime | None:
@@ -303,4 +395,5 @@ app = typer.Typer(
 )
 app.command("compare")(compare_command)
 app.command("replay")(replay_command)
+app.command("follow")(follow_command)
 app.command("maintain")(maintain_command)

@@ -103,6 +103,9 @@ class Candidate:
     factor: float = 2
     delay_seconds: float = 0.0
     status_of: Callable[[int], int] = lambda _: 200
+    is_ready: bool = True
+    breaks_on: bytes | None = None
+    service: str = "candidate"
     arrived: list[tuple[str, bytes, dict[str, str]]] = field(default_factory=list)
     kept: int = 0
     at_once: int = 0
@@ -117,6 +120,9 @@ class Candidate:
     def pair_ids(self) -> list[str]:
         return [headers["x-shadow-pair-id"] for _, _, headers in self.arrived]
 
+    async def ready(self, _: web.Request) -> web.Response:
+        return web.Response(status=200 if self.is_ready else 503)
+
     async def answer(self, request: web.Request) -> web.Response:
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
@@ -126,7 +132,7 @@ class Candidate:
             headers = {name.lower(): value for name, value in request.headers.items()}
             self.arrived.append((request.path, body, headers))
             status = self.status_of(number)
-            if status == 0:
+            if status == 0 or (self.breaks_on is not None and self.breaks_on in body):
                 assert request.transport is not None
                 request.transport.abort()
                 return web.Response()
@@ -158,7 +164,8 @@ class Candidate:
                 sequence=self.kept,
                 pair_id=headers["x-shadow-pair-id"],
                 body=body,
-                service="candidate",
+                service=self.service,
+                headers={"x-shadow-source": headers.get("x-shadow-source", "")},
                 path=path,
                 protocol="v1" if path.startswith("/v1") else "v2",
                 answer=answer,
@@ -175,8 +182,9 @@ def serving(candidate: Candidate, port: int = 0) -> Iterator[Candidate]:
     stopping = asyncio.Event()
 
     async def serve() -> None:
-        application = web.Application()
+        application = web.Application(client_max_size=2**24)
         application.router.add_post("/{path:.*}", candidate.answer)
+        application.router.add_get("/{path:.*}", candidate.ready)
         runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
         await runner.setup()
         await web.TCPSite(runner, "127.0.0.1", port).start()

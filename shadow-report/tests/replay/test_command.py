@@ -15,6 +15,7 @@ from candidate import Candidate, serving, store
 from embedded_postgres import as_role
 from shadow_report import OneLineError, SettingWrong
 from shadow_report.replay.calls import parse_target
+from shadow_report.replay.candidate import Candidate as Address
 from shadow_report.replay.run import Plan, replay
 
 SINCE = "2026-11-20T00:00:00Z"
@@ -22,11 +23,15 @@ SINCE = "2026-11-20T00:00:00Z"
 
 def plan_to(to: str, state_file: Path) -> Plan:
     return Plan(
-        target=parse_target(to),
-        concurrency=4,
+        candidate=Address(
+            target=parse_target(to),
+            grpc=None,
+            source="replay",
+            concurrency=4,
+            timeout_seconds=20.0,
+        ),
         rate=None,
         original_timing=False,
-        timeout_seconds=20.0,
         state_file=state_file,
     )
 
@@ -193,7 +198,8 @@ def test_resume_to_another_address_is_refused(postgres_uri: str, tmp_path: Path)
     uri = as_role(postgres_uri, "report")
     with pytest.raises(RuntimeError, match="does not answer"):
         asyncio.run(replay(uri, plan))
-    other = replace(plan, target=parse_target("http://127.0.0.1:2"))
+    elsewhere = replace(plan.candidate, target=parse_target("http://127.0.0.1:2"))
+    other = replace(plan, candidate=elsewhere)
     with pytest.raises(ValueError, match="resume with that address"):
         asyncio.run(replay(uri, replace(other, resume=True)))
     state.write_text("{}")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from shadow_report import SettingWrong
-from shadow_report.replay.run import Pace, parse_rate
+from shadow_report.replay.candidate import Pace, parse_rate
 
 START = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
 

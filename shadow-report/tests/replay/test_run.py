@@ -16,17 +16,20 @@ from candidate import START, Candidate, record, serving, store
 from embedded_postgres import as_role
 from shadow_report import OneLineError
 from shadow_report.replay.calls import Selection, open_stored_calls, parse_target
+from shadow_report.replay.candidate import Candidate as Address
 from shadow_report.replay.run import Plan, Run, SentCounts, State, load
 
 
 def plan(to: str, folder: Path, **settings: object) -> Plan:
-    usual: dict[str, object] = {
-        "concurrency": 4,
-        "rate": None,
-        "original_timing": False,
-        "timeout_seconds": 20.0,
-    }
-    return Plan(target=parse_target(to), state_file=folder / "state.json", **usual | settings)  # type: ignore[arg-type]
+    candidate = Address(
+        target=parse_target(to),
+        grpc=None,
+        source="replay",
+        concurrency=settings.pop("concurrency", 4),  # type: ignore[arg-type]
+        timeout_seconds=20.0,
+    )
+    usual: dict[str, object] = {"rate": None, "original_timing": False}
+    return Plan(candidate=candidate, state_file=folder / "state.json", **usual | settings)  # type: ignore[arg-type]
 
 
 def new_state(to: str, **fields: object) -> State:
@@ -141,7 +144,7 @@ def test_skips_and_counts_what_cannot_be_sent(postgres_uri: str, tmp_path: Path)
     with psycopg.connect(postgres_uri) as connection:
         for i, fields in enumerate(
             (
-                {"pair_id": "cut", "cut": True},
+                {"pair_id": "cut", "cut": True, "as_json": False},
                 {"pair_id": "wire", "protocol": "grpc"},
                 {"pair_id": "p1"},
                 {"pair_id": "two\nlines"},
@@ -161,8 +164,8 @@ def test_skips_and_counts_what_cannot_be_sent(postgres_uri: str, tmp_path: Path)
     assert finished
     assert sorted(candidate.pair_ids) == ["p0", "p1", "p2"]
     assert run.journal.counts.skipped == {
-        "body not stored whole": 1,
-        "gRPC": 1,
+        "body cut": 1,
+        "gRPC, without --to-grpc": 1,
         "header that cannot be sent": 1,
     }
 

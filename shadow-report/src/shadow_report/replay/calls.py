@@ -6,13 +6,13 @@ sort bodies. The bodies follow by key, a portion at a time.
 """
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from importlib.resources import files
-from typing import Any, cast
-from urllib.parse import quote, urlsplit
+from typing import Any, TypeVar, cast
+from urllib.parse import quote, unquote, urlsplit
 from uuid import UUID
 
 import psycopg
@@ -21,13 +21,20 @@ from psycopg.rows import kwargs_row, scalar_row
 from shadow_report import OneLineError, SettingWrong
 from shadow_report.evidence.database import failure
 
+Key = TypeVar("Key")
+
+# What a transformer with RECORD_REDACT writes in place of a value.
+REDACTED = b'"[redacted]"'
+
 PORTION_CALLS = 500
 PORTION_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class StoredCall:
-    """A primary's call as it was recorded; `body` is None when it was not stored whole."""
+    """A primary's call as it was recorded; `body` is None when it cannot be sent again, and
+    `withheld` says why.
+    """
 
     record_id: UUID
     request_time: datetime
@@ -37,6 +44,7 @@ class StoredCall:
     predict_url: str
     headers: dict[str, str]
     body: bytes | None
+    withheld: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +93,7 @@ class StoredCalls:
             await keys.execute(sql("keys"), selection.parameters)
             await self._connection.commit()
             while rows := await keys.fetchmany(PORTION_CALLS):
-                for portion in by_size(rows):
+                for portion in by_size(rows, lambda row: int(row[3])):
                     yield int(portion[0][4]), await self._calls(portion)
 
     async def _calls(self, keys: list[tuple[Any, ...]]) -> list[StoredCall]:
@@ -129,16 +137,16 @@ def sql(name: str) -> bytes:
     return files("shadow_report.replay").joinpath(f"sql/{name}.sql").read_bytes()
 
 
-def by_size(keys: list[tuple[Any, ...]]) -> list[list[tuple[Any, ...]]]:
+def by_size(keys: Sequence[Key], size_of: Callable[[Key], int]) -> list[list[Key]]:
     """The keys in runs whose bodies together stay within PORTION_BYTES, or of one call."""
-    runs: list[list[tuple[Any, ...]]] = []
-    size = PORTION_BYTES
+    runs: list[list[Key]] = []
+    size = 0
     for key in keys:
-        if size + key[3] > PORTION_BYTES:
+        if not runs or size + size_of(key) > PORTION_BYTES:
             runs.append([])
             size = 0
         runs[-1].append(key)
-        size += key[3]
+        size += size_of(key)
     return runs
 
 
@@ -157,16 +165,37 @@ def stored_call(
     truncated: bool,
 ) -> StoredCall:
     """A row as a call."""
-    body = data if data is not None else raw
-    if truncated:
-        body = None
-    elif body is None and size == 0:
+    # Of a gRPC message *_data is only its JSON form.
+    body = raw if protocol == "grpc" or data is None else data
+    if body is None and size == 0:
         body = b""
+    withheld = why_withheld(body, raw, size, truncated)
     named = headers.items() if isinstance(headers, dict) else ()
     kept = {str(name): str(value) for name, value in named}
     return StoredCall(
-        record_id, request_time, pair_id, protocol, model_name, predict_url, kept, body
+        record_id,
+        request_time,
+        pair_id,
+        protocol,
+        model_name,
+        predict_url,
+        kept,
+        None if withheld else body,
+        withheld,
     )
+
+
+def why_withheld(body: bytes | None, raw: bytes | None, size: int, truncated: bool) -> str | None:
+    """Why a stored body is not what the caller sent; None when it is.
+
+    A redacted body is JSON with REDACTED in place of values: it seldom has the caller's length, and
+    what only looks like one is left out rather than guessed.
+    """
+    if truncated:
+        return "body cut" if raw is not None else "body redacted"
+    if body is None or len(body) != size or REDACTED in body:
+        return "body redacted"
+    return None
 
 
 def only_primary(names: list[str], wanted: str | None) -> str:
@@ -193,6 +222,8 @@ MODEL_PATH = re.compile(r"^(?P<base>.*?)/v[12]/models/(?P<model>[^/:]+)(?::\w+|/
 EXPLAIN = re.compile(r":explain(?:$|\?)")
 
 GZIP = b"\x1f\x8b"
+# The candidate's transformer stores this header, so that its rows say where a call came from.
+SOURCE = "x-shadow-source"
 
 # Headers that belong to the connection or to the call's first way through the mesh.
 NOT_SENT = {
@@ -225,6 +256,21 @@ class Target:
             return f"{self.base}/v1/models/{model}:{verb}"
         return f"{self.base}/v2/models/{model}/infer"
 
+    def message(self, call: StoredCall) -> bytes:
+        """A gRPC call's ModelInferRequest, with the candidate's model name.
+
+        The name is field 1, and of a field that is there twice the last one counts.
+        """
+        body = call.body or b""
+        if self.model is None or self.model == call.model_name:
+            return body
+        name = self.model.encode()
+        size, digits = len(name), bytearray()
+        while size > 127:
+            digits.append(size & 127 | 128)
+            size >>= 7
+        return body + b"\x0a" + bytes((*digits, size)) + name
+
 
 def parse_target(text: str) -> Target:
     """The address before `/v1`, or a whole predict URL, whose model name then counts."""
@@ -235,12 +281,15 @@ def parse_target(text: str) -> Target:
         )
     address = f"{parts.scheme}://{parts.netloc}{parts.path}".rstrip("/")
     if match := MODEL_PATH.match(address):
-        return Target(match["base"], match["model"])
+        return Target(match["base"], unquote(match["model"]))
     return Target(address, None)
 
 
-def headers_of(call: StoredCall) -> dict[str, str]:
-    """The stored headers and the original pair id; JSON is the type unless one was stored."""
+def headers_of(call: StoredCall, source: str) -> dict[str, str]:
+    """The stored headers and the original pair id; JSON is the type unless one was stored.
+
+    `source` tells the candidate's row from that of a mirrored copy.
+    """
     kept = {
         name.lower(): value for name, value in call.headers.items() if name.lower() not in NOT_SENT
     }
@@ -248,13 +297,4 @@ def headers_of(call: StoredCall) -> dict[str, str]:
     # By default the transformer stores the encoding; where it was told not to, gzip shows itself.
     if call.body is not None and call.body.startswith(GZIP):
         sent["content-encoding"] = "gzip"
-    return {**sent, **kept, "x-shadow-pair-id": call.pair_id}
-
-
-def why_not_sent(call: StoredCall) -> str | None:
-    """Why a call cannot be replayed; None when it can."""
-    if call.protocol == "grpc":
-        return "gRPC"
-    if call.body is None:
-        return "body not stored whole"
-    return None
+    return {**sent, **kept, "x-shadow-pair-id": call.pair_id, SOURCE: source}

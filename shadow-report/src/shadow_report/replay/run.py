@@ -1,7 +1,6 @@
 """One replay: when a call is due, what became of it, where to go on, and the comparison after."""
 
 import asyncio
-import re
 import signal
 import time
 from collections import deque
@@ -12,7 +11,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from uuid import UUID
 
-import aiohttp
 import orjson
 from pydantic import TypeAdapter
 from rich.console import Console
@@ -27,46 +25,11 @@ from shadow_report.replay.calls import (
     StoredCall,
     StoredCalls,
     Target,
-    headers_of,
     only_primary,
     open_stored_calls,
-    why_not_sent,
 )
+from shadow_report.replay.candidate import Candidate, Connection, NoAnswer, NotSendable, Pace
 from shadow_report.settings import Comparison
-
-RATE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:/\s*([smh]))?")
-SECONDS = {"s": 1, "m": 60, "h": 3600, None: 1}
-
-
-def parse_rate(text: str) -> float:
-    """Calls per second from `50`, `50/s`, `600/m` or `10000/h`; SettingWrong otherwise."""
-    match = RATE.fullmatch(text.strip().lower())
-    if match and (rate := float(match[1]) / SECONDS[match[2]]) > 0:
-        return rate
-    raise SettingWrong(f"--rate is '{text}'; write calls per second, like 50/s.")
-
-
-class Pace:
-    """Says how long to wait before a call, in seconds on the caller's clock."""
-
-    def __init__(self, rate: float | None, original_timing: bool) -> None:
-        self._gap = 1 / rate if rate else 0.0
-        self._original_timing = original_timing
-        self._next = 0.0
-        self._start: tuple[float, datetime] | None = None
-
-    def wait(self, request_time: datetime, now: float) -> float:
-        """Seconds until this call is due; calling it counts the call as sent then.
-
-        Time lost to a slow candidate is not made up by a burst: the rate is a ceiling.
-        """
-        due = max(self._next, now)
-        if self._original_timing:
-            started, first = self._start = self._start or (now, request_time)
-            due = max(due, started + (request_time - first).total_seconds())
-        self._next = due + self._gap
-        return due - now
-
 
 VERSION = 1
 
@@ -224,11 +187,9 @@ Progress = Callable[[int, int, str], None]
 class Plan:
     """Which calls are sent, where they go and how fast."""
 
-    target: Target
-    concurrency: int
+    candidate: Candidate
     rate: float | None
     original_timing: bool
-    timeout_seconds: float
     state_file: Path
     primary: str | None = None
     since: datetime | None = None
@@ -236,9 +197,13 @@ class Plan:
     resume: bool = False
 
     @property
+    def target(self) -> Target:
+        return self.candidate.target
+
+    @property
     def unanswered_limit(self) -> int:
         """So many calls in a row without an answer mean that the candidate is down."""
-        return max(10, 2 * self.concurrency)
+        return max(10, 2 * self.candidate.concurrency)
 
 
 class Run:
@@ -251,7 +216,7 @@ class Run:
         self._show = show
         self._total = state.total
         self._stop = asyncio.Event()
-        self._room = asyncio.Semaphore(plan.concurrency)
+        self._room = asyncio.Semaphore(plan.candidate.concurrency)
         self._broken: BaseException | None = None
         self._no_answer: OneLineError | None = None
         self._sending: set[asyncio.Task[None]] = set()
@@ -270,8 +235,8 @@ class Run:
         """
         self._save()
         try:
-            async with self._session() as session:
-                await self._send_all(session, calls)
+            async with Connection(self._plan.candidate) as connection:
+                await self._send_all(connection, calls)
             if self._no_answer and not self.journal.answered_pairs:
                 raise self._no_answer
             if not self._stop.is_set():
@@ -282,7 +247,7 @@ class Run:
             raise self._broken
         return not self._stop.is_set()
 
-    async def _send_all(self, session: aiohttp.ClientSession, calls: StoredCalls) -> None:
+    async def _send_all(self, connection: Connection, calls: StoredCalls) -> None:
         """Start a task per call, and return when the last has ended."""
         pace = Pace(self._plan.rate, self._plan.original_timing)
         try:
@@ -290,7 +255,7 @@ class Run:
                 async for call in ordered:
                     if not await self._admit(call, pace):
                         break
-                    task = asyncio.create_task(self._send(session, call))
+                    task = asyncio.create_task(self._send(connection, call))
                     self._sending.add(task)
                     task.add_done_callback(self._ended)
         except asyncio.CancelledError:
@@ -324,8 +289,8 @@ class Run:
                         self.journal.passed(call)
                     elif call.pair_id in known:
                         self.journal.answered(call, known[call.pair_id])
-                    elif reason := why_not_sent(call):
-                        self.journal.skipped(call, reason)
+                    elif call.withheld:
+                        self.journal.skipped(call, call.withheld)
                     else:
                         yield call
                     self._note()
@@ -341,40 +306,22 @@ class Run:
             self._note()
         return not self._stop.is_set()
 
-    async def _send(self, session: aiohttp.ClientSession, call: StoredCall) -> None:
-        """Post one call and count what came of it."""
+    async def _send(self, connection: Connection, call: StoredCall) -> None:
+        """Send one call and count what came of it."""
         try:
-            async with session.post(
-                self._plan.target.url(call),
-                data=call.body,
-                headers=headers_of(call),
-                allow_redirects=False,
-            ) as response:
-                async for _ in response.content.iter_any():
-                    pass  # an answer that is read to its end leaves the connection usable
-            self.journal.answered(call, response.status)
-        except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            what = str(error) or f"no answer within {self._plan.timeout_seconds:g} s"
+            self.journal.answered(call, await connection.send(call))
+        except NoAnswer as error:
             self._no_answer = OneLineError(
-                f"The candidate at {self._plan.target.base} does not answer: {what}; "
+                f"The candidate at {self._plan.target.base} does not answer: {error}; "
                 "start it and go on with --resume."
             )
             if self.journal.unanswered(call) >= self._plan.unanswered_limit:
                 raise self._no_answer from error
-        except ValueError:
-            self.journal.skipped(call, "header that cannot be sent")
+        except NotSendable as reason:
+            self.journal.skipped(call, str(reason))
         finally:
             self._room.release()
             self._report()
-
-    def _session(self) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._plan.concurrency),
-            timeout=aiohttp.ClientTimeout(total=self._plan.timeout_seconds),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            skip_auto_headers=("Accept-Encoding",),
-        )
 
     def _note(self) -> None:
         """Show how far it is, and save it once a second."""
