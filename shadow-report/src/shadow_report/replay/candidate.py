@@ -6,6 +6,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from io import BytesIO
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote
@@ -24,6 +25,7 @@ STATUS_BY_CODE = {0: 200, 3: 400, 5: 404, 7: 403, 8: 429, 12: 501, 14: 503, 4: 5
 # gRPC makes these itself, or describes its own message with them.
 NOT_METADATA = {"accept", "accept-encoding", "content-type", "user-agent"}
 READY_SECONDS = 5.0
+LARGE_BYTES = 2**20
 
 RATE = re.compile(r"(\d+(?:\.\d+)?)\s*(?:/\s*([smh]))?")
 SECONDS = {"s": 1, "m": 60, "h": 3600, None: 1}
@@ -87,7 +89,7 @@ class Connection:
         try:
             async with self._session.post(
                 self._candidate.target.url(call),
-                data=call.body,
+                data=_payload(call.body or b""),
                 headers=headers_of(call, self._candidate.source),
                 allow_redirects=False,
             ) as response:
@@ -141,6 +143,11 @@ class Connection:
 
     def _no_answer_in_time(self) -> str:
         return f"no answer within {self._candidate.timeout_seconds:g} s"
+
+
+def _payload(body: bytes) -> bytes | BytesIO:
+    """A large body as a file, which aiohttp sends in parts: nothing else waits for all of it."""
+    return body if len(body) < LARGE_BYTES else BytesIO(body)
 
 
 def parse_rate(text: str) -> float:
