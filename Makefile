@@ -52,7 +52,7 @@ demo: $(IMAGES:%=%/.venv/runs) local/.venv/runs ## Run the whole deployment here
 demo: $(if $(filter llm,$(MODEL)),examples/generative/.venv/runs)
 	@local/.venv/bin/shadow-local demo $(if $(MODEL),--model "$(MODEL)")
 
-up: $(IMAGES:%=%/.venv/runs) local/.venv/runs ## Run it in the foreground until Ctrl-C (GATEWAY_PORT=8080, TOPOLOGY=standard|knative, REPLICAS=1)
+up: $(IMAGES:%=%/.venv/runs) local/.venv/runs ## Run it in the foreground until Ctrl-C (GATEWAY_PORT=8080, TOPOLOGY=standard|knative|follow, REPLICAS=1)
 up: $(patsubst %/pyproject.toml,%/.venv/runs,$(wildcard $(KUSTOMIZATION)/pyproject.toml))
 	@local/.venv/bin/shadow-local up
 
@@ -145,7 +145,7 @@ sbom: | $(BOOTSTRAP) ## List what each image installs, as CycloneDX in sbom/
 		"$(UV)" export --quiet --project $$project --no-dev --format cyclonedx1.5 > sbom/$${project##*/}.cdx.json; \
 	done
 
-DEPLOYED = $(or $(KUSTOMIZATION),$(if $(filter knative,$(TOPOLOGY)),manifests/mirroring/knative,.))
+DEPLOYED = $(or $(KUSTOMIZATION),$(if $(filter-out standard,$(TOPOLOGY)),manifests/mirroring/$(TOPOLOGY),.))
 deploy: local/.venv/runs ## Check the deployment, then apply it to the current cluster (KUSTOMIZATION=manifests/stages/...)
 	@local/.venv/bin/shadow-local check
 	kubectl apply -k $(DEPLOYED)

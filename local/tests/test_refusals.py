@@ -72,7 +72,11 @@ def test_a_second_demo_is_told_how_to_run_a_demo(start: Start, tmp_path: Path) -
         ("up", {"GATEWAY_PORT": "abc"}, "GATEWAY_PORT is 'abc'; set it to a whole number from 1"),
         ("up", {"GATEWAY_PORT": "70000"}, "GATEWAY_PORT is '70000'; set it to a whole number"),
         ("demo", {"REQUESTS": "abc"}, "REQUESTS is 'abc'; set it to a whole number from 1"),
-        ("demo", {"TOPOLOGY": "mesh"}, "TOPOLOGY is 'mesh'; set it to standard or knative."),
+        (
+            "demo",
+            {"TOPOLOGY": "mesh"},
+            "TOPOLOGY is 'mesh'; set it to standard, knative or follow.",
+        ),
         ("up", {"WITHOUT": "green-model"}, "There is no green-model to leave out; there are prim"),
         ("up", {"KUSTOMIZATION": "gone"}, "KUSTOMIZATION is 'gone', which holds no kustomization"),
         ("up", {"MIRROR_HOST_SUFFIX": "x"}, "MIRROR_HOST_SUFFIX"),

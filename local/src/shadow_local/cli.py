@@ -92,7 +92,9 @@ Edge = Annotated[
         help="the gateway has the small buffers of Istio's profile EDGE",
     ),
 ]
-Topology = Annotated[str, typer.Option("--topology", envvar="TOPOLOGY", help="standard or knative")]
+Topology = Annotated[
+    str, typer.Option("--topology", envvar="TOPOLOGY", help="standard, knative or follow")
+]
 Kustomization = Annotated[
     Path | None,
     typer.Option(envvar="KUSTOMIZATION", help="another kustomization, such as manifests/stages/…"),

@@ -6,7 +6,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,9 +15,10 @@ import envoy
 from shadow_local.database import masked
 from shadow_local.ports import free_port
 from shadow_local.supervisor import Command
+from shadow_local.translate.deployments import Deployment
 from shadow_local.translate.document import Untranslated
 from shadow_local.translate.envoy import bootstrap
-from shadow_local.translate.mesh import Mesh
+from shadow_local.translate.mesh import Address, Mesh, Upstream
 from shadow_local.translate.services import (
     HTTP_PORT,
     MODEL_FOLDER,
@@ -39,6 +40,16 @@ class Node:
     secret: Callable[[str, str], str]  # the value of a Secret's key
     local_uri: Callable[[str], str]  # a POSTGRES_URI of the manifests, pointed at this machine
     storage: Path  # whose folders stand for the claims that models are in
+
+
+@dataclass(frozen=True)
+class Pod:
+    """What a container may ask of its pod; `process` is what it is called here."""
+
+    process: str
+    owner: str  # the InferenceService or Deployment that made it
+    namespace: str
+    labels: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -72,18 +83,12 @@ def component_command(
 ) -> tuple[Command, list[str]]:
     """The process of a component's pod, and what differs from its container, one sentence each."""
     container = component.container
-    name = pod_name(service, component.kind, number)
-    folder = node.folder / name
-    mounts = {
-        path: folder / volume
-        for path, volume in container.mounts.items()
-        if component.volumes[volume] == "folder"
-    }
-    for path in (folder, *mounts.values()):
-        path.mkdir(parents=True, exist_ok=True)
+    labels = service.labels(component.kind)
+    pod = Pod(pod_name(service, component.kind, number), service.name, service.namespace, labels)
+    mounts = _folders(container, component.volumes, node.folder / pod.process)
     if component.model is not None:
         mounts[MODEL_FOLDER] = _stored_model(container, component.model, node.storage)
-    env, differences = _environment(service, component, mounts, node, name)
+    env, differences = _environment(container, pod, mounts, node)
     project = _installed_project(container, node.repository)
     _check_entrypoint(container, project.module)
     if component.model is None:
@@ -91,17 +96,78 @@ def component_command(
     else:
         env = {variable: _local_port(variable, value, ports) for variable, value in env.items()}
         args = _runtime_arguments(container, ports, env, mounts)
+    stop_seconds = component.stop_seconds
+    folder = node.folder / pod.process
+    command = _command(project, container, pod.process, folder, ports, args, env, stop_seconds)
+    return command, differences
+
+
+def deployment_command(
+    deployment: Deployment, ports: Ports, upstreams: Mapping[Address, Upstream], node: Node
+) -> tuple[Command, list[str]]:
+    """The process of a Deployment's pod, and what differs from its container.
+
+    Where its arguments name a Service, they get the first pod behind it.
+    """
+    container, name = deployment.container, deployment.component
+    pod = Pod(name, deployment.name, deployment.namespace, deployment.labels)
+    mounts = _folders(container, deployment.volumes, node.folder / name)
+    env, differences = _environment(container, pod, mounts, node)
+    project = _installed_project(container, node.repository)
+    _check_entrypoint(container, project.module)
+    args = []
+    for word in container.args:
+        option, equals, value = expand(word, env).rpartition("=")
+        value = _pod_behind(_local_port(option, value, ports), upstreams)
+        args.append(option + equals + value)
+    stop_seconds, folder = deployment.stop_seconds, node.folder / name
+    command = _command(project, container, name, folder, ports, args, env, stop_seconds)
+    return command, differences
+
+
+def _pod_behind(value: str, upstreams: Mapping[Address, Upstream]) -> str:
+    """An address on this machine in place of a Service's; other values as they are."""
+    scheme, separator, rest = value.rpartition("://")
+    host, _, port = rest.partition(":")
+    if port and not port.isdecimal():
+        return value
+    host = f"{host.removesuffix('.svc.cluster.local')}.svc.cluster.local"
+    upstream = upstreams.get((host, int(port or 80)))
+    return f"{scheme}{separator}127.0.0.1:{upstream.ports[0]}" if upstream else value
+
+
+def _folders(container: Container, volumes: Mapping[str, str], folder: Path) -> dict[str, Path]:
+    """The folder behind each mount path, made below the process' own."""
+    mounts = {
+        path: folder / volume
+        for path, volume in container.mounts.items()
+        if volumes[volume] == "folder"
+    }
+    for path in (folder, *mounts.values()):
+        path.mkdir(parents=True, exist_ok=True)
+    return mounts
+
+
+def _command(  # noqa: PLR0917
+    project: Project,
+    container: Container,
+    name: str,
+    folder: Path,
+    ports: Ports,
+    args: Sequence[str],
+    env: Mapping[str, str],
+    stop_seconds: int,
+) -> Command:
     search_path = f"{project.python.parent}:{os.environ.get('PATH', os.defpath)}"
-    env |= {"PATH": search_path, "PYTHONUNBUFFERED": "1"}
     probes = [f"http://127.0.0.1:{ports.http}{path}" for path in container.probe_paths]
     return Command(
         name=name,
         words=(str(project.python), "-m", project.module, *args),
-        env=env,
+        env={**env, "PATH": search_path, "PYTHONUNBUFFERED": "1"},
         folder=folder,
         probes=tuple(dict.fromkeys(probes)),
-        stop_seconds=component.stop_seconds,
-    ), differences
+        stop_seconds=stop_seconds,
+    )
 
 
 def pod_name(service: InferenceService, kind: Kind, number: int = 1) -> str:
@@ -183,22 +249,19 @@ def _installed_project(container: Container, repository: Path) -> Project:
 
 
 def _environment(
-    service: InferenceService,
-    component: Component,
-    mounts: Mapping[str, Path],
-    node: Node,
-    name: str,
+    container: Container, pod: Pod, mounts: Mapping[str, Path], node: Node
 ) -> tuple[dict[str, str], list[str]]:
     env: dict[str, str] = {}
     differences = []
-    labels = service.labels(component.kind)
-    for variable in component.container.variables:
-        value = expand(_value(service, variable, labels, node), env)
+    for variable in container.variables:
+        value = expand(_value(container, variable, pod, node), env)
         if variable.name == "POSTGRES_URI":
             local = node.local_uri(value)
             if local != value:
-                shown = masked(local)
-                differences.append(f"{name} writes to {shown}; on a cluster, over verified TLS")
+                verb = "writes to" if "transformer" in pod.process else "reads"
+                differences.append(
+                    f"{pod.process} {verb} {masked(local)}; on a cluster, over verified TLS"
+                )
             value = local
         env[variable.name] = _below_mount(value, mounts)
     for path, folder in mounts.items():
@@ -207,20 +270,18 @@ def _environment(
     return env, differences
 
 
-def _value(
-    service: InferenceService, variable: Variable, labels: Mapping[str, str], node: Node
-) -> str:
+def _value(container: Container, variable: Variable, pod: Pod, node: Node) -> str:
     if variable.secret is not None:
         return node.secret(*variable.secret)
     if variable.label is not None:
-        if variable.label not in labels:
+        if variable.label not in pod.labels:
             raise Untranslated(
-                f"InferenceService {service.name}: env {variable.name} reads the label "
-                f"{variable.label}, which KServe does not put on its pods."
+                f"{container.owner}: env {variable.name} reads the label {variable.label}, which "
+                "its pods do not have."
             )
-        return labels[variable.label]
+        return pod.labels[variable.label]
     if variable.pod_field is not None:
-        return service.namespace if variable.pod_field.endswith("namespace") else service.name
+        return pod.namespace if variable.pod_field.endswith("namespace") else pod.owner
     return variable.value
 
 

@@ -16,10 +16,17 @@ from rich.status import Status
 
 from shadow_local.database import Database
 from shadow_local.ports import claim, free_port
-from shadow_local.processes import Node, component_command, gateway_command, pod_name
-from shadow_local.state import Pods, Side, State
+from shadow_local.processes import (
+    Node,
+    component_command,
+    deployment_command,
+    gateway_command,
+    pod_name,
+)
+from shadow_local.state import Follower, Pods, Side, State
 from shadow_local.supervisor import Command, StopRequested, Supervisor
 from shadow_local.translate.cluster import check
+from shadow_local.translate.deployments import deployments
 from shadow_local.translate.document import Untranslated, render, repository
 from shadow_local.translate.mesh import KINDS, Mesh, build_mesh
 from shadow_local.translate.routes import mirror_percentage
@@ -27,6 +34,7 @@ from shadow_local.translate.services import InferenceService, Kind, Ports, infer
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DEBOUNCE_SECONDS = 1.0
+FOLLOWER = "follower"  # the component of the Deployment that brings calls to the shadow
 Progress = Callable[[str], None]
 
 
@@ -58,7 +66,10 @@ class Stack:
         check(self.manifests, options.edge)
         self.services = inference_services(self.manifests)
         self._check_replicas()
-        self.mirror_percentage = mirror_percentage(self.manifests)
+        self.deployments = deployments(self.manifests)
+        # A follower copies all that is recorded.
+        followed = 100.0 if any(d.component == FOLLOWER for d in self.deployments) else None
+        self.mirror_percentage = mirror_percentage(self.manifests) or followed
         self.database = Database(options.folder / "postgres", options.postgres_uri)
         self.supervisor = Supervisor(options.folder / "logs")
         self.differences: list[str] = []  # from a cluster, one sentence each
@@ -80,7 +91,7 @@ class Stack:
         progress("starting Postgres" if self.database.server else "connecting to POSTGRES_URI")
         self.database.open()
         self.check()
-        self._make_commands()
+        self._make_commands(mesh)
         commands = list(self._commands.values())
         by_hand = self._left_out()
         gateway, _ = gateway_command(
@@ -117,9 +128,12 @@ class Stack:
         self.supervisor.wait_until_ready(item)
 
     def stop(self) -> None:
-        """End everything: the gateway, the transformers (they deliver what they hold), the rest."""
+        """End everything: the gateway, who calls the models, the transformers (they deliver what
+        they hold), the rest.
+        """
+        deployments = [deployment.component for deployment in self.deployments]
         transformers = [name for name in self._ports if "-transformer" in name]
-        self.supervisor.stop_all(("gateway", *transformers))
+        self.supervisor.stop_all(("gateway", *deployments, *transformers))
         self.database.close()
 
     def _check_replicas(self) -> None:
@@ -142,6 +156,8 @@ class Stack:
                 for kind in ("transformer", "predictor"):
                     ports = Ports(free_port(next(preferred)), free_port(next(preferred)))
                     self._ports[pod_name(service, kind, number)] = ports
+        for deployment in self.deployments:
+            self._ports[deployment.component] = Ports(free_port(), free_port())
         return port
 
     @property
@@ -152,7 +168,7 @@ class Stack:
     def _pods_of(self, service: InferenceService, kind: Kind) -> list[str]:
         return [pod_name(service, kind, number) for number in self._numbers]
 
-    def _make_commands(self) -> None:
+    def _make_commands(self, mesh: Mesh) -> None:
         node = Node(
             repository=repository(),
             folder=self.options.folder,
@@ -170,6 +186,12 @@ class Stack:
                 )
                 self._commands[item.name] = item
                 self.differences += differences
+        for deployment in self.deployments:
+            ports = self._ports[deployment.component]
+            reading = replace(node, local_uri=lambda uri: self.database.local_uri(uri, "report"))
+            item, differences = deployment_command(deployment, ports, mesh.upstreams, reading)
+            self._commands[item.name] = item
+            self.differences += differences
 
     def _left_out(self) -> Command | None:
         """The process that is started by hand, if one is."""
@@ -192,7 +214,14 @@ class Stack:
             mirror_percentage=self.mirror_percentage,
             primary=sides.get("primary"),
             shadow=sides.get("shadow"),
+            follower=self._follower(),
         )
+
+    def _follower(self) -> Follower | None:
+        if FOLLOWER not in self._commands:
+            return None
+        url = f"http://127.0.0.1:{self._ports[FOLLOWER].http}"
+        return Follower(metrics_url=f"{url}/metrics", pid=self._pids.get(FOLLOWER))
 
     def _side(self, service: InferenceService) -> Side:
         first, *more = (self._pods(service, number) for number in self._numbers)

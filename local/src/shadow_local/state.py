@@ -36,6 +36,14 @@ class Side(Pods):
 
 
 @dataclass(frozen=True)
+class Follower:
+    """What brings the primary's recorded calls to the shadow where nothing is mirrored."""
+
+    metrics_url: str
+    pid: int | None
+
+
+@dataclass(frozen=True)
 class State:
     """Where a stack that takes traffic is; a side that is not deployed is None."""
 
@@ -47,6 +55,7 @@ class State:
     mirror_percentage: float | None
     primary: Side | None
     shadow: Side | None
+    follower: Follower | None = None
 
     def write(self, folder: Path) -> None:
         """Replace `state.json` at once, so that no reader sees half of it."""

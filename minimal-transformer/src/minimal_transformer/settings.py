@@ -31,6 +31,7 @@ DEFAULT_HEADERS = (
     "traceparent",
     "user-agent",
     "x-request-id",
+    "x-shadow-source",  # what a follower or a replay says of its calls
 )
 # What crosses the hop. The lists are settings; what describes the body, and the ids by which the
 # predictor's log and the tables are joined, cross it in any case. Credentials are the gateway's,

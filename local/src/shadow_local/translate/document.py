@@ -43,7 +43,7 @@ def topology(name: str) -> Path:
         return root
     folder = root / "manifests" / "mirroring" / name
     if not (folder / "kustomization.yaml").exists():
-        raise Explained(f"TOPOLOGY is {name!r}; set it to standard or knative.")
+        raise Explained(f"TOPOLOGY is {name!r}; set it to standard, knative or follow.")
     return folder
 
 

@@ -8,6 +8,7 @@ from fnmatch import fnmatch
 from typing import Any
 
 from shadow_local.translate.document import Manifest, Section, Untranslated, objects
+from shadow_local.translate.gateway_api import gateway_api_routes
 from shadow_local.translate.policies import destination_rules
 from shadow_local.translate.routes import (
     SERVING_PATH,
@@ -20,8 +21,8 @@ from shadow_local.translate.routes import (
 )
 from shadow_local.translate.services import InferenceService, Kind, Ports, inference_services
 
-TRANSLATED = {"DestinationRule", "Gateway", "InferenceService", "Service"}
-TRANSLATED |= {"ServingRuntime", "VirtualService"}
+TRANSLATED = {"Deployment", "DestinationRule", "Gateway", "GRPCRoute", "HTTPRoute"}
+TRANSLATED |= {"InferenceService", "Service", "ServingRuntime", "VirtualService"}
 # Objects off the calls' path: what runs by the clock, watches, fences pods off, or keeps files.
 NOT_RUN = {"ConfigMap", "CronJob", "NetworkPolicy", "PersistentVolumeClaim", "PodMonitor"}
 NOT_RUN |= {"ServiceAccount"}
@@ -67,28 +68,36 @@ class Mesh:
     @property
     def entry_path(self) -> str:
         """The path that callers use; it ends with a slash."""
-        for route in self._routes(grpc=False):
-            if is_entry(route):
-                return fixed_path(route)
-        raise Untranslated(f"Gateway {self.ingress.name} has no route that sets a pair id.")
+        for route in self._entries(grpc=False):
+            return fixed_path(route)
+        raise Untranslated(
+            f"Gateway {self.ingress.name} has no route that sets a pair id, and none with a path "
+            "of its own for all callers."
+        )
 
     @property
     def direct_paths(self) -> dict[str, str]:
         """For each role the path that leads to its InferenceService alone, where there is one."""
         roles = {service.name: service.role for service in self.services}
         paths = [fixed_path(r) for r in self._routes(grpc=False) if not is_entry(r)]
-        names = {path: path.strip("/").rsplit("/", 1)[-1] for path in paths}
+        names = {path: _last(path) for path in paths}
         return {roles[name]: path for path, name in names.items() if name in roles}
 
     @property
     def serving_path(self) -> str | None:
         """What a gRPC caller sends as `x-serving-path`; None where there is no way for gRPC."""
-        for route in self._routes(grpc=True):
-            if is_entry(route):
-                for header in route["match"]["headers"]:
-                    if header["name"] == SERVING_PATH:
-                        return str(header["string_match"]["exact"])
+        for route in self._entries(grpc=True):
+            return _serving_path(route)
         return None
+
+    def _entries(self, grpc: bool) -> list[Route]:
+        """The routes that pair; where nothing is mirrored, those that no model has for itself."""
+        routes = list(self._routes(grpc))
+        names = {service.name for service in self.services}
+        path_of = _serving_path if grpc else fixed_path
+        return [r for r in routes if is_entry(r)] or [
+            r for r in routes if _last(path_of(r)) not in names
+        ]
 
     def _routes(self, grpc: bool) -> Iterator[Route]:
         """The ingress' routes to models, either for gRPC or for REST."""
@@ -97,6 +106,15 @@ class Mesh:
                 names = {header["name"] for header in route["match"].get("headers", ())}
                 if "route" in route and (SERVING_PATH in names) == grpc:
                     yield route
+
+
+def _last(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
+
+
+def _serving_path(route: Route) -> str:
+    headers = {header["name"]: header for header in route["match"]["headers"]}
+    return str(headers[SERVING_PATH]["string_match"]["exact"])
 
 
 def build_mesh(
@@ -113,7 +131,7 @@ def build_mesh(
     """
     _check_kinds(manifests)
     services = inference_services(manifests)
-    routes = virtual_services(manifests, mirror_host_suffix)
+    routes = virtual_services(manifests, mirror_host_suffix) + gateway_api_routes(manifests)
     servers = _servers(manifests)
     gateways = {item.gateway: Gateway(item.gateway, choose_port(), item.hosts) for item in servers}
     upstreams: dict[Address, Upstream] = {}
@@ -251,7 +269,7 @@ def _ingress(
     names = {name for item in routes for name in item.gateways} - gateways.keys()
     if len(names) != 1:
         raise Untranslated(
-            f"VirtualServices name {sorted(names) or 'no'} gateways that are not rendered; "
+            f"The routes name {sorted(names) or 'no'} gateways that are not rendered; "
             "one is needed, the one that callers come through."
         )
     return Gateway(names.pop(), port)
@@ -262,7 +280,7 @@ def _check_destinations(item: VirtualService, upstreams: Mapping[Address, Upstre
         if (host, number) not in upstreams:
             known = ", ".join(f"{h}:{p}" for h, p in sorted(upstreams))
             raise Untranslated(
-                f"VirtualService {item.name}: destination {host} port {number} is not a Service "
+                f"{item.name}: destination {host} port {number} is not a Service "
                 f"of this deployment; there are {known}."
             )
 
@@ -274,7 +292,7 @@ def _attach(item: VirtualService, gateways: Mapping[str, Gateway]) -> None:
         for host in item.hosts:
             if not any(fnmatch(host, admitted) for admitted in gateway.hosts):
                 raise Untranslated(
-                    f"VirtualService {item.name}: host {host} is not admitted by Gateway {name}, "
+                    f"{item.name}: host {host} is not admitted by Gateway {name}, "
                     f"which serves {', '.join(gateway.hosts)}; Istio would drop it silently."
                 )
             routes = gateway.virtual_hosts.setdefault(host, [])

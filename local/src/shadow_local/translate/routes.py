@@ -63,8 +63,13 @@ def is_entry(route: Route) -> bool:
 
 
 def fixed_path(route: Route) -> str:
-    """The path that all calls of a route begin with, up to its last slash."""
-    match = route["match"]
+    """The path that all calls of a route begin with, up to its last slash.
+
+    Where a prefix is rewritten, the one before what the model sees.
+    """
+    match, rewritten = route["match"], route["route"].get("prefix_rewrite", "")
+    if path := match.get("path_separated_prefix") or (rewritten and match.get("path")):
+        return str(path.removesuffix(rewritten)) + "/"
     path = match.get("path") or match.get("prefix") or match["safe_regex"]["regex"]
     return str(re.split(r"[^\w/.-]|\.[*+?]", path)[0].rpartition("/")[0]) + "/"
 

@@ -207,8 +207,8 @@ def _component(item: Object, kind: Kind, runtimes: Mapping[str, Runtime]) -> Com
                 model = _model_folder(served)
         if len(containers) != 1:
             raise fields.refusal("containers", "one container is run for each component")
-        container = _container(containers[0])
-        volumes = dict(_volume(volume) for volume in fields.sections("volumes"))
+        container = container_of(containers[0], "kserve-container")
+        volumes = dict(volume_of(volume) for volume in fields.sections("volumes"))
         for volume in container.mounts.values():
             if volume not in volumes:
                 raise fields.refusal("volumes", f"the container mounts {volume!r}")
@@ -268,7 +268,8 @@ def _model_folder(model: Section) -> str:
     return found[1]
 
 
-def _volume(section: Section) -> tuple[str, str]:
+def volume_of(section: Section) -> tuple[str, str]:
+    """A volume's name, and whether it is a "folder" or a "secret"."""
     with section as volume:
         name = volume.text("name")
         if volume.has("secret"):
@@ -284,10 +285,11 @@ def _volume(section: Section) -> tuple[str, str]:
         return name, "folder"
 
 
-def _container(section: Section) -> Container:
+def container_of(section: Section, only: str | None = None) -> Container:
+    """A container that listens where KServe's do; it is called `only`, where that is given."""
     with section as fields:
-        if fields.text("name") != "kserve-container":
-            raise fields.refusal("name", "only kserve-container is run; there are no sidecars")
+        if fields.text("name") != only and only is not None:
+            raise fields.refusal("name", f"only {only} is run; there are no sidecars")
         fields.ignored_locally(*ONLY_IN_PODS)
         _check_lifecycle(fields)
         ports = dict(_port(item) for item in fields.sections("ports"))

@@ -157,6 +157,7 @@ class DeliveredCalls:
     async def _connected(self) -> psycopg.AsyncConnection[Any]:
         if self._connection is None or self._connection.closed:
             self._connection = await psycopg.AsyncConnection.connect(
-                self._uri, autocommit=True, **CONNECTION
+                # Prepared statements would belong to somebody else behind a transaction pooler.
+                self._uri, autocommit=True, prepare_threshold=None, **CONNECTION
             )
         return self._connection

@@ -1,0 +1,134 @@
+"""The topology without a mesh: the follower brings every recorded call to the shadow."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from calls import BODY, get, post, post_at_once, post_chunked
+from runs import Start, up
+from test_grpc import DOUBLED, MOST_NUMBERS, infer
+from waiting import until
+
+from shadow_local.stack import Options, Stack
+from shadow_local.translate.document import topology
+
+LARGE = b'{"values": ["1.5"], "padding": "' + b"x" * 7_000_000 + b'"}'
+PAIRS = """
+SELECT count(DISTINCT pair_id), count(*) FROM inference_requests r
+JOIN inference_responses a USING (record_id, request_time) WHERE role = %s
+"""
+
+
+@pytest.fixture(scope="module")
+def follow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The whole deployment of the topology follow."""
+    stack = Stack(Options(tmp_path_factory.mktemp("follow"), topology("follow")))
+    try:
+        stack.start()
+        yield stack
+    finally:
+        stack.stop()
+
+
+def counts(stack: Stack, role: str) -> tuple[int, int]:
+    """Pairs, and calls, of one side."""
+    with psycopg.connect(stack.database.uri) as connection:
+        found = connection.execute(PAIRS, [role]).fetchone()
+    assert found is not None
+    return found
+
+
+def wait_until_followed(stack: Stack, calls: int) -> None:
+    """Return once the shadow has answered each call of the primary, and no more."""
+    until(lambda: counts(stack, "primary") == (calls, calls), 120, lambda: "primary")
+    until(
+        lambda: counts(stack, "shadow")[0] == calls,
+        120,
+        lambda: f"{counts(stack, 'shadow')} of {calls} calls followed",
+    )
+
+
+def test_every_call_is_followed(follow: Stack) -> None:
+    """Small and large, of a length that is not announced, binary, by gRPC, refused: each is a pair,
+    and the caller's answer is the primary's.
+    """
+    state = follow.state
+    assert state is not None
+    assert state.follower is not None
+    before = counts(follow, "primary")[0]
+    answers = post_at_once(state.predict_url, 100)
+    assert {body for _, _, body in answers} == {b'{"predictions":[6.6,124.6,648.0]}'}
+    assert post_chunked(state.predict_url, [BODY[:9], BODY[9:]])[0] == 200
+    assert post(state.predict_url, LARGE)[0] == 200
+    assert post(state.predict_url, b"")[0] == 400
+    assert post(state.predict_url, random.Random(3).randbytes(3000))[0] == 400
+    assert infer(state.gateway_url, {"x-serving-path": state.serving_path or ""}) == DOUBLED
+    large = [float(number % 1000) for number in range(MOST_NUMBERS)]
+    infer(state.gateway_url, {"x-serving-path": state.serving_path or ""}, large)
+    wait_until_followed(follow, before + 106)
+    with psycopg.connect(follow.database.uri) as connection:
+        unlike = connection.execute(
+            """SELECT pair_id FROM inference_pairs
+            WHERE NOT same_request OR primary_status <> shadow_status"""
+        ).fetchall()
+        sources = connection.execute(
+            """SELECT DISTINCT role, pair_source, request_headers->>'x-shadow-source'
+            FROM inference_requests ORDER BY role"""
+        ).fetchall()
+    assert unlike == []
+    assert sources == [("primary", "generated", None), ("shadow", "x-shadow-pair-id", "follow")]
+    _, _, metrics = get(state.follower.metrics_url)
+    assert b"shadow_follow_lag_seconds 0.0" in metrics
+
+
+def test_only_inference_passes(follow: Stack) -> None:
+    """The routes are as narrow as those of the other topologies."""
+    assert follow.state is not None
+    entry = follow.state.predict_url.partition("v1/models")[0]
+    assert get(f"{entry}v1/models/model")[0] == 200
+    assert get(f"{entry}v2")[0] == 200
+    for path in ("metrics", "docs", "v1/modelsx", "v2/repository/index", ""):
+        assert get(entry + path)[0] == 404
+
+
+def test_a_callers_ids_are_not_taken(follow: Stack) -> None:
+    """Repeated ids of a caller make no repeated pairs."""
+    assert follow.state is not None
+    before = counts(follow, "primary")[0]
+    ids = [("x-request-id", "same"), ("x-shadow-pair-id", "same")]
+    for _ in range(5):
+        assert post(follow.state.predict_url, headers=ids)[0] == 200
+    wait_until_followed(follow, before + 5)
+
+
+def test_what_the_shadow_misses_comes_later(follow: Stack) -> None:
+    """The follower and the shadow are killed while calls come; none is lost, no caller waits."""
+    state = follow.state
+    assert state is not None
+    assert state.shadow is not None
+    assert state.follower is not None
+    before = counts(follow, "primary")[0]
+    victims = {"follower": state.follower.pid, "shadow-transformer": state.shadow.transformer_pid}
+    for name, pid in victims.items():
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        assert {status for status, _, _ in post_at_once(state.predict_url, 100)} == {200}
+        follow.restart(name, {})
+    wait_until_followed(follow, before + 200)
+    pairs, calls = counts(follow, "shadow")
+    assert pairs == calls
+
+
+def test_up_serves_the_topology(start: Start, tmp_path: Path) -> None:
+    """`make up TOPOLOGY=follow` starts it all, and ends it all."""
+    run = up(start, tmp_path / "data", TOPOLOGY="follow")
+    url = run.says(r"ready: (\S+)")[1]
+    assert post(url)[2] == b'{"predictions":[6.6,124.6,648.0]}'
+    run.ctrl_c()
+    assert run.ends() == 0
