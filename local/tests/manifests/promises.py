@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import promises_of_database
+import promises_of_follower
 import promises_of_options
 import promises_of_pods
 import promises_to_callers
@@ -13,7 +14,7 @@ from schemas import crd_folder, schema_errors
 from tree import Tree, parse
 
 PLACEHOLDER = re.compile(
-    r"\b(PRIMARY|SHADOW|SIDE|ENTRY|PROFILE|DOMAIN|GATEWAY|REGISTRY|TAG|KEY|CONTENT_LENGTH)\b"
+    r"\b(PRIMARY|SHADOW|SIDE|ENTRY|PROFILE|DOMAIN|GATEWAY|REGISTRY|TAG|KEY|CONTENT_LENGTH|GATEWAY_NAMESPACE|GATEWAY_NAME)\b"
 )
 
 
@@ -28,6 +29,7 @@ def broken_promises(tree: Tree) -> list[str]:
     found += promises_of_pods.broken(objects, settings)
     found += promises_of_database.broken(objects, settings, cluster)
     found += promises_of_options.broken(objects, settings)
+    found += promises_of_follower.broken(objects, settings)
     # Last, and only while all else is well: it takes most of the time.
     return found or [error for item in objects for error in schema_errors(item, crd_folder())]
 

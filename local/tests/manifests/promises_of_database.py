@@ -38,6 +38,8 @@ def _clients(objects: Objects) -> Iterator[tuple[str, str, dict[str, Any]]]:
         command = pod["containers"][0]["args"][0]
         users = {"maintain": "maintenance", "compare": "report"}
         yield users.get(command, "nobody"), job["metadata"]["name"], pod
+    for item in of_kind(objects, "Deployment"):
+        yield "report", item["metadata"]["name"], item["spec"]["template"]["spec"]
 
 
 def _connection(

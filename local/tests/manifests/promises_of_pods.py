@@ -107,7 +107,8 @@ def _container(container: dict[str, Any], name: str, image: str) -> Iterator[str
 
 def unknown_variables(container: dict[str, Any], project: str) -> Iterator[str]:
     """Variables that the project does not read and no other variable is made of."""
-    text = " ".join(str(item.get("value", "")) for item in container.get("env", []))
+    values = [str(item.get("value", "")) for item in container.get("env", [])]
+    text = " ".join([*values, *container.get("args", [])])
     seen: set[str] = set()
     for item in container.get("env", []):
         name = item["name"]

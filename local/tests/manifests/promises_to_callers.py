@@ -22,6 +22,9 @@ METHODS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMe
 
 def broken(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
     routes = routes_of(objects, settings["gateway"])
+    if of_kind(objects, "HTTPRoute"):
+        yield from _gateway_api(objects, settings, routes)
+        return
     if len(routes) != 10:
         yield f"{len(routes)} routes on the callers' gateway; there are five ways for REST and gRPC"
     key = {"x-api-key": "sesame123"}  # without the option it changes nothing
@@ -74,9 +77,52 @@ def _answers(  # noqa: PLR0917
             yield f"{root}{path} does not lead to {name}"
         elif rewritten(route, root + path) != path:
             yield f"{root}{path} arrives as {rewritten(route, root + path)}"
-    for path in OTHER:
+    # A prefix of the Gateway API has itself: /v2/models, which lists the models' names.
+    by_api = any("from" in route.get("rewrite", {}) for route in routes)
+    for path in set(OTHER) - ({"/v2/models"} if by_api else set()):
         if any(routed(routes, root + path, key | sent) for sent in ({}, {"content-length": "2"})):
             yield f"{root}{path} is open to callers"
+
+
+def _gateway_api(
+    objects: Objects, settings: dict[str, str], routes: list[dict[str, Any]]
+) -> Iterator[str]:
+    """Without a mesh: the entry is answered by the primary, and nothing pairs or copies."""
+    yield from _api_objects(objects, settings)
+    if len(routes) != 15:
+        yield f"{len(routes)} rules; there are four for REST and one for gRPC, three times"
+    ways = {settings["entry"]: settings["primary"]}
+    ways |= {settings[side]: settings[side] for side in ("primary", "shadow")}
+    for way, name in ways.items():
+        yield from _answers(objects, routes, way, name, settings, {})
+        root = f"/serving/{settings['profile']}/{way}"
+        for method in ("ModelInfer", *METHODS):
+            route = routed(routes, GRPC + method, {SERVING_PATH: root})
+            if route is None or _answering(objects, route) != name:
+                yield f"gRPC {method} for {way} does not lead to {name}"
+        if routed(routes, f"{GRPC}RepositoryModelUnload", {SERVING_PATH: root}):
+            yield f"gRPC reaches the model repository of {name}"
+    if routed(routes, f"{GRPC}ModelInfer"):
+        yield "gRPC without our header is taken from whoever else serves it here"
+    for route in routes:
+        removed = set(route["headers"]["request"]["remove"])
+        if removed != CREDENTIALS | {"x-shadow-pair-id", "x-request-id"}:
+            yield f"{route['name']}: credentials or a caller's own ids get through"
+        wanted = f"{settings['predict-timeout-seconds']}s"
+        if "rewrite" in route and route["timeout"] != wanted:
+            yield f"{route['name']}: the timeout is not the one in the settings"
+
+
+def _api_objects(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
+    for item in objects:
+        kind, name = item["kind"], item["metadata"]["name"]
+        if "istio.io" in item["apiVersion"]:
+            yield f"{kind} {name} needs Istio"
+        if kind in ("HTTPRoute", "GRPCRoute"):
+            if item["spec"]["hostnames"] != [settings["domain"]]:
+                yield f"{kind} is for {item['spec']['hostnames']}, not for the domain"
+            if "." not in name:
+                yield f"KServe may own the {kind} {name}"
 
 
 def _grpc(

@@ -33,13 +33,52 @@ def transformer_hosts(objects: Objects, wanted_mode: str) -> dict[str, str]:
 
 
 def routes_of(objects: Objects, gateway: str) -> list[dict[str, Any]]:
-    """The routes of every VirtualService on a gateway."""
-    return [
+    """The routes of every VirtualService on a gateway, and those of the Gateway API."""
+    namespace, _, name = gateway.partition("/")
+    parent = {"namespace": namespace, "name": name}
+    by_api = [
+        _of_gateway_api(rule, item["metadata"]["namespace"])
+        for kind in ("HTTPRoute", "GRPCRoute")
+        for item in of_kind(objects, kind)
+        if item["spec"]["parentRefs"] == [parent]
+        for rule in item["spec"]["rules"]
+    ]
+    return by_api + [
         route
         for item in of_kind(objects, "VirtualService")
         if item["spec"].get("gateways") == [gateway]
         for route in item["spec"]["http"]
     ]
+
+
+def _of_gateway_api(rule: dict[str, Any], namespace: str) -> dict[str, Any]:
+    """A rule of the Gateway API as what a VirtualService would say."""
+    matches = []
+    for match in rule["matches"]:
+        if "method" in match:
+            uri = {"exact": f"/{match['method']['service']}/{match['method']['method']}"}
+        else:
+            kind = {"Exact": "exact", "PathPrefix": "path"}[match["path"]["type"]]
+            uri = {kind: match["path"]["value"]}
+        headers = {
+            header["name"]: {"exact": header["value"]} for header in match.get("headers", ())
+        }
+        matches.append({"uri": uri, "headers": headers})
+    filters = {item["type"]: item for item in rule["filters"]}
+    (backend,) = rule["backendRefs"]
+    host = f"{backend['name']}.{namespace}.svc.cluster.local"
+    found = {
+        "name": rule["name"],
+        "match": matches,
+        "route": [{"destination": {"host": host, "port": {"number": backend["port"]}}}],
+        "headers": {"request": filters["RequestHeaderModifier"]["requestHeaderModifier"]},
+    }
+    if "URLRewrite" in filters:
+        path = filters["URLRewrite"]["urlRewrite"]["path"]
+        new = path.get("replacePrefixMatch", path.get("replaceFullPath"))
+        found |= {"rewrite": {"from": rule["matches"][0]["path"]["value"], "to": new}}
+        found |= {"timeout": rule["timeouts"]["request"]}
+    return found
 
 
 def routed(
@@ -71,12 +110,17 @@ def _accepts(condition: dict[str, str], value: str) -> bool:
         return value == text
     if kind == "prefix":
         return value.startswith(text)
+    if kind == "path":
+        return value == text or value.startswith(f"{text}/")
     return re.fullmatch(text, value) is not None
 
 
 def rewritten(route: dict[str, Any], path: str) -> str:
     """The path that a model sees."""
-    rule = route.get("rewrite", {}).get("uriRegexRewrite")
+    rewrite = route.get("rewrite", {})
+    if "from" in rewrite:
+        return str(rewrite["to"] + path.removeprefix(rewrite["from"]))
+    rule = rewrite.get("uriRegexRewrite")
     return re.sub(rule["match"], rule["rewrite"], path) if rule else path
 
 

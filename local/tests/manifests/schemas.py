@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 # The oldest that KServe 0.16 runs on, and the newest that is known here.
 KUBERNETES_VERSIONS = ("1.32", "1.37")
-CORE_GROUPS = ("", "batch", "networking.k8s.io")
+CORE_GROUPS = ("", "apps", "batch", "networking.k8s.io")
 METADATA = {"name", "namespace", "labels", "annotations"}
 # No package has the CRD of the Prometheus operator; these are the fields that the option uses.
 TEXTS = {"type": "array", "items": {"type": "string"}}

@@ -11,7 +11,8 @@ from tree import OTHER_SETTINGS, Tree
 
 CALLERS = "manifests/mirroring/routes/callers.yaml"
 GRPC = "manifests/mirroring/routes/grpc.yaml"
-GRPC_SERVICES = "manifests/mirroring/routes/grpc-services.yaml"
+GRPC_SERVICES = "manifests/mirroring/grpc-services/grpc-services.yaml"
+FOLLOW = "manifests/mirroring/follow"
 GRPC_LIMITS = "manifests/mirroring/routes/grpc-limits.yaml"
 LIMITS = "manifests/mirroring/standard/shadow-limits.yaml"
 KNATIVE = "manifests/mirroring/knative"
@@ -132,6 +133,37 @@ IN_STANDARD = [
     (POLICIES, "port: 8080", "port: 80"),
     (MONITOR, "targetPort: 8080", "targetPort: 8081"),
 ]
+IN_FOLLOW = [
+    (f"{FOLLOW}/callers.yaml", "- {name: PRIMARY-transformer", "- {name: PRIMARY-predictor"),
+    (f"{FOLLOW}/callers.yaml", "ENTRY/v1/models}", "ENTRY}"),
+    (f"{FOLLOW}/callers.yaml", "replacePrefixMatch: /v1/models", "replacePrefixMatch: /v2/models"),
+    (f"{FOLLOW}/callers.yaml", "replaceFullPath: /v2", "replaceFullPath: /"),
+    (f"{FOLLOW}/callers.yaml", "type: Exact", "type: PathPrefix"),
+    (f"{FOLLOW}/callers.yaml", "x-shadow-pair-id, x-request-id, ", ""),
+    (f"{FOLLOW}/callers.yaml", "timeouts: {request: 60s}", "timeouts: {request: 1m}"),
+    (f"{FOLLOW}/callers.yaml", "hostnames: [DOMAIN]", "hostnames: [DOMAIN, other.example.com]"),
+    (f"{FOLLOW}/callers.yaml", "name: ENTRY.callers", "name: ENTRY"),
+    (f"{FOLLOW}/grpc.yaml", "method: ModelInfer}", "method: RepositoryModelUnload}"),
+    (f"{FOLLOW}/grpc.yaml", "ENTRY-primary-grpc", "ENTRY-shadow-grpc"),
+    (f"{FOLLOW}/grpc.yaml", "x-request-id, authorization", "authorization"),
+    (f"{FOLLOW}/follower.yaml", "$(SHADOW_NAME)-transformer", "$(PRIMARY_NAME)-transformer"),
+    (f"{FOLLOW}/follower.yaml", "-shadow-grpc.", "-primary-grpc."),
+    (f"{FOLLOW}/follower.yaml", "--shadow=$(SHADOW_NAME)", "--shadow=$(PRIMARY_NAME)"),
+    (f"{FOLLOW}/follower.yaml", "replicas: 1", "replicas: 2"),
+    (f"{FOLLOW}/follower.yaml", "type: Recreate", "type: RollingUpdate"),
+    (
+        f"{FOLLOW}/follower.yaml",
+        "pguser-report, key: password",
+        "pguser-transformer, key: password",
+    ),
+    (f"{FOLLOW}/follower.yaml", "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false"),
+    (f"{FOLLOW}/follower.yaml", "path: /ready", "path: /"),
+    (f"{FOLLOW}/follower.yaml", "--port=8080", "--port=9090"),
+    (REPLACEMENTS, "[name=FOLLOW_RATE]", "[name=FOLLOW_CONCURRENCY]"),
+    (REPLACEMENTS, "[name=shadow-v1].backendRefs", "[name=entry-v1].backendRefs"),
+    (REPLACEMENTS, "data.gateway, options: {delimiter: /, index: 0}", "data.gateway-namespace"),
+]
+
 IN_KNATIVE = [
     (f"{KNATIVE}/by-host/callers.yaml", "path: /spec/http/2/rewrite", "path: /spec/http/1/rewrite"),
     (
@@ -154,6 +186,7 @@ IN_KNATIVE = [
     (KNATIVE_MODE, "predictor/scaleMetric, value", "predictor/scaleMetrik, value"),
 ]
 MISTAKES = [("standard", *m) for m in IN_STANDARD] + [("knative", *m) for m in IN_KNATIVE]
+MISTAKES += [("follow", *m) for m in IN_FOLLOW]
 
 
 @pytest.mark.parametrize(("topology", "file", "right", "wrong"), MISTAKES)

@@ -12,7 +12,7 @@ from schemas import crd_folder, schema_errors
 from tree import REPOSITORY, kustomize, parse
 
 WHAT_RUNS_IT = "set CRD_DIR to a folder with the CRDs of KServe, Istio and PGO; .ci/run does"
-CORE_KINDS = ("CronJob", "NetworkPolicy", "Service", "ConfigMap")
+CORE_KINDS = ("ConfigMap", "CronJob", "Deployment", "NetworkPolicy", "Service")
 
 
 @pytest.fixture

@@ -15,7 +15,9 @@ KUBECTL = Path(sys.executable).with_name("kubectl")
 SETTINGS = "manifests/settings/settings.yaml"
 OPTIONS = "manifests/options/kustomization.yaml"
 STAGES = ("primary-alone", "shadow-added", "mirroring-on", "mirroring-off", "shadow-promoted")
-TOPOLOGIES = ("standard", "knative")
+TOPOLOGIES = ("standard", "knative", "follow")
+# What takes an object of Istio's has no place in a topology without a mesh.
+ISTIO_OPTIONS = ("api-key", "network-policies")
 
 # Values that differ in form too: a port in the registry, a number as tag, more and fewer hyphens.
 OTHER_SETTINGS = {
@@ -34,6 +36,8 @@ OTHER_SETTINGS = {
     "mirror-grpc-copies": "17",
     "mirror-port": "8190",
     "mirror-port-name": "http-copies",
+    "follow-concurrency": "41",
+    "follow-rate": "1777/s",
     "predict-timeout-seconds": "135",
     "primary-min-replicas": "2",
     "primary-max-replicas": "9",
@@ -85,10 +89,12 @@ class Tree:
 
     def switch_on_options(self, topology: str) -> None:
         """Every option that fits the topology."""
-        other = "knative" if topology == "standard" else "standard"
+        others = {f"network-policies/{other}" for other in TOPOLOGIES if other != topology}
+        if topology == "follow":
+            others |= set(ISTIO_OPTIONS)
         path = self.folder / OPTIONS
         lines = path.read_text().splitlines()
-        kept = [line for line in lines if f"network-policies/{other}" not in line]
+        kept = [line for line in lines if not any(other in line for other in others)]
         path.write_text("\n".join(line.replace("  # - ", "  - ") for line in kept) + "\n")
 
     def settings(self) -> dict[str, str]:

@@ -1,0 +1,71 @@
+"""What the follower promises; one line for each promise that is broken."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from pod_security import violations
+from promises_of_pods import environment
+from routes import COMPONENT, Objects, of_kind, transformer_hosts
+from routes import service_reached as reached
+
+
+def broken(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
+    """What is wrong with the follower; a deployment that mirrors has none."""
+    for item in of_kind(objects, "Deployment"):
+        if item["metadata"]["labels"].get(COMPONENT) == "follower":
+            yield from _follower(item, objects, settings)
+
+
+def _follower(item: dict[str, Any], objects: Objects, settings: dict[str, str]) -> Iterator[str]:
+    spec = item["spec"]
+    pod, labels = spec["template"]["spec"], spec["template"]["metadata"]["labels"]
+    (container,) = pod["containers"]
+    if spec["replicas"] != 1 or spec["strategy"] != {"type": "Recreate"}:
+        yield "two followers at once would send calls twice"
+    if not spec["selector"]["matchLabels"].items() <= labels.items():
+        yield "the follower's Deployment does not find its pods"
+    yield from (f"follower: {violation}" for violation in violations(pod))
+    if pod.get("enableServiceLinks") is not False:
+        yield "follower: Services of the namespace write into its environment"
+    image = f"{settings['image-registry']}/shadow-report:{settings['image-tag']}"
+    if container["image"] != image:
+        yield f"the follower's image is {container['image']}"
+    for bound in ("requests", "limits"):
+        if not container.get("resources", {}).get(bound, {}).keys() >= {"cpu", "memory"}:
+            yield f"follower: no {bound} of cpu and memory"
+    for probe, path in {"readinessProbe": "/ready", "livenessProbe": "/"}.items():
+        if container.get(probe, {}).get("httpGet") != {"path": path, "port": 8080}:
+            yield f"follower: {probe} asks {container.get(probe)}"
+    yield from _command(container, pod, objects, settings)
+
+
+def _command(
+    container: dict[str, Any], pod: dict[str, Any], objects: Objects, settings: dict[str, str]
+) -> Iterator[str]:
+    variables = environment(pod)
+    known = {k: v for k, v in variables.items() if isinstance(v, str)}
+    known["NAMESPACE"] = settings["profile"]
+    args = [re.sub(r"\$\((\w+)\)", lambda m: known.get(m[1], m[0]), a) for a in container["args"]]
+    command, *words = args
+    options = dict(word.removeprefix("--").split("=", 1) for word in words)
+    to, grpc = options.pop("to"), options.pop("to-grpc")
+    host = f"{to.removeprefix('http://')}.svc.cluster.local"
+    if transformer_hosts(objects, "Standard").get(host) != settings["shadow"]:
+        yield f"the follower sends calls to {to}"
+    name, _, port = grpc.partition(":")
+    destination = {"host": f"{name}.svc.cluster.local", "port": {"number": int(port)}}
+    if reached(objects, destination, None) != settings["shadow"]:
+        yield f"the follower sends gRPC to {grpc}"
+    wanted = {
+        "primary": settings["primary"],
+        "shadow": settings["shadow"],
+        "concurrency": settings["follow-concurrency"],
+        "rate": settings["follow-rate"],
+        "timeout": settings["predict-timeout-seconds"],
+        "port": "8080",
+    }
+    if (command, options) != ("follow", wanted):
+        yield f"the follower is told {args}"
