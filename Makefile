@@ -43,7 +43,7 @@ GATEWAY_PORT ?= 8080
 TOPOLOGY ?= standard
 export REQUESTS GATEWAY_PORT TOPOLOGY
 
-.PHONY: $(TESTS) $(TYPES) help demo up traffic report psql install test check bench soak format lock release images sbom deploy schema clean
+.PHONY: $(TESTS) $(TYPES) help demo up traffic report psql install test check bench soak soak-follow format lock release images sbom deploy schema clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -121,6 +121,9 @@ bench: $(IMAGES:%=%/.venv/tests) local/.venv/tests ## Measure against stock KSer
 
 soak: $(IMAGES:%=%/.venv/runs) local/.venv/tests ## Ten minutes of load while Postgres comes and goes
 	@cd local && .venv/bin/python -m bench.soak
+
+soak-follow: $(IMAGES:%=%/.venv/runs) local/.venv/tests ## 100,000 calls followed while the follower and its candidate are killed (ARGS="--calls 10000")
+	@cd local && .venv/bin/python -m bench.follow $(ARGS)
 
 lock: $(BOOTSTRAP) ## Resolve the newest versions and pin them (PROJECT=... for one)
 	@python3 tools/lock.py $(or $(PROJECT),$(PROJECTS))

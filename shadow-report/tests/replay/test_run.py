@@ -145,7 +145,7 @@ def test_skips_and_counts_what_cannot_be_sent(postgres_uri: str, tmp_path: Path)
         for i, fields in enumerate(
             (
                 {"pair_id": "cut", "cut": True, "as_json": False},
-                {"pair_id": "wire", "protocol": "grpc"},
+                {"pair_id": "wire", "protocol": "grpc", "as_json": False},
                 {"pair_id": "p1"},
                 {"pair_id": "two\nlines"},
             )

@@ -249,7 +249,12 @@ class Target:
     model: str | None
 
     def url(self, call: StoredCall) -> str:
-        """Where this call goes: the path of its protocol, with the candidate's model name."""
+        """Where this call goes: the path of its protocol, with the candidate's model name; of
+        OpenAI's API and of others the path as it was.
+        """
+        if call.protocol not in ("v1", "v2"):
+            parts = urlsplit(call.predict_url)
+            return self.base + parts.path + (f"?{parts.query}" if parts.query else "")
         model = quote(self.model or call.model_name, safe="")
         if call.protocol == "v1":
             verb = "explain" if EXPLAIN.search(call.predict_url) else "predict"

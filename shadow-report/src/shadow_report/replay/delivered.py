@@ -110,6 +110,7 @@ class DeliveredCalls:
         asked = {
             "records": [key.record_id for key in keys],
             "times": [key.request_time for key in keys],
+            "pair_ids": [key.pair_id for key in keys],
         }
         return await self._ask(sql("calls"), asked, kwargs_row(stored_call))
 
@@ -117,7 +118,7 @@ class DeliveredCalls:
         """What the service `shadow`, or None for any, has recorded of these pairs."""
         asked = {
             "pair_ids": [key.pair_id for key in keys],
-            "times": [key.request_time for key in keys],
+            "oldest": min(key.request_time for key in keys),
             "shadow": shadow,
         }
         return await self._ask(sql("shadowed"), asked, class_row(Shadowed))
@@ -158,6 +159,9 @@ class DeliveredCalls:
         if self._connection is None or self._connection.closed:
             self._connection = await psycopg.AsyncConnection.connect(
                 # Prepared statements would belong to somebody else behind a transaction pooler.
-                self._uri, autocommit=True, prepare_threshold=None, **CONNECTION
+                self._uri,
+                autocommit=True,
+                prepare_threshold=None,
+                **CONNECTION,
             )
         return self._connection
