@@ -1,8 +1,8 @@
 """`make soak-follow`: a follower under load, while it and its candidate are killed at random.
 
-In every other block of calls there is a follower, so that the primary's latency with it is seen next
-to that without. Writes docs/soak-follow.md after a full run; the exit code is 1 unless in the end each
-call has the candidate's answer.
+In every other block of calls there is a follower, so that the primary's latency with it is seen
+next to that without. Writes docs/soak-follow.md after a full run; the exit code is 1 unless in the
+end each call has the candidate's answer.
 """
 
 from __future__ import annotations

@@ -145,6 +145,7 @@ PLANTED = [
     # Names that only their controllers refuse.
     ("standard", "CronJob", plant("metadata/name", "j" * 53), "of at most 52"),
     ("standard", "Service", plant("metadata/name", "s" * 64), "of at most 63"),
+    ("follow", "HTTPRoute", plant("spec/hostnames/0", "*"), "the host that callers use"),
 ]
 
 

@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 from gateways import rendered
 
-from shadow_local.processes import Node, component_command, expand
+from shadow_local.processes import Node, component_command, deployment_command, expand
+from shadow_local.translate.deployments import deployments
 from shadow_local.translate.document import Untranslated, repository
 from shadow_local.translate.mesh import KINDS, Mesh, build_mesh
 from shadow_local.translate.services import Ports, inference_services
 
 Manifest = dict[str, Any]
 
-TOPOLOGIES = ["standard", "knative"]
+TOPOLOGIES = ["standard", "knative", "follow"]
 # Free text, or what only a pod has; see ONLY_IN_PODS and ONLY_IN_CLUSTERS.
 WITHOUT_A_MEANING_HERE = {
     "annotations",
@@ -43,7 +44,10 @@ def translate(manifests: list[Manifest], folder: Path) -> Mesh:
     for service in services:
         for component in (service.predictor, service.transformer):
             component_command(service, component, Ports(1, 2), 3, node)
-    return build_mesh(manifests, pods, 8080, lambda: 8081)
+    mesh = build_mesh(manifests, pods, 8080, lambda: 8081)
+    for deployment in deployments(manifests):
+        deployment_command(deployment, Ports(1, 2), mesh.upstreams, node)
+    return mesh
 
 
 def mappings(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -129,14 +133,47 @@ def test_a_field_planted_anywhere_is_refused(topology: str, tmp_path: Path) -> N
 )
 def test_a_mistake_is_refused(tmp_path: Path, kind: str, path: str, value: Any, words: str) -> None:
     """Values that would break the deployment on a cluster do not start here either."""
-    changed = copy.deepcopy(rendered("standard"))
+    refuses(rendered("standard"), tmp_path, (kind, path, value), words)
+
+
+def refuses(
+    manifests: list[Manifest], folder: Path, planted: tuple[str, str, Any], words: str
+) -> None:
+    """The value at the path in the first object of the kind is refused in these words."""
+    kind, path, value = planted
+    changed = copy.deepcopy(manifests)
     target: Any = next(item for item in changed if item["kind"] == kind)
     *parents, last = path.split(".")
     for step in parents:
         target = target[int(step) if step.isdigit() else step]
     target[last] = value
     with pytest.raises(Untranslated, match=re.escape(words)):
-        translate(changed, tmp_path)
+        translate(changed, folder)
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "value", "words"),
+    [
+        ("HTTPRoute", "spec.rules.0.matches.0.path.type", "RegularExpression", "only Exact and"),
+        ("HTTPRoute", "spec.rules.0.filters.0.type", "RequestMirror", "nothing else"),
+        ("HTTPRoute", "spec.rules.0.backendRefs", [], "one backend is needed"),
+        ("HTTPRoute", "spec.rules.0.backendRefs.0.name", "gone", "not a Service"),
+        ("HTTPRoute", "spec.rules.0.timeouts.request", "60", "a time such as"),
+        ("HTTPRoute", "spec.parentRefs", [], "a gateway is needed"),
+        ("GRPCRoute", "spec.rules.0.matches.0.method.type", "RegularExpression", "only Exact"),
+        ("GRPCRoute", "spec.rules.0.matches.0.headers.0.type", "RegularExpression", "only Exact"),
+        ("GRPCRoute", "spec.rules.0.backendRefs.0.port", 80, "not a Service"),
+        ("Deployment", "spec.replicas", 2, "one process"),
+        ("Deployment", "spec.selector.matchLabels", {"app": "other"}, "the pods have"),
+        ("Deployment", "spec.template.spec.containers.0.command", ["sh"], "the image's own"),
+        ("Deployment", "spec.template.spec.volumes", [], "mounts"),
+    ],
+)
+def test_a_mistake_without_a_mesh_is_refused(
+    tmp_path: Path, kind: str, path: str, value: Any, words: str
+) -> None:
+    """The Gateway API's routes and the follower are read as closely."""
+    refuses(rendered("follow"), tmp_path, (kind, path, value), words)
 
 
 def test_an_object_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ def _clients(objects: Objects) -> Iterator[tuple[str, str, dict[str, Any]]]:
     for job in of_kind(objects, "CronJob"):
         pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
         command = pod["containers"][0]["args"][0]
-        users = {"maintain": "maintenance", "compare": "report"}
+        users = {"maintain": "maintenance", "compare": "report", "follow": "report"}
         yield users.get(command, "nobody"), job["metadata"]["name"], pod
     for item in of_kind(objects, "Deployment"):
         yield "report", item["metadata"]["name"], item["spec"]["template"]["spec"]

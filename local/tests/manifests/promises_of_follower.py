@@ -17,6 +17,12 @@ def broken(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
     for item in of_kind(objects, "Deployment"):
         if item["metadata"]["labels"].get(COMPONENT) == "follower":
             yield from _follower(item, objects, settings)
+    for item in of_kind(objects, "CronJob"):
+        if item["metadata"]["labels"][COMPONENT] == "follow-later":
+            pod = item["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+            if item["spec"]["concurrencyPolicy"] != "Forbid":
+                yield "two followers at once would send calls twice"
+            yield from _command(pod, objects, settings, {"since": "24h", "until": "0s"})
 
 
 def _follower(item: dict[str, Any], objects: Objects, settings: dict[str, str]) -> Iterator[str]:
@@ -39,12 +45,13 @@ def _follower(item: dict[str, Any], objects: Objects, settings: dict[str, str]) 
     for probe, path in {"readinessProbe": "/ready", "livenessProbe": "/"}.items():
         if container.get(probe, {}).get("httpGet") != {"path": path, "port": 8080}:
             yield f"follower: {probe} asks {container.get(probe)}"
-    yield from _command(container, pod, objects, settings)
+    yield from _command(pod, objects, settings, {"port": "8080"})
 
 
 def _command(
-    container: dict[str, Any], pod: dict[str, Any], objects: Objects, settings: dict[str, str]
+    pod: dict[str, Any], objects: Objects, settings: dict[str, str], own: dict[str, str]
 ) -> Iterator[str]:
+    (container,) = pod["containers"]
     variables = environment(pod)
     known = {k: v for k, v in variables.items() if isinstance(v, str)}
     known["NAMESPACE"] = settings["profile"]
@@ -53,7 +60,8 @@ def _command(
     options = dict(word.removeprefix("--").split("=", 1) for word in words)
     to, grpc = options.pop("to"), options.pop("to-grpc")
     host = f"{to.removeprefix('http://')}.svc.cluster.local"
-    if transformer_hosts(objects, "Standard").get(host) != settings["shadow"]:
+    transformers = transformer_hosts(objects, "Standard") | transformer_hosts(objects, "Knative")
+    if transformers.get(host) != settings["shadow"]:
         yield f"the follower sends calls to {to}"
     name, _, port = grpc.partition(":")
     destination = {"host": f"{name}.svc.cluster.local", "port": {"number": int(port)}}
@@ -65,7 +73,7 @@ def _command(
         "concurrency": settings["follow-concurrency"],
         "rate": settings["follow-rate"],
         "timeout": settings["predict-timeout-seconds"],
-        "port": "8080",
+        **own,
     }
     if (command, options) != ("follow", wanted):
         yield f"the follower is told {args}"

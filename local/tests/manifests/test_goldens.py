@@ -15,12 +15,11 @@ from tree import OTHER_SETTINGS, REPOSITORY, Tree, kustomize
 
 SCALED = {"standard-scale-metric", "standard-scale-target"}
 SCALED_BY_KNATIVE = {"knative-scale-metric", "knative-scale-target"}
-OF_FOLLOWER = {"follow-concurrency", "follow-rate"}
 OF_MIRROR = {"mirror-percentage", "mirror-content-length", "mirror-grpc-copies"}
 MIRROR_PORT = {"mirror-port", "mirror-port-name"}
 NOT_IN = {
-    "standard": SCALED_BY_KNATIVE | OF_FOLLOWER | MIRROR_PORT,
-    "knative": SCALED | OF_FOLLOWER,
+    "standard": SCALED_BY_KNATIVE | MIRROR_PORT,
+    "knative": SCALED,
     "follow": SCALED_BY_KNATIVE | OF_MIRROR | MIRROR_PORT | {"gateway-namespace", "gateway-label"},
 }
 UPDATE = "after a change on purpose: .venv/bin/python tests/manifests/goldens.py"

@@ -51,6 +51,9 @@ def problems(manifests: list[Manifest], edge: bool = False) -> Iterator[str]:
     for item in _of(manifests, "VirtualService"):
         yield from _owned_by_kserve(item, services)
         yield from _copies(item, EDGE_BUFFER if edge else BUFFER)
+    for kind in ("HTTPRoute", "GRPCRoute"):
+        for item in _of(manifests, kind):
+            yield from _hostnames(item)
     yield from _timeouts(services, _of(manifests, "VirtualService"))
 
 
@@ -184,6 +187,15 @@ def _copies(item: Manifest, buffer: int) -> Iterator[str]:
 
 def _admits(pattern: str | None, size: int) -> bool:
     return pattern is None or re.fullmatch(pattern, str(size)) is not None
+
+
+def _hostnames(item: Manifest) -> Iterator[str]:
+    """The Gateway API has no name for every host; a route without hostnames is for all of them."""
+    if "*" in item["spec"].get("hostnames", ()):
+        yield (
+            f"{item['kind']} {item['metadata']['name']}: '*' is not a host name of the Gateway "
+            "API; set `domain` in manifests/settings/settings.yaml to the host that callers use."
+        )
 
 
 def _stopping_seconds(component: dict[str, Any]) -> float:
