@@ -18,7 +18,7 @@ unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH PYTHONHOME
 
 IMAGES := minimal-predictor minimal-transformer shadow-report
-EXAMPLES := examples/generative examples/runtime examples/scikit-learn
+EXAMPLES := examples/generative examples/runtime examples/scikit-learn examples/scripted
 # What its train.py writes; files of other names are someone's own.
 TRAINED := $(addprefix examples/,scikit-learn/models/first.joblib scikit-learn/models/retrained.joblib runtime/iris-models)
 PROJECTS := embedded-postgres $(IMAGES) $(EXAMPLES) local

@@ -1,18 +1,26 @@
 """A predictor that does what a call's body says. Plain sockets, no HTTP library.
 
-{"do": "hang"} names an answer of SCRIPT; {"answer": {"status": "666 Odd", "headers": {"x-a": "b"},
-"body": "text", "pause": 0.5}} dictates one. `python scripted.py --http_port 8081` serves it.
+{"do": "hang"} names an answer of SCRIPT, or one of hang, reset, "slow 2". {"answer": {"status":
+"666 Odd", "headers": {"x-a": "b"}, "body": "text", "pause": 0.5}} dictates one; "size": n and
+"chunked": true make it long and of unknown length, and "shadow_answer" is for the shadow alone,
+which the header x-shadow tells it that it is. v2 tensors come back as they are. Try it:
+
+    make install PROJECT=examples/scripted && make up KUSTOMIZATION=examples/scripted
+    curl "$PREDICT_URL" -d '{"answer": {"body": "{}"}, "shadow_answer": {"status": "500 Oops"}}'
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import signal
 import socket
 import struct
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
+from typing import Any, BinaryIO
 
 ANSWER = b'{"predictions": [1.50, 2E2]}'
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -65,6 +73,7 @@ class ScriptedPredictor:
     """Listens until the `with` block ends; `seen` holds every request in the order of arrival."""
 
     port: int = 0
+    host: str = "127.0.0.1"
     seen: list[Seen] = field(default_factory=list)
     connections: int = 0
     ready: bool = True
@@ -75,7 +84,7 @@ class ScriptedPredictor:
     drop_next: int = 0
 
     def __enter__(self) -> ScriptedPredictor:
-        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
+        self._listener = socket.create_server((self.host, self.port), backlog=512)
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.release = threading.Event()
         self._open: list[socket.socket] = []
@@ -130,7 +139,7 @@ class ScriptedPredictor:
         if self.drop_next > 0:
             self.drop_next -= 1
             return False
-        dictated = _dictated(seen.body)
+        dictated = _dictated(seen)
         if dictated is not None:
             time.sleep(float(dictated.get("pause", 0)))
             connection.sendall(_answer_of(dictated))
@@ -158,17 +167,20 @@ def body(what: str) -> bytes:
     return json.dumps({"do": what}).encode()
 
 
-def _dictated(sent: bytes) -> dict[str, object] | None:
+def _dictated(seen: Seen) -> dict[str, Any] | None:
     """What the body says that the answer is to be."""
     try:
-        document = json.loads(sent)
-        found = document["answer"] if "answer" in document else document["parameters"]["answer"]
-        answer = json.loads(found) if isinstance(found, str) else found
+        document = json.loads(seen.body)
+        script = document if "answer" in document else document["parameters"]
+        wanted = script["answer"]
+        if seen.headers.get("x-shadow") == "true":
+            wanted = script.get("shadow_answer", wanted)
+        answer: dict[str, Any] = json.loads(wanted) if isinstance(wanted, str) else wanted
         if "body" in answer:  # it may quote the call
             answer["body"] = str(answer["body"]).replace("<secret>", str(document.get("secret")))
-        return answer
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+    return answer
 
 
 def _tensors(sent: bytes) -> list[object] | None:
@@ -181,20 +193,19 @@ def _tensors(sent: bytes) -> list[object] | None:
         return None
 
 
-def _answer_of(dictated: dict[str, object]) -> bytes:
-    body = str(dictated.get("body", "{}")).encode()
-    if isinstance(dictated.get("size"), int):
-        body = bytes(dictated["size"])
-    headers = {"content-type": "application/json", "content-length": str(len(body))}
-    given = dictated.get("headers")
-    headers |= given if isinstance(given, dict) else {}
+def _answer_of(dictated: dict[str, Any]) -> bytes:
+    sent = str(dictated.get("body", "{}")).encode()
+    if "size" in dictated:
+        sent = bytes(int(dictated["size"]))
+    headers = {"content-type": "application/json", "content-length": str(len(sent))}
     if dictated.get("chunked"):
         del headers["content-length"]
         headers["transfer-encoding"] = "chunked"
-        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+        sent = b"%x\r\n%b\r\n0\r\n\r\n" % (len(sent), sent)
+    headers |= dictated.get("headers", {})
     lines = [f"HTTP/1.1 {dictated.get('status', '200 OK')}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + sent
 
 
 def _wanted(sent: bytes) -> str:
@@ -205,29 +216,37 @@ def _wanted(sent: bytes) -> str:
         return "answer"
 
 
-def _read(stream: object) -> Seen | None:
-    line = stream.readline().decode("latin-1").strip()  # type: ignore[attr-defined]
+def _read(stream: BinaryIO) -> Seen | None:
+    line = stream.readline().decode("latin-1").strip()
     if not line:
         return None
     headers: dict[str, str] = {}
-    while head := stream.readline().decode("latin-1").strip():  # type: ignore[attr-defined]
+    while head := stream.readline().decode("latin-1").strip():
         name, _, value = head.partition(":")
         headers[name.lower()] = value.strip()
     length = int(headers.get("content-length", 0))
     if headers.get("transfer-encoding") == "chunked":
         sent = b""
-        while size := int(stream.readline(), 16):  # type: ignore[attr-defined]
-            sent += stream.read(size)  # type: ignore[attr-defined]
-            stream.readline()  # type: ignore[attr-defined]
-        stream.readline()  # type: ignore[attr-defined]
+        while size := int(stream.readline(), 16):
+            sent += stream.read(size)
+            stream.readline()
+        stream.readline()
         return Seen(line, headers, sent)
-    return Seen(line, headers, stream.read(length))  # type: ignore[attr-defined]
+    return Seen(line, headers, stream.read(length))
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Serve until SIGTERM or Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--http_port", type=int, default=8080)
     arguments, _ = parser.parse_known_args()
-    with ScriptedPredictor(port=arguments.http_port) as running:
-        print(f"scripted predictor on {running.address}", flush=True)
-        threading.Event().wait()
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    with ScriptedPredictor(host="0.0.0.0", port=arguments.http_port):  # noqa: S104  a pod's
+        ended.wait()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
