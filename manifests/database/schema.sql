@@ -173,7 +173,7 @@ COMMENT ON COLUMN inference_requests.request_sha256 IS 'Of the whole body, also 
 COMMENT ON TABLE inference_responses IS 'What the callers got, one row per answered, failed or abandoned call.';
 COMMENT ON COLUMN inference_responses.pair_id IS 'Its request''s.';
 COMMENT ON COLUMN inference_responses.ttft_ms IS 'Of a generated answer: milliseconds to its first token.';
-COMMENT ON COLUMN inference_responses.generation IS 'Of a generated answer: chunks, prompt_tokens, completion_tokens, finish_reason.';
+COMMENT ON COLUMN inference_responses.generation IS 'Of a generated answer: stream_end (done, no_done, cut, left, stopped), chunks, prompt_tokens, completion_tokens.';
 COMMENT ON COLUMN inference_responses.duration_ms IS 'From the arrival of the request''s body to the end of its handling, milliseconds.';
 
 -- A row outside every day's partition is kept here until maintain_partitions() makes its day.
