@@ -7,13 +7,12 @@ it is written `PATH=KIND,parameter=value`, as in `--rule 'embedding=cosine,least
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from shadow_report import SettingWrong
 from shadow_report.answers import kinds
@@ -48,12 +47,7 @@ class _Rule(BaseModel):
         return Rule(compile_path(self.path), self.how(), self.margin)
 
 
-class _Default(_Rule):
-    compare: Literal["default"] = "default"
-
-
 class _Ignore(_Rule):
-    compare: Literal["ignore"]
     margin: None = None
 
     def how(self) -> kinds.How:
@@ -61,7 +55,6 @@ class _Ignore(_Rule):
 
 
 class _Number(_Rule):
-    compare: Literal["number"]
     absolute: NotNegative = 0.0
     relative: NotNegative = 0.0
 
@@ -70,21 +63,16 @@ class _Number(_Rule):
 
 
 class _Label(_Rule):
-    compare: Literal["label"]
-
     def how(self) -> kinds.How:
         return kinds.Labels()
 
 
 class _Unordered(_Rule):
-    compare: Literal["unordered"]
-
     def how(self) -> kinds.How:
         return kinds.Unordered()
 
 
 class _Matched(_Rule):
-    compare: Literal["matched"]
     key: str
 
     def how(self) -> kinds.How:
@@ -92,7 +80,6 @@ class _Matched(_Rule):
 
 
 class _Ranking(_Rule):
-    compare: Literal["ranking"]
     top: Annotated[int, Field(ge=1)] = 10
     overlap: Share = 0.8
     correlation: Annotated[float, Field(ge=-1, le=1)] = -1.0
@@ -103,7 +90,6 @@ class _Ranking(_Rule):
 
 
 class _Cosine(_Rule):
-    compare: Literal["cosine"]
     least: Annotated[float, Field(ge=-1, le=1)] = 0.99
 
     def how(self) -> kinds.How:
@@ -111,14 +97,11 @@ class _Cosine(_Rule):
 
 
 class _TopClass(_Rule):
-    compare: Literal["top_class"]
-
     def how(self) -> kinds.How:
         return kinds.TopClass()
 
 
 class _Text(_Rule):
-    compare: Literal["text"]
     least: Share = 1.0
     normalize: bool = True
 
@@ -127,35 +110,34 @@ class _Text(_Rule):
 
 
 class _Json(_Rule):
-    compare: Literal["json"]
-
     def how(self) -> kinds.How:
         return kinds.Json()
 
 
 class _Pattern(_Rule):
-    compare: Literal["pattern"]
     patterns: Annotated[dict[str, re.Pattern[str]], Field(min_length=1)]
 
     def how(self) -> kinds.How:
         return kinds.Patterns(tuple(self.patterns.items()))
 
 
-_KINDS: tuple[type[_Rule], ...] = (
-    _Default,
-    _Ignore,
-    _Number,
-    _Label,
-    _Unordered,
-    _Matched,
-    _Ranking,
-    _Cosine,
-    _TopClass,
-    _Text,
-    _Json,
-    _Pattern,
-)
-_MODELS = {str(model.model_fields["compare"].annotation.__args__[0]): model for model in _KINDS}  # type: ignore[union-attr]
+_MODELS: dict[str, type[_Rule]] = {
+    "default": _Rule,
+    "ignore": _Ignore,
+    "number": _Number,
+    "label": _Label,
+    "unordered": _Unordered,
+    "matched": _Matched,
+    "ranking": _Ranking,
+    "cosine": _Cosine,
+    "top_class": _TopClass,
+    "text": _Text,
+    "json": _Json,
+    "pattern": _Pattern,
+}
+KINDS = ", ".join(_MODELS)
+# A path may have an equals sign of its own, so the kind is the last that stands after one.
+_OPTION = re.compile(rf"(?P<path>.*)=(?P<kind>{'|'.join(_MODELS)})(?P<rest>(,\w+=[^,=]*)*)")
 
 
 class _File(BaseModel):
@@ -169,18 +151,9 @@ class _File(BaseModel):
 
 def read_rules(file: Path) -> Rules:
     """The rules of a YAML file, or of a preset of that name; SettingWrong says what is wrong."""
-    return _read(str(file), lambda: _text_of(file))
-
-
-def _text_of(file: Path) -> str:
-    if str(file) in PRESETS:
-        return files("shadow_report").joinpath(f"presets/{file}.yaml").read_text()
-    return file.read_text()
-
-
-def _read(name: str, text_of: Callable[[], str]) -> Rules:
+    name = str(file)
     try:
-        content = yaml.safe_load(text_of())
+        content = yaml.safe_load(_text_of(name))
         found = _File.model_validate({} if content is None else content)
     except OSError as error:
         raise SettingWrong(
@@ -213,14 +186,19 @@ def _read(name: str, text_of: Callable[[], str]) -> Rules:
     )
 
 
+def _text_of(name: str) -> str:
+    if name in PRESETS:
+        return files("shadow_report").joinpath(f"presets/{name}.yaml").read_text()
+    return Path(name).read_text()
+
+
 def parse_rule(text: str) -> Rule:
     """`PATH=KIND` and its parameters, as `tags=unordered` or `text=text,least=0.9,margin=5%`."""
-    kinds_known = "|".join(_MODELS)
-    match = re.fullmatch(rf"(?P<path>.*)=(?P<kind>{kinds_known})(?P<rest>(,\w+=[^,=]*)*)", text)
+    match = _OPTION.fullmatch(text)
     if match is None:
         raise SettingWrong(
             f"--rule is '{text}'; write it like tags=unordered or embedding=cosine,least=0.98. "
-            f"The kinds are {', '.join(_MODELS)}."
+            f"The kinds are {KINDS}."
         )
     parameters = dict(part.split("=", 1) for part in match["rest"].split(",") if part)
     return _rule({"path": match["path"], "compare": match["kind"], **parameters}, "--rule")
@@ -258,9 +236,10 @@ def _rule(given: dict[str, Any], where: str) -> Rule:
     kind = given.get("compare", "default")
     model = _MODELS.get(kind) if isinstance(kind, str) else None
     if model is None:
-        raise SettingWrong(f"{where}: compare is '{kind}'; the kinds are {', '.join(_MODELS)}.")
+        raise SettingWrong(f"{where}: compare is '{kind}'; the kinds are {KINDS}.")
+    fields = {name: value for name, value in given.items() if name != "compare"}
     try:
-        return TypeAdapter(model).validate_python(given).rule()
+        return model.model_validate(fields).rule()
     except ValidationError as error:
         raise SettingWrong(f"{where}: {_first_error(error)}.") from error
     except ValueError as error:
