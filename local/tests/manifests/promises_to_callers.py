@@ -89,8 +89,8 @@ def _gateway_api(
 ) -> Iterator[str]:
     """Without a mesh: the entry is answered by the primary, and nothing pairs or copies."""
     yield from _api_objects(objects, settings)
-    if len(routes) != 15:
-        yield f"{len(routes)} rules; there are four for REST and one for gRPC, three times"
+    if len(routes) != 18:
+        yield f"{len(routes)} rules; there are five for REST and one for gRPC, three times"
     ways = {settings["entry"]: settings["primary"]}
     ways |= {settings[side]: settings[side] for side in ("primary", "shadow")}
     for way, name in ways.items():

@@ -11,7 +11,7 @@ from routes import COMPONENT, GRPC, SERVING_PATH, Objects, of_kind, routed, rout
 from routes import service_reached as reached
 from tree import TOPOLOGIES, Tree
 
-API_PATHS = ("v1", "models", "health", "server")
+API_PATHS = ("v1", "openai", "models", "health", "server")
 
 
 @pytest.fixture(params=TOPOLOGIES)
