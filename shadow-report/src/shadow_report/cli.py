@@ -45,6 +45,10 @@ def compare_command(
     ] = False,
     until: Annotated[str | None, typer.Option(help="End of the window, as an ISO time.")] = None,
     last: Annotated[str | None, typer.Option(help="Only the last 90s, 15m, 24h, 7d …")] = None,
+    shadow_since: Annotated[
+        str | None,
+        typer.Option(help="The shadow's calls from this ISO time on count, whenever they came."),
+    ] = None,
     primary: Annotated[str | None, typer.Option(help="The primary's InferenceService.")] = None,
     shadow: Annotated[str | None, typer.Option(help="The shadow's InferenceService.")] = None,
     rules: Annotated[
@@ -123,6 +127,7 @@ def compare_command(
         since=_since(since, last),
         since_rollout=since_rollout,
         until=parse_time(until, "--until") if until else None,
+        shadow_since=parse_time(shadow_since, "--shadow-since") if shadow_since else None,
         warm_up=parse_span(warm_up, "--warm-up"),
         settle=parse_span(settle, "--settle"),
         mirrored_share=configured_mirror_share()

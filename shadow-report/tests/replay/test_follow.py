@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import os
 import random
 import signal
@@ -547,3 +548,24 @@ def test_killed_at_random_each_call_is_answered(postgres_uri: str, tmp_path: Pat
     assert pairs == calls, (tmp_path / "log").read_text()
     assert twice <= concurrency * (kills + 1)
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def test_calls_that_were_followed_later_are_compared(postgres_uri: str, tmp_path: Path) -> None:
+    """Yesterday's window with the answers of tonight: complete, and judged like any other."""
+    store(postgres_uri, 80)
+    until, began = LONG_AGO + timedelta(days=24), now()
+    with serving(Candidate(postgres_uri)) as candidate:
+        followed(postgres_uri, plan(candidate.url, until=now()))
+    options = ["--since", LONG_AGO.isoformat(), "--until", until.isoformat()]
+    options += ["--shadow-since", began.isoformat(), "--json", str(tmp_path / "report.json")]
+    compared = subprocess.run(
+        [Path(sys.executable).with_name("shadow-report"), "compare", *options],
+        env={**os.environ, "POSTGRES_URI": as_role(postgres_uri, "report")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert compared.returncode == 11, compared.stderr
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["integrity"]["coverage"] == 1.0
+    assert report["integrity"]["paired"] == 80

@@ -132,7 +132,7 @@ def pairing(facts: Facts) -> Iterator[Finding]:
             "Is the entry VirtualService used? It sets x-shadow-pair-id; send the traffic through "
             "its path, not straight to the InferenceService.",
         )
-    elif foreign:
+    elif foreign < primary.calls and foreign:  # all of them: they are followed, not mirrored
         yield Finding(
             "direct-calls",
             False,
