@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -27,6 +27,7 @@ from shadow_report.settings import (
     Comparison,
     configured_mirror_share,
     database_uri,
+    parse_cluster,
     parse_field,
     parse_share,
     parse_span,
@@ -77,13 +78,36 @@ def compare_command(
         list[str] | None, typer.Option("--slice", help="Request PATH or header:NAME to slice by.")
     ] = None,
     cluster: Annotated[
-        str | None, typer.Option(help="Request PATH or header:NAME whose pairs repeat each other.")
+        str | None,
+        typer.Option(
+            help="What calls that repeat each other share: a request PATH, header:NAME, second, "
+            "minute, hour or day; by default the request."
+        ),
     ] = None,
     slo_ms: Annotated[float | None, typer.Option(help="Slower answers are slow.")] = None,
     min_coverage: Annotated[str, _share(help="Least share of calls with a pair.")] = "0.99",
     max_new_faults: Annotated[str, _share(help="Largest share of new faults.")] = "0.001",
     max_disagreement: Annotated[str, _share(help="Largest share that disagrees.")] = "0.01",
     max_newly_slow: Annotated[str, _share(help="Largest share of newly slow.")] = "0.01",
+    max_bad: Annotated[
+        str | None,
+        _share(help="Largest share that is bad in any way; by default the largest of the above."),
+    ] = None,
+    max_newest_block: Annotated[
+        float, typer.Option(help="The newest calls may have so many times each share; 0: any.")
+    ] = 1.0,
+    max_worst_block: Annotated[
+        float, typer.Option(help="Any run of calls may have so many times each share; 0: any.")
+    ] = 3.0,
+    allow_worse_slices: Annotated[
+        bool, typer.Option("--allow-worse-slices", help="Promote whatever the slices show.")
+    ] = False,
+    above_noise: Annotated[
+        bool,
+        typer.Option(
+            "--above-noise", help="Judge disagreement above the primary's with itself (noise)."
+        ),
+    ] = False,
     alpha: Annotated[str, _share(help="Chance of a wrong verdict.")] = "0.05",
     min_duration: Annotated[str, typer.Option(help="Shortest window to promote on.")] = "0s",
     warm_up: Annotated[str, typer.Option(help="Left out after mirroring began.")] = "0s",
@@ -109,6 +133,11 @@ def compare_command(
             max_faults=parse_share(max_new_faults, "--max-new-faults"),
             max_disagreement=parse_share(max_disagreement, "--max-disagreement"),
             max_slow=parse_share(max_newly_slow, "--max-newly-slow"),
+            max_bad=None if max_bad is None else parse_share(max_bad, "--max-bad"),
+            newest_factor=max_newest_block,
+            worst_factor=max_worst_block,
+            above_noise=above_noise,
+            allow_worse_slices=allow_worse_slices,
             alpha=parse_share(alpha, "--alpha"),
             min_duration=parse_span(min_duration, "--min-duration"),
         ),
@@ -135,7 +164,7 @@ def compare_command(
         else parse_share(mirrored_share, "--mirrored-share"),
         slo_ms=slo_ms,
         slices=tuple(parse_field(text, "--slice") for text in slice_ or []),
-        cluster=parse_field(cluster, "--cluster") if cluster else None,
+        cluster=parse_cluster(cluster) if cluster else None,
     )
     with progress_bar("comparing pairs", Console(stderr=True)) as progress:
         report = compare(database_uri(), settings, progress)
@@ -186,9 +215,9 @@ def _since(since: str | None, last: str | None) -> datetime | None:
     return parse_time(since, "--since") if since else None
 
 
-def _margins(*, min_duration: timedelta, **shares: float) -> Margins:
+def _margins(**given: Any) -> Margins:
     try:
-        return Margins(min_duration=min_duration, **shares)
+        return Margins(**given)
     except ValueError as error:
         raise SettingWrong(str(error)) from error
 

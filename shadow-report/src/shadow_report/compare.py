@@ -9,10 +9,12 @@ from functools import partial
 from pathlib import Path
 
 from shadow_report import __version__
+from shadow_report.answers.comparer import Comparer
 from shadow_report.answers.figures import advice, path_reports
 from shadow_report.answers.outcome import Outcome
+from shadow_report.answers.paths import RequestField
 from shadow_report.counting import Counters
-from shadow_report.counting.classify import Clock
+from shadow_report.counting.classify import Classifier, Clock
 from shadow_report.counting.timeline import from_microseconds, microseconds
 from shadow_report.counting.worst import signatures
 from shadow_report.evidence.database import Tables, open_tables
@@ -24,12 +26,20 @@ from shadow_report.evidence.services import (
     may_have_gaps,
     uniform_since,
 )
-from shadow_report.judging.gates import ChangeTally, Evidence, Tally, judge
+from shadow_report.judging.gates import (
+    MIRROR_REJECT_ALPHA,
+    Evidence,
+    Net,
+    Rate,
+    Unmirrored,
+    judge,
+)
 from shadow_report.judging.integrity import Facts, findings
 from shadow_report.judging.verdict import decide
 from shadow_report.report import (
     SCHEMA_VERSION,
     Integrity,
+    Noise,
     PathMargin,
     PathReport,
     Report,
@@ -39,7 +49,8 @@ from shadow_report.report import (
 )
 from shadow_report.rules import read_rules
 from shadow_report.settings import Comparison
-from shadow_report.wording import counted
+from shadow_report.statistics.sequences import share_is_exceeded
+from shadow_report.wording import counted, percent
 
 # Called with pairs done and pairs expected, after each batch.
 Progress = Callable[[int, int], None]
@@ -66,11 +77,13 @@ def _observe(tables: Tables, settings: Comparison, progress: Progress) -> _Obser
         settings = replace(settings, rules=generated, rules_by_protocol=True)
     duplicates = tables.duplicates(sides.scope)
     calls = sum(group.calls for group in sides.groups_of("primary"))
-    counters = _counters(settings, sides, now, calls)
+    counters = _counters(
+        settings, sides, now, _retries(tables, sides, settings) if duplicates["shadow"] else {}
+    )
     batches = tables.pairs(
         sides.scope,
         deduplicate=any(duplicates.values()),
-        with_requests=bool(settings.slices or settings.cluster),
+        with_requests=bool(settings.slices) or isinstance(settings.cluster, RequestField),
     )
     counters.take_in(batches, lambda done: progress(done, calls))
     return _Observed(
@@ -90,15 +103,33 @@ def _observe(tables: Tables, settings: Comparison, progress: Progress) -> _Obser
     )
 
 
-def _counters(settings: Comparison, sides: Sides, now: datetime, calls: int) -> Counters:
+def _retries(tables: Tables, sides: Sides, settings: Comparison) -> dict[int, Outcome]:
+    """By the hash of a pair id, the gravest outcome of the shadow's further calls with it."""
+    clock = Clock(counted_from=-(2**63), settled_before=2**63 - 1)
+    classifier = Classifier(Comparer(settings.rules), settings.rules, clock)
+    worst: dict[int, Outcome] = {}
+    for batch in tables.further_shadow_calls(sides.scope):
+        found = classifier.classify(batch)
+        hashes = batch.integers("pair_hash")[found.usable].tolist()
+        for pair, outcome in zip(hashes, found.outcomes[found.usable].tolist(), strict=True):
+            worst[pair] = max(worst.get(pair, Outcome.EQUAL), Outcome(outcome))
+    return worst
+
+
+def _counters(
+    settings: Comparison, sides: Sides, now: datetime, retries: dict[int, Outcome]
+) -> Counters:
     groups = sides.groups_of("primary") or sides.groups_of("shadow")
+    calls = sum(group.calls for group in sides.groups_of("primary"))
     began = sides.began or min((group.first_call for group in groups), default=now)
     first = began + settings.warm_up
     last = max((group.last_call for group in groups), default=now)
     clock = Clock(
         counted_from=microseconds(first), settled_before=microseconds(now - settings.settle)
     )
-    return Counters.begin(settings, clock, first=first, last=last, calls=calls)
+    return Counters.begin(
+        settings, clock, first=first, last=max(first, last), calls=calls, retries=retries
+    )
 
 
 def _lost(tables: Tables, sides: Sides, role: str, settings: Comparison) -> int:
@@ -127,10 +158,16 @@ class _Observed:
         settings, counters, ledger = self.settings, self.counters, self.counters.ledger
         alpha, window = settings.margins.alpha, self._window()
         primary, shadow = self._side("primary"), self._side("shadow")
-        integrity = self._integrity(window, primary, shadow)
+        gates = judge(self._evidence(), settings.margins)
+        coverage_fails = any(g.name == "coverage" and g.status == "fail" for g in gates)
+        integrity = self._integrity(window, primary, shadow, coverage_fails=coverage_fails)
+        noise = counters.noise.report(
+            ledger.disagreements / ledger.compared if ledger.compared else None, alpha
+        )
+        unmatched = counters.unmatched_rules()
         paths = path_reports(counters.comparer.places.all, ledger.differing, alpha)
         decision = decide(
-            judge(self._evidence(), settings.margins),
+            gates,
             settings.margins,
             problems=[f"{f.what} {f.remedy}" for f in integrity.findings if f.unsound],
             duration=timedelta(hours=window.hours),
@@ -141,6 +178,7 @@ class _Observed:
             schema_version=SCHEMA_VERSION,
             verdict=decision.verdict.value,
             reasons=decision.reasons,
+            remarks=_remarks(noise, settings),
             pairs=ledger.pairs,
             gates=decision.gates,
             more_pairs=decision.more_pairs,
@@ -160,14 +198,12 @@ class _Observed:
             disagreements=ledger.disagreements,
             paths=paths,
             latency=counters.latency.report(alpha),
-            noise=counters.noise.report(
-                ledger.disagreements / ledger.compared if ledger.compared else None, alpha
-            ),
-            clusters=counters.clusters.report(),
+            noise=noise,
+            clusters=counters.trials.report(),
             slices=counters.slices.report(alpha),
             signatures=self.signatures,
             timeline=counters.timeline.report(),
-            unmatched_rules=counters.unmatched_rules(),
+            unmatched_rules=unmatched,
             notes=self._notes(),
         )
 
@@ -221,7 +257,9 @@ class _Observed:
             delivery_lag_seconds=max((g.delivery_lag_seconds for g in groups), default=None),
         )
 
-    def _integrity(self, window: Window, primary: Side, shadow: Side) -> Integrity:
+    def _integrity(
+        self, window: Window, primary: Side, shadow: Side, *, coverage_fails: bool
+    ) -> Integrity:
         settings, ledger = self.settings, self.counters.ledger
         counts, expected = self.counters.classifier.counts, self._expected_pairs()
         integrity = Integrity(
@@ -230,7 +268,17 @@ class _Observed:
             expected_share=settings.mirrored_share,
             coverage=ledger.pairs / expected if expected else None,
             different_requests=counts.different_requests,
+            share_is_exceeded=settings.mirrored_share < 1
+            and share_is_exceeded(
+                ledger.pairs, counts.primary.calls, settings.mirrored_share, MIRROR_REJECT_ALPHA
+            ),
+            unanswered=ledger.unanswered,
             cut_pairs=counts.cut_pairs,
+            abandoned=counts.abandoned,
+            retried=counts.retried,
+            mirrored_only=0 if settings.shadow_since else counts.mirrored_only,
+            primary_watermark=primary.last_call,
+            shadow_watermark=shadow.last_call,
             clock_skew_ms=ledger.clock_skew_ms,
             missing=self.counters.missing.report(),
             findings=(),
@@ -242,32 +290,42 @@ class _Observed:
             integrity=integrity,
             uniform_since=uniform_since(self.sides.groups, settings.primary, settings.shadow),
             min_coverage=settings.margins.min_coverage,
+            coverage_fails=coverage_fails,
         )
         return replace(integrity, findings=findings(facts))
 
     def _evidence(self) -> Evidence:
-        ledger, clusters = self.counters.ledger, self.counters.clusters
-        latency, expected = self.counters.latency, self._expected_pairs()
-        faults = clusters.effective(clusters.faults)
-        disagreements = clusters.effective(clusters.disagreements)
+        ledger, trials, share = self.counters.ledger, self.counters.trials, self.settings
         slow = None
-        if self.settings.slo_ms is not None:
-            effective = clusters.effective(clusters.slow)
-            slow = ChangeTally(latency.shadow_only, latency.primary_only, ledger.pairs, effective)
+        if "slow" in trials.gates:
+            gate, latency = trials.rate("slow"), self.counters.latency
+            slow = Net(gate.events, latency.primary_only, gate.trials, gate.effective_trials)
+        coverage = trials.rate("coverage")
+        missing: Rate | Unmirrored = coverage
+        if share.mirrored_share < 1:
+            missing = Unmirrored(ledger.pairs, coverage.trials, share.mirrored_share)
         return Evidence(
-            missing=Tally(expected - ledger.pairs, expected),
-            faults=ChangeTally(ledger.new_faults, ledger.mended, ledger.pairs, faults),
-            disagreement=Tally(ledger.disagreements, ledger.compared, disagreements),
+            missing=missing,
+            faults=trials.rate("faults"),
+            disagreement=trials.rate("disagreement"),
+            bad=trials.rate("bad"),
+            unanswered=ledger.unanswered if share.mirrored_share == 1 else 0,
+            unknown=self.counters.classifier.counts.cut_pairs,
             slow=slow,
-            margins=self._margins(disagreements),
+            noise=self.counters.noise.rate(),
+            scans={name: gate.scan for name, gate in trials.gates.items() if name != "slow"},
+            slices=self.counters.slices.report(self.settings.margins.alpha)
+            if self.settings.slices
+            else None,
+            why={name: trials.why(name) for name in trials.gates},
+            margins=self._margins(trials.rate("disagreement")),
         )
 
-    def _margins(self, effective: float | None) -> tuple[tuple[PathMargin, Tally], ...]:
+    def _margins(self, disagreement: Rate) -> tuple[tuple[PathMargin, Rate], ...]:
         """The margins by path; their pairs repeat each other as those of the disagreement do."""
-        compared = self.counters.ledger.compared
-        share = 1.0 if effective is None or not compared else min(1.0, effective / compared)
+        share = disagreement.n_eff / disagreement.trials if disagreement.trials else 1.0
         return tuple(
-            (found, Tally(found.differing_pairs, found.pairs, share * found.pairs))
+            (found, Rate(found.differing_pairs, found.pairs, share * found.pairs))
             for found in self.counters.margins.report()
         )
 
@@ -301,3 +359,17 @@ class _Observed:
         if settings.slo_ms is None:
             notes.append("Without --slo-ms no answer is too slow for the verdict.")
         return tuple(notes)
+
+
+def _remarks(noise: Noise, settings: Comparison) -> tuple[str, ...]:
+    """What is no reason and moves the verdict all the same: the noise floor."""
+    if not noise.disagreements or noise.shadow_share is None:
+        return ()
+    what = (
+        f"The primary disagrees with itself in {percent(noise.share)} of "
+        f"{counted(noise.comparisons, 'repeated request')} (noise), and the shadow with it in "
+        f"{percent(noise.shadow_share)}"
+    )
+    if settings.margins.above_noise:
+        return (f"{what}; disagreement is judged above the noise.",)
+    return (f"{what}; --above-noise judges what exceeds the noise.",)

@@ -33,11 +33,13 @@ Status = Literal["pass", "fail", "wait"]
 class Gate:
     """One line of the report.
 
-    name: `coverage`, `faults`, `disagreement` or `slow`, or that of a rule's margin.
-    estimate: the observed share; None without a single trial.
-    interval: holds the true share at every look together with chance 1 - alpha.
+    name: `coverage`, `faults`, `disagreement`, `bad`, `slow`; `newest` and `worst` for runs of
+        calls, `slices` for slices of the requests; or the name of a rule's margin.
+    estimate: the observed share; None without a single trial, and for a run or slices that pass.
+    interval: the two bounds that decide: the one that passes at alpha, the one that fails at alpha
+        over the number of gates; each holds at every look. NaN for runs and slices.
     margin: a minimum for `coverage` (`is_minimum`), a maximum for the others.
-    n: pairs (calls for `coverage`); n_eff: the effective sample size.
+    n: calls or pairs; n_eff: what they are worth, and in one line why it is less.
     reason: one sentence for a person.
     need: for a waiting gate, what would settle it; else None.
     path: for the gate of a rule's margin, where it holds; else None.
@@ -46,10 +48,11 @@ class Gate:
     name: str
     estimate: float | None
     interval: Interval
-    margin: float
+    margin: float | None
     is_minimum: bool
     n: int
     n_eff: float
+    n_eff_reason: str
     status: Status
     reason: str
     need: Need | None = None
@@ -58,7 +61,7 @@ class Gate:
 
 @dataclass(frozen=True, slots=True)
 class PairedTable:
-    """A paired 2x2 table of something bad: `shadow_only` is new, `primary_only` is mended."""
+    """A paired 2x2 table of something bad: `shadow_only` is new, `primary_only` is gone."""
 
     neither: int
     shadow_only: int
@@ -303,11 +306,24 @@ class Integrity:
     expected_share: float
     """Share of the primary's calls that should have been mirrored (1 unless set)."""
     coverage: float | None
-    """Pairs over expected pairs."""
+    """Pairs over expected pairs; by chance it may be above 1 where a share is mirrored."""
+    share_is_exceeded: bool
+    """More calls are mirrored than should be, beyond chance."""
     different_requests: int
     """Pairs whose sides did not receive the same request body; not compared."""
+    unanswered: int
+    """Calls without a pair for which no row says why the shadow should not have got them."""
     cut_pairs: int
     """Pairs with a response stored cut; their answers are not compared."""
+    abandoned: int
+    """Pairs whose caller did not wait for the primary's answer; not compared."""
+    retried: int
+    """Pairs that a further shadow call made worse."""
+    mirrored_only: int
+    """Mirrored shadow calls whose primary call is not in the tables."""
+    primary_watermark: datetime | None
+    """The newest call that each side has delivered."""
+    shadow_watermark: datetime | None
     clock_skew_ms: float | None
     """Median of the shadow's request time minus the primary's."""
     missing: tuple[MissingContrast, ...]
@@ -316,12 +332,15 @@ class Integrity:
 
 @dataclass(frozen=True, slots=True)
 class Clusters:
-    """How far the pairs repeat each other: n_eff = pairs / design effect."""
+    """How far the calls repeat each other: they are worth their number over the design effect."""
 
     by: str
+    """`request` for equal requests, a time unit, or a field of the requests."""
     clusters: int
     pairs: int
     design_effect: float
+    source: str
+    """What sets it: `independent`, `clusters`, `likeness` or `clumps`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,7 +427,7 @@ class Slice:
     """True when the slice is worse after the false discovery rate is controlled at alpha."""
 
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -420,6 +439,8 @@ class Report:
     """`PROMOTE`, `REJECT`, `WAIT` or `INVALID`."""
     reasons: tuple[str, ...]
     """Whole sentences, the most important first."""
+    remarks: tuple[str, ...]
+    """What else to know before acting on the verdict: noise, options without effect."""
     pairs: int
     """Pairs that the verdict rests on."""
     gates: tuple[Gate, ...]
@@ -437,7 +458,7 @@ class Report:
     shadow: Side
     integrity: Integrity
     outcomes: dict[str, int]
-    """Pairs by outcome: `equal`, `within tolerance`, `number`, `label`, `missing`, `failed` ..."""
+    """Pairs by outcome: `equal`, `not compared`, `number`, `status`, `missing`, `failed` ..."""
     errors: PairedTable
     statuses: tuple[StatusPair, ...]
     new_faults: int

@@ -58,6 +58,20 @@ def configured_mirror_share() -> float:
         ) from error
 
 
+@dataclass(frozen=True, slots=True)
+class TimeUnit:
+    """Calls of one such unit of time have one cause: what repeats need not be the request."""
+
+    name: str
+    microseconds: int
+
+
+TIME_UNITS = {
+    name: TimeUnit(name, seconds * 1_000_000)
+    for name, seconds in (("second", 1), ("minute", 60), ("hour", 3600), ("day", 86_400))
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """What `compare` looks at and how it judges; all of it stands in the report."""
@@ -79,7 +93,8 @@ class Comparison:
     mirrored_share: float = 1.0
     slo_ms: float | None = None
     slices: tuple[RequestField, ...] = ()
-    cluster: RequestField | None = None
+    cluster: RequestField | TimeUnit | None = None
+    """What calls that repeat each other have in common; None is the request."""
 
     def __post_init__(self) -> None:
         if not 0 < self.mirrored_share <= 1:
@@ -110,7 +125,7 @@ class Comparison:
             "mirrored_share": self.mirrored_share,
             "slo_ms": self.slo_ms,
             "slices": [field.name for field in self.slices],
-            "cluster": self.cluster.name if self.cluster else None,
+            "cluster": self.cluster.name if self.cluster else "request",
             "absolute_tolerance": rules.tolerance.absolute,
             "relative_tolerance": rules.tolerance.relative,
             "tolerances": {
@@ -124,6 +139,11 @@ class Comparison:
             "max_new_faults": margins.max_faults,
             "max_disagreement": margins.max_disagreement,
             "max_newly_slow": margins.max_slow,
+            "max_bad": margins.allowed_bad,
+            "max_newest_block": margins.newest_factor,
+            "max_worst_block": margins.worst_factor,
+            "above_noise": margins.above_noise,
+            "allow_worse_slices": margins.allow_worse_slices,
             "alpha": margins.alpha,
             "min_duration_seconds": margins.min_duration.total_seconds(),
         }
@@ -163,6 +183,16 @@ def parse_time(text: str, option: str) -> datetime:
             f"{option} is '{text}'; write a time like 2026-11-23T14:00:00Z."
         ) from error
     return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def parse_cluster(text: str) -> RequestField | TimeUnit | None:
+    """`request`, a time unit (`minute`), or a request field; SettingWrong otherwise.
+
+    A field of that name is written `$.minute`.
+    """
+    if text == "request":
+        return None
+    return TIME_UNITS[text] if text in TIME_UNITS else parse_field(text, "--cluster")
 
 
 def parse_field(text: str, option: str) -> RequestField:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 NOT_RECORDED = "(none)"
 """Stands for a missing value where calls are counted by value."""
@@ -47,6 +47,10 @@ GATE_TITLES = {
     "faults": "New faults",
     "disagreement": "Disagreement",
     "slow": "Newly slow",
+    "bad": "All that is bad",
+    "newest": "Newest calls",
+    "worst": "Worst run",
+    "slices": "Slices",
 }
 VERDICT_MEANINGS = {
     "PROMOTE": "The shadow may replace the primary.",
@@ -91,6 +95,15 @@ def count(value: float | None) -> str:
 def moment(time: datetime | None) -> str:
     """A UTC time to the second."""
     return NOTHING if time is None else f"{time:%Y-%m-%d %H:%M:%S}"
+
+
+EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+"""Postgres counts microseconds from here."""
+
+
+def instant(microseconds: int) -> str:
+    """A time as Postgres counts it, to the second."""
+    return f"{moment(EPOCH + timedelta(microseconds=microseconds))} UTC"
 
 
 def span(hours: float | None) -> str:

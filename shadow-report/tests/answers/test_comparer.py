@@ -86,14 +86,14 @@ def test_reflexive(value: Any) -> None:
 OPPOSITE = {
     Outcome.MISSING: Outcome.EXTRA,
     Outcome.EXTRA: Outcome.MISSING,
-    Outcome.NON_FINITE: Outcome.MENDED,
-    Outcome.MENDED: Outcome.NON_FINITE,
+    Outcome.NON_FINITE: Outcome.APPEARED,
+    Outcome.APPEARED: Outcome.NON_FINITE,
 }
 
 
 @given(answers, answers)
 def test_symmetric(first: Any, second: Any) -> None:
-    """With the sides swapped the same places differ; missing and extra, broken and mended swap."""
+    """With the sides swapped the same places differ; missing and extra, broken and new swap."""
     one, other = as_parsed(first), as_parsed(second)
     there = Counter((d.path, d.outcome) for d in differences(one, other, RULES))
     back = Counter(

@@ -1,40 +1,74 @@
-"""The tables of what a pair can be."""
+"""The tables of what a pair can be, and the page that shows them."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from shadow_report.answers.outcome import IS_DISAGREEMENT, IS_FAULT, OUTCOME_OF, Answer, Outcome
+from shadow_report.answers.outcome import (
+    ARE_COMPARED,
+    IS_DISAGREEMENT,
+    IS_FAULT,
+    OUTCOME_OF,
+    Answer,
+    Kind,
+    Outcome,
+)
 
-SOUND = [Answer.CUT, Answer.UNPARSEABLE, Answer.VALUES]
-FAULTY = [Answer.NO_CALL, Answer.NONE, Answer.FAILED]
+PAGE = Path(__file__).parents[3] / "docs" / "verdict.md"
+BY_THE_BODIES = "by the bodies"
 
 
-def test_every_combination_of_answers_has_an_outcome() -> None:
-    """Only the shadow's faults are faults; what neither side can show is left to the values."""
-    assert OUTCOME_OF.shape == (len(Answer), len(Answer))
+def table_of_the_page() -> dict[tuple[str, str], str]:
+    """The cells of the first table of docs/verdict.md, by the primary's and the shadow's answer."""
+    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("|")]
+    rows = [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in lines]
+    (_, *shadow), _, *rows = rows[: 2 + len(Answer)]
+    return {
+        (row[0], title): cell for row in rows for title, cell in zip(shadow, row[1:], strict=True)
+    }
+
+
+def test_the_page_has_the_table_of_the_code() -> None:
+    """Every combination, cell by cell, under the same names."""
+    expected = {
+        (primary.title, shadow.title): BY_THE_BODIES
+        if ARE_COMPARED[primary, shadow]
+        else Outcome(OUTCOME_OF[primary, shadow]).kind.value
+        for primary in Answer
+        for shadow in Answer
+    }
+    assert table_of_the_page() == expected
+
+
+def test_what_a_caller_would_see_differently_is_never_equal() -> None:
+    """Off the diagonal nothing is equal; what is not compared lacks one side's whole answer."""
+    unknown = {Answer.NO_CALL, Answer.NO_ANSWER, Answer.ABANDONED, Answer.CUT}
     for primary in Answer:
         for shadow in Answer:
-            outcome = Outcome(OUTCOME_OF[primary, shadow])
-            if primary in SOUND and shadow in FAULTY:
-                assert outcome is Outcome.FAILED
-            elif primary in FAULTY:
-                assert outcome is (Outcome.MENDED if shadow in SOUND else Outcome.BOTH_FAULTY)
-            elif Answer.CUT in (primary, shadow) or primary == shadow == Answer.VALUES:
-                assert outcome is Outcome.EQUAL
-            elif primary == shadow:
-                assert outcome is Outcome.TEXT
-            else:
-                broken = shadow is Answer.UNPARSEABLE
-                assert outcome is (Outcome.UNPARSEABLE if broken else Outcome.MENDED)
+            kind = Outcome(OUTCOME_OF[primary, shadow]).kind
+            if primary is not shadow:
+                assert kind is not Kind.EQUAL
+            if kind is Kind.NOT_COMPARED:
+                assert unknown & {primary, shadow}
+
+
+def test_an_answer_that_fails_where_the_primary_does_not_is_a_new_fault() -> None:
+    """The answers stand in the order of worth: a 5xx is worse than a 4xx."""
+    for primary in (Answer.CLIENT_ERROR, Answer.REDIRECT, Answer.CUT, Answer.VALUES):
+        for shadow in Answer:
+            if Answer.NO_CALL < shadow < min(primary, Answer.CUT):
+                assert Outcome(OUTCOME_OF[primary, shadow]) is Outcome.FAILED
 
 
 @pytest.mark.parametrize("outcome", list(Outcome))
-def test_an_outcome_is_a_fault_or_a_disagreement_or_harmless(outcome: Outcome) -> None:
+def test_an_outcome_is_of_one_kind(outcome: Outcome) -> None:
+    """For arrays as for single ones; each has a name for people."""
     assert (IS_FAULT[outcome], IS_DISAGREEMENT[outcome]) == (
         outcome.is_fault,
         outcome.is_disagreement,
     )
-    harmless = {Outcome.EQUAL, Outcome.WITHIN_TOLERANCE, Outcome.MENDED, Outcome.BOTH_FAULTY}
-    assert outcome.is_fault + outcome.is_disagreement == (outcome not in harmless)
+    assert (outcome.kind is Kind.NEW_FAULT) == outcome.is_fault
+    assert (outcome.kind is Kind.DIFFERS) == outcome.is_disagreement
     assert outcome.title == outcome.title.lower()

@@ -56,7 +56,7 @@ def test_json_has_the_contracts_keys(
     assert {"schema_version", "verdict", "reasons", "pairs", "gates"} <= report.keys()
     assert (report["verdict"], code, report["pairs"]) == ("WAIT", 11, 201)
     assert [gate["name"] for gate in report["gates"]] == [
-        "coverage", "faults", "disagreement", "slow",
+        "coverage", "faults", "disagreement", "bad", "slow", "newest", "worst",
     ]  # fmt: skip
     assert report["settings"]["slo_ms"] == 100
     assert len(report["settings_sha256"]) == 64

@@ -12,6 +12,8 @@ from traffic import PRIMARY, SHADOW, START, Call, Compare, pair, pairs
 from shadow_report.report import Finding, Report
 from shadow_report.settings import parse_time
 
+SAME = '{"predictions": [6.6, 124.6, 648.0]}'
+
 
 def finding(report: Report, code: str) -> Finding:
     return next(found for found in report.integrity.findings if found.code == code)
@@ -83,11 +85,11 @@ def test_lost_coverage(compared: Compare) -> None:
 
 
 def test_a_configured_mirrored_share_is_the_measure(compared: Compare) -> None:
-    """Mirroring half the calls on purpose is full coverage."""
-    calls = [c for i in range(20_000) for c in pair(i) if c.role == "primary" or i % 2 == 0]
-    report = compared(calls, mirrored_share=0.5)
+    """Mirroring nine calls of ten on purpose is full coverage."""
+    calls = [c for i in range(20_000) for c in pair(i) if c.role == "primary" or i % 10]
+    report = compared(calls, mirrored_share=0.9)
     assert report.verdict == "PROMOTE", report.reasons
-    assert (report.integrity.coverage, report.pairs) == (1.0, 10_000)
+    assert (report.integrity.coverage, report.pairs) == (1.0, 18_000)
 
 
 def test_calls_before_mirroring_began_do_not_count(compared: Compare) -> None:
@@ -218,13 +220,13 @@ def test_an_unknown_service_is_no_evidence(compared: Compare) -> None:
 
 
 def test_duplicates_count_once(compared: Compare) -> None:
-    """Of a repeated pair id each side's first call counts."""
+    """Of a repeated pair id each side's first call counts, unless a further one is worse."""
     repeated = [
-        replace(call, time=call.time + timedelta(seconds=1), answer="[0]")
-        for call in pair(3)
+        replace(call, time=call.time + timedelta(seconds=1), answer=answer)
+        for call, answer in zip(pair(3), ("[0]", None), strict=True)
         for _ in range(2)
     ]
-    report = compared(pairs(1_000) + repeated)
+    report = compared(pairs(1_000) + [replace(c, answer=c.answer or SAME) for c in repeated])
     assert report.outcomes == {"equal": 1_000}
     assert (report.primary.duplicates, report.shadow.duplicates) == (2, 2)
     assert not finding(report, "duplicates").unsound
@@ -252,7 +254,7 @@ def test_cut_bodies(compared: Compare) -> None:
     """A cut answer is not compared; many of them are no evidence."""
     report = compared(pairs(90) + pairs(10, first=90, cut=True, answer=b'{"predictions": [1'))
     assert_invalid(report, "cut-bodies", "10 of 100 pairs", "RECORD_MAX_BODY_BYTES")
-    assert report.outcomes == {"equal": 100}
+    assert report.outcomes == {"equal": 90, "not compared": 10}
     disagreement = next(gate for gate in report.gates if gate.name == "disagreement")
     assert disagreement.n == 90
 
@@ -329,12 +331,12 @@ def test_a_replayed_run_is_compared_by_its_own_calls(compared: Compare) -> None:
     """With shadow_since, earlier shadow calls of the same pairs do not count."""
     later = datetime.now(UTC) - timedelta(minutes=10)
     rerun = [
-        replace(call, time=later, answer="[1]", recorder=uuid.UUID(int=9))
+        replace(call, time=later, recorded=later, answer="[1]", recorder=uuid.UUID(int=9))
         for call in pairs(100)
         if call.role == "shadow"
     ]
     report = compared(
-        pairs(100) + rerun,
+        [replace(call, recorded=call.time) for call in pairs(100)] + rerun,
         since=START,
         until=START + timedelta(minutes=1),
         shadow_since=later - timedelta(minutes=1),

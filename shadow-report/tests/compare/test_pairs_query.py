@@ -43,7 +43,11 @@ def test_without_further_calls_nothing_is_numbered(compared: Compare, postgres_u
 def plan_of_pairs(uri: str, *, deduplicate: bool) -> str:
     """How the query would be run, with little memory."""
     scope = Scope(primary=PRIMARY, shadow=SHADOW, since=None, until=None)
-    asked = scope.parameters | {"deduplicate": deduplicate, "with_requests": False}
+    asked = scope.parameters | {
+        "deduplicate": deduplicate,
+        "with_requests": False,
+        "further": False,
+    }
     query = files("shadow_report.evidence").joinpath("sql/pairs.sql").read_bytes()
     with (
         psycopg.connect(uri, cursor_factory=psycopg.ClientCursor) as connection,

@@ -24,7 +24,7 @@ START = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
 REQUEST_COLUMNS = (
     "record_id, request_time, recorder_id, sequence, pair_id, pair_source, role, inference_service,"
     " model_name, model_version, protocol, predict_url, request_headers, request_data, request_raw,"
-    " request_size, request_sha256, request_truncated"
+    " request_size, request_sha256, request_truncated, created_at"
 )
 RESPONSE_COLUMNS = (
     "record_id, request_time, pair_id, response_time, status_code, error, duration_ms,"
@@ -42,6 +42,8 @@ class Call:
     status: int | None = 200
     request: str | bytes = '{"values": ["3.3", "62.3", "324"]}'
     time: datetime = START
+    recorded: datetime | None = None
+    """When its rows came to the database; None is now."""
     duration_ms: float = 5.0
     service: str | None = None
     source: str = "x-shadow-pair-id"
@@ -63,7 +65,9 @@ def pair(
 ) -> list[Call]:
     """Both calls of pair i; `both` applies to the two of them."""
     time = START + timedelta(seconds=i / 10)
-    common: dict[str, object] = {"pair_id": f"pair-{i}", "time": time} | both
+    # Distinct requests: what repeats itself is worth less.
+    request = f'{{"values": ["{i}.3", "62.3", "324"]}}'
+    common: dict[str, object] = {"pair_id": f"pair-{i}", "time": time, "request": request} | both
     late = {"time": common["time"] + timedelta(milliseconds=2)}  # type: ignore[operator]
     return [
         Call(role="primary", **(common | (primary or {}))),  # type: ignore[arg-type]
@@ -120,6 +124,7 @@ def _request_row(call: Call, record_id: uuid.UUID, sequence: int) -> tuple[objec
         len(body),
         hashlib.sha256(body).digest(),
         call.request_cut,
+        call.recorded or datetime.now(UTC),
     )
 
 

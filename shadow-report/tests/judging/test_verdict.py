@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from shadow_report.judging.gates import ChangeTally, Evidence, Margins, Tally, judge
+from shadow_report.judging.gates import Evidence, Margins, Rate, judge
 from shadow_report.judging.verdict import Decision, Verdict, decide
 
 HOUR = timedelta(hours=1)
@@ -27,9 +27,10 @@ def _decide(
     details: dict[str, str] | None = None,
 ) -> Decision:
     evidence = Evidence(
-        missing=Tally(missing, pairs + missing),
-        faults=ChangeTally(faulty, 0, pairs),
-        disagreement=Tally(differing, pairs - faulty),
+        missing=Rate(missing, pairs + missing),
+        faults=Rate(faulty, pairs),
+        disagreement=Rate(differing, pairs - faulty),
+        bad=Rate(faulty + differing, pairs),
     )
     return decide(
         judge(evidence, margins),
@@ -54,8 +55,8 @@ def test_promotes_when_every_gate_passes() -> None:
     """With the gates and one reason."""
     verdict = _decide()
     assert verdict.verdict is Verdict.PROMOTE
-    assert verdict.reasons == ("All 3 gates pass at alpha 0.05, however often one looks.",)
-    assert len(verdict.gates) == 3
+    assert verdict.reasons == ("All 4 gates pass at alpha 0.05, however often one looks.",)
+    assert len(verdict.gates) == 4
     assert verdict.more_pairs is None
 
 
@@ -64,24 +65,25 @@ def test_rejects_when_one_gate_fails_and_names_it() -> None:
     verdict = _decide(200, differing=200, details={"disagreement": "All at scores[*]."})
     assert verdict.verdict is Verdict.REJECT
     assert verdict.reasons == (
-        "disagreement: 200 of 200 pairs disagree: at least 96.94 %, allowed 1 %. All at scores[*].",
+        "disagreement: 200 of 200 pairs disagree: at least 96.27 %, allowed 1 %. All at scores[*].",
     )
     assert verdict.more_pairs is None
 
 
 def test_waits_with_the_count_and_the_time() -> None:
-    """200 clean pairs at two a second: 7,862 more, a bit more than an hour."""
+    """200 clean pairs at two a second: 3,587 more, half an hour."""
     verdict = _decide(200, pairs_per_second=2)
     assert verdict.verdict is Verdict.WAIT
-    assert verdict.more_pairs == 7_862
-    assert verdict.eta == timedelta(seconds=3_931)
+    assert verdict.more_pairs == 3_587
+    assert verdict.eta == timedelta(seconds=1_793.5)
     assert verdict.reasons[0] == (
-        "7,862 more pairs like these would settle it as PROMOTE, 66 min at the present rate."
+        "3,587 more pairs like these would settle it as PROMOTE, 30 min at the present rate."
     )
     assert [reason.split(":")[0] for reason in verdict.reasons[1:]] == [
         "coverage",
         "faults",
         "disagreement",
+        "bad",
     ]
 
 
@@ -89,7 +91,7 @@ def test_waits_without_a_time_when_no_pairs_arrive() -> None:
     """An unknown or a zero rate gives the count alone."""
     for rate in (None, 0.0, 1e-12):
         verdict = _decide(200, pairs_per_second=rate)
-        assert verdict.more_pairs == 7_862
+        assert verdict.more_pairs == 3_587
         assert verdict.eta is None
 
 
@@ -136,8 +138,8 @@ def test_without_pairs_the_least_that_promote_are_said() -> None:
     """Whether no pairs is a problem, the caller knows."""
     verdict = _decide(0)
     assert verdict.verdict is Verdict.WAIT
-    assert verdict.more_pairs == 8_062
-    assert verdict.reasons[0] == "There are no pairs yet; PROMOTE takes 8,062 at the least."
+    assert verdict.more_pairs == 3_787
+    assert verdict.reasons[0] == "There are no pairs yet; PROMOTE takes 3,787 at the least."
 
 
 def test_least_duration_holds_a_promotion_back() -> None:
@@ -158,7 +160,7 @@ def test_least_duration_does_not_hold_a_reject_back() -> None:
 
 
 def test_time_to_wait_is_the_longer_of_pairs_and_duration() -> None:
-    """7,862 pairs in an hour do not shorten a day."""
+    """3,587 pairs in an hour do not shorten a day."""
     margins = Margins(min_duration=24 * HOUR)
     verdict = _decide(200, margins=margins, duration=HOUR, pairs_per_second=100)
     assert verdict.eta == 23 * HOUR

@@ -29,7 +29,7 @@ from shadow_report.report import (
     StatusPair,
     Window,
 )
-from shadow_report.statistics.sequences import Interval
+from shadow_report.statistics.sequences import UNKNOWN, Interval
 
 START = datetime(2026, 11, 20, 8, 0, tzinfo=UTC)
 HOSTILE = (
@@ -59,6 +59,25 @@ def gate(
         is_minimum=name == "coverage",
         n=n,
         n_eff=n * 0.92,
+        n_eff_reason="10,211 distinct requests, and the calls of one turn out alike" if n else "",
+        status=status,  # type: ignore[arg-type]
+        reason=reason,
+        need=need,
+    )
+
+
+def finding_gate(name: str, status: str, reason: str, need: Need | None = None) -> Gate:
+    """A gate of a run of calls or of slices: it has no bounds."""
+    bad = status != "pass"
+    return Gate(
+        name=name,
+        estimate=0.6 if bad else None,
+        interval=UNKNOWN,
+        margin=0.03 if bad and name != "slices" else None,
+        is_minimum=False,
+        n=40 if bad else 0,
+        n_eff=40.0 if bad else 0.0,
+        n_eff_reason="",
         status=status,  # type: ignore[arg-type]
         reason=reason,
         need=need,
@@ -185,6 +204,10 @@ def rejected() -> Report:
         reasons=(
             "Disagreement is 2.88 % of 12,480 pairs, beyond the margin of 1 % for good.",
             "The most frequent difference is predictions[*]: number, in 201 pairs.",
+            "worst: 24 of 40 calls from 08:00 to 08:10 have a new fault, allowed 3 %.",
+        ),
+        remarks=(
+            "The primary disagrees with itself in 0.12 % of 1,630 repeated requests (noise).",
         ),
         pairs=12480,
         more_pairs=None,
@@ -204,6 +227,13 @@ def rejected() -> Report:
             ),
             gate("disagreement", 0.0288, (0.0242, 0.0341), "fail", "At least 2.42 % differ."),
             gate("slow", 0.0021, (0.0008, 0.0049), "pass", "At most 0.49 % are newly slow."),
+            finding_gate("newest", "pass", "The newest calls are not worse than allowed."),
+            finding_gate(
+                "worst",
+                "wait",
+                "24 of 40 calls from 08:00 to 08:10 have a new fault, allowed 3 %.",
+                Need(pairs=None, towards=None, reason="find out what happened then"),
+            ),
         ),
         tool_version="0.1.0",
         generated_at=START + timedelta(hours=31),
@@ -234,8 +264,15 @@ def rejected() -> Report:
             paired=12480,
             expected_share=1.0,
             coverage=0.9984,
+            share_is_exceeded=False,
             different_requests=0,
+            unanswered=20,
             cut_pairs=0,
+            abandoned=1,
+            retried=0,
+            mirrored_only=4,
+            primary_watermark=START + timedelta(hours=30),
+            shadow_watermark=START + timedelta(hours=30),
             clock_skew_ms=0.4,
             missing=(
                 MissingContrast("request size", "median 81 kB", "median 210 B", 0.62, 0.0003, True),
@@ -331,7 +368,9 @@ def rejected() -> Report:
             interval=(0.0001, 0.0049),
             shadow_share=0.0288,
         ),
-        clusters=Clusters(by="request body", clusters=10211, pairs=12480, design_effect=1.09),
+        clusters=Clusters(
+            by="request", clusters=10211, pairs=12480, design_effect=1.09, source="likeness"
+        ),
         slices=(
             Slice("header:x-region", "eu-west", 3100, 1, 210, 0.0677, 0.016, 1e-12, True),
             Slice("header:x-region", "us-east", 6200, 3, 100, 0.0161, 0.041, 0.8, False),
@@ -413,15 +452,26 @@ def invalid() -> Report:
         ),
         window=Window(None, None, None, None, None, 0.0, None, 60.0, 0, 0.0, 0),
         integrity=Integrity(
-            0,
-            0,
-            1.0,
-            None,
-            0,
-            0,
-            None,
-            (),
-            (Finding("no-shadow-calls", True, "The shadow recorded no call.", "Is mirroring on?"),),
+            primary_calls=0,
+            paired=0,
+            expected_share=1.0,
+            coverage=None,
+            share_is_exceeded=False,
+            different_requests=0,
+            unanswered=0,
+            cut_pairs=0,
+            abandoned=0,
+            retried=0,
+            mirrored_only=0,
+            primary_watermark=None,
+            shadow_watermark=None,
+            clock_skew_ms=None,
+            missing=(),
+            findings=(
+                Finding(
+                    "no-shadow-calls", True, "The shadow recorded no call.", "Is mirroring on?"
+                ),
+            ),
         ),
         outcomes={},
         errors=PairedTable(0, 0, 0, 0),

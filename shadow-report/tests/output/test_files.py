@@ -29,10 +29,10 @@ def as_json(report: Report, tmp_path: Path) -> Any:
 def test_json_has_the_contracts_keys(tmp_path: Path) -> None:
     """schema_version, verdict, reasons, pairs and gates stand at the top."""
     report = as_json(rejected(), tmp_path)
-    assert report["schema_version"] == 1
+    assert report["schema_version"] == 2
     assert report["verdict"] == "REJECT"
     assert report["pairs"] == 12480
-    assert len(report["reasons"]) == 2
+    assert len(report["reasons"]) == 3
     assert report["gates"][2]["name"] == "disagreement"
     assert report["gates"][2]["interval"] == [0.0242, 0.0341]
     assert report["window"]["began"] == "2026-11-20T08:00:00Z"
@@ -78,10 +78,10 @@ def test_junit_has_a_case_per_gate(tmp_path: Path) -> None:
     """A failing gate is a failure, a waiting one is skipped with what it waits for."""
     suite = junit(rejected(), tmp_path)
     assert {k: suite.get(k) for k in ("tests", "failures", "errors", "skipped")} == {
-        "tests": "5",
+        "tests": "7",
         "failures": "1",
         "errors": "0",
-        "skipped": "1",
+        "skipped": "2",
     }
     cases = {case.get("name"): case for case in suite.findall("testcase")}
     failure = cases["disagreement"].find("failure")

@@ -1,6 +1,7 @@
 """The terminal report: whole in 80 columns, through a pipe, and against hostile text."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -46,10 +47,22 @@ def test_starts_with_the_verdict_and_why() -> None:
 
 def test_shows_each_gate_with_its_figures() -> None:
     """Estimate, interval, margin and n of every gate; how many pairs a waiting one needs."""
-    text = " ".join(printed(rejected()).split())
-    assert "FAIL Disagreement 2.88 % 2.42 to 3.41 % max 1 % 12,480" in text
-    assert "PASS Coverage 99.84 % 99.72 to 99.91 % min 99 % 12,480" in text
-    assert "WAIT New faults 0.048 % 0.012 to 0.13 % max 0.1 % 12,480 9,400 to pass" in text
+    text = " ".join(printed(rejected(), width=120).split())
+    assert "FAIL Disagreement 2.88 % 2.42 to 3.41 % max 1 % 12,480 (11,482)" in text
+    assert "PASS Coverage 99.84 % 99.72 to 99.91 % min 99 % 12,480 (11,482)" in text
+    assert "WAIT New faults 0.048 % 0.012 to 0.13 % max 0.1 % 12,480 (11,482) 9,400 to pass" in text
+
+
+def test_what_moved_the_verdict_is_on_the_first_screen() -> None:
+    """A bad run of calls, noise, an option without effect and what n is worth, before the pairs."""
+    report = replace(rejected(), unmatched_rules=("--ignore meta.took",))
+    first = " ".join(printed(report).partition("Worst pairs")[0].split())
+    assert "worst: 24 of 40 calls from 08:00 to 08:10 have a new fault" in first
+    assert "WAIT Worst run 60 %" in first
+    assert "The primary disagrees with itself in 0.12 %" in first
+    assert "No effect --ignore meta.took" in first
+    assert "n is worth less: 10,211 distinct requests" in first
+    assert "Newest calls" not in first
 
 
 @pytest.mark.parametrize("width", [40, 50, 65])
@@ -81,8 +94,8 @@ def test_says_how_to_mend_unsound_evidence() -> None:
 def test_says_the_rest_only_when_asked() -> None:
     """One screen by default; every reason, finding and note with verbose."""
     short, long = printed(rejected()), printed(rejected(), verbose=True)
-    assert len(short.splitlines()) <= 40
-    for detail in (*rejected().reasons[1:], "larger requests than the others", *rejected().notes):
+    assert len(short.splitlines()) <= 45
+    for detail in (rejected().reasons[1], "larger requests than the others", *rejected().notes):
         assert detail not in " ".join(short.split())
         assert detail in " ".join(long.split())
 

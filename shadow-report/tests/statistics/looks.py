@@ -8,7 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betaln, xlog1py, xlogy
 
-from shadow_report.statistics.sequences import PRIOR_EVENTS, PRIOR_OTHERS
+from shadow_report.statistics.sequences import (
+    PRIOR_EVENTS,
+    PRIOR_OTHERS,
+    log_evidence_below,
+)
 
 LOOKS = 200
 ALPHA = 0.05
@@ -53,7 +57,8 @@ def clears(
     events: Floats, trials: Floats, maximum: float, alpha: float = ALPHA
 ) -> NDArray[np.bool]:
     """Where the upper bound of the rate is at or under `maximum`: what `judge_one` calls pass."""
-    return (events < maximum * trials) & is_refuted(events, trials, maximum, alpha)
+    evidence = log_evidence_below(events, np.broadcast_to(trials, events.shape), maximum)
+    return np.asarray(evidence >= math.log(1 / alpha))
 
 
 def exceeds(events: Floats, trials: Floats, maximum: float, alpha: float) -> NDArray[np.bool]:

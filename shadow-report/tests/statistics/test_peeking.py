@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -17,10 +19,11 @@ from looks import (
 )
 from statsmodels.stats.proportion import proportion_confint
 
-from shadow_report.judging.gates import ChangeTally, Evidence, Margins, Tally, judge
+from shadow_report.judging.gates import Evidence, Margins, Net, Rate, judge
 from shadow_report.judging.verdict import Verdict, decide
+from shadow_report.statistics.sequences import log_net_evidence_below
 
-REJECT_ALPHA = ALPHA / 3
+REJECT_ALPHA = ALPHA / 4
 TIMES = look_times(200_000)
 TRIALS = TIMES.astype(np.float64)
 
@@ -32,12 +35,13 @@ def test_the_simulated_rule_is_the_rule_of_the_gates(counts: tuple[int, int]) ->
     """The vectorised rule of these simulations and `judge` always say the same."""
     events, trials = counts
     evidence = Evidence(
-        missing=Tally(events, trials),
-        faults=ChangeTally(events, 0, trials),
-        disagreement=Tally(events, trials),
+        missing=Rate(events, trials),
+        faults=Rate(events, trials),
+        disagreement=Rate(events, trials),
+        bad=Rate(events, trials),
     )
     k, n = np.array([float(events)]), np.array([float(trials)])
-    for gate, maximum in zip(judge(evidence, Margins()), (0.01, 0.001, 0.01), strict=True):
+    for gate, maximum in zip(judge(evidence, Margins()), (0.01, 0.001, 0.01, 0.01), strict=True):
         assert (gate.status == "pass") == clears(k, n, maximum)[0]
         assert (gate.status == "fail") == exceeds(k, n, maximum, REJECT_ALPHA)[0]
 
@@ -51,25 +55,30 @@ def test_shadow_at_the_margin_is_promoted_in_at_most_alpha(margin: float) -> Non
 
 @pytest.mark.parametrize("margin", [0.001, 0.01], ids=["faults", "disagreement and coverage"])
 def test_shadow_at_the_margin_is_rejected_in_at_most_its_share_of_alpha(margin: float) -> None:
-    """A shadow that just keeps the margin fails each of three gates in at most alpha/3."""
+    """A shadow that just keeps the margin fails each of four gates in at most alpha/4."""
     events = events_at(TIMES, margin, runs=4_000, seed=4)
     assert share_ever(exceeds(events, TRIALS, margin, REJECT_ALPHA)) <= REJECT_ALPHA
 
 
 def test_slow_gate_keeps_both_promises() -> None:
-    """Net slow answers at the margin: promoted in at most alpha, rejected in at most alpha/4."""
+    """Net slow answers at the margin: promoted in at most alpha, rejected in at most alpha/5."""
     times = look_times(50_000)
-    gained, lost = changes_at(times, 0.03, 0.02, runs=60, seed=5)
-    passes, fails = [], []
-    for run in range(60):
-        tallies = [
-            ChangeTally(int(g), int(b), int(n))
-            for g, b, n in zip(gained[run], lost[run], times, strict=True)
-        ]
-        passes.append([tally.interval(ALPHA).upper <= 0.01 for tally in tallies])
-        fails.append([tally.interval(ALPHA / 4).lower > 0.01 for tally in tallies])
-    assert share_ever(np.array(passes)) <= ALPHA
-    assert share_ever(np.array(fails)) <= ALPHA / 4
+    gained, lost = changes_at(times, 0.03, 0.02, runs=400, seed=5)
+    passes, fails = (
+        np.array([log_net_evidence_below(*counts, times, m) >= limit for counts in counted])
+        for counted, m, limit in (
+            (zip(gained, lost, strict=True), 0.01, -math.log(ALPHA)),
+            (zip(lost, gained, strict=True), -0.01, -math.log(ALPHA / 5)),
+        )
+    )
+    assert share_ever(passes) <= ALPHA
+    assert share_ever(fails) <= ALPHA / 5
+    # The gate's own rule is this one.
+    for look in range(0, times.size, 20):
+        counts = int(gained[0, look]), int(lost[0, look]), int(times[look])
+        bounds = Net(*counts).bounds(ALPHA, ALPHA / 5)
+        assert (bounds.upper <= 0.01) == passes[0, look]
+        assert (bounds.lower > 0.01) == fails[0, look]
 
 
 def test_one_fault_in_500_is_never_promoted() -> None:
@@ -103,18 +112,19 @@ def test_fixed_horizon_interval_would_promote_far_too_often() -> None:
 
 def _verdict(pairs: int, *, differing: int = 0, faulty: int = 0) -> Verdict:
     evidence = Evidence(
-        missing=Tally(0, pairs),
-        faults=ChangeTally(faulty, 0, pairs),
-        disagreement=Tally(differing, pairs - faulty),
+        missing=Rate(0, pairs),
+        faults=Rate(faulty, pairs),
+        disagreement=Rate(differing, pairs - faulty),
+        bad=Rate(faulty + differing, pairs),
     )
     return decide(judge(evidence, Margins()), Margins()).verdict
 
 
-def test_identical_shadow_is_promoted_from_8062_pairs_on() -> None:
+def test_identical_shadow_is_promoted_from_3787_pairs_on() -> None:
     """Before that it is WAIT, never anything else."""
-    assert {_verdict(n) for n in range(1, 8062, 40)} == {Verdict.WAIT}
-    assert _verdict(8061) is Verdict.WAIT
-    assert _verdict(8062) is Verdict.PROMOTE
+    assert {_verdict(n) for n in range(1, 3787, 40)} == {Verdict.WAIT}
+    assert _verdict(3786) is Verdict.WAIT
+    assert _verdict(3787) is Verdict.PROMOTE
     assert _verdict(1_000_000) is Verdict.PROMOTE
 
 

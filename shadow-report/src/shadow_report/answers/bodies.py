@@ -153,7 +153,7 @@ def shape_outcome(primary: Shape, shadow: Shape) -> Outcome:
     if primary == shadow:
         return Outcome.EQUAL
     if type(primary) is not tuple:
-        return Outcome.MENDED if type(shadow) is tuple else Outcome.NUMBER
+        return Outcome.APPEARED if type(shadow) is tuple else Outcome.NUMBER
     if type(shadow) is tuple:
         return Outcome.NUMBER
     return Outcome.MISSING if shadow is None else Outcome.LENGTH

@@ -33,7 +33,13 @@ from shadow_report.answers.kinds import (
     are_equal,
     are_vectors,
 )
-from shadow_report.answers.numbers import LabelTally, NumberColumn, NumberTally, SimilarityTally
+from shadow_report.answers.numbers import (
+    LabelTally,
+    NumberColumn,
+    NumberTally,
+    SimilarityTally,
+    is_finite,
+)
 from shadow_report.answers.outcome import IS_DISAGREEMENT, Outcome
 from shadow_report.answers.paths import NONE_CHOSEN, Progress, Rules, RulesHere, Step, join
 
@@ -576,7 +582,7 @@ class Comparer:
         for i, (p, s) in enumerate(zip(contents.primary, contents.shadow, strict=True)):
             known[p is not UNPARSEABLE, s is not UNPARSEABLE].append(i)
         self._mark(place, Outcome.UNPARSEABLE, column.rows[known[True, False]])
-        self._mark(place, Outcome.MENDED, column.rows[known[False, True]])
+        self._mark(place, Outcome.APPEARED, column.rows[known[False, True]])
         self._column(place, contents.take(known[True, True]))
         return column.take(known[False, False])
 
@@ -650,13 +656,13 @@ class Comparer:
     def _other_kind(self, place: Place, column: Column, kind: type, shadow_kind: type) -> None:
         """One side's type is not the other's. KServe writes NaN as null, so null is NaN there."""
         place.kinds.update((_KIND_OF[kind], _KIND_OF[shadow_kind]))
-        none = type(None)
-        outcome = Outcome.TYPE
-        if kind is float and shadow_kind is none:
-            outcome = Outcome.NON_FINITE
-        elif kind is none and shadow_kind is float:
-            outcome = Outcome.MENDED
-        self._mark(place, outcome, column.rows)
+        outcome, rows = Outcome.TYPE, column.rows
+        if {kind, shadow_kind} == {float, type(None)}:
+            numbers = column.primary if kind is float else column.shadow
+            rows = rows[[is_finite(number) for number in numbers]]
+            outcome = Outcome.NON_FINITE if kind is float else Outcome.APPEARED
+            place.nulls += len(column) - rows.size
+        self._mark(place, outcome, rows)
 
     def _whole(self, place: Place, column: Column) -> None:
         """Too deep to walk: equal or not."""

@@ -124,7 +124,8 @@ def _walk(at: _At, p: Any, s: Any) -> Iterator[Difference]:
         if outcome is not Outcome.EQUAL:
             yield from at.differs(outcome, p, s)
     elif type(p) is not type(s):
-        yield from at.differs(_other_type(p, s), p, s)
+        if not (_is_hollow(p) and _is_hollow(s)):
+            yield from at.differs(_other_type(p, s), p, s)
     else:
         yield from _same_type(at, p, s)
 
@@ -170,7 +171,7 @@ def _texts(at: _At, p: str, s: str) -> Iterator[Difference]:
             return
         if content is not other:
             broken = other is UNPARSEABLE
-            yield from at.differs(Outcome.UNPARSEABLE if broken else Outcome.MENDED, p, s)
+            yield from at.differs(Outcome.UNPARSEABLE if broken else Outcome.APPEARED, p, s)
             return
     if rules.patterns is not None:
         label, other_label = rules.patterns.label(p), rules.patterns.label(s)
@@ -186,7 +187,7 @@ def _texts(at: _At, p: str, s: str) -> Iterator[Difference]:
 def _other_type(p: object, s: object) -> Outcome:
     if s is None and _is_number(p):
         return Outcome.NON_FINITE
-    return Outcome.MENDED if p is None and _is_number(s) else Outcome.TYPE
+    return Outcome.APPEARED if p is None and _is_number(s) else Outcome.TYPE
 
 
 def _objects(at: _At, p: dict[str, Any], s: dict[str, Any]) -> Iterator[Difference]:
@@ -286,8 +287,13 @@ def compare_numbers(p: Number, s: Number, tolerance: Tolerance) -> Outcome:
     if math.isfinite(a):
         return Outcome.NON_FINITE
     if math.isfinite(b):
-        return Outcome.MENDED
+        return Outcome.APPEARED
     return Outcome.EQUAL if a == b or (math.isnan(a) and math.isnan(b)) else Outcome.NUMBER
+
+
+def _is_hollow(value: object) -> bool:
+    """Null or a number that is not finite: neither says anything, and KServe turns one into it."""
+    return value is None or (type(value) is float and not math.isfinite(value))
 
 
 def _is_number(value: object) -> bool:

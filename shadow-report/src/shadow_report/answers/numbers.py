@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -262,7 +263,7 @@ def _compare(segments: Segments, tolerance: Tolerance) -> tuple[Outcomes, Floats
     if not (finite_p.all() and finite_s.all()):
         same = (p == s) | (np.isnan(p) & np.isnan(s))
         outcomes[finite_p & ~finite_s] = Outcome.NON_FINITE
-        outcomes[~finite_p & finite_s] = Outcome.MENDED
+        outcomes[~finite_p & finite_s] = Outcome.APPEARED
         outcomes[~finite_p & ~finite_s & same] = Outcome.EQUAL
         outcomes[~finite_p & ~finite_s & ~same] = Outcome.NUMBER
         sizes[~(finite_p & finite_s)] = 0.0
@@ -308,6 +309,11 @@ def nearest_float(value: Number) -> float:
         return float(value)
     except OverflowError:
         return HUGE if value > 0 else -HUGE
+
+
+def is_finite(value: Number) -> bool:
+    """Whether it is a number of any size, and not NaN or infinite."""
+    return type(value) is int or math.isfinite(value)
 
 
 def _counts(outcomes: Outcomes) -> Counter[Outcome]:

@@ -1,35 +1,75 @@
 """What a pair can be: the two tables that every count, gate and figure rests on."""
 
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 class Answer(IntEnum):
-    """What is known of one side's answer to a call."""
+    """What is known of one side's answer to a call, before it is compared."""
 
     NO_CALL = 0
     """The side was not called, or its call was not recorded."""
-    NONE = 1
+    NO_ANSWER = 1
     """A request without a response: the process died in the middle of it."""
-    FAILED = 2
-    """A status outside 200 to 299."""
-    CUT = 3
-    """Stored cut, so that its values are not known."""
-    UNPARSEABLE = 4
-    """Neither JSON nor tensors."""
-    VALUES = 5
+    ABANDONED = 2
+    """499: whoever called went away before there was an answer."""
+    SERVER_ERROR = 3
+    """5xx, and any status that HTTP does not know."""
+    CLIENT_ERROR = 4
+    """4xx other than 499."""
+    REDIRECT = 5
+    """3xx."""
+    CUT = 6
+    """2xx with a body that is stored cut, so that its values are not known."""
+    UNPARSEABLE = 7
+    """2xx with a body that is neither JSON nor tensors; an empty one is such."""
+    VALUES = 8
+    """2xx with a body that can be compared value by value."""
+
+    @property
+    def title(self) -> str:
+        """The name in `docs/verdict.md`."""
+        return _TITLES[self]
+
+
+_TITLES = {
+    Answer.NO_CALL: "no call",
+    Answer.NO_ANSWER: "no answer",
+    Answer.ABANDONED: "499",
+    Answer.SERVER_ERROR: "5xx",
+    Answer.CLIENT_ERROR: "4xx",
+    Answer.REDIRECT: "3xx",
+    Answer.CUT: "2xx, cut",
+    Answer.UNPARSEABLE: "2xx, not JSON",
+    Answer.VALUES: "2xx, JSON",
+}
+
+
+class Kind(StrEnum):
+    """What became of a pair, for the verdict."""
+
+    EQUAL = "equal"
+    WITHIN_TOLERANCE = "within tolerance"
+    DIFFERS = "differs"
+    NEW_FAULT = "new fault"
+    MISSING = "missing"
+    NOT_COMPARED = "not compared"
 
 
 class Outcome(IntEnum):
-    """What became of one pair, or of one value in it; of several, the greatest counts."""
+    """What became of one pair, or of one value in it, more closely; of several the greatest counts.
+
+    From `APPEARED` on the caller would see something else.
+    """
 
     EQUAL = 0
     WITHIN_TOLERANCE = 1
-    MENDED = 2
-    """The primary's answer is faulty, the shadow's is not."""
-    BOTH_FAULTY = 3
+    NOT_COMPARED = 2
+    """Nobody can know: a body is stored cut, or the caller did not wait for the primary."""
+    APPEARED = 3
+    """A value where the primary has none: null, NaN, a body that is not JSON."""
     EXTRA = 4
     ORDER = 5
     TEXT = 6
@@ -39,22 +79,35 @@ class Outcome(IntEnum):
     """Lists whose order does not count have items that the other side lacks."""
     LABEL = 9
     NUMBER = 10
-    LENGTH = 11
-    MISSING = 12
-    TYPE = 13
-    NON_FINITE = 14
-    UNPARSEABLE = 15
-    FAILED = 16
+    OTHER_ERROR = 11
+    """The same status other than 2xx, and another body."""
+    STATUS = 12
+    """Another status, and not a new fault."""
+    LENGTH = 13
+    MISSING = 14
+    TYPE = 15
+    NON_FINITE = 16
+    UNPARSEABLE = 17
+    FAILED = 18
+    NO_CALL = 19
+    """The shadow was not called, or its call was not recorded."""
 
     @property
     def is_fault(self) -> bool:
         """A new fault: the shadow's answer is broken and the primary's is not."""
-        return self >= Outcome.LENGTH
+        return Outcome.LENGTH <= self <= Outcome.FAILED
 
     @property
     def is_disagreement(self) -> bool:
-        """Both answers are sound, and they disagree."""
-        return Outcome.EXTRA <= self <= Outcome.NUMBER
+        """The caller would see something else, and neither answer is broken for that."""
+        return Outcome.APPEARED <= self <= Outcome.STATUS
+
+    @property
+    def kind(self) -> Kind:
+        """What it is for the verdict."""
+        if self.is_fault:
+            return Kind.NEW_FAULT
+        return Kind.DIFFERS if self.is_disagreement else _OTHER_KINDS[self]
 
     @property
     def title(self) -> str:
@@ -62,28 +115,52 @@ class Outcome(IntEnum):
         return "non-finite" if self is Outcome.NON_FINITE else self.name.lower().replace("_", " ")
 
 
+_OTHER_KINDS = {
+    Outcome.EQUAL: Kind.EQUAL,
+    Outcome.WITHIN_TOLERANCE: Kind.WITHIN_TOLERANCE,
+    Outcome.NOT_COMPARED: Kind.NOT_COMPARED,
+    Outcome.NO_CALL: Kind.MISSING,
+}
 IS_FAULT = np.array([outcome.is_fault for outcome in Outcome])
 IS_DISAGREEMENT = np.array([outcome.is_disagreement for outcome in Outcome])
 """By outcome, for whole arrays of them."""
 
 
-_EQ, _MD, _BF, _TX, _UP, _FL = (
+_EQ, _NC, _ST, _AP, _TX, _UP, _FL, _NO = (
     Outcome.EQUAL,
-    Outcome.MENDED,
-    Outcome.BOTH_FAULTY,
+    Outcome.NOT_COMPARED,
+    Outcome.STATUS,
+    Outcome.APPEARED,
     Outcome.TEXT,
     Outcome.UNPARSEABLE,
     Outcome.FAILED,
+    Outcome.NO_CALL,
 )
 OUTCOME_OF: NDArray[np.int8] = np.array(
-    [  # The shadow's: no call, none, failed, cut, unparseable, values. The primary's:
-        [_BF, _BF, _BF, _MD, _MD, _MD],  # no call; such rows are calls, not pairs
-        [_BF, _BF, _BF, _MD, _MD, _MD],  # none
-        [_BF, _BF, _BF, _MD, _MD, _MD],  # failed
-        [_FL, _FL, _FL, _EQ, _EQ, _EQ],  # cut: nothing is compared
-        [_FL, _FL, _FL, _EQ, _TX, _MD],  # unparseable
-        [_FL, _FL, _FL, _EQ, _UP, _EQ],  # values: they may make it graver
+    [  # The shadow's: no call, no answer, 499, 5xx, 4xx, 3xx, cut, unparseable, values. Primary's:
+        [_NC, _NC, _NC, _NC, _NC, _NC, _NC, _NC, _NC],  # no call; such rows are no pairs
+        [_NO, _EQ, _NC, _ST, _ST, _ST, _ST, _ST, _ST],  # no answer
+        [_NO, _FL, _NC, _FL, _NC, _NC, _NC, _NC, _NC],  # 499
+        [_NO, _ST, _ST, _EQ, _ST, _ST, _ST, _ST, _ST],  # 5xx
+        [_NO, _FL, _FL, _FL, _EQ, _ST, _ST, _ST, _ST],  # 4xx
+        [_NO, _FL, _FL, _FL, _FL, _EQ, _ST, _ST, _ST],  # 3xx
+        [_NO, _FL, _FL, _FL, _FL, _FL, _NC, _NC, _NC],  # cut
+        [_NO, _FL, _FL, _FL, _FL, _FL, _NC, _TX, _AP],  # unparseable
+        [_NO, _FL, _FL, _FL, _FL, _FL, _NC, _UP, _EQ],  # values
     ],
     dtype=np.int8,
 )
-"""By the primary's `Answer` and the shadow's, before values are compared."""
+"""By the primary's `Answer` and the shadow's. Where `ARE_COMPARED`, another status of the same
+class or another body may make it graver, and equal bytes that are not JSON are equal.
+"""
+
+ARE_COMPARED: NDArray[np.bool_] = np.zeros(OUTCOME_OF.shape, dtype=bool)
+"""Where the bodies are looked at."""
+for _answer in (
+    Answer.SERVER_ERROR,
+    Answer.CLIENT_ERROR,
+    Answer.REDIRECT,
+    Answer.UNPARSEABLE,
+    Answer.VALUES,
+):
+    ARE_COMPARED[_answer, _answer] = True

@@ -5,18 +5,20 @@ Pure: arrays in, figures out. Each has an `add` that takes a batch and a `report
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
 from shadow_report.answers.comparer import Comparer
+from shadow_report.answers.outcome import Outcome
 from shadow_report.counting.classify import Classifier, Clock
 from shadow_report.counting.latency import LatencyTally
 from shadow_report.counting.ledger import Ledger, MissingTally
 from shadow_report.counting.margins import MarginTally
 from shadow_report.counting.noise import NoiseTally
-from shadow_report.counting.slices import ClusterTally, SliceTally
-from shadow_report.counting.timeline import Timeline
+from shadow_report.counting.slices import SliceTally
+from shadow_report.counting.timeline import Timeline, microseconds
+from shadow_report.counting.trials import TrialTally
 from shadow_report.counting.worst import Groups
 from shadow_report.evidence.batch import Batch
 from shadow_report.settings import Comparison
@@ -34,19 +36,35 @@ class Counters:
     missing: MissingTally
     latency: LatencyTally
     slices: SliceTally
-    clusters: ClusterTally
+    trials: TrialTally
     groups: Groups
     noise: NoiseTally
 
     @classmethod
     def begin(
-        cls, settings: Comparison, clock: Clock, *, first: datetime, last: datetime, calls: int
+        cls,
+        settings: Comparison,
+        clock: Clock,
+        *,
+        first: datetime,
+        last: datetime,
+        calls: int,
+        retries: Mapping[int, Outcome],
     ) -> Counters:
-        """Empty tallies for some `calls` of the primary between these times."""
+        """Empty tallies for some `calls` of the primary between these times.
+
+        retries: by the hash of a pair id, the gravest outcome of its further shadow calls.
+        """
         timeline = Timeline(first, last, settings.slo_ms)
         comparer = Comparer(settings.rules)
         return cls(
-            classifier=Classifier(comparer, clock),
+            classifier=Classifier(
+                comparer,
+                settings.rules,
+                clock,
+                retries=retries,
+                replayed=settings.shadow_since is not None,
+            ),
             comparer=comparer,
             ledger=Ledger(),
             margins=MarginTally(settings.rules),
@@ -54,7 +72,7 @@ class Counters:
             missing=MissingTally(timeline),
             latency=LatencyTally(settings.slo_ms),
             slices=SliceTally(settings.slices),
-            clusters=ClusterTally(settings.cluster, settings.slo_ms),
+            trials=TrialTally(settings, microseconds(first), microseconds(last)),
             groups=Groups(),
             noise=NoiseTally(settings.rules, calls),
         )
@@ -69,7 +87,7 @@ class Counters:
             self.missing,
             self.latency,
             self.slices,
-            self.clusters,
+            self.trials,
             self.groups,
             self.noise,
         )
@@ -82,4 +100,4 @@ class Counters:
 
     def unmatched_rules(self) -> tuple[str, ...]:
         """The options by path that named nothing in this window, as they are given."""
-        return (*self.comparer.unmatched(), *self.slices.unmatched(), *self.clusters.unmatched())
+        return (*self.comparer.unmatched(), *self.slices.unmatched(), *self.trials.unmatched())

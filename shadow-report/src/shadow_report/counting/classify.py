@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,25 +11,34 @@ from numpy.typing import NDArray
 from shadow_report.answers.bodies import UNPARSEABLE, parse, parse_all
 from shadow_report.answers.comparer import Comparer, Marks
 from shadow_report.answers.outcome import (
+    ARE_COMPARED,
     IS_DISAGREEMENT,
     IS_FAULT,
     OUTCOME_OF,
     Answer,
     Outcome,
 )
+from shadow_report.answers.paths import Rules
 from shadow_report.evidence.batch import (
     NO_ANSWER,
     NO_CALL,
     PRIMARY_CUT,
     PRIMARY_IS_JSON,
+    PRIMARY_MIRRORED,
     SAME_REQUEST,
     SHADOW_CUT,
     SHADOW_IS_JSON,
+    SHADOW_MIRRORED,
+    UNMIRRORED,
+    UNREPLAYABLE,
     Batch,
 )
 
 Bools = NDArray[np.bool_]
 Answers = NDArray[np.int8]
+
+# What KServe and Envoy record when the caller went away.
+ABANDONED_STATUS = 499
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,20 +47,20 @@ class Classified:
 
     called: the primary was called (after the warm-up, not in flight).
     missing: it was, and there is no usable pair: no shadow call, or one with another request.
-    usable: both sides took the same request; only these are classified.
-    compared: both sides answered, whole and readable; only these can agree or disagree.
+    unsent: of those missing, the ones that the gateway does not mirror by its own rules.
+    usable: both sides took the same request; only these are pairs.
+    compared: both sides gave an answer that can agree or disagree, and the shadow's has no fault.
+    unknown: the primary answered, and nobody can know whether the shadow's answer is the same.
     """
 
     batch: Batch
     called: Bools
     missing: Bools
+    unsent: Bools
     usable: Bools
     compared: Bools
+    unknown: Bools
     outcomes: NDArray[np.int8]
-    mended: Bools
-    primary_times: NDArray[np.int64]
-    primary_durations_ms: NDArray[np.float64]
-    shadow_durations_ms: NDArray[np.float64]
     marks: Marks
     allowed: Bools
     """Differs only where a rule has a margin of its own, which then judges it."""
@@ -63,7 +73,24 @@ class Classified:
 
     @property
     def disagreements(self) -> Bools:
-        return np.asarray(self.compared & IS_DISAGREEMENT[self.outcomes] & ~self.allowed)
+        return np.asarray(self.usable & IS_DISAGREEMENT[self.outcomes] & ~self.allowed)
+
+    @property
+    def unanswered(self) -> Bools:
+        """Missing, and nothing in the rows says why: the shadow may have failed them."""
+        return np.asarray(self.missing & ~self.unsent)
+
+    @property
+    def primary_times(self) -> NDArray[np.int64]:
+        return self.batch.integers("primary_time")
+
+    @property
+    def primary_durations_ms(self) -> NDArray[np.float64]:
+        return self.batch.floats("primary_duration_ms")
+
+    @property
+    def shadow_durations_ms(self) -> NDArray[np.float64]:
+        return self.batch.floats("shadow_duration_ms")
 
     def slow(self, slo_ms: float) -> tuple[Bools, Bools]:
         """Which answers were slower than the SLO on the primary's and on the shadow's side."""
@@ -97,61 +124,82 @@ class SideCounts:
 
 @dataclass(slots=True)
 class CallCounts:
-    """Rows that are not classified, and why; and both sides' counts on the way."""
+    """Rows that are not classified, and why; and both sides' counts on the way.
+
+    shadow_only: shadow calls without their primary; `mirrored_only` of them came through the
+    mirror, so that there was a primary call.
+    """
 
     in_flight: int = 0
     warm_up: int = 0
     different_requests: int = 0
     shadow_only: int = 0
+    mirrored_only: int = 0
     cut_pairs: int = 0
+    abandoned: int = 0
+    retried: int = 0
     primary: SideCounts = field(default_factory=SideCounts)
     shadow: SideCounts = field(default_factory=SideCounts)
 
 
 class Classifier:
-    """Decides for each row whether it counts, and compares the answers of those that do."""
+    """Decides for each row whether it counts, and compares the answers of those that do.
 
-    def __init__(self, comparer: Comparer, clock: Clock) -> None:
+    `retries` has, by the hash of a pair id, the gravest outcome of the shadow's further calls with
+    that id; a pair is as bad as its worst call. `replayed`: the calls were sent by a replay.
+    """
+
+    def __init__(
+        self,
+        comparer: Comparer,
+        rules: Rules,
+        clock: Clock,
+        *,
+        retries: Mapping[int, Outcome] | None = None,
+        replayed: bool = False,
+    ) -> None:
         self._comparer = comparer
+        # Bodies of errors are compared by the same rules, and are in no figure of the answers.
+        self._errors = Comparer(rules)
         self._clock = clock
+        self._retries = retries or {}
+        self._unsent = UNREPLAYABLE if replayed else UNMIRRORED
+        self._replayed = replayed
         self.counts = CallCounts()
 
     def classify(self, batch: Batch) -> Classified:
         """What became of each pair of the batch."""
-        flags, times = batch.integers("flags"), batch.integers("primary_time")
+        flags = batch.integers("flags")
         primary = _answers(batch.integers("primary_status"), flags & PRIMARY_CUT > 0)
         shadow = _answers(batch.integers("shadow_status"), flags & SHADOW_CUT > 0)
         counted = self._counted(batch, primary, shadow)
         called = counted & (primary != Answer.NO_CALL)
         paired = called & (shadow != Answer.NO_CALL)
         usable = paired & (flags & SAME_REQUEST > 0)
-        _count(self.counts.primary, primary[counted], flags[counted] & PRIMARY_CUT > 0)
-        _count(self.counts.shadow, shadow[counted], flags[counted] & SHADOW_CUT > 0)
-        self.counts.shadow_only += int(np.count_nonzero(counted & (primary == Answer.NO_CALL)))
+        self._count_sides(primary, shadow, counted, flags)
         self.counts.different_requests += int(np.count_nonzero(paired & ~usable))
-        both_sound = usable & (primary > Answer.FAILED) & (shadow > Answer.FAILED)
-        whole = both_sound & (primary == Answer.VALUES) & (shadow == Answer.VALUES)
-        self.counts.cut_pairs += int(np.count_nonzero(both_sound & ~whole))
 
-        self._compare(batch, whole, primary, shadow)
+        self._compare(batch, usable, primary, shadow)
         marks = self._comparer.flush()
         outcomes = np.where(usable, OUTCOME_OF[primary, shadow], np.int8(Outcome.EQUAL))
+        self._compare_errors(batch, usable & (primary == shadow), primary, outcomes)
         own = self._comparer.own_margins(marks)
         judged = _gravest(outcomes, marks, own < 0)
+        self._apply_retries(batch, usable, judged)
         outcomes = _gravest(judged, marks, own >= 0)
-        mended = usable & (outcomes == Outcome.MENDED)
-        mended[marks.rows[marks.outcomes == Outcome.MENDED]] = True
+        uncompared = usable & (outcomes == Outcome.NOT_COMPARED)
+        answered = (primary != Answer.ABANDONED) & (primary != Answer.NO_ANSWER)
+        self.counts.cut_pairs += int(np.count_nonzero(uncompared & answered))
+        self.counts.abandoned += int(np.count_nonzero(uncompared & ~answered))
         return Classified(
             batch=batch,
             called=called,
             missing=called & ~usable,
+            unsent=self._never_sent(called & ~usable, flags),
             usable=usable,
-            compared=whole & ~IS_FAULT[outcomes],
+            compared=usable & _can_agree(outcomes, primary),
+            unknown=uncompared & answered,
             outcomes=outcomes,
-            mended=mended & ~IS_FAULT[outcomes],
-            primary_times=times,
-            primary_durations_ms=batch.floats("primary_duration_ms"),
-            shadow_durations_ms=batch.floats("shadow_duration_ms"),
             marks=_with_whole_answers(marks, outcomes),
             allowed=IS_DISAGREEMENT[outcomes] & ~IS_DISAGREEMENT[judged],
             by_margin=_by_margin(self._comparer.standing, marks, own),
@@ -161,14 +209,31 @@ class Classifier:
         """Rows after the warm-up and not in flight."""
         newest = np.maximum(batch.integers("primary_time"), batch.integers("shadow_time"))
         warm_up = newest < self._clock.counted_from
-        complete = (primary > Answer.NONE) & (shadow > Answer.NONE)
+        complete = (primary > Answer.NO_ANSWER) & (shadow > Answer.NO_ANSWER)
         in_flight = ~complete & (newest >= self._clock.settled_before)
         self.counts.warm_up += int(np.count_nonzero(warm_up))
         self.counts.in_flight += int(np.count_nonzero(in_flight & ~warm_up))
         return np.asarray(~warm_up & ~in_flight)
 
-    def _compare(self, batch: Batch, whole: Bools, primary: Answers, shadow: Answers) -> None:
+    def _count_sides(
+        self, primary: Answers, shadow: Answers, counted: Bools, flags: NDArray[np.int64]
+    ) -> None:
+        _count(self.counts.primary, primary[counted], flags[counted] & PRIMARY_CUT > 0)
+        _count(self.counts.shadow, shadow[counted], flags[counted] & SHADOW_CUT > 0)
+        alone = counted & (primary == Answer.NO_CALL)
+        self.counts.shadow_only += int(np.count_nonzero(alone))
+        self.counts.mirrored_only += int(np.count_nonzero(alone & (flags & SHADOW_MIRRORED > 0)))
+
+    def _never_sent(self, missing: Bools, flags: NDArray[np.int64]) -> Bools:
+        """Missing calls that the sender leaves out by its own rules: no failure of the shadow."""
+        unsent = flags & self._unsent > 0
+        if not self._replayed:
+            unsent |= flags & PRIMARY_MIRRORED == 0
+        return np.asarray(missing & unsent)
+
+    def _compare(self, batch: Batch, usable: Bools, primary: Answers, shadow: Answers) -> None:
         """Hand the values to the comparer; where there are none, `primary` and `shadow` say so."""
+        whole = usable & (primary == Answer.VALUES) & (shadow == Answer.VALUES)
         rows, flags = np.flatnonzero(whole), batch.integers("flags")
         bodies, shadow_bodies = batch.bodies()
         are_json = (flags & PRIMARY_IS_JSON > 0) & (flags & SHADOW_IS_JSON > 0)
@@ -193,22 +258,68 @@ class Classifier:
                 primary[row] = Answer.UNPARSEABLE if one is UNPARSEABLE else Answer.VALUES
                 shadow[row] = Answer.UNPARSEABLE if other is UNPARSEABLE else Answer.VALUES
 
+    def _compare_errors(
+        self, batch: Batch, alike: Bools, answers: Answers, outcomes: NDArray[np.int8]
+    ) -> None:
+        """Where both answers are of one class: another status, or another body of an error."""
+        statuses, flags = batch.integers("primary_status"), batch.integers("flags")
+        other_status = alike & (statuses != batch.integers("shadow_status"))
+        outcomes[other_status] = np.maximum(outcomes[other_status], np.int8(Outcome.STATUS))
+        errors = alike & ~other_status & ARE_COMPARED[answers, answers] & (answers < Answer.CUT)
+        rows = np.flatnonzero(errors).tolist()
+        if not rows:
+            return
+        bodies, shadow_bodies = batch.bodies()
+        for row in rows:
+            if flags[row] & (PRIMARY_CUT | SHADOW_CUT):
+                outcomes[row] = Outcome.NOT_COMPARED
+            elif bodies[row] != shadow_bodies[row]:
+                one, other = parse(bodies[row]), parse(shadow_bodies[row])
+                if UNPARSEABLE in (one, other):
+                    outcomes[row] = Outcome.OTHER_ERROR
+                else:
+                    self._errors.compare(one, other, row)
+        marks = self._errors.flush()
+        outcomes[marks.rows[marks.outcomes >= Outcome.APPEARED]] = Outcome.OTHER_ERROR
+
+    def _apply_retries(self, batch: Batch, usable: Bools, outcomes: NDArray[np.int8]) -> None:
+        if not self._retries:
+            return
+        for row in np.flatnonzero(usable).tolist():
+            worst = self._retries.get(int(batch.scalars["pair_hash"][row]), Outcome.EQUAL)
+            if worst > outcomes[row]:
+                outcomes[row] = worst
+                self.counts.retried += 1
+
 
 def _answers(status: NDArray[np.int64], cut: Bools) -> Answers:
     """One side's answers; VALUES stands for all that is whole, until it is parsed."""
-    answers = np.full(status.size, Answer.FAILED, dtype=np.int8)
+    answers = np.full(status.size, Answer.SERVER_ERROR, dtype=np.int8)
     sound = (status >= 200) & (status < 300)
     answers[sound] = np.where(cut[sound], np.int8(Answer.CUT), np.int8(Answer.VALUES))
-    answers[status == NO_ANSWER] = Answer.NONE
+    answers[(status >= 300) & (status < 400)] = Answer.REDIRECT
+    answers[(status >= 400) & (status < 500)] = Answer.CLIENT_ERROR
+    answers[status == ABANDONED_STATUS] = Answer.ABANDONED
+    answers[status == NO_ANSWER] = Answer.NO_ANSWER
     answers[status == NO_CALL] = Answer.NO_CALL
     return answers
+
+
+def _can_agree(outcomes: NDArray[np.int8], primary: Answers) -> Bools:
+    """Pairs that are evidence of agreement or of disagreement.
+
+    That both sides fail alike is equal to the caller, and says nothing of the models' answers.
+    """
+    failed = (primary == Answer.SERVER_ERROR) | (primary == Answer.NO_ANSWER)
+    agrees = (outcomes <= Outcome.WITHIN_TOLERANCE) & ~failed
+    return np.asarray(agrees | IS_DISAGREEMENT[outcomes])
 
 
 def _count(counts: SideCounts, answers: Answers, cut: Bools) -> None:
     called = answers != Answer.NO_CALL
     counts.calls += int(np.count_nonzero(called))
-    counts.unanswered += int(np.count_nonzero(answers == Answer.NONE))
-    counts.failed += int(np.count_nonzero(called & (answers <= Answer.FAILED)))
+    counts.unanswered += int(np.count_nonzero(answers == Answer.NO_ANSWER))
+    counts.failed += int(np.count_nonzero(called & (answers < Answer.CUT)))
     counts.cut += int(np.count_nonzero(called & cut))
 
 
@@ -235,8 +346,10 @@ def _by_margin(
 
 def _with_whole_answers(marks: Marks, outcomes: NDArray[np.int8]) -> Marks:
     """The marks, and one at the root for each row whose answer as a whole is what differs."""
-    rows = np.flatnonzero((outcomes >= Outcome.UNPARSEABLE) | (outcomes == Outcome.TEXT))
-    rows = rows[~np.isin(rows, marks.rows)]
+    differs = (outcomes >= Outcome.APPEARED) & (outcomes < Outcome.NO_CALL)
+    marked = np.zeros(outcomes.size, dtype=bool)
+    marked[marks.rows[marks.outcomes == outcomes[marks.rows]]] = True
+    rows = np.flatnonzero(differs & ~marked)
     return Marks(
         np.concatenate([marks.rows, rows]),
         np.concatenate([marks.codes, outcomes[rows].astype(np.int64)]),

@@ -20,11 +20,11 @@ STATUSES_SHOWN = 50
 
 
 class Ledger:
-    """The counts that the gates rest on."""
+    """The pairs by what became of them."""
 
     def __init__(self) -> None:
         self.pairs = self.missing = self.compared = 0
-        self.new_faults = self.mended = self.disagreements = 0
+        self.new_faults = self.disagreements = self.unanswered = 0
         self.outcomes: Counter[Outcome] = Counter()
         self.statuses: Counter[tuple[int, int]] = Counter()
         self.differing: Counter[int] = Counter()
@@ -35,12 +35,12 @@ class Ledger:
     def add(self, classified: Classified) -> None:
         usable = classified.usable
         self.missing += int(np.count_nonzero(classified.missing))
+        self.unanswered += int(np.count_nonzero(classified.unanswered))
         if not usable.any():
             return
         self.pairs += int(np.count_nonzero(usable))
         self.compared += int(np.count_nonzero(classified.compared))
         self.new_faults += int(np.count_nonzero(classified.faults))
-        self.mended += int(np.count_nonzero(classified.mended))
         self.disagreements += int(np.count_nonzero(classified.disagreements))
         for outcome, count in enumerate(np.bincount(classified.outcomes[usable]).tolist()):
             if count:
@@ -64,7 +64,7 @@ class Ledger:
 
     def _count_paths(self, classified: Classified) -> None:
         marks = classified.marks
-        telling = marks.outcomes >= Outcome.EXTRA
+        telling = marks.outcomes >= Outcome.APPEARED
         if not telling.any():
             return
         places = marks.places[telling]

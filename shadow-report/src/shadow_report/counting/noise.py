@@ -10,6 +10,7 @@ from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.paths import Rules
 from shadow_report.counting.classify import Classified
 from shadow_report.evidence.batch import PRIMARY_CUT
+from shadow_report.judging.gates import Rate
 from shadow_report.report import Noise
 from shadow_report.statistics.sequences import beta_binomial_interval
 
@@ -44,7 +45,7 @@ class NoiseTally:
             if request := batch.request_hash(row):
                 self._add(request, batch.primary_body(row), row)
         marks = self._comparer.flush()
-        differing = (marks.outcomes >= Outcome.MENDED) & (self._comparer.own_margins(marks) < 0)
+        differing = (marks.outcomes >= Outcome.APPEARED) & (self._comparer.own_margins(marks) < 0)
         self._disagreements += np.unique(marks.rows[differing]).size
 
     def _add(self, request: bytes, body: bytes | None, row: int) -> None:
@@ -65,11 +66,23 @@ class NoiseTally:
         else:
             self._comparer.compare(*values, row)
 
+    def rate(self) -> Rate | None:
+        """How often it disagrees with itself; each request is one observation, however often it
+        came. None without a request that came twice.
+        """
+        if not self._comparisons:
+            return None
+        return Rate(self._disagreements, self._comparisons, float(self._repeated))
+
+    @property
+    def _repeated(self) -> int:
+        return sum(answers > 1 for answers in self._seen.values())
+
     def report(self, shadow_share: float | None, alpha: float) -> Noise:
         """The share with its interval, next to the shadow's."""
         n, k = self._comparisons, self._disagreements
         return Noise(
-            repeated_requests=sum(answers > 1 for answers in self._seen.values()),
+            repeated_requests=self._repeated,
             comparisons=n,
             disagreements=k,
             share=k / n if n else None,

@@ -1,16 +1,13 @@
-"""Parts of the traffic: where the shadow is worse (slices), what repeats itself (clusters)."""
+"""Parts of the traffic in which the shadow is worse than in the rest."""
 
 from __future__ import annotations
-
-import zlib
 
 import numpy as np
 
 from shadow_report.answers.paths import NO_VALUE, RequestField, request_parts
 from shadow_report.counting.classify import Classified
-from shadow_report.report import Clusters, Slice
+from shadow_report.report import Slice
 from shadow_report.statistics.agreement import benjamini_hochberg, fisher_p
-from shadow_report.statistics.samples import ClusterBuckets, design_effect, effective_trials
 
 MAX_VALUES = 1000
 OTHER_VALUES = "(other values)"
@@ -85,47 +82,3 @@ class SliceTally:
             )
         ]
         return tuple(sorted(slices, key=lambda s: (not s.discovered, s.p_value, -s.pairs)))
-
-
-class ClusterTally:
-    """Pairs by cluster, for each gate that counts pairs; constant memory."""
-
-    def __init__(self, field: RequestField | None, slo_ms: float | None) -> None:
-        self._field = field
-        self._slo_ms = slo_ms
-        self._is_named = False
-        self.faults, self.disagreements, self.slow = (ClusterBuckets() for _ in range(3))
-
-    def add(self, classified: Classified) -> None:
-        """Count a batch that was read with its requests."""
-        if self._field is None:
-            return
-        keys = np.zeros(len(classified.batch), dtype=np.int64)
-        for row in np.flatnonzero(classified.usable).tolist():
-            value = self._field.read(*request_parts(*classified.batch.request(row)))
-            self._is_named = self._is_named or value != NO_VALUE
-            keys[row] = zlib.crc32(value.encode())
-        usable, compared = classified.usable, classified.compared
-        self.faults.add(keys[usable], 1, classified.faults[usable])
-        self.disagreements.add(keys[compared], 1, classified.disagreements[compared])
-        if self._slo_ms is not None:
-            slow_primary, slow_shadow = classified.slow(self._slo_ms)
-            self.slow.add(keys[usable], 1, (slow_shadow & ~slow_primary)[usable])
-
-    def unmatched(self) -> tuple[str, ...]:
-        """The option, when no request has its field."""
-        if self._field is None or self._is_named or not self.faults.counts().trials:
-            return ()
-        return (f"--cluster {self._field.name}",)
-
-    def effective(self, buckets: ClusterBuckets) -> float | None:
-        """The effective sample size of the pairs; None without --cluster."""
-        counts = buckets.counts()
-        return effective_trials(counts) if self._field and counts.trials else None
-
-    def report(self) -> Clusters | None:
-        """The design effect on the rate of new faults."""
-        counts = self.faults.counts()
-        if self._field is None or not counts.trials:
-            return None
-        return Clusters(self._field.name, counts.clusters, counts.trials, design_effect(counts))

@@ -105,17 +105,21 @@ class Groups:
 
 def _rows_by_key(classified: Classified, counted: NDArray[np.bool_]) -> dict[Key, list[int]]:
     marks = classified.marks
-    telling = counted[marks.rows] & (marks.outcomes >= Outcome.EXTRA)
+    telling = counted[marks.rows] & (marks.outcomes >= Outcome.APPEARED)
     rows, codes = marks.rows[telling], marks.codes[telling]
     statuses = classified.batch.integers("shadow_status")
+    primary_statuses = classified.batch.integers("primary_status")
     by_row: dict[int, set[int]] = defaultdict(set)
     for row, code in zip(rows.tolist(), codes.tolist(), strict=True):
         by_row[row].add(code)
     by_key: dict[Key, list[int]] = defaultdict(list)
     for row, found in by_row.items():
         key = tuple(sorted(found))
+        # Statuses stand behind the outcome as negative numbers, which no mark is.
         if key == (int(Outcome.FAILED),):
-            key = (int(Outcome.FAILED), int(statuses[row]))
+            key = (int(Outcome.FAILED), -int(statuses[row]))
+        elif key == (int(Outcome.STATUS),):
+            key = (int(Outcome.STATUS), -int(primary_statuses[row]), -int(statuses[row]))
         by_key[_various(key) if len(key) > MOST_NAMED else key].append(row)
     return by_key
 
@@ -128,8 +132,10 @@ def title(key: Key, paths: list[str]) -> str:
     """How a group is called: `predictions[*]: number`, `failed with 500`."""
     if key[0] == VARIOUS:
         return f"various places: {' + '.join(Outcome(outcome).title for outcome in key[1:])}"
-    if len(key) == 2 and key[0] == Outcome.FAILED:
-        return f"failed with {key[1]}" if key[1] else "not answered"
+    if key[0] == Outcome.FAILED and len(key) == 2 and key[1] <= 0:
+        return f"failed with {-key[1]}" if key[1] else "not answered"
+    if key[0] == Outcome.STATUS and len(key) == 3 and key[1] <= 0:
+        return f"status {_named(-key[1] or None)} became {_named(-key[2] or None)}"
     parts = []
     for code in key:
         path, outcome = paths[code // OUTCOMES], Outcome(code % OUTCOMES)
@@ -206,7 +212,8 @@ def _what(pair: WholePair, rules: Rules) -> str:
     primary, shadow = pair.primary_status, pair.shadow_status
     if primary != shadow:
         return f"status {_named(primary)} became {_named(shadow)}"
-    return first_difference(parse(pair.primary_response), parse(pair.shadow_response), rules)
+    what = first_difference(parse(pair.primary_response), parse(pair.shadow_response), rules)
+    return "a further call of this pair is worse" if what == "no difference" else what
 
 
 def _named(status: int | None) -> str:

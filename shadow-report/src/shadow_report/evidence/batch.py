@@ -23,6 +23,8 @@ NO_CALL = -1
 NO_ANSWER = 0
 
 SAME_REQUEST, PRIMARY_CUT, SHADOW_CUT, PRIMARY_IS_JSON, SHADOW_IS_JSON = 1, 2, 4, 8, 16
+# The pair id came in x-shadow-pair-id; the gateway's rules, or the replay's, leave the call out.
+PRIMARY_MIRRORED, SHADOW_MIRRORED, UNMIRRORED, UNREPLAYABLE = 32, 64, 128, 256
 
 # The leading columns of pairs.sql in its order: each value follows its 4-byte length.
 _SCALARS = [
@@ -69,10 +71,25 @@ class Batch:
         primary, after = self._values(self.starts + _ROW.itemsize)
         return primary, self._values(after)[0]
 
+    def request_keys(self) -> NDArray[np.int64]:
+        """The first eight bytes of the SHA-256 of each primary request; 0 where there is none."""
+        at = self.starts + _ROW.itemsize
+        for _ in range(3):
+            at = at + 4 + np.maximum(self._lengths(at), 0)
+        keys = np.zeros(len(self), dtype=np.int64)
+        hashed = self._lengths(at) >= 8
+        octets = np.frombuffer(self.data, dtype=np.uint8)[at[hashed, None] + 4 + np.arange(8)]
+        keys[hashed] = octets.view(">i8").ravel()
+        return keys
+
+    def _lengths(self, at: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The lengths that stand at these places; -1 is NULL."""
+        octets = np.frombuffer(self.data, dtype=np.uint8)[at[:, None] + np.arange(4)]
+        return np.asarray(octets.view(">i4").ravel(), dtype=np.int64)
+
     def _values(self, at: NDArray[np.int64]) -> tuple[list[bytes | None], NDArray[np.int64]]:
         """The values whose lengths stand at these places, and the places after them."""
-        octets = np.frombuffer(self.data, dtype=np.uint8)[at[:, None] + np.arange(4)]
-        lengths = octets.view(">i4").ravel().astype(np.int64)
+        lengths = self._lengths(at)
         begins, ends = at + 4, at + 4 + np.maximum(lengths, 0)
         data, missing = self.data, set(np.flatnonzero(lengths < 0).tolist())
         bounds = zip(begins.tolist(), ends.tolist(), strict=True)

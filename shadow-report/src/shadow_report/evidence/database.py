@@ -47,7 +47,7 @@ class CallGroup:
 @dataclass(frozen=True, slots=True)
 class Scope:
     """Which calls: the two services, the window of the primary's calls, the shadow's first call in
-    it, and for a replay the time from which on the shadow's calls are its own.
+    it, and for a replay the time from which on the shadow's calls were recorded for it.
     """
 
     primary: str
@@ -62,15 +62,18 @@ class Scope:
         """The scope as SQL parameters; an open end is an infinite one."""
         since, until = self.since or "-infinity", self.until or "infinity"
         # A late call's clock may lag; a day is more than any clock, and one partition.
-        joined = self.shadow_since or (self.since - timedelta(days=1) if self.since else since)
+        first = self.shadow_since or self.since
+        joined = first - timedelta(days=1) if first else since
         return {
             "primary": self.primary,
             "shadow": self.shadow,
             "since": since,
             "until": until,
-            "shadow_since": self.shadow_since or self.shadow_began or since,
+            "shadow_since": joined if self.shadow_since else self.shadow_began or since,
             "shadow_until": "infinity" if self.shadow_since else until,
             "shadow_joined_since": joined,
+            # A candidate's clock may be off; the database's own says which rows came after that.
+            "shadow_recorded_since": self.shadow_since or "-infinity",
         }
 
 
@@ -100,6 +103,11 @@ class Tables:
                 return found[0], min(found)
         return None
 
+    def mirrored_before(self, scope: Scope, versions: Sequence[str | None]) -> bool:
+        """Whether any call before the window has a call of one of these versions of the shadow."""
+        asked = scope.parameters | {"versions": [version or "" for version in versions]}
+        return bool(self._one(_sql("mirrored_before"), asked))
+
     def lost_calls(self, role: str, service: str, first: Mapping[UUID, int]) -> int:
         """How many calls these recorders numbered, each from its `first` on, that are nowhere."""
         recorders, numbers = list(first), list(first.values())
@@ -113,9 +121,19 @@ class Tables:
 
     def pairs(self, scope: Scope, *, deduplicate: bool, with_requests: bool) -> Iterator[Batch]:
         """Every pair id once with both sides' scalars and bodies, in no order, as a stream."""
-        asked = scope.parameters | {"deduplicate": deduplicate, "with_requests": with_requests}
+        return self._pairs(
+            scope, deduplicate=deduplicate, with_requests=with_requests, further=False
+        )
+
+    def further_shadow_calls(self, scope: Scope) -> Iterator[Batch]:
+        """As `pairs`, a row for each shadow call with a pair id that the shadow had recorded
+        already, next to the primary's first call.
+        """
+        return self._pairs(scope, deduplicate=True, with_requests=False, further=True)
+
+    def _pairs(self, scope: Scope, **asked: bool) -> Iterator[Batch]:
         query = b"COPY (" + _sql("pairs") + b") TO STDOUT (FORMAT BINARY)"
-        with self._connection.cursor().copy(query, asked) as copy:
+        with self._connection.cursor().copy(query, scope.parameters | asked) as copy:
             yield from batches(_messages(copy))
 
     def whole_pairs(self, scope: Scope, pair_ids: Sequence[str]) -> list[WholePair]:

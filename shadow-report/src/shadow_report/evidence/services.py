@@ -135,11 +135,17 @@ def find_sides(tables: Tables, settings: Comparison) -> Sides:
         primary=primary.service or settings.primary or "",
         shadow=shadow.service or settings.shadow or "",
     )
-    began = None
-    if primary.service and shadow.service and (first := tables.first_pair(scope)):
+    if settings.shadow_since is not None or not (primary.service and shadow.service):
+        # Whatever a replay sent counts from the first call on.
+        return Sides(primary, shadow, asked.since, scope, groups)
+    began = asked.since
+    if first := tables.first_pair(scope):
         began, shadow_began = first
+        versions = {g.model_version for g in groups_of(groups, "shadow", scope.shadow)}
+        if asked.since is not None and tables.mirrored_before(scope, sorted(versions, key=str)):
+            # Only what ran before this shadow's first call ever is not part of the evidence.
+            began, shadow_began = asked.since, min(asked.since, shadow_began)
         scope = replace(scope, since=began, shadow_began=shadow_began)
-        # What ran before mirroring began is not part of the evidence.
         reached_back = asked.since is not None and shadow_began < asked.since
         if reached_back or any(group.first_call < began for group in groups):
             groups = tables.calls(scope)

@@ -1,10 +1,13 @@
-"""Gates: one share, its interval, its margin, and whether it passes, fails or waits.
+"""Gates: one share, its bounds, its margin, and whether it passes, fails or waits.
 
-A gate passes when its anytime interval at `alpha` lies within the margin. To promote, every gate
-must pass, so a shadow that is beyond one margin is promoted with chance at most `alpha`, however
-many gates there are and however often one looks (an intersection-union test). One failing gate
-rejects, so failing is asked at `alpha` divided by the number of gates (Bonferroni). The
-sentences give the bounds of the interval at `alpha`, which the gate shows, whatever decided it.
+A gate passes when the upper bound at `alpha` lies within the margin, and fails when the lower bound
+at `alpha` over the number of gates lies beyond it; both hold at every look, and the gate shows just
+these two. To promote, every gate must pass, so a shadow that is beyond one margin is promoted with
+chance at most `alpha`, however many gates there are and however often one looks (an
+intersection-union test). One failing gate rejects, hence Bonferroni for failing.
+
+Two more gates look at runs of calls, and one at slices of the requests: they hold a promotion up
+and never reject, since what an outage of last night means is for a person to judge.
 
 A new gate is a count in `Evidence`, a margin in `Margins` and a line in `questions`.
 """
@@ -12,26 +15,46 @@ A new gate is a count in `Evidence`, a margin in `Margins` and a line in `questi
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, Protocol
 
-from shadow_report.report import Gate, Need, PathMargin, Status
+from shadow_report.report import Gate, Need, PathMargin, Slice, Status
+from shadow_report.statistics.block_scan import (
+    NEWEST_LEVEL,
+    WORST_FACTOR,
+    WORST_LEVEL,
+    WORST_MAXIMUM,
+    Block,
+    BlockScan,
+)
 from shadow_report.statistics.sequences import (
     TRIALS_LIMIT,
+    UNKNOWN,
     Interval,
-    beta_binomial_interval,
-    difference_interval,
+    coverage_bounds,
+    net_bounds,
+    rate_bounds,
     trials_until,
 )
-from shadow_report.wording import counted, percent
+from shadow_report.wording import counted, instant, percent
+
+# A healthy mirror is called INVALID in at most this share of the cases, whatever alpha is.
+MIRROR_REJECT_ALPHA = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Margins:
-    """What is tolerated, fixed before looking: all rates are shares of pairs from 0 to 1.
+    """What is tolerated, fixed before looking: all rates are shares of calls or pairs from 0 to 1.
 
-    `alpha` is the chance, over all looks together, that a shadow beyond a margin is promoted.
+    max_bad: of all that is bad together; None is the largest of the single allowances.
+    newest_factor, worst_factor: how many times its margin each rate may have in the newest calls
+        and in any past run of calls; 0 does not look.
+    above_noise: disagreement counts as far as it exceeds the primary's with itself.
+    allow_worse_slices: a discovered slice does not hold a promotion up.
+    alpha: the chance, over all looks together, that a shadow beyond a margin is promoted.
+
     Raises ValueError with the name, the value and the remedy when a value makes no sense.
     """
 
@@ -39,29 +62,74 @@ class Margins:
     max_faults: float = 0.001
     max_disagreement: float = 0.01
     max_slow: float = 0.01
+    max_bad: float | None = None
+    newest_factor: float = 1.0
+    worst_factor: float = WORST_FACTOR
+    above_noise: bool = False
+    allow_worse_slices: bool = False
     alpha: float = 0.05
     min_duration: timedelta = timedelta(0)
 
     def __post_init__(self) -> None:
-        for name in ("min_coverage", "max_faults", "max_disagreement", "max_slow"):
+        for name in ("min_coverage", "max_faults", "max_disagreement", "max_slow", "max_bad"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and 0 <= value <= 1):
+            if value is not None and not (math.isfinite(value) and 0 <= value <= 1):
                 raise ValueError(
                     f"{name} is {value}; set it to a share from 0 to 1, like 0.1 for 10 %."
+                )
+        for name in ("newest_factor", "worst_factor"):
+            value = getattr(self, name)
+            if not (value == 0 or 1 <= value < math.inf):
+                raise ValueError(
+                    f"{name} is {value}; set it to 1 or more times the margin, or to 0 for any."
                 )
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha is {self.alpha}; set it between 0 and 1, say 0.05.")
         if self.min_duration < timedelta(0):
             raise ValueError(f"min_duration is {self.min_duration}; set it to zero or more.")
 
+    @property
+    def allowed_bad(self) -> float:
+        """The largest share of calls whose caller is worse off, in whatever way."""
+        if self.max_bad is not None:
+            return self.max_bad
+        return max(1 - self.min_coverage, self.max_faults, self.max_disagreement)
+
+
+class Count(Protocol):
+    """Something bad that was counted: how often among `trials`, worth `n_eff`."""
+
+    @property
+    def trials(self) -> int:
+        """Calls or pairs."""
+
+    @property
+    def n_eff(self) -> float:
+        """The effective sample size."""
+
+    @property
+    def rate(self) -> float | None:
+        """The observed share; None without trials."""
+
+    @property
+    def outlook(self) -> float | None:
+        """The share to expect of further trials."""
+
+    def bounds(self, alpha: float, reject_alpha: float, trials: float | None = None) -> Interval:
+        """The upper bound of the share at `alpha` and the lower one at `reject_alpha`.
+
+        With `trials`: what they would be after so many, with the outlook and the same design
+        effect.
+        """
+
 
 @dataclass(frozen=True, slots=True)
-class Tally:
+class Rate:
     """How often something happened: `events` among `trials`.
 
-    `effective_trials` is smaller than `trials` when the trials repeat each other (clusters);
-    None means that they are independent. Raises ValueError unless
-    0 <= events <= trials and 0 <= effective_trials <= trials.
+    `effective_trials` is smaller than `trials` when the trials repeat each other; None means that
+    they are independent. Raises ValueError unless 0 <= events <= trials and
+    0 <= effective_trials <= trials.
     """
 
     events: int
@@ -73,31 +141,29 @@ class Tally:
 
     @property
     def n_eff(self) -> float:
-        """The effective sample size."""
         return float(self.trials if self.effective_trials is None else self.effective_trials)
 
     @property
     def rate(self) -> float | None:
-        """The observed share; None without trials."""
         return self.events / self.trials if self.trials else None
 
-    def interval(self, alpha: float, trials: float | None = None) -> Interval:
-        """Holds the true share at every look together with chance 1 - alpha.
+    @property
+    def outlook(self) -> float | None:
+        return self.rate
 
-        With `trials`: what it would be after so many trials at the same rate and design effect.
-        """
+    def bounds(self, alpha: float, reject_alpha: float, trials: float | None = None) -> Interval:
         if not self.trials:
             return Interval(0.0, 1.0)
         grown = self.n_eff * ((trials or self.trials) / self.trials)
-        return beta_binomial_interval(grown * (self.events / self.trials), grown, alpha)
+        return rate_bounds(grown * (self.events / self.trials), grown, alpha, reject_alpha)
 
 
 @dataclass(frozen=True, slots=True)
-class ChangeTally:
+class Net:
     """A paired yes/no outcome among `trials` pairs: `gained` pairs where only the shadow has it,
-    `lost` pairs where only the primary has it.
+    `lost` pairs where only the primary has it; the rate is that of the difference.
 
-    `effective_trials` and errors as in `Tally`.
+    `effective_trials` and errors as in `Rate`.
     """
 
     gained: int
@@ -111,47 +177,92 @@ class ChangeTally:
         _check(self.lost, self.trials, None)
 
     @property
-    def gains(self) -> Tally:
-        """The gained pairs alone, whatever was lost."""
-        return Tally(self.gained, self.trials, self.effective_trials)
-
-    @property
     def n_eff(self) -> float:
-        """The effective sample size."""
-        return self.gains.n_eff
+        return float(self.trials if self.effective_trials is None else self.effective_trials)
 
     @property
     def rate(self) -> float | None:
-        """The observed share of gained minus lost pairs; None without pairs."""
         return (self.gained - self.lost) / self.trials if self.trials else None
 
-    def interval(self, alpha: float, trials: float | None = None) -> Interval:
-        """As `Tally.interval`, for the share of gained minus the share of lost pairs."""
+    @property
+    def outlook(self) -> float | None:
+        return self.rate
+
+    def bounds(self, alpha: float, reject_alpha: float, trials: float | None = None) -> Interval:
         if not self.trials:
             return Interval(-1.0, 1.0)
         grown = self.n_eff * ((trials or self.trials) / self.trials)
         gained, lost = grown * (self.gained / self.trials), grown * (self.lost / self.trials)
-        return difference_interval(gained, lost, grown, alpha)
+        return net_bounds(gained, lost, grown, alpha, reject_alpha)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    """All the counts that the verdict rests on.
-
-    missing: primary calls without a shadow call, among the primary calls that should have one.
-    faults: pairs where the shadow's answer is faulty and the primary's is not (failed, non-finite,
-        unparseable, missing field, other type or length), and the reverse, among all pairs.
-    disagreement: pairs whose answers differ beyond the tolerance, among the pairs compared.
-    slow: pairs slower than the SLO on one side only, among all pairs; None without an SLO.
-    margins: by rule with a margin, the pairs that differ where it holds, among those that have a
-        value there.
+@dataclass(frozen=True, slots=True)
+class Unmirrored:
+    """Calls without a pair where the mirror copies each call with chance `share`: the rate is that
+    among the calls that were copied, of which only their number is known, and that by chance.
     """
 
-    missing: Tally
-    faults: ChangeTally
-    disagreement: Tally
-    slow: ChangeTally | None = None
-    margins: tuple[tuple[PathMargin, Tally], ...] = ()
+    pairs: int
+    trials: int
+    share: float
+
+    def __post_init__(self) -> None:
+        _check(self.pairs, self.trials, None)
+
+    @property
+    def n_eff(self) -> float:
+        # The mirror's coin is tossed for each call by itself, whatever the calls have in common.
+        return float(self.trials)
+
+    @property
+    def rate(self) -> float | None:
+        return max(0.0, 1 - self.pairs / (self.trials * self.share)) if self.trials else None
+
+    @property
+    def outlook(self) -> float | None:
+        # As long as chance may be all there is to it, a mirror loses nothing from here on.
+        lost = self.bounds(MIRROR_REJECT_ALPHA, MIRROR_REJECT_ALPHA).lower
+        return 0.0 if self.trials and lost <= 0 else self.rate
+
+    def bounds(self, alpha: float, reject_alpha: float, trials: float | None = None) -> Interval:
+        grown, pairs = float(trials or self.trials), float(self.pairs)
+        if trials:
+            pairs += (grown - self.trials) * self.share * (1 - (self.outlook or 0.0))
+        found = coverage_bounds(
+            pairs, grown, self.share, alpha, min(reject_alpha, MIRROR_REJECT_ALPHA)
+        )
+        return Interval(1 - found.upper, 1 - found.lower)
+
+
+@dataclass(frozen=True, slots=True)
+class Excess:
+    """How much more often something happens than `noise` does; each gets half of alpha."""
+
+    counted: Rate
+    noise: Rate
+
+    @property
+    def trials(self) -> int:
+        return self.counted.trials
+
+    @property
+    def n_eff(self) -> float:
+        return self.counted.n_eff
+
+    @property
+    def rate(self) -> float | None:
+        found = self.counted.rate
+        return None if found is None else found - (self.noise.rate or 0.0)
+
+    @property
+    def outlook(self) -> float | None:
+        return self.rate
+
+    def bounds(self, alpha: float, reject_alpha: float, trials: float | None = None) -> Interval:
+        found = self.counted.bounds(alpha / 2, reject_alpha / 2, trials)
+        # Whoever passes must be above little noise, whoever fails beyond much of it.
+        noise = self.noise.bounds(reject_alpha / 2, alpha / 2)
+        return Interval(found.lower - noise.upper, found.upper - noise.lower)
 
 
 def _check(events: int, trials: int, effective_trials: float | None) -> None:
@@ -165,21 +276,55 @@ def _check(events: int, trials: int, effective_trials: float | None) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """All the counts that the verdict rests on.
+
+    missing: primary calls without a shadow call, among the primary's calls.
+    faults: pairs whose answer is broken on the shadow's side only, and where everything is mirrored
+        the `unanswered` calls: those that the shadow should have got and did not answer.
+    disagreement: pairs whose answers differ beyond the tolerance, among the pairs compared.
+    bad: calls or pairs that are any of these, or that nobody could compare.
+    slow: pairs slower than the SLO on one side only, among all pairs; None without an SLO.
+    noise: how often the primary disagrees with itself; None where nobody knows.
+    scans: by gate, its trials over time; slices: what was found in slices of the requests, None
+        where nobody asked. why: by gate, why its trials are worth less than they are.
+    margins: by rule with a margin, the pairs that differ where it holds, among those that have a
+        value there.
+    """
+
+    missing: Rate | Unmirrored
+    faults: Rate
+    disagreement: Rate
+    bad: Rate
+    unanswered: int = 0
+    unknown: int = 0
+    slow: Net | None = None
+    noise: Rate | None = None
+    scans: Mapping[str, BlockScan] = field(default_factory=dict)
+    slices: tuple[Slice, ...] | None = None
+    why: Mapping[str, str] = field(default_factory=dict)
+    margins: tuple[tuple[PathMargin, Rate], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """A gate before it is judged.
 
-    tally: how often the bad thing happened.
+    count: how often the bad thing happened.
     margin: the largest share of it; with `is_minimum` the least share of its absence, which is
         then also what the gate shows.
     seen: the count in words, as in "3 of 9 pairs disagree". unit: what is counted.
+    nothing: what would have to change while there are no trials. hint: how to know sooner.
     """
 
     name: str
-    tally: Tally | ChangeTally
+    count: Count
     margin: float
     seen: str
     unit: str = "pair"
     is_minimum: bool = False
+    nothing: str = ""
+    hint: str = ""
     path: str | None = None
 
     @property
@@ -189,68 +334,123 @@ class Question:
 
 
 def questions(evidence: Evidence, margins: Margins) -> tuple[Question, ...]:
-    """Every gate, in the order coverage, faults, disagreement, slow (only with an SLO).
+    """Every gate of a rate, in the order of the report; `slow` only with an SLO.
 
-    New faults are judged whatever the shadow mends. Slow answers are judged net of those that are
-    slow on the primary's side only: near an SLO both sides cross it by chance, and an identical
+    New faults are judged whatever the shadow does better. Slow answers are judged net of those that
+    are slow on the primary's side only: near an SLO both sides cross it by chance, and an identical
     shadow must be able to pass.
     """
-    missing, faults, slow = evidence.missing, evidence.faults, evidence.slow
-    paired = missing.trials - missing.events
-    mended = f" ({faults.lost:,} mended)" if faults.lost else ""
+    faults, differing, bad = evidence.faults, evidence.disagreement, evidence.bad
+    unit = "pair" if isinstance(evidence.missing, Unmirrored) else "call"
+    unanswered = f", {evidence.unanswered:,} of them without an answer" * bool(evidence.unanswered)
+    unknown = f", {evidence.unknown:,} of them not compared" * bool(evidence.unknown)
+    noise = evidence.noise if margins.above_noise else None
+    above = f", of which noise explains {percent(noise.rate)}" if noise else ""
     asked = [
-        Question(
-            name="coverage",
-            tally=missing,
-            margin=margins.min_coverage,
-            seen=f"{_of(paired, missing.trials, 'primary call')} are paired",
-            unit="call",
-            is_minimum=True,
-        ),
+        _coverage(evidence.missing, margins),
         Question(
             name="faults",
-            tally=faults.gains,
+            count=faults,
             margin=margins.max_faults,
-            seen=f"{_of(faults.gained, faults.trials)} have a new fault{mended}",
+            seen=f"{_of(faults.events, faults.trials, unit)} have a new fault{unanswered}",
+            unit=unit,
         ),
         Question(
             name="disagreement",
-            tally=evidence.disagreement,
+            count=Excess(differing, noise) if noise else differing,
             margin=margins.max_disagreement,
-            seen=f"{_of(evidence.disagreement.events, evidence.disagreement.trials)} disagree",
+            seen=f"{_of(differing.events, differing.trials)} disagree{above}",
+            nothing=_nothing_compared(faults.trials),
+        ),
+        Question(
+            name="bad",
+            count=Excess(bad, noise) if noise else bad,
+            margin=margins.allowed_bad,
+            seen=f"{_of(bad.events, bad.trials, unit)} are bad in some way{unknown}",
+            unit=unit,
         ),
     ]
-    if slow is not None:
+    if (slow := evidence.slow) is not None:
         seen = f"{_of(slow.gained, slow.trials)} are newly slow, {slow.lost:,} no longer slow"
-        asked.append(Question(name="slow", tally=slow, margin=margins.max_slow, seen=seen))
-    return (*asked, *(_of_margin(found, tally) for found, tally in evidence.margins))
+        asked.append(Question(name="slow", count=slow, margin=margins.max_slow, seen=seen))
+    return (*asked, *(_of_margin(found, rate) for found, rate in evidence.margins))
 
 
-def _of_margin(found: PathMargin, tally: Tally) -> Question:
-    share = percent(tally.rate) if tally.trials else "none"
+def _of_margin(found: PathMargin, rate: Rate) -> Question:
+    share = percent(rate.rate) if rate.trials else "none"
     return Question(
         name=f"{found.path} ({found.kind})",
-        tally=tally,
+        count=rate,
         margin=found.margin,
-        seen=f"{found.path} differs in {share} of {counted(tally.trials, 'pair')}",
+        seen=f"{found.path} differs in {share} of {counted(rate.trials, 'pair')}",
         path=found.path,
     )
 
 
+def _coverage(missing: Rate | Unmirrored, margins: Margins) -> Question:
+    if isinstance(missing, Rate):
+        seen = f"{_of(missing.trials - missing.events, missing.trials, 'primary call')} are paired"
+        hint = ""
+    else:
+        seen = (
+            f"{counted(missing.pairs, 'pair')} among {counted(missing.trials, 'primary call')}, "
+            f"of which {percent(missing.share)} are mirrored"
+        )
+        hint = (
+            f"a mirror of {percent(missing.share)} hides its losses behind chance: mirror "
+            "everything, or ask for less with --min-coverage, to know sooner"
+        )
+    return Question(
+        name="coverage",
+        count=missing,
+        margin=margins.min_coverage,
+        seen=seen,
+        unit="call",
+        is_minimum=True,
+        hint=hint,
+    )
+
+
+def _nothing_compared(trials: int) -> str:
+    if not trials:
+        return ""
+    return (
+        f"none of the {counted(trials, 'call')} has an answer of the primary's to agree with: send "
+        "requests that it answers, and store bodies whole"
+    )
+
+
 def judge(evidence: Evidence, margins: Margins) -> tuple[Gate, ...]:
-    """Every gate of `questions`, judged."""
+    """Every gate of `questions`, then those of runs of calls and of slices, judged."""
     asked = questions(evidence, margins)
-    return tuple(judge_one(each, margins.alpha, margins.alpha / len(asked)) for each in asked)
+    reject_alpha = margins.alpha / len(asked)
+    gates = [
+        judge_one(each, margins.alpha, reject_alpha, evidence.why.get(each.name, ""))
+        for each in asked
+    ]
+    scanned = [
+        Scanned(each, evidence.scans[each.name])
+        for each, gate in zip(asked, gates, strict=True)
+        # What fails by its average needs no run to tell.
+        if each.name in evidence.scans and gate.status != "fail"
+    ]
+    if margins.newest_factor and evidence.scans:
+        gates.append(_newest_gate(scanned, margins.newest_factor))
+    if margins.worst_factor and evidence.scans:
+        gates.append(_worst_gate(scanned, margins.worst_factor))
+    if evidence.slices is not None:
+        gates.append(_slices_gate(evidence.slices, is_allowed=margins.allow_worse_slices))
+    return tuple(gates)
 
 
-def judge_one(question: Question, alpha: float, reject_alpha: float) -> Gate:
+def judge_one(question: Question, alpha: float, reject_alpha: float, why: str = "") -> Gate:
     """One gate: passing is asked at `alpha`, failing at `reject_alpha`."""
-    tally, maximum = question.tally, question.maximum
-    interval, rate = tally.interval(alpha), tally.rate
+    count, maximum = question.count, question.maximum
+    interval, rate = count.bounds(alpha, reject_alpha), count.rate
     status: Status = "wait"
-    if tally.trials and interval.upper <= maximum:
+    if count.trials and interval.upper <= maximum:
         status = "pass"
-    elif tally.trials and tally.interval(reject_alpha).lower > maximum:
+    elif count.trials and interval.lower > maximum:
         status = "fail"
     need = _need(question, alpha, reject_alpha) if status == "wait" else None
     if question.is_minimum:
@@ -262,8 +462,9 @@ def judge_one(question: Question, alpha: float, reject_alpha: float) -> Gate:
         interval=interval,
         margin=question.margin,
         is_minimum=question.is_minimum,
-        n=tally.trials,
-        n_eff=tally.n_eff,
+        n=count.trials,
+        n_eff=count.n_eff,
+        n_eff_reason=why,
         status=status,
         reason=_reason(question, interval, status, need),
         need=need,
@@ -290,8 +491,8 @@ def _need(question: Question, alpha: float, reject_alpha: float) -> Need:
     """The fewest further trials after which the gate passes, or fails, at its present rate;
     clusters are taken to grow in number as the trials do. Without trials: the fewest that can pass.
     """
-    tally, maximum, unit = question.tally, question.maximum, question.unit
-    rate = tally.rate
+    count, maximum, unit = question.count, question.maximum, question.unit
+    rate = count.outlook
     if rate is None:
         return _need_from_nothing(question, alpha)
     if maximum == 0 and rate == 0:
@@ -299,27 +500,170 @@ def _need(question: Question, alpha: float, reject_alpha: float) -> Need:
     towards: Literal["pass", "fail"] = "pass" if rate < maximum else "fail"
 
     def is_settled(trials: int) -> bool:
-        if towards == "pass":
-            return tally.interval(alpha, trials).upper <= maximum
-        return tally.interval(reject_alpha, trials).lower > maximum
+        found = count.bounds(alpha, reject_alpha, trials)
+        return found.upper <= maximum if towards == "pass" else found.lower > maximum
 
-    total = trials_until(is_settled, tally.trials)
+    total = trials_until(is_settled, count.trials)
     if total is None:
         reason = f"{percent(rate)} is too near to be told apart in {TRIALS_LIMIT:,} {unit}s"
         return Need(pairs=None, towards=None, reason=reason)
-    more = max(1, total - tally.trials)
+    more = max(1, total - count.trials)
     reason = f"{counted(more, f'more {unit}')} at this rate would {towards} it"
+    if towards == "pass" and question.hint:
+        reason += f" ({question.hint})"
     return Need(pairs=more, towards=towards, reason=reason)
 
 
 def _need_from_nothing(question: Question, alpha: float) -> Need:
-    def passes(trials: int) -> bool:
-        tally = replace(question.tally, trials=trials, effective_trials=None)
-        return tally.interval(alpha).upper <= question.maximum
-
-    fewest = trials_until(passes, 1)
+    if question.nothing:
+        return Need(pairs=None, towards=None, reason=question.nothing)
+    fewest = trials_until(lambda n: Rate(0, n).bounds(alpha, alpha).upper <= question.maximum, 1)
     reason = f"there are no {question.unit}s yet"
     if fewest is None:
         return Need(pairs=None, towards=None, reason=reason)
     least = f"{reason}; it takes {counted(fewest, question.unit)} at the least to pass it"
     return Need(pairs=fewest, towards="pass", reason=least)
+
+
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """A gate's trials over time, and what a run of them may have."""
+
+    question: Question
+    scan: BlockScan
+
+    def maximum(self, factor: float) -> float:
+        """The largest share of events in a run of calls; at most one half more than without it."""
+        count, allowed = self.question.count, self.question.maximum
+        by_chance = 0.0
+        if isinstance(count, Unmirrored):
+            # Nine calls of ten are without a pair where a tenth is mirrored.
+            by_chance = 1 - count.share
+            allowed *= count.share
+        elif isinstance(count, Excess):
+            by_chance = count.noise.rate or 0.0
+        ceiling = max(allowed, WORST_MAXIMUM * (1 - by_chance))
+        return min(1.0, by_chance + min(factor * allowed, ceiling))
+
+
+_BAD = {
+    "coverage": "have no shadow call",
+    "faults": "have a new fault or no answer",
+    "disagreement": "disagree",
+    "bad": "are bad in some way",
+}
+
+Find = Callable[[Scanned, float, float], Block | None]
+
+
+def _surest(
+    scanned: Iterable[Scanned], factor: float, level: float, find: Find
+) -> tuple[Scanned, Block] | None:
+    """The run that is most surely too bad, of whichever gate; the gates share the level."""
+    looked = [each for each in scanned if each.maximum(factor) < 1]
+    found = [
+        (each, block)
+        for each in looked
+        if (block := find(each, each.maximum(factor), level / len(looked)))
+    ]
+    return min(found, key=lambda both: both[1].p_value, default=None)
+
+
+def _newest_gate(scanned: list[Scanned], factor: float) -> Gate:
+    found = _surest(scanned, factor, NEWEST_LEVEL, lambda s, m, a: s.scan.newest_bad(m, a))
+    if found is None:
+        return _passing("newest", "The newest calls are not worse than allowed.")
+    bad, block = found
+    level = NEWEST_LEVEL / len(scanned)
+    clear = bad.scan.trials_until_newest_clears(bad.maximum(factor), level)
+    need = Need(
+        pairs=clear,
+        towards="pass",
+        reason=f"{counted(clear, f'further {bad.question.unit}')} without one would pass it",
+    )
+    what = (
+        f"the newest {counted(block.trials, bad.question.unit)} (since {instant(block.first_time)})"
+    )
+    return _block_gate("newest", bad, block, bad.maximum(factor), what, need)
+
+
+def _worst_gate(scanned: list[Scanned], factor: float) -> Gate:
+    found = _surest(scanned, factor, WORST_LEVEL, lambda s, m, a: s.scan.worst_bad(m, a))
+    if found is None:
+        return _passing("worst", "No past run of calls is worse than allowed.")
+    bad, block = found
+    need = Need(
+        pairs=None,
+        towards=None,
+        reason="find out what happened then, and judge a window after it (--since), or allow it "
+        "(--max-worst-block)",
+    )
+    what = (
+        f"{counted(block.trials, bad.question.unit)} from {instant(block.first_time)} to "
+        f"{instant(block.last_time)}"
+    )
+    return _block_gate("worst", bad, block, bad.maximum(factor), what, need)
+
+
+def _block_gate(  # noqa: PLR0917 - one gate's parts
+    name: str, bad: Scanned, block: Block, maximum: float, what: str, need: Need
+) -> Gate:
+    seen = f"{block.events:,} of {what} {_BAD[bad.question.name]}"
+    return Gate(
+        name=name,
+        estimate=block.rate,
+        interval=UNKNOWN,
+        margin=maximum,
+        is_minimum=False,
+        n=block.trials,
+        n_eff=float(block.trials),
+        n_eff_reason="",
+        status="wait",
+        reason=f"{seen}, allowed {percent(maximum)}; {need.reason}.",
+        need=need,
+    )
+
+
+def _slices_gate(slices: tuple[Slice, ...], *, is_allowed: bool) -> Gate:
+    found = [each for each in slices if each.discovered]
+    if not found:
+        return _passing(
+            "slices", f"None of {counted(len(slices), 'slice')} is worse than the rest."
+        )
+    worst = found[0]
+    more = f", and {counted(len(found) - 1, 'other slice')}" if len(found) > 1 else ""
+    seen = (
+        f"{worst.by} = {worst.value}: {worst.new_faults + worst.disagreements:,} of "
+        f"{counted(worst.pairs, 'pair')} have a new fault or disagree ({percent(worst.share)}, "
+        f"elsewhere {percent(worst.rest_share)}){more}"
+    )
+    reason = "mend the shadow for these requests, or allow worse slices (--allow-worse-slices)"
+    need = None if is_allowed else Need(pairs=None, towards=None, reason=reason)
+    return Gate(
+        name="slices",
+        estimate=worst.share,
+        interval=UNKNOWN,
+        margin=None,
+        is_minimum=False,
+        n=worst.pairs,
+        n_eff=float(worst.pairs),
+        n_eff_reason="",
+        status="pass" if is_allowed else "wait",
+        reason=f"{seen}; {'allowed' if is_allowed else reason}.",
+        need=need,
+    )
+
+
+def _passing(name: str, reason: str) -> Gate:
+    return Gate(
+        name=name,
+        estimate=None,
+        interval=UNKNOWN,
+        margin=None,
+        is_minimum=False,
+        n=0,
+        n_eff=0.0,
+        n_eff_reason="",
+        status="pass",
+        reason=reason,
+    )

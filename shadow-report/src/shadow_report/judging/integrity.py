@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from shadow_report.report import Finding, Integrity, Side, Window
-from shadow_report.wording import counted, percent
+from shadow_report.wording import counted, duration, moment, percent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,8 @@ class Facts:
     """From here on each side has one service, model and version; None where there is no such time.
     """
     min_coverage: float
+    coverage_fails: bool
+    """Whether its gate fails."""
 
     @property
     def pairs(self) -> int:
@@ -179,7 +181,17 @@ def missing(facts: Facts) -> Iterator[Finding]:
             remedies[contrast.respect],
         )
     coverage, share = facts.integrity.coverage, facts.integrity.expected_share
-    if coverage is not None and coverage < facts.min_coverage and facts.pairs:
+    if facts.integrity.share_is_exceeded:
+        yield Finding(
+            "share-exceeded",
+            True,
+            f"{counted(facts.pairs, 'pair')} among {counted(facts.primary.calls, 'primary call')} "
+            f"are more than the {percent(share)} that should be mirrored.",
+            "Give the share that is: --mirrored-share, or MIRROR_PERCENTAGE.",
+        )
+    # Where a share is mirrored, the coverage varies by chance; its gate knows how much.
+    is_short = facts.coverage_fails or (share == 1 and (coverage or 1) < facts.min_coverage)
+    if is_short and facts.pairs:
         unpaired = facts.primary.unpaired
         yield Finding(
             "coverage",
@@ -190,6 +202,60 @@ def missing(facts: Facts) -> Iterator[Finding]:
             "share (mirror-percentage), say so with --mirrored-share. Else look for a stopped "
             "shadow, calls past the entry path, large bodies, and connection limits in the "
             "DestinationRule.",
+        )
+
+
+# Delivery lags by seconds; further apart than this a side is behind.
+BEHIND = timedelta(minutes=1)
+
+
+def watermarks(facts: Facts) -> Iterator[Finding]:
+    """How far each side's rows are delivered, and calls that one of them must still have."""
+    integrity = facts.integrity
+    primary, shadow = integrity.primary_watermark, integrity.shadow_watermark
+    if primary is None or shadow is None:
+        return
+    if alone := integrity.mirrored_only:
+        yield Finding(
+            "primary-behind",
+            alone > (1 - facts.min_coverage) * (facts.pairs + alone),
+            f"{counted(alone, 'mirrored shadow call')} without their primary call in the tables; "
+            f"the primary's newest call there is of {moment(primary)}, the shadow's of "
+            f"{moment(shadow)} UTC.",
+            "Is the delivery of a primary's transformer stuck? Its log and "
+            "prediction_db_oldest_unwritten_seconds say so; look again once the rows are there.",
+        )
+    if facts.integrity.expected_share == 1 and primary - shadow > BEHIND:
+        yield Finding(
+            "shadow-behind",
+            False,
+            f"The shadow's newest call in the tables is {duration(primary - shadow)} older than "
+            "the primary's.",
+            "Is the shadow down, its delivery stuck, or mirroring off?",
+        )
+
+
+def unanswered(facts: Facts) -> Iterator[Finding]:
+    """Calls that the shadow should have got, and pairs that nobody could compare."""
+    integrity = facts.integrity
+    if integrity.unanswered and integrity.expected_share == 1 and facts.pairs:
+        lost = facts.shadow.lost_records
+        why = f", {counted(lost, 'record')} of the shadow lost among them perhaps" if lost else ""
+        yield Finding(
+            "no-shadow-answer",
+            False,
+            f"{counted(integrity.unanswered, 'call')} without a shadow call, and no row says "
+            f"why{why}; they count as new faults.",
+            "Did the shadow crash on them, or were they never sent: a connection limit of the "
+            "DestinationRule, a gateway that was restarted, another --mirrored-share?",
+        )
+    if integrity.abandoned:
+        yield Finding(
+            "abandoned",
+            False,
+            f"{counted(integrity.abandoned, 'pair')} not compared: the caller did not wait for the "
+            "primary's answer (499), or the primary died in the middle of it.",
+            "Do callers give up before the primary answers?",
         )
 
 
@@ -229,6 +295,7 @@ def bodies(facts: Facts) -> Iterator[Finding]:
 
 def losses(facts: Facts) -> Iterator[Finding]:
     """Records that are lost, repeated or incomplete."""
+    retried = facts.integrity.retried
     for side in (facts.primary, facts.shadow):
         if side.lost_records:
             beyond = side.lost_records > (1 - facts.min_coverage) * (side.calls + side.lost_records)
@@ -245,7 +312,11 @@ def losses(facts: Facts) -> Iterator[Finding]:
                 "duplicates",
                 beyond,
                 f"{counted(side.duplicates, 'call')} of the {side.role} with a repeated pair id; "
-                "only the first of each counts.",
+                + (
+                    "only the first of each counts."
+                    if side.role == "primary"
+                    else f"the worst of each counts, which made {counted(retried, 'pair')} worse."
+                ),
                 "Is a retry policy on, or does a client repeat its ids? Set retries to 0 on the "
                 "entry route.",
             )
@@ -267,7 +338,18 @@ def losses(facts: Facts) -> Iterator[Finding]:
         )
 
 
-QUESTIONS = (absent, services, pairing, versions, bodies, losses, clocks, missing)
+QUESTIONS = (
+    absent,
+    services,
+    pairing,
+    versions,
+    bodies,
+    losses,
+    watermarks,
+    unanswered,
+    clocks,
+    missing,
+)
 
 
 def findings(facts: Facts) -> tuple[Finding, ...]:

@@ -67,7 +67,9 @@ def decide(
     details = details or {}
     kept = tuple(gates)
     failed = [gate for gate in kept if gate.status == "fail"]
-    failures = tuple(_reason(gate, details) for gate in failed)
+    # What is bad in one way is bad altogether: the sum is a reason only where no part of it is.
+    told = [gate for gate in failed if gate.name != "bad" or len(failed) == 1]
+    failures = tuple(_reason(gate, details) for gate in told)
     if problems or not kept or any(gate.name == "coverage" for gate in failed):
         reasons = (*problems, *failures, *_least(kept)) or ("There is nothing to judge.",)
         return Decision(verdict=Verdict.INVALID, reasons=reasons, gates=kept)
@@ -101,10 +103,25 @@ def _wait(
     summary = _least(gates)
     if waiting and more is not None and not summary:
         when = f", {in_words(eta)} at the present rate" if eta is not None else ""
-        summary = (f"{counted(more, 'more pair')} like these would settle it as {towards}{when}.",)
+        # What came last is what must change: more like that settle nothing.
+        like = "good pair" if any(gate.name == "newest" for gate in waiting) else "pair like these"
+        summary = (f"{_more_of(more, like)} would settle it as {towards}{when}.",)
+    elif (stuck := _stuck(waiting)) and not summary:
+        summary = (f"More pairs like these settle nothing. What would: {stuck}.",)
     return Decision(
         verdict=Verdict.WAIT, reasons=(*summary, *waits), gates=gates, more_pairs=more, eta=eta
     )
+
+
+def _more_of(more: int, what: str) -> str:
+    noun, _, like = what.partition(" like ")
+    return counted(more, f"more {noun}") + (f" like {like}" if like else "")
+
+
+def _stuck(waiting: Sequence[Gate]) -> str:
+    """What would have to change for the first gate that no number of such pairs settles."""
+    needs = [gate.need for gate in waiting if gate.need is not None and gate.need.pairs is None]
+    return needs[0].reason if needs else ""
 
 
 def _least(gates: Sequence[Gate]) -> tuple[str, ...]:

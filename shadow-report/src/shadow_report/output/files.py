@@ -17,6 +17,7 @@ import orjson
 from shadow_report.report import Gate, Report
 from shadow_report.wording import (
     GATE_TITLES,
+    NOTHING,
     count,
     one_line,
     percent,
@@ -155,7 +156,8 @@ def figures(gate: Gate) -> str:
         (
             f"{GATE_TITLES.get(gate.name, gate.name)}: {percent(gate.estimate)}",
             f"interval: {percent_range(gate.interval)}",
-            f"margin: {bound} {percent(gate.margin)}",
-            f"n: {count(gate.n)}, effective {count(gate.n_eff)}",
+            f"margin: {NOTHING if gate.margin is None else f'{bound} {percent(gate.margin)}'}",
+            f"n: {count(gate.n)}, effective {count(gate.n_eff)}"
+            + (f" ({one_line(gate.n_eff_reason)})" if gate.n_eff_reason else ""),
         )
     )

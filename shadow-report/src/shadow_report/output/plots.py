@@ -70,17 +70,18 @@ class GatePlot:
 
 def gate_plot(gate: Gate) -> GatePlot | None:
     """The gate on an axis from the perfect rate to a little beyond what matters."""
-    lower, upper = gate.interval
-    if gate.estimate is None or not (math.isfinite(lower) and math.isfinite(upper)):
+    (lower, upper), margin = gate.interval, gate.margin
+    is_bounded = math.isfinite(lower) and math.isfinite(upper)
+    if gate.estimate is None or margin is None or not is_bounded:
         return None
     if gate.is_minimum:
-        low = min(lower, gate.margin)
+        low = min(lower, margin)
         x = Scale(max(low - (1 - low) * 0.15, 0.0), 1.0, 12, 348)
-        return GatePlot(gate, x, (x.at(gate.margin), x.end))
-    high = max(upper, gate.margin) * 1.15
+        return GatePlot(gate, x, (x.at(margin), x.end))
+    high = max(upper, margin) * 1.15
     # A net rate, gained minus lost, may lie below zero.
     x = Scale(min(lower * 1.15, 0.0), min(high, 1.0) or 1.0, 12, 348)
-    return GatePlot(gate, x, (x.start, x.at(gate.margin)))
+    return GatePlot(gate, x, (x.start, x.at(margin)))
 
 
 Bars = tuple[tuple[float, float, int], ...]
@@ -259,7 +260,7 @@ def timeline_plot(report: Report) -> TimelinePlot | None:
         return None
     steps = report.timeline[-MOST_BUCKETS:]
     length = (steps[-1].end - steps[0].start).total_seconds()
-    margins = {gate.name: gate.margin for gate in report.gates}
+    margins = {gate.name: gate.margin for gate in report.gates if gate.margin is not None}
     x = Scale(0.0, length, 52, 948)
     shares = [step.coverage for step in steps if step.coverage is not None]
     lowest = min([*shares, margins.get("coverage", 1.0)])

@@ -32,6 +32,8 @@ COLOURS = {"PROMOTE": "green", "REJECT": "red", "WAIT": "yellow", "INVALID": "ma
 STATUS_COLOURS = {"pass": "green", "fail": "red", "wait": "yellow"}
 # Columns below which the gates' table would cut its own cells.
 NARROW = 66
+# Their reasons are told whatever comes first.
+TOLD = ("newest", "worst", "slices")
 COLUMNS = (
     ("", "left"),
     ("Gate", "left"),
@@ -50,10 +52,11 @@ def print_report(report: Report, console: Console, *, verbose: bool = False) -> 
     """
     parts: list[RenderableType] = [headline(report), *why(report, verbose), ""]
     is_narrow = console.width < NARROW
-    parts += [about(report), "", gates_list(report) if is_narrow else gates_table(report), ""]
+    gates = gates_list(report) if is_narrow else gates_table(report)
+    parts += [about(report), "", gates, *worth(report), ""]
     if verbose:
         parts += [reasons_table(report), ""]
-    parts += [coverage(report), *unmatched(report)]
+    parts += [coverage(report)]
     if verbose:
         parts += details(report)
     parts += worst(report, 10 if verbose else 3)
@@ -73,10 +76,20 @@ def headline(report: Report) -> Text:
 
 
 def why(report: Report, verbose: bool) -> list[RenderableType]:
-    """The first reason; of unsound evidence all that there is to mend."""
+    """The first reason and whatever else moved the verdict; of unsound evidence all to mend.
+
+    A bad run of calls, a bad slice, noise and options without effect are in no figure of the table.
+    """
     everything = verbose or report.verdict == "INVALID"
-    reasons = report.reasons if everything else report.reasons[:1]
-    return [Padding(Text(one_line(reason)), (0, 0, 0, 2)) for reason in reasons]
+    reasons = list(report.reasons if everything else report.reasons[:1])
+    for gate in report.gates:
+        if gate.name in TOLD and gate.status != "pass" and not everything:
+            reasons += [r for r in report.reasons[1:] if r.startswith(f"{gate.name}: ")]
+    reasons += report.remarks
+    return [
+        *(Padding(Text(one_line(reason)), (0, 0, 0, 2)) for reason in reasons),
+        *unmatched(report),
+    ]
 
 
 def about(report: Report) -> Table:
@@ -112,7 +125,9 @@ def gates_table(report: Report) -> Table:
             overflow="fold",
         )
     for gate in report.gates:
-        table.add_row(*gate_cells(gate)[: len(table.columns)])
+        # Runs and slices in which nothing was found have no figures.
+        if gate.n or gate.margin is not None:
+            table.add_row(*gate_cells(gate)[: len(table.columns)])
     return table
 
 
@@ -138,10 +153,16 @@ def gate_cells(gate: Gate) -> tuple[Text, ...]:
         Text(title_of(gate)),
         Text(percent(gate.estimate)),
         Text(percent_range(gate.interval)),
-        Text(f"{bound} {percent(gate.margin)}"),
-        Text(count(gate.n)),
+        Text(NOTHING if gate.margin is None else f"{bound} {percent(gate.margin)}"),
+        Text(size(gate)),
         Text(needs(gate)),
     )
+
+
+def size(gate: Gate) -> str:
+    """n, and what it is worth where that is less."""
+    is_less = gate.n_eff < 0.995 * gate.n
+    return f"{count(gate.n)} ({count(gate.n_eff)})" if is_less else count(gate.n)
 
 
 def needs(gate: Gate) -> str:
@@ -149,7 +170,7 @@ def needs(gate: Gate) -> str:
     if gate.need is None:
         return ""
     if gate.need.pairs is None:
-        return "unknown"
+        return "a change"
     return f"{count(gate.need.pairs)} to {gate.need.towards}"
 
 
@@ -183,12 +204,21 @@ def coverage(report: Report) -> Text:
 def unmatched(report: Report) -> list[RenderableType]:
     """Options that had no effect: a reader of the verdict takes for granted that they had."""
     return [
-        Text.assemble(
-            ("No effect ", "bold yellow"),
-            f"{one_line(rule)}: there is no such place in the answers or requests compared",
+        Padding(
+            Text.assemble(
+                ("No effect ", "bold yellow"),
+                f"{one_line(rule)}: there is no such place in the answers or requests compared",
+            ),
+            (0, 0, 0, 2),
         )
         for rule in report.unmatched_rules
     ]
+
+
+def worth(report: Report) -> list[RenderableType]:
+    """Why n is worth less than it is, once for each reason."""
+    reasons = dict.fromkeys(gate.n_eff_reason for gate in report.gates if gate.n_eff_reason)
+    return [Text(f"n is worth less: {one_line(reason)}.", style="dim") for reason in reasons]
 
 
 def details(report: Report) -> list[RenderableType]:

@@ -9,3 +9,4 @@ SELECT 'shadow', count(*) - count(DISTINCT hashtextextended(pair_id, 0))
 FROM inference_requests
 WHERE role = 'shadow' AND inference_service = %(shadow)s
   AND request_time >= %(shadow_since)s::timestamptz AND request_time < %(shadow_until)s::timestamptz
+  AND created_at >= %(shadow_recorded_since)s::timestamptz

@@ -14,6 +14,7 @@ FROM (
     JOIN inference_requests s
       ON s.pair_id = p.pair_id AND s.role = 'shadow' AND s.inference_service = %(shadow)s
      AND s.request_time >= %(shadow_joined_since)s::timestamptz
+     AND s.created_at >= %(shadow_recorded_since)s::timestamptz
     LEFT JOIN inference_responses pa
       ON pa.record_id = p.record_id AND pa.request_time = p.request_time AND pa.pair_id = p.pair_id
     LEFT JOIN inference_responses sa

@@ -1,6 +1,7 @@
 -- One row per pair id in the window: the first primary and the first shadow call with their answers,
--- NULLs where one is missing. The leading columns are never NULL and of fixed width, so that a batch
--- of them is read as one array; `batch.py` states the same layout.
+-- NULLs where one is missing; with %(further)s instead a row for each further shadow call of a pair.
+-- The leading columns are never NULL and of fixed width, so that a batch of them is read as one array;
+-- `batch.py` states the same layout.
 -- The window is the primary's: a replayed or late shadow call still finds its pair.
 -- Only the first of a side's calls with one pair id is compared. Numbering them costs a sort, so it is
 -- done only when duplicates.sql found some, and grows as a sort does: NOT IN looks each call up in a
@@ -9,6 +10,11 @@
 WITH primary_call AS (
     SELECT * FROM (
         SELECT r.pair_id, r.record_id, r.request_time, r.request_size, r.request_sha256,
+               r.pair_source = 'x-shadow-pair-id'                     AS is_mirrored,
+               -- The mirrored route takes bodies of a declared length below 1 MB (manifests/mirroring).
+               r.request_size >= 1000000
+                   OR r.request_headers ->> 'transfer-encoding' IS NOT NULL AS is_unmirrored,
+               r.request_truncated OR r.protocol = 'grpc'             AS is_unreplayable,
                CASE WHEN %(with_requests)s THEN r.request_headers END AS request_headers,
                CASE WHEN %(with_requests)s THEN r.request_data END    AS request_data,
                CASE WHEN %(deduplicate)s
@@ -23,14 +29,16 @@ WITH primary_call AS (
 shadow_call AS (
     SELECT * FROM (
         SELECT r.pair_id, r.record_id, r.request_time, r.request_sha256,
+               r.pair_source = 'x-shadow-pair-id' AS is_mirrored,
                CASE WHEN %(deduplicate)s
                     THEN row_number() OVER (PARTITION BY pair_id ORDER BY request_time, record_id)
                     ELSE 1 END AS attempt
         FROM inference_requests r
         WHERE r.role = 'shadow' AND r.inference_service = %(shadow)s
           AND r.request_time >= %(shadow_joined_since)s::timestamptz
+          AND r.created_at >= %(shadow_recorded_since)s::timestamptz
     ) AS calls
-    WHERE attempt < 2
+    WHERE (attempt < 2 AND NOT %(further)s) OR (attempt > 1 AND %(further)s)
 )
 SELECT coalesce(p.request_time, '-infinity')                                  AS primary_time,
        coalesce(s.request_time, '-infinity')                                  AS shadow_time,
@@ -43,7 +51,11 @@ SELECT coalesce(p.request_time, '-infinity')                                  AS
            + 2 * coalesce(pa.response_truncated, false)::int
            + 4 * coalesce(sa.response_truncated, false)::int
            + 8 * (pa.response_data IS NOT NULL)::int
-           + 16 * (sa.response_data IS NOT NULL)::int                         AS flags,
+           + 16 * (sa.response_data IS NOT NULL)::int
+           + 32 * coalesce(p.is_mirrored, false)::int
+           + 64 * coalesce(s.is_mirrored, false)::int
+           + 128 * coalesce(p.is_unmirrored, false)::int
+           + 256 * coalesce(p.is_unreplayable, false)::int                    AS flags,
        hashtextextended(coalesce(p.pair_id, s.pair_id), 0)                    AS pair_hash,
        -- A sixteen-bit choice by content: all repeats of a request are in or out together.
        CASE WHEN length(p.request_sha256) < 2 THEN 65536
@@ -61,5 +73,5 @@ LEFT JOIN inference_responses pa
   ON pa.record_id = p.record_id AND pa.request_time = p.request_time AND pa.pair_id = p.pair_id
 LEFT JOIN inference_responses sa
   ON sa.record_id = s.record_id AND sa.request_time = s.request_time AND sa.pair_id = s.pair_id
-WHERE p.record_id IS NOT NULL
-   OR (s.request_time >= %(since)s::timestamptz AND s.request_time < %(until)s::timestamptz)
+WHERE (p.record_id IS NOT NULL AND (s.record_id IS NOT NULL OR NOT %(further)s))
+   OR (NOT %(further)s AND s.request_time >= %(since)s::timestamptz AND s.request_time < %(until)s::timestamptz)

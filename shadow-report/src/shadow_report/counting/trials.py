@@ -1,0 +1,212 @@
+"""What each gate counts: events among trials, what those are worth, and when they came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shadow_report.answers.paths import NO_VALUE, RequestField, request_parts
+from shadow_report.counting.classify import Bools, Classified
+from shadow_report.judging.gates import Rate
+from shadow_report.report import Clusters
+from shadow_report.settings import Comparison, TimeUnit
+from shadow_report.statistics.block_scan import BlockScan
+from shadow_report.statistics.dependence import Clusters as ClusterCounts
+from shadow_report.statistics.dependence import EffectiveSize, clump_effect
+
+# Steps of a thousandth of the window tell clumps of events from a slow drift.
+CLUMP_STEPS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class GateTrials:
+    """Trials and events of one batch, one entry per row."""
+
+    trials: Bools
+    events: Bools
+
+
+# In this order everywhere: by gate, its trials and events in a batch.
+Count = Callable[[Classified], GateTrials]
+
+
+class GateCounts:
+    """What one gate counted."""
+
+    def __init__(self, first: int, last: int) -> None:
+        self.events = self.trials = 0
+        self.scan = BlockScan(first, last)
+
+    def add(self, found: GateTrials, times: NDArray[np.int64], repeats: Bools) -> None:
+        trials, events = found.trials, found.events & found.trials
+        self.trials += int(np.count_nonzero(trials))
+        self.events += int(np.count_nonzero(events))
+        self.scan.add(times[trials], events[trials], repeats[trials])
+
+
+class TrialTally:
+    """The trials of all gates that count calls or pairs, in constant memory.
+
+    Where everything is mirrored, a call that the shadow did not answer counts with the faults until
+    the rows say otherwise. Where a share is, nobody knows which calls it should have got: the pairs
+    are what can be counted there, and the coverage has a bound of its own.
+    """
+
+    def __init__(self, settings: Comparison, first: int, last: int) -> None:
+        self._is_full = settings.mirrored_share == 1
+        self._slo_ms = settings.slo_ms
+        self._cluster = settings.cluster
+        self._is_named = False
+        self.gates = {name: GateCounts(first, last) for name in self._names()}
+        # Coverage is a fact about this window's calls, so there each of them counts.
+        self._clustered = [name for name in self.gates if name != "coverage"]
+        self._clusters = ClusterCounts(gates=len(self._clustered))
+        self._repeats = Repeats()
+
+    def _names(self) -> tuple[str, ...]:
+        slow = () if self._slo_ms is None else ("slow",)
+        return ("coverage", "faults", "disagreement", "bad", *slow)
+
+    def add(self, classified: Classified) -> None:
+        """Count a batch; with a cluster field it was read with its requests."""
+        times = classified.primary_times
+        requests = classified.batch.request_keys()
+        counted = self._counted(classified)
+        repeats = self._repeats.find(requests, times, classified.called)
+        found = self._found(classified, counted)
+        for name, gate in self.gates.items():
+            gate.add(found[name], times, repeats)
+        rows = np.flatnonzero(counted)
+        events = np.stack(
+            [(found[name].events & found[name].trials)[rows] for name in self._clustered]
+        )
+        self._clusters.add(self._keys(classified, requests, rows), times[rows], events)
+
+    def _counted(self, classified: Classified) -> Bools:
+        """The calls that the shadow should have answered, as far as anybody knows."""
+        if self._is_full:
+            return np.asarray(classified.called & ~classified.unsent)
+        return classified.usable
+
+    def _found(self, classified: Classified, counted: Bools) -> dict[str, GateTrials]:
+        unanswered = classified.unanswered & self._is_full
+        faults, disagreements = classified.faults, classified.disagreements
+        bad = faults | disagreements | classified.unknown | unanswered
+        found = {
+            "coverage": GateTrials(classified.called, classified.missing),
+            "faults": GateTrials(counted, faults | unanswered),
+            "disagreement": GateTrials(classified.compared, disagreements),
+            "bad": GateTrials(counted, bad),
+        }
+        if self._slo_ms is not None:
+            slow_primary, slow_shadow = classified.slow(self._slo_ms)
+            found["slow"] = GateTrials(classified.usable, slow_shadow & ~slow_primary)
+        return found
+
+    def _keys(
+        self, classified: Classified, requests: NDArray[np.int64], rows: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """What the calls of these rows have in common with others, as 63 bits."""
+        if isinstance(self._cluster, TimeUnit):
+            return classified.primary_times[rows] // self._cluster.microseconds
+        keys = requests[rows] & (2**63 - 1)
+        if self._cluster is None:
+            return keys
+        for i, row in enumerate(rows.tolist()):
+            value = self._cluster.read(*request_parts(*classified.batch.request(row)))
+            # A call without the field is of no group that it tells of; its request still is one.
+            if value != NO_VALUE:
+                self._is_named = True
+                keys[i] = hash_of(value)
+        return keys
+
+    def unmatched(self) -> tuple[str, ...]:
+        """The option, when no request has its field."""
+        is_field = isinstance(self._cluster, RequestField)
+        if not is_field or self._is_named or not self.gates["coverage"].trials:
+            return ()
+        return (f"--cluster {self.by}",)
+
+    @property
+    def by(self) -> str:
+        """What makes calls a cluster: `request`, a time unit, or a field."""
+        return "request" if self._cluster is None else self._cluster.name
+
+    def effective(self, name: str) -> EffectiveSize:
+        """What the gate's trials are worth, by clusters or by clumps in time, whichever is less."""
+        gate = self.gates[name]
+        if name not in self._clustered:
+            return EffectiveSize(gate.trials, float(gate.trials), gate.trials, "independent")
+        found = self._clusters.effective(self._clustered.index(name))
+        trials, events = gate.scan.in_steps(CLUMP_STEPS)
+        clumps = clump_effect(events, trials)
+        effect, source = found.design_effect, found.source
+        if clumps > effect:
+            effect, source = clumps, "clumps"
+        return EffectiveSize(gate.trials, gate.trials / effect, found.clusters, source)
+
+    def rate(self, name: str) -> Rate:
+        """The gate's events among its trials, with what those are worth."""
+        gate = self.gates[name]
+        return Rate(gate.events, gate.trials, self.effective(name).n_eff)
+
+    def why(self, name: str) -> str:
+        """One line on why the gate's trials are worth less than they are; empty if they are not."""
+        found = self.effective(name)
+        distinct = f"{found.clusters:,} distinct {'request' if self.by == 'request' else self.by}s"
+        return {
+            "clusters": f"{distinct}: until their calls are known to differ, those of one are one",
+            "likeness": f"{distinct}, and the calls of one turn out alike",
+            "clumps": "what is bad comes in clumps of time",
+        }.get(found.source, "")
+
+    def report(self) -> Clusters | None:
+        """How far the calls repeat each other, as it is for new faults."""
+        effective = self.effective("faults")
+        if not effective.trials:
+            return None
+        return Clusters(
+            by=self.by,
+            clusters=effective.clusters,
+            pairs=effective.trials,
+            design_effect=effective.design_effect,
+            source=effective.source,
+        )
+
+
+# A request that comes again within this is the same event in a past block.
+REPEAT_MICROSECONDS = 60_000_000
+
+
+class Repeats:
+    """Tells calls whose request came in the same minute before; it forgets some, in half a MiB."""
+
+    def __init__(self, slots: int = 1 << 16) -> None:
+        self._seen: NDArray[np.int64] = np.zeros(slots, dtype=np.int64)
+
+    def find(self, keys: NDArray[np.int64], times: NDArray[np.int64], rows: Bools) -> Bools:
+        """Which of these rows repeat an earlier one, of this batch or another."""
+        chosen = np.flatnonzero(rows)
+        # An odd factor spreads neighbouring minutes over all bits; zero marks a free slot.
+        both = (keys[chosen] ^ (times[chosen] // REPEAT_MICROSECONDS * ODD)) | 1
+        _, firsts = np.unique(both, return_index=True)
+        slots = (both >> 1) % self._seen.size
+        repeats = np.ones(chosen.size, dtype=bool)
+        repeats[firsts] = self._seen[slots[firsts]] == both[firsts]
+        self._seen[slots] = both
+        found = np.zeros(rows.size, dtype=bool)
+        found[chosen] = repeats
+        return found
+
+
+ODD = np.int64(0x1E3779B97F4A7C15)
+
+
+def hash_of(value: str) -> int:
+    """63 bits of a value."""
+    digest = blake2b(value.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
