@@ -313,7 +313,7 @@ class _Observed:
             unknown=self.counters.classifier.counts.cut_pairs,
             slow=slow,
             noise=self.counters.noise.rate(),
-            scans={name: gate.scan for name, gate in trials.gates.items() if name != "slow"},
+            scans=trials.scans(),
             slices=self.counters.slices.report(self.settings.margins.alpha)
             if self.settings.slices
             else None,

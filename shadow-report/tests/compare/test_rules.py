@@ -11,41 +11,17 @@ import random
 import re
 import struct
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from scipy.stats import ks_2samp, spearmanr, wasserstein_distance
-from traffic import Call, pair, record
+from traffic import Call, Command, pair
 
 from shadow_report.__main__ import main
 from shadow_report.answers.kinds import TITLES, Ranking
 from shadow_report.rules import read_rules
-
-# Compares with these options, and returns the JSON report.
-Command = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture
-def command(
-    monkeypatch: pytest.MonkeyPatch, report_uri: str, tmp_path: Path, postgres_uri: str
-) -> Command:
-    """Records calls, runs `shadow-report compare` on them, and reads its JSON."""
-    monkeypatch.setenv("POSTGRES_URI", report_uri)
-
-    def run(calls: list[Call], *options: str) -> dict[str, Any]:
-        record(postgres_uri, calls)
-        file = tmp_path / "report.json"
-        arguments = ["compare", *options, "--json", str(file), "--html", str(tmp_path / "r.html")]
-        monkeypatch.setattr(sys, "argv", ["shadow-report", *arguments])
-        with pytest.raises(SystemExit):
-            main()
-        report: dict[str, Any] = json.loads(file.read_text())
-        return report
-
-    return run
 
 
 def answers(*pairs_of: tuple[object, object]) -> list[Call]:

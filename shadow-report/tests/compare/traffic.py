@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import psycopg
 
@@ -15,6 +16,8 @@ from shadow_report.report import Report
 
 # The fixture `compared`: records calls, compares with these settings.
 Compare = Callable[..., Report]
+# The fixture `command`: records calls, compares with these options, returns the JSON report.
+Command = Callable[..., dict[str, Any]]
 
 PRIMARY, SHADOW = "double-minimal-inference", "triple-minimal-inference"
 RECORDERS = {"primary": uuid.UUID(int=1), "shadow": uuid.UUID(int=2)}

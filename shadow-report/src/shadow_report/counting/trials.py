@@ -154,6 +154,15 @@ class TrialTally:
         gate = self.gates[name]
         return Rate(gate.events, gate.trials, self.effective(name).n_eff)
 
+    def scans(self) -> dict[str, BlockScan]:
+        """By gate, its trials over time, where a run of them tells something.
+
+        Answers near an SLO cross it both ways in any run. Where everything is mirrored, the calls
+        without an answer are among the faults, and those that are never mirrored come as they come.
+        """
+        left_out = {"slow", "coverage"} if self._is_full else {"slow"}
+        return {name: gate.scan for name, gate in self.gates.items() if name not in left_out}
+
     def why(self, name: str) -> str:
         """One line on why the gate's trials are worth less than they are; empty if they are not."""
         found = self.effective(name)

@@ -103,7 +103,7 @@ def _wait(
     summary = _least(gates)
     if waiting and more is not None and not summary:
         when = f", {in_words(eta)} at the present rate" if eta is not None else ""
-        # What came last is what must change: more like that settle nothing.
+        # Where the newest calls are bad, more like them settle nothing.
         like = "good pair" if any(gate.name == "newest" for gate in waiting) else "pair like these"
         summary = (f"{_more_of(more, like)} would settle it as {towards}{when}.",)
     elif (stuck := _stuck(waiting)) and not summary:
@@ -121,7 +121,8 @@ def _more_of(more: int, what: str) -> str:
 def _stuck(waiting: Sequence[Gate]) -> str:
     """What would have to change for the first gate that no number of such pairs settles."""
     needs = [gate.need for gate in waiting if gate.need is not None and gate.need.pairs is None]
-    return needs[0].reason if needs else ""
+    is_bad_now = any(gate.name == "newest" for gate in waiting)
+    return ("a shadow that is well again; then " * is_bad_now + needs[0].reason) if needs else ""
 
 
 def _least(gates: Sequence[Gate]) -> tuple[str, ...]:

@@ -1,0 +1,487 @@
+"""Data that once got an untrue verdict, each with the one that is true."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from traffic import START, Call, Command, pair, pairs
+
+SAME = '{"predictions": [6.6, 124.6, 648.0]}'
+WRONG = {"answer": '{"predictions": [9.9, 186.9, 972.0]}'}
+FAILED = {"status": 500, "answer": '{"error": "x"}'}
+
+
+def gate(report: dict[str, Any], name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(each for each in report["gates"] if each["name"] == name)
+    return found
+
+
+def finding(report: dict[str, Any], code: str) -> dict[str, Any]:
+    findings = report["integrity"]["findings"]
+    found: dict[str, Any] = next(each for each in findings if each["code"] == code)
+    return found
+
+
+def without_shadow(calls: list[Call]) -> list[Call]:
+    return [call for call in calls if call.role == "primary"]
+
+
+CHANGES = {
+    "null to a number": (
+        {"answer": '{"discount": null, "label": "a"}'},
+        {"answer": '{"discount": 50.0, "label": "a"}'},
+    ),
+    "text to JSON": ({"answer": b"pong"}, {}),
+    "403 to 200": ({"status": 403, "answer": '{"error": "no"}'}, {}),
+    "503 to 200": ({"status": 503, "answer": '{"error": "no"}'}, {}),
+    "202 to 200": ({"status": 202}, {}),
+    "404 to 403": ({"status": 404}, {"status": 403}),
+    "error text": (
+        {"status": 400, "answer": '{"error": "values"}'},
+        {"status": 400, "answer": '{"error": "secret"}'},
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_what_the_caller_sees_is_a_disagreement(command: Command, change: str) -> None:
+    """Whatever it changes from: half of the calls are rejected, and none is equal."""
+    primary, shadow = CHANGES[change]
+    report = command(c for i in range(400) for c in pair(i, primary, {**primary, **shadow}))
+    everything = command(
+        c for i in range(400, 800) for c in (pair(i, primary, shadow) if i % 2 else pair(i))
+    )
+    assert report["pairs"] == 400
+    assert everything["verdict"] in {"REJECT", "INVALID"}
+    assert gate(everything, "disagreement")["status"] == "fail"
+    assert everything["outcomes"]["equal"] < 800
+
+
+@pytest.mark.parametrize("status", [400, 403, 499, 302])
+def test_a_server_error_instead_of_another_answer_is_a_new_fault(
+    command: Command, status: int
+) -> None:
+    """500 where the primary said 4xx, or where nobody waited for it."""
+    report = command(
+        pairs(10) + [c for i in range(10, 15) for c in pair(i, {"status": status}, FAILED)]
+    )
+    assert report["new_faults"] == 5
+    assert report["signatures"][0]["signature"] == "failed with 500"
+
+
+def test_calls_that_a_crash_loses_are_faults(command: Command) -> None:
+    """1 call of 250 has no shadow row: coverage passes, and the shadow does not."""
+    calls = [c for i in range(12_000) for c in pair(i) if c.role == "primary" or i % 250 != 7]
+    report = command(calls)
+    assert gate(report, "coverage")["status"] == "pass"
+    assert report["verdict"] == "REJECT"
+    assert (
+        "48 of 12,000 calls have a new fault, 48 of them without an answer"
+        in (report["reasons"][0])
+    )
+    assert "48 calls without a shadow call" in finding(report, "no-shadow-answer")["what"]
+
+
+def test_calls_that_the_gateway_never_mirrors_are_no_faults(command: Command) -> None:
+    """Too large, chunked or past the entry: against the coverage, and not against the shadow."""
+    never = [
+        {"request": '"%s"' % ("9" * 1_000_000)},
+        {"headers": {"transfer-encoding": "chunked"}},
+        {"source": "x-request-id"},
+    ]
+    calls = pairs(5_000)
+    for i in range(9):
+        calls += without_shadow(pair(5_000 + i, **never[i % 3]))
+    report = command(calls)
+    assert report["verdict"] == "PROMOTE", report["reasons"]
+    assert report["integrity"]["unanswered"] == 0
+    assert (report["primary"]["unpaired"], report["new_faults"]) == (9, 0)
+
+
+def mirrored_tenth(count: int, lost: float = 0.0) -> Iterator[Call]:
+    """Calls of which a coin mirrors a tenth."""
+    random = np.random.default_rng(7)
+    coins = random.random((2, count))
+    for i in range(count):
+        calls = pair(i)
+        yield from calls if coins[0, i] < 0.1 and coins[1, i] >= lost else calls[:1]
+
+
+def test_a_healthy_partial_mirror_is_not_invalid(
+    command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By MIRROR_PERCENTAGE; it waits for the coverage and says what would know sooner."""
+    monkeypatch.setenv("MIRROR_PERCENTAGE", "10")
+    calls = list(mirrored_tenth(40_000))
+    for first, last in ((0, 200), (200, 3_000), (3_000, 40_000)):
+        begin, end = f"pair-{first}", f"pair-{last}"
+        numbers = [int(call.pair_id.removeprefix("pair-")) for call in calls]
+        part = [c for c, n in zip(calls, numbers, strict=True) if first <= n < last]
+        report = command(part)
+        assert report["verdict"] == "WAIT", (begin, end, report["reasons"])
+    coverage = gate(report, "coverage")
+    # But for the calls before the first pair.
+    assert re.search(r"among 39,9\d\d primary calls, of which 10 % are m", coverage["reason"])
+    assert "mirror everything" in coverage["reason"]
+    assert gate(report, "faults")["status"] == "pass"
+    assert command([], "--min-coverage", "0.8")["verdict"] == "PROMOTE"
+
+
+def test_a_partial_mirror_that_loses_calls_or_copies_more_is_invalid(command: Command) -> None:
+    share = ("--mirrored-share", "10%")
+    report = command(mirrored_tenth(30_000, lost=0.3), *share)
+    assert report["verdict"] == "INVALID"
+    assert report["reasons"][0].startswith("coverage: ")
+    more = command([], "--mirrored-share", "5%")
+    assert more["verdict"] == "INVALID"
+    assert finding(more, "share-exceeded")["unsound"]
+
+
+ENDINGS = {
+    "dead": (20_000, 120, None),
+    "failing": (30_000, 25, FAILED),
+    "dead for the last 30": (30_000, 30, None),
+    "wrong": (20_000, 140, WRONG),
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_a_shadow_that_is_down_or_wrong_now_is_not_promoted(
+    command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path, ending: str
+) -> None:
+    """However good it was before; the first screen and the page say since when."""
+    good, bad, shadow = ENDINGS[ending]
+    calls = pairs(good)
+    for i in range(good, good + bad):
+        calls += pair(i, None, shadow) if shadow else without_shadow(pair(i))
+    report = command(calls)
+    assert report["verdict"] in {"WAIT", "REJECT"}
+    assert gate(report, "newest")["status"] == "wait"
+    since = (START + timedelta(seconds=good / 10)).strftime("%Y-%m-%d %H:%M")
+    shown = " ".join(capsys.readouterr().out.split()).partition("Worst pairs")[0]
+    page = (tmp_path / "r.html").read_text().partition('id="gates"')[0]
+    if report["verdict"] == "WAIT":
+        assert "newest: " in shown
+        assert since in shown
+        assert since in page
+    allowed = command(
+        *([], "--max-newest-block", "0", "--max-worst-block", "0", "--min-coverage", "90%"),
+        *("--max-new-faults", "10%", "--max-disagreement", "10%"),
+    )
+    assert allowed["verdict"] == "PROMOTE"
+
+
+def test_a_past_outage_holds_a_promotion_up_until_it_is_out_of_the_window(
+    command: Command,
+) -> None:
+    """An hour ago 140 answers in a row were wrong."""
+    calls = [
+        call for i in range(20_000) for call in pair(i, None, WRONG if 5_000 <= i < 5_140 else None)
+    ]
+    report = command(calls)
+    worst = gate(report, "worst")
+    assert (report["verdict"], worst["status"]) == ("WAIT", "wait")
+    during = START + timedelta(seconds=500)
+    assert f"from {during:%Y-%m-%d %H:%M}" in worst["reason"]
+    assert "--since" in report["reasons"][0]
+    after = START + timedelta(seconds=600)
+    assert command([], "--since", after.isoformat())["verdict"] == "PROMOTE"
+    allowed = command([], "--max-worst-block", "0", "--max-disagreement", "10%")
+    assert allowed["verdict"] == "PROMOTE"
+
+
+def test_calls_of_an_outage_are_left_out_of_no_window(command: Command) -> None:
+    """The shadow had been mirrored to before, so a window that begins in its outage counts it."""
+    outage = without_shadow(pairs(1_000, first=500))
+    calls = pairs(500) + outage + pairs(5_000, first=1_500)
+    since = START + timedelta(seconds=60)
+    report = command(calls, "--since", since.isoformat())
+    assert report["primary"]["calls"] == 5_900
+    assert report["primary"]["unpaired"] == 900
+    assert report["verdict"] == "INVALID"
+
+
+def test_a_new_version_of_the_shadow_counts_from_its_own_first_call(command: Command) -> None:
+    """What ran before it came is not its evidence, whatever an older one did."""
+    older = [replace(c, version="1") for c in pairs(500)]
+    newer = [
+        replace(c, version="2") if c.role == "shadow" else replace(c, version="1")
+        for c in pairs(5_000, first=1_500)
+    ]
+    calls = older + without_shadow(pairs(1_000, first=500)) + newer
+    since = START + timedelta(seconds=60)
+    report = command(calls, "--since", since.isoformat())
+    assert (report["primary"]["calls"], report["verdict"]) == (5_000, "PROMOTE")
+
+
+def test_one_request_is_one_observation(command: Command, capsys: Any) -> None:
+    """8,200 times the same request; the report says what n is worth."""
+    report = command(pairs(8_200, request='{"values": ["1"]}'))
+    assert report["verdict"] == "WAIT"
+    faults = gate(report, "faults")
+    assert (faults["n"], faults["n_eff"]) == (8_200, 1)
+    assert faults["n_eff_reason"].startswith("1 distinct request")
+    assert "8,200 (1)" in capsys.readouterr().out
+    assert report["clusters"]["by"] == "request"
+
+
+def test_users_who_repeat_their_request_are_as_many_observations(command: Command) -> None:
+    calls = [c for i in range(9_000) for c in pair(i, request=f'{{"values": ["{i // 50}"]}}')]
+    report = command(calls)
+    assert report["verdict"] == "WAIT"
+    assert gate(report, "faults")["n_eff"] == pytest.approx(180)
+
+
+def test_the_cluster_may_be_a_field_or_a_unit_of_time(command: Command) -> None:
+    """Bursts of different requests; a field that no request has changes nothing, and is said."""
+    calls = [c for i in range(6_000) for c in pair(i, headers={"x-session": f"{i // 60}"})]
+    assert command(calls)["verdict"] == "PROMOTE"
+    by_session = command([], "--cluster", "header:x-session")
+    by_minute = command([], "--cluster", "minute")
+    assert gate(by_session, "faults")["n_eff"] == pytest.approx(100)
+    assert gate(by_minute, "faults")["n_eff"] == pytest.approx(10, abs=1)
+    assert by_minute["clusters"]["by"] == "minute"
+    assert {by_session["verdict"], by_minute["verdict"]} == {"WAIT"}
+    typo = command([], "--cluster", "header:x-sesion")
+    assert typo["verdict"] == "PROMOTE"
+    assert typo["unmatched_rules"] == ["--cluster header:x-sesion"]
+
+
+def test_allowances_do_not_add_up(command: Command) -> None:
+    """0.7 % missing, 0.7 % cut and 0.7 % wrong are 2.1 % bad; each alone would be allowed."""
+    calls: list[Call] = []
+    for i in range(6_000):
+        kind = {3: "missing", 53: "cut", 103: "wrong"}.get(i % 143)
+        if kind == "missing":
+            calls += without_shadow(pair(i))
+        elif kind == "cut":
+            calls += pair(i, None, {"cut": True, "answer": b'{"predictions": [1'})
+        else:
+            calls += pair(i, None, WRONG if kind else None)
+    report = command(calls, "--max-new-faults", "1%")
+    assert report["verdict"] == "REJECT"
+    assert gate(report, "bad")["status"] == "fail"
+    assert report["reasons"][0].startswith("bad: 126 of 6,000 calls are bad in some way, 42 of")
+    statuses = {g["name"]: g["status"] for g in report["gates"]}
+    assert "fail" not in {statuses[name] for name in ("coverage", "faults", "disagreement")}
+    assert report["outcomes"]["not compared"] == 42
+    allowed = command([], "--max-new-faults", "2%", "--max-bad", "5%", "--max-disagreement", "2%")
+    assert allowed["gates"][3]["status"] == "pass"
+
+
+def test_a_retry_that_fails_is_the_pair_that_counts(command: Command) -> None:
+    """75 of 8,200 pairs have a second shadow call that failed, or was wrong."""
+    again = [
+        replace(call, time=call.time + timedelta(seconds=1), **(FAILED if i % 2 else WRONG))
+        for i in range(75)
+        for call in pair(i * 100)
+        if call.role == "shadow"
+    ]
+    report = command([*pairs(8_200), *again])
+    assert report["verdict"] == "REJECT"
+    assert (report["new_faults"], report["disagreements"]) == (37, 38)
+    assert report["integrity"]["retried"] == 75
+    assert "made 75 pairs worse" in finding(report, "duplicates")["what"]
+
+
+def test_a_retry_that_answers_alike_changes_nothing(command: Command) -> None:
+    again = [
+        replace(call, time=call.time + timedelta(seconds=1))
+        for i in range(20)
+        for call in pair(i * 100)
+        if call.role == "shadow"
+    ]
+    report = command([*pairs(5_000), *again])
+    assert (report["verdict"], report["integrity"]["retried"]) == ("PROMOTE", 0)
+
+
+def test_no_number_is_no_number(command: Command) -> None:
+    """NaN on one side and null on the other are equal, both ways, alone and in lists."""
+    report = command(
+        pair(0, {"answer": b'{"p": [NaN, 1.0]}'}, {"answer": '{"p": [null, 1.0]}'})
+        + pair(1, {"answer": '{"p": null}'}, {"answer": b'{"p": NaN}'})
+        + pair(2, {"answer": b'{"p": Infinity}'}, {"answer": '{"p": null}'})
+        + pair(3, {"answer": '{"p": 1.0}'}, {"answer": '{"p": null}'})
+        + pair(4, {"answer": b'{"p": NaN}'}, {"answer": '{"p": 1.0}'})
+    )
+    assert report["outcomes"] == {"equal": 3, "non-finite": 1, "appeared": 1}
+
+
+def test_a_bad_slice_holds_a_promotion_up(
+    command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """80 wrong calls of one country in 12,000; allowed on demand."""
+    calls = [
+        call
+        for i in range(12_000)
+        for call in pair(
+            i,
+            None,
+            WRONG if i % 150 == 7 else None,
+            request=f'{{"values": ["{i}"], "country": "{"it" if i % 150 == 7 else "de"}"}}',
+        )
+    ]
+    assert command(calls)["verdict"] == "PROMOTE"
+    capsys.readouterr()
+    report = command([], "--slice", "country")
+    assert report["verdict"] == "WAIT"
+    said = "country = it: 80 of 80 pairs have a new fault or disagree"
+    assert said in gate(report, "slices")["reason"]
+    assert said in " ".join(capsys.readouterr().out.split()).partition("Worst pairs")[0]
+    assert said in (tmp_path / "r.html").read_text().partition('id="gates"')[0]
+    allowed = command([], "--slice", "country", "--allow-worse-slices")
+    assert allowed["verdict"] == "PROMOTE"
+
+
+def test_the_noise_floor_is_in_the_words_and_may_be_judged_above(
+    command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Both models answer one call in twenty anew: rejected, with the reason why it may be noise."""
+    random = np.random.default_rng(3)
+    calls = []
+    for i in range(8_000):
+        primary, shadow = (
+            {"answer": f'{{"p": [{i % 4_000}{".5" if random.random() < 0.03 else ".0"}]}}'}
+            for _ in range(2)
+        )
+        calls += pair(i, primary, shadow, request=f'{{"values": ["{i % 4_000}"]}}')
+    report = command(calls)
+    assert report["verdict"] == "REJECT"
+    said = "The primary disagrees with itself in"
+    assert said in report["remarks"][0]
+    assert said in " ".join(capsys.readouterr().out.split()).partition("Worst pairs")[0]
+    assert said in (tmp_path / "r.html").read_text().partition('id="gates"')[0]
+    above = command([], "--above-noise", "--max-disagreement", "3%")
+    assert gate(above, "disagreement")["status"] == "pass"
+    assert "of which noise explains" in gate(above, "disagreement")["reason"]
+    wrong = [c for i in range(8_000, 10_000) for c in pair(i, {"answer": SAME}, WRONG)]
+    assert command(wrong, "--above-noise", "--max-disagreement", "3%")["verdict"] == "REJECT"
+
+
+def test_pairs_that_fail_on_both_sides_say_what_to_change(command: Command) -> None:
+    """More of them would settle nothing."""
+    report = command(pairs(5_000, status=503, answer='{"error": "down"}'))
+    assert report["verdict"] == "WAIT"
+    assert report["more_pairs"] is None
+    assert report["reasons"][0].startswith("More pairs like these settle nothing.")
+    assert "send requests that it answers" in report["reasons"][0]
+    assert report["outcomes"] == {"equal": 5_000}
+
+
+def test_an_outage_does_not_ask_for_more_of_it(command: Command) -> None:
+    """What would have to change is that the shadow answers."""
+    calls = pairs(20_000) + [c for i in range(20_000, 20_010) for c in pair(i, None, FAILED)]
+    report = command(calls)
+    assert report["verdict"] == "WAIT"
+    assert "What would: a shadow that is well again; then find out" in report["reasons"][0]
+
+
+def test_a_primary_whose_rows_are_not_delivered_is_invalid(command: Command) -> None:
+    """The shadow's calls show that there were more; how they went, nobody knows yet."""
+    calls = pairs(5_000)
+    later = [c for c in pairs(5_000, first=5_000) if c.role == "shadow"]
+    report = command(calls + later)
+    assert report["verdict"] == "INVALID"
+    behind = finding(report, "primary-behind")
+    assert behind["unsound"]
+    assert "5,000 mirrored shadow calls" in behind["what"]
+    assert report["integrity"]["primary_watermark"] < report["integrity"]["shadow_watermark"]
+
+
+def test_a_few_calls_that_only_the_shadow_has_are_said(command: Command) -> None:
+    """Within what coverage allows, and direct calls of the shadow are none of the mirror's."""
+    direct = [
+        replace(c, source="generated", pair_id=f"own-{i}")
+        for i in range(300)
+        for c in pair(i)
+        if c.role == "shadow"
+    ]
+    alone = [c for c in pairs(20, first=5_000) if c.role == "shadow"]
+    report = command(pairs(5_000) + alone + direct)
+    assert report["verdict"] == "PROMOTE"
+    assert not finding(report, "primary-behind")["unsound"]
+    assert "20 mirrored shadow calls" in finding(report, "primary-behind")["what"]
+
+
+def test_a_shadow_that_is_behind_is_said(command: Command) -> None:
+    report = command(pairs(3_000) + without_shadow(pairs(1_000, first=3_000)))
+    assert "100 s older" in finding(report, "shadow-behind")["what"]
+
+
+RARE = {
+    "500": FAILED,
+    "timeout": {"status": 504, "answer": '{"error": "timeout"}'},
+    "no row": None,
+    "NaN": {"answer": b'{"shape": [3], "predictions": [NaN, 124.6, 648.0]}'},
+    "missing field": {"answer": '{"shape": [3]}'},
+    "other type": {"answer": '{"shape": [3], "predictions": ["6.6", 124.6, 648.0]}'},
+    "wrong shape": {"answer": '{"shape": [3], "predictions": [6.6, 124.6]}'},
+    "empty answer": {"answer": None},
+}
+
+
+@pytest.mark.parametrize("fault", RARE)
+def test_one_fault_in_500_is_never_promoted(command: Command, fault: str) -> None:
+    """Eight kinds of it, looked at again and again."""
+    answer = '{"shape": [3], "predictions": [6.6, 124.6, 648.0]}'
+    verdicts = set()
+    for first in range(0, 12_000, 3_000):
+        calls: list[Call] = []
+        for i in range(first, first + 3_000):
+            if i % 500 == 250:
+                both = pair(i, None, RARE[fault], answer=answer)
+                calls += both if RARE[fault] else without_shadow(both)
+            else:
+                calls += pair(i, answer=answer)
+        report = command(calls)
+        verdicts.add(report["verdict"])
+        assert gate(report, "faults")["estimate"] == pytest.approx(1 / 500)
+    assert verdicts <= {"WAIT", "REJECT"}
+
+
+def test_a_replay_counts_what_it_sent_whatever_the_candidates_clock(
+    compared: Any,
+) -> None:
+    """Three seconds behind: its first calls bear times from before the replay began."""
+    began = datetime.now(UTC) - timedelta(minutes=10)
+    stored = [replace(c, recorded=c.time) for c in without_shadow(pairs(5_000))]
+    answers = [
+        replace(
+            c,
+            time=began - timedelta(seconds=3) + timedelta(milliseconds=i),
+            recorded=began + timedelta(milliseconds=i + 500),
+            recorder=uuid.UUID(int=9),
+        )
+        for i, c in enumerate(c for c in pairs(5_000) if c.role == "shadow")
+    ]
+    window = {"until": START + timedelta(hours=1), "shadow_since": began}
+    report = compared(stored + answers, **window)
+    assert (report.pairs, report.integrity.coverage) == (5_000, 1.0)
+    assert report.shadow.calls == 5_000
+    assert report.verdict == "PROMOTE"
+
+
+def test_a_replay_counts_the_calls_that_were_not_answered(compared: Any) -> None:
+    """8,970 answered and 30 without an answer, the first among them, are no promotion."""
+    began = datetime.now(UTC) - timedelta(minutes=10)
+    stored = [replace(c, recorded=c.time) for c in without_shadow(pairs(3_000))]
+    answers = [
+        replace(c, time=began, recorded=began, recorder=uuid.UUID(int=9))
+        for i, c in enumerate(c for c in pairs(3_000) if c.role == "shadow")
+        if i >= 10
+    ]
+    window = {"until": START + timedelta(hours=1), "shadow_since": began}
+    report = compared(stored + answers, **window)
+    assert report.primary.calls == 3_000
+    assert report.verdict != "PROMOTE"
+    assert "10 of 3,000 calls have a new fault, 10 of them without an answer" in " ".join(
+        report.reasons
+    )
