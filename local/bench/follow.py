@@ -50,6 +50,7 @@ MODEL_INFER = "/inference.GRPCInferenceService/ModelInfer"
 KINDS = {"large": 2000, "empty": 307, "binary": 211, "chunked": 103, "gRPC": 53}
 DONE_SECONDS = 600.0
 BEHIND_SECONDS = 2.0
+POLITELY = ("nice", "-n", "19")
 COUNTS = """
 SELECT count(DISTINCT pair_id) FILTER (WHERE role = 'primary'),
        count(DISTINCT pair_id) FILTER (WHERE role = 'shadow' AND answered),
@@ -268,9 +269,11 @@ def page(observed: Observed, counts: tuple[int, int, int], calls: int, rate: flo
         f" Large ones have 8 MB. Killed at random meanwhile, and away for up to 10 s: {kills}.\n\n"
         f"Recorded of the primary {counts[0]:,}, of them answered by the candidate {counts[1]:,},"
         f" answered once more {counts[2]:,}; calls that failed {observed.failed:,}.\n\n"
-        f"The last follower started with the {calls // BLOCKS:,} calls of a block to catch up, while"
-        f" calls went on; it was within {BEHIND_SECONDS:g} s after {caught_up:.0f} s. From then on its"
-        f" lag was {statistics.median(lags):.2f} s in the median and {lags[-1]:.2f} s at most.\n\n"
+        f"The last follower started with the {calls // BLOCKS:,} calls of a block to catch up,"
+        f" while calls went on; it was within {BEHIND_SECONDS:g} s after {caught_up:.0f} s. From"
+        f" then on its lag was {statistics.median(lags):.2f} s in the median and {lags[-1]:.2f} s"
+        " at most. Follower and candidate run at the lowest priority here, as on nodes of their"
+        " own they would take none of the primary's CPU.\n\n"
     ) + table(["primary's small calls, ms", "p50", "p95", "p99"], rows)
 
 
@@ -341,7 +344,7 @@ def _candidate(
         "INFERENCE_SERVICE": "candidate",
         "SPOOL_DIR": str(servers.folder / "candidate"),
     }
-    command = Command("candidate", tuple(words), os.environ | settings | env, servers.folder)
+    command = Command("candidate", (*POLITELY, *words), os.environ | settings | env, servers.folder)
     return Killable(servers, command), f"http://127.0.0.1:{port}", f"127.0.0.1:{grpc_port}"
 
 
@@ -351,7 +354,7 @@ def _follower(uri: str, servers: Servers, to: str, to_grpc: str) -> tuple[Killab
     words = [HERE.report, "follow", "--to", to, "--to-grpc", to_grpc, "--shadow", "candidate"]
     words += ["--since", "1d", "--concurrency", "16", "--port", str(port)]
     env = os.environ | {"POSTGRES_URI": as_role(uri, "report")}
-    command = Command("follower", tuple(words), env, servers.folder)
+    command = Command("follower", (*POLITELY, *words), env, servers.folder)
     return Killable(servers, command), f"http://127.0.0.1:{port}/metrics"
 
 
