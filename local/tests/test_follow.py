@@ -21,7 +21,7 @@ from shadow_local.translate.document import topology
 LARGE = b'{"values": ["1.5"], "padding": "' + b"x" * 7_000_000 + b'"}'
 PAIRS = """
 SELECT count(DISTINCT pair_id), count(*) FROM inference_requests r
-JOIN inference_responses a USING (record_id, request_time) WHERE role = %s
+JOIN inference_responses a USING (record_id, request_time, pair_id) WHERE role = %s
 """
 
 

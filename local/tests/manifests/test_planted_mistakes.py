@@ -112,7 +112,11 @@ IN_STANDARD = [
     (BASE, "optional: true", "optional: false"),
     (BASE, "requests: {cpu: 100m, memory: 256Mi}", "requests: {cpu: 100m}"),
     # settings
-    (REPLACEMENTS, "index: 3", "index: 4"),
+    (
+        REPLACEMENTS,
+        'match.[name=entry].uri.regex"\n      options: {delimiter: /, index: 3}',
+        'match.[name=entry].uri.regex"\n      options: {delimiter: /, index: 4}',
+    ),
     (REPLACEMENTS, "[name=mirrored].match", "[name=not-copied].match"),
     (REPLACEMENTS, "fieldPath: data.shadow", "fieldPath: data.primary"),
     (REPLACEMENTS, "select: {namespace: PROFILE}", "select: {namespace: default}"),

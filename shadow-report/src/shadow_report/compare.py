@@ -262,6 +262,7 @@ class _Observed:
     ) -> Integrity:
         settings, ledger = self.settings, self.counters.ledger
         counts, expected = self.counters.classifier.counts, self._expected_pairs()
+        due = self.counters.trials.rate("coverage")
         integrity = Integrity(
             primary_calls=counts.primary.calls,
             paired=ledger.pairs,
@@ -270,7 +271,7 @@ class _Observed:
             different_requests=counts.different_requests,
             share_is_exceeded=settings.mirrored_share < 1
             and share_is_exceeded(
-                ledger.pairs, counts.primary.calls, settings.mirrored_share, MIRROR_REJECT_ALPHA
+                due.trials - due.events, due.trials, settings.mirrored_share, MIRROR_REJECT_ALPHA
             ),
             unanswered=ledger.unanswered,
             cut_pairs=counts.cut_pairs,
@@ -303,7 +304,8 @@ class _Observed:
         coverage = trials.rate("coverage")
         missing: Rate | Unmirrored = coverage
         if share.mirrored_share < 1:
-            missing = Unmirrored(ledger.pairs, coverage.trials, share.mirrored_share)
+            copied = coverage.trials - coverage.events
+            missing = Unmirrored(copied, coverage.trials, share.mirrored_share)
         return Evidence(
             missing=missing,
             faults=trials.rate("faults"),

@@ -46,6 +46,7 @@ class Classified:
     """Entry i of every array is row i of the batch.
 
     called: the primary was called (after the warm-up, not in flight).
+    settled: old enough to have all of its rows by now.
     missing: it was, and there is no usable pair: no shadow call, or one with another request.
     unsent: of those missing, the ones that the gateway does not mirror by its own rules.
     usable: both sides took the same request; only these are pairs.
@@ -55,6 +56,7 @@ class Classified:
 
     batch: Batch
     called: Bools
+    settled: Bools
     missing: Bools
     unsent: Bools
     usable: Bools
@@ -194,6 +196,7 @@ class Classifier:
         return Classified(
             batch=batch,
             called=called,
+            settled=np.asarray(self._newest(batch) < self._clock.settled_before),
             missing=called & ~usable,
             unsent=self._never_sent(called & ~usable, flags),
             usable=usable,
@@ -207,13 +210,17 @@ class Classifier:
 
     def _counted(self, batch: Batch, primary: Answers, shadow: Answers) -> Bools:
         """Rows after the warm-up and not in flight."""
-        newest = np.maximum(batch.integers("primary_time"), batch.integers("shadow_time"))
+        newest = self._newest(batch)
         warm_up = newest < self._clock.counted_from
         complete = (primary > Answer.NO_ANSWER) & (shadow > Answer.NO_ANSWER)
         in_flight = ~complete & (newest >= self._clock.settled_before)
         self.counts.warm_up += int(np.count_nonzero(warm_up))
         self.counts.in_flight += int(np.count_nonzero(in_flight & ~warm_up))
         return np.asarray(~warm_up & ~in_flight)
+
+    @staticmethod
+    def _newest(batch: Batch) -> NDArray[np.int64]:
+        return np.maximum(batch.integers("primary_time"), batch.integers("shadow_time"))
 
     def _count_sides(
         self, primary: Answers, shadow: Answers, counted: Bools, flags: NDArray[np.int64]
