@@ -15,7 +15,7 @@ def main() -> None:
     random = np.random.default_rng(0)
     known = load_iris().data
     flowers = known[random.integers(len(known), size=calls)] + random.normal(0, 0.1, (calls, 4))
-    answers = Counter(label for flower in flowers.round(1).tolist() for label in ask(url, flower))
+    answers = Counter(label for flower in flowers.round(3).tolist() for label in ask(url, flower))
     for label, count in answers.most_common():
         print(f"{count:4} {label}")
 

@@ -40,7 +40,7 @@ def flowers(count: int) -> list[list[float]]:
     random = np.random.default_rng(0)
     known = load_iris().data
     sizes = known[random.integers(len(known), size=count)] + random.normal(0, 0.1, (count, 4))
-    rounded: list[list[float]] = sizes.round(1).tolist()
+    rounded: list[list[float]] = sizes.round(3).tolist()
     return rounded
 
 

@@ -169,7 +169,7 @@ def _lists_of_numbers(count: int) -> Iterator[dict[str, list[str]]]:
     numbers = random.Random(1)  # noqa: S311
     for position in range(count):
         length = numbers.randint(1, 5)
-        other = [f"{numbers.uniform(-1000, 1000):.1f}" for _ in range(length)]
+        other = [f"{numbers.uniform(-1000, 1000):.2f}" for _ in range(length)]
         yield {"values": ["3.3", "62.3", "324"] if position == 0 else other}
 
 
