@@ -77,11 +77,12 @@ async def until(happened: Callable[[], bool]) -> None:
 def followed(
     uri: str, plan: Plan, drive: Callable[[Follower], Awaitable[None]] | None = None
 ) -> Follower:
-    """Follow as the role report while `drive` runs; without it, to the plan's end."""
+    """Follow while `drive` runs, as the role report; without it, to the plan's end."""
+    reading = uri if "report@" in uri else as_role(uri, "report")
 
     async def main() -> Follower:
         async with Connection(plan.candidate) as connection:
-            follower = Follower(as_role(uri, "report"), plan, connection)
+            follower = Follower(reading, plan, connection)
             running = asyncio.create_task(follower.run())
             if drive is not None:
                 driving = asyncio.ensure_future(drive(follower))
@@ -458,6 +459,18 @@ def test_a_database_that_goes_and_comes_is_waited_for(
         followed(postgres_uri, plan(candidate.url), drive)
     assert sorted(candidate.pair_ids) == sorted(f"p{i}" for i in range(30))
     assert "The database answers again." in caplog.text
+
+
+def test_it_can_be_stopped_while_the_database_is_away() -> None:
+    """SIGTERM does not wait for a server that may never come."""
+
+    async def drive(follower: Follower) -> None:
+        await until(lambda: "does not answer" in (follower.metrics.why_not_ready() or ""))
+
+    follower = followed(
+        "postgresql://report@127.0.0.1:1/nowhere", plan("http://127.0.0.1:1"), drive
+    )
+    assert follower.metrics.summary() == "0 calls answered."
 
 
 def cut_connections(uri: str) -> None:

@@ -11,11 +11,12 @@ import logging
 import re
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
+from typing import Any
 from uuid import UUID
 
 from shadow_report import OneLineError, SettingWrong
@@ -99,6 +100,7 @@ class Follower:
         self._stop = asyncio.Event()
         self._room = asyncio.Semaphore(1 if plan.in_order else plan.candidate.concurrency)
         self._pace = Pace(plan.rate, original_timing=False)
+        self._loops: set[asyncio.Task[object]] = set()
         self._sending: set[asyncio.Task[None]] = set()
         self._outage: asyncio.Task[None] | None = None
         self._fault: BaseException | None = None
@@ -129,24 +131,35 @@ class Follower:
 
     async def run(self) -> None:
         """Follow; OneLineError when that can never succeed."""
-        confirming = asyncio.create_task(self._confirm())
-        confirming.add_done_callback(self._ended)
-        try:
-            # Answers to a follower before this one are still on their way into the tables.
-            await self._pause(SETTLE_SECONDS)
-            await self._read(await self._begin())
-            while not self._stop.is_set() and (self._open or self.unconfirmed):
-                await self._pause(POLL_SECONDS)
-        finally:
-            self._stop.set()
-            # Calls under way end by themselves, within their timeout.
-            await asyncio.gather(*self._sending, return_exceptions=True)
-            confirming.cancel()
-            await asyncio.gather(confirming, return_exceptions=True)
-            for tables in (self._news, self._past, self._checks):
-                await tables.close()
+        self._start(self._confirm())
+        self._start(self._follow())
+        await self._stop.wait()
+        # Calls under way end by themselves. What else waits, for a database that is away perhaps,
+        # would wait on.
+        if self._sending:
+            await asyncio.wait(self._sending, timeout=self._plan.candidate.timeout_seconds)
+        left = {*self._loops, *self._sending}
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+        for tables in (self._news, self._past, self._checks):
+            await tables.close()
         if self._fault is not None:
             raise self._fault
+
+    async def _follow(self) -> None:
+        # Answers to a follower before this one are still on their way into the tables.
+        await self._pause(SETTLE_SECONDS)
+        await self._read(await self._begin())
+        while not self._stop.is_set() and (self._open or self.unconfirmed):
+            await self._pause(POLL_SECONDS)
+        self.stop()
+
+    def _start(self, loop: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
+        task = asyncio.create_task(loop)
+        self._loops.add(task)
+        task.add_done_callback(self._ended)
+        return task
 
     async def _begin(self) -> datetime:
         """The server's time; and from where on calls are followed."""
@@ -177,10 +190,9 @@ class Follower:
             await self._look(self._past, oldest, border)
             await self._read_news(border)
             return
-        past = asyncio.create_task(self._look(self._past, oldest, border))
-        past.add_done_callback(self._ended)
+        past = self._start(self._look(self._past, oldest, border))
         await self._read_news(border)
-        await asyncio.gather(past, return_exceptions=True)
+        await past
 
     async def _read_news(self, start: datetime) -> None:
         """Look again and again, from a little before the last look on."""
@@ -208,16 +220,20 @@ class Follower:
             at_end = len(keys) < PAGE
             if next_start is None and (at_end or keys[-1].created_at > now - OVERLAP):
                 next_start = now - OVERLAP
-            await self._take(tables, keys if before else self._unseen(keys))
+            await self._take(tables, keys if before else self._unseen(keys, now - LONG_OVERLAP))
             if at_end:
                 break
             place = Place(keys[-1].created_at, keys[-1].record_id)
         return max(start, next_start or start)
 
-    def _unseen(self, keys: Sequence[Key]) -> list[Key]:
-        """Those that no earlier look at the news has seen."""
+    def _unseen(self, keys: Sequence[Key], again_from: datetime) -> list[Key]:
+        """Those that no earlier look at the news has seen.
+
+        What was delivered before `again_from` is not looked at again, and need not be remembered:
+        after an outage of the candidate that may be a day's calls.
+        """
         unseen = [key for key in keys if key.record_id not in self._seen]
-        self._seen |= {key.record_id: key.created_at for key in unseen}
+        self._seen |= {k.record_id: k.created_at for k in unseen if k.created_at >= again_from}
         return unseen
 
     async def _take(self, tables: DeliveredCalls, keys: Sequence[Key]) -> None:
@@ -354,8 +370,8 @@ class Follower:
 
     async def _confirm(self) -> None:
         """See each answer arrive in the tables; one that is lost is asked for once more."""
-        while True:
-            await asyncio.sleep(SETTLE_SECONDS / 2)
+        while not self._stop.is_set():
+            await self._pause(SETTLE_SECONDS / 2)
             now = time.monotonic()
             due = [item for item in self.unconfirmed.values() if item.look_at <= now]
             for start in range(0, len(due), PAGE):
@@ -389,7 +405,11 @@ class Follower:
         await self._send_all(self._checks, [key], was_lost=True)
 
     async def _pause(self, seconds: float) -> None:
-        """Wait, unless it is time to stop."""
+        """Wait, unless it is time to stop.
+
+        Before Python 3.12 a wait that ends in the moment of its cancellation swallows that, so
+        every loop asks for the stop as well.
+        """
         if seconds > 0 and not self._stop.is_set():
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), seconds)
@@ -397,6 +417,7 @@ class Follower:
     def _ended(self, task: asyncio.Task[object]) -> None:
         """The end of one of our tasks: a fault of any ends the follower."""
         self._sending.discard(task)
+        self._loops.discard(task)
         if not task.cancelled() and (fault := task.exception()) is not None:
             self._fault = self._fault or fault
             self._stop.set()
