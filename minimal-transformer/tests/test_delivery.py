@@ -54,6 +54,19 @@ def test_second_process_waits_and_takes_over(tmp_path: Path, postgres_uri: str) 
             assert second.drain(30) == 0
 
 
+def test_first_rows_are_delivered_by_an_order_to_drain(tmp_path: Path, postgres_uri: str) -> None:
+    """The spool's folder was made after the last look for it, and the server stops at once."""
+    chosen = settings(tmp_path, postgres_uri)
+    with Delivery(chosen, tmp_path / "log") as delivery:
+        time.sleep(2)  # by now it waits for a folder to lock; where it does not, all is well too
+        handler = PredictionDBHandler(chosen)
+        handler.open()
+        assert record(handler, 5) == 5
+        handler.close()
+        assert delivery.drain(30) == 0
+    assert stored(postgres_uri) == (5, 5, 0)
+
+
 def test_kill_9_of_delivery_under_load(tmp_path: Path, postgres_uri: str) -> None:
     """Killed again and again at any moment, it is started again; no row is lost or doubled."""
     chosen = settings(tmp_path, as_role(postgres_uri, "transformer"))

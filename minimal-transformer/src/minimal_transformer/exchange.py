@@ -53,6 +53,13 @@ def _never() -> bool:
     return False
 
 
+class Refused(NamedTuple):
+    """A body that is not read: how long it said that it is, and why."""
+
+    size: int
+    reason: Exception
+
+
 class Arrival(NamedTuple):
     """A call as the caller sent it: lower-case header names; over gRPC the message's wire form."""
 
@@ -62,7 +69,7 @@ class Arrival(NamedTuple):
     query: str = ""  # of the URL, without its question mark
     room: Room | None = None  # what the call's bodies take; its maker releases it
     has_left: Callable[[], bool] = _never  # whether the caller waits no more
-    unread_bytes: int | None = None  # how long a body is that was refused and not read
+    refused: Refused | None = None  # where the body was not read
 
 
 class Answer(NamedTuple):

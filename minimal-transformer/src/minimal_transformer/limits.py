@@ -158,8 +158,10 @@ class Room:
 
     def is_too_slow(self, received: int, started: float) -> bool:
         """Whether a request's body holds room that others wait for, and is slow."""
+        if not self._request or not self.limits.requests.is_wanted:
+            return False
         seconds = time.monotonic() - started - SLOW_START_SECONDS
-        return self.limits.requests.is_wanted and received < seconds * SLOWEST_BYTES_PER_SECOND
+        return received < seconds * SLOWEST_BYTES_PER_SECOND
 
     def shrink_request(self, size: int) -> None:
         """The body turned out to be no longer than this."""

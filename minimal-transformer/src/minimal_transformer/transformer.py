@@ -295,16 +295,11 @@ class PersistTransformer(Model):  # type: ignore[misc]
 
         return Streaming(stream, self.handler, call, at_end)
 
-    def refuse(self, arrival: Arrival, failure: Exception) -> Answer:
-        """The answer to a call whose body is not read; both are recorded, the body by its size."""
-        call = self.handler.record_request(arrival)
-        answer = answer_to(failure)
-        self.handler.record_response(call, answer)
-        return answer
-
     async def _run(self, arrival: Arrival) -> Answer | Stream:
         if (task := asyncio.current_task()) and task.cancelling():
             raise asyncio.CancelledError  # while its body was recorded
+        if arrival.refused is not None:
+            raise arrival.refused.reason
         if not self.ready:
             raise ModelNotReady(self.name)
         if arrival.route.protocol == "grpc":

@@ -49,7 +49,8 @@ def main() -> int:
     control = ControlPipe()
     leader = LeaderLock(settings.spool_folder)
     while not leader.is_held():
-        if control.wait(LOCK_RETRY_SECONDS):
+        # The folder may have been made since: the first call's rows are not left behind.
+        if control.wait(LOCK_RETRY_SECONDS) and not leader.is_held():
             return 0
     folder = os.environ.get(FOLDER_VARIABLE)
     writer = Writer(

@@ -21,7 +21,7 @@ from kserve.protocol.grpc.interceptors import ExceptionToStatusInterceptor
 from kserve.protocol.grpc.servicer import InferenceServicer
 
 from minimal_transformer.endpoints.closed import ClosedRepository, TruthfulDataPlane
-from minimal_transformer.exchange import Answer, Arrival, Route, combined
+from minimal_transformer.exchange import Answer, Arrival, Refused, Route, combined
 from minimal_transformer.failures import RepositoryClosed, code_of
 from minimal_transformer.limits import (
     SILENT_SECONDS,
@@ -115,7 +115,7 @@ class InferOnWire(aio.ServerInterceptor):  # type: ignore[misc]
         try:
             wire = await self._received(context, room)
         except (NoRoom, TooLarge, TooSlow) as failure:
-            return self._model.refuse(arrival._replace(unread_bytes=0), failure)
+            return await self._model.whole_answer(arrival._replace(refused=Refused(0, failure)))
         name, version = _model_of(wire)
         if name is not None and name != self._model.name:
             await context.abort(grpc.StatusCode.NOT_FOUND, str(ModelNotFound(name)))

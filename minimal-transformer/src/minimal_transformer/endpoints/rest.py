@@ -12,7 +12,6 @@ import logging
 import multiprocessing
 import os
 import re
-import resource
 import signal
 import socket
 import threading
@@ -21,19 +20,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Mutable
 from typing import Any, cast
 from urllib.parse import unquote
 
-import httptools
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from kserve import model_server
 from kserve.protocol.rest.server import RESTServer
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from minimal_transformer import logs
 from minimal_transformer.endpoints.closed import ClosedRepository, TruthfulDataPlane
-from minimal_transformer.exchange import Answer, Arrival, RawHeaders, Route, combined
+from minimal_transformer.endpoints.connections import (
+    CALLER_LEFT,
+    LARGE_ANSWER,
+    PatientProtocol,
+    connections_allowed,
+)
+from minimal_transformer.exchange import Answer, Arrival, RawHeaders, Refused, Route, combined
 from minimal_transformer.failures import STATUS_BY_FAILURE, answer_to
 from minimal_transformer.limits import (
-    SILENT_SECONDS,
     SMALL_BYTES,
     NoRoom,
     Room,
@@ -51,20 +53,8 @@ logging.getLogger("uvicorn.error").addFilter(
     lambda line: line.msg != "ASGI callable returned without completing response."
 )
 
-# In the scope of a call whose connection is lost.
-CALLER_LEFT = "minimal_transformer.caller_left"
-# In the scope of one whose answer holds room until it is read.
-LARGE_ANSWER = "minimal_transformer.large_answer"
 # How often a body that others wait for is looked at.
 LOOK_SECONDS = 1.0
-# What is open without any call.
-DESCRIPTORS_OF_OURS = 128
-# Of a request before its body.
-MAX_HEAD_BYTES = 2 * 1024 * 1024
-# A caller that reads less of its answer in this time holds memory for nothing.
-READING_SECONDS = 10.0
-SLOWEST_READING_BYTES = 64 * 1024
-UPGRADE_HEADERS = frozenset({b"upgrade", b"http2-settings"})
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -75,8 +65,6 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 # Of a stream, as much as is written at once.
 _SLICE_BYTES = 64 * 1024
-# What is still to be sent on a connection that is closed has so long.
-_LINGER_SECONDS = 30.0
 _STEPS = frozenset({".", ".."})
 
 
@@ -106,13 +94,13 @@ class InferenceEndpoints:
         try:
             try:
                 body = await _body(receive, headers, room)
-            except (NoRoom, TooLarge, TooSlow) as failure:
-                length = int(headers.get("content-length", 0))
-                answer = self._model.refuse(arrival._replace(unread_bytes=length), failure)
-            else:
                 if body is None:
                     return None  # The caller left before it had sent the call.
-                answer = await self._answer(arrival._replace(body=body))
+                arrival = arrival._replace(body=body)
+            except (NoRoom, TooLarge, TooSlow) as failure:
+                length = int(headers.get("content-length", 0))
+                arrival = arrival._replace(refused=Refused(length, failure))
+            answer = await self._answer(arrival)
             if isinstance(answer, Streaming):
                 body = None
                 room.release()  # a stream takes minutes, and nobody reads its prompt again
@@ -315,171 +303,6 @@ async def _next(receive: Receive, room: Room, received: int, started: float) -> 
     raise TooSlow
 
 
-class GatheringTransport:
-    """A transport that sends what is written within one turn of the event loop at once."""
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._held: list[bytes] = []
-        # Read for each answer; what is read once for a connection goes through __getattr__.
-        self.is_closing = transport.is_closing
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-    def write(self, data: bytes) -> None:
-        """Hold the data until this turn of the loop ends."""
-        if not self._held:
-            self._loop.call_soon(self._flush)
-        self._held.append(data)
-
-    def close(self) -> None:
-        """Send what is held, then close."""
-        self._flush()
-        self._transport.close()
-        if self._transport.get_write_buffer_size():
-            # A reader that takes nothing would have the connection stay for ever.
-            self._loop.call_later(_LINGER_SECONDS, self._transport.abort)
-
-    def _flush(self) -> None:
-        held, self._held = self._held, []
-        if held and not self.is_closing():
-            self._transport.writelines(held)
-
-
-class PatientProtocol(HttpToolsProtocol):
-    """Uvicorn's, for callers that are slow, gone, too many, or would rather speak another protocol.
-
-    It answers in one TCP segment, where uvicorn writes head and body apart; every wait for a caller
-    has an end; trailers are no headers; an upgrade is not done, and the call counts.
-    """
-
-    def connection_made(self, transport: Any) -> None:
-        """Start on a new connection; where there are too many, in the place of an idle one."""
-        super().connection_made(GatheringTransport(transport, self.loop))  # type: ignore[arg-type]
-        self._head_bytes = 0
-        self._head_deadline = 0.0
-        self._unsent = 0
-        if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
-            self._close_an_idle_one()
-        self._await_data()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Have the call that is not answered yet know that its caller is gone."""
-        cycle = self.cycle
-        if cycle is not None and not cycle.response_complete:
-            cast(Scope, cycle.scope)[CALLER_LEFT] = True
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        """Read what came; then either a call is on its way, or the next bytes are due."""
-        self._unset_keepalive_if_required()
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._go_on_without_upgrade(data[upgrade.args[0] :])
-            return
-        except httptools.HttpParserError:
-            message = "Invalid HTTP request received."
-            self.logger.warning(message)
-            self.send_400_response(message)
-            return
-        cycle = self.cycle
-        if self._is_in_head():
-            self._head_bytes += len(data)
-            self._await_rest_of_head()
-        elif cycle is None or cycle.response_complete or cycle.more_body:
-            self._await_data()
-
-    def on_headers_complete(self) -> None:
-        """Start the call, unless it asks for an upgrade: then its head comes once more."""
-        if self.parser.should_upgrade():
-            return
-        super().on_headers_complete()
-        self._head_bytes = 0
-        self._head_deadline = 0.0
-        self.headers = []  # trailers go here, where nobody reads them
-
-    def on_message_complete(self) -> None:
-        """The body's end."""
-        if not self.parser.should_upgrade():
-            super().on_message_complete()
-
-    def pause_writing(self) -> None:
-        """Watch whether the caller of a large answer reads it."""
-        super().pause_writing()
-        if LARGE_ANSWER not in self.cycle.scope:
-            return
-        self._unsent = self.transport.get_write_buffer_size()
-        self.loop.call_later(READING_SECONDS, self._look_whether_it_reads)
-
-    def _look_whether_it_reads(self) -> None:
-        if not self.flow.write_paused or self.transport.is_closing():
-            return
-        unsent = self.transport.get_write_buffer_size()
-        if self._unsent - unsent < SLOWEST_READING_BYTES:
-            self.transport.abort()
-            return
-        self._unsent = unsent
-        self.loop.call_later(READING_SECONDS, self._look_whether_it_reads)
-
-    def _is_in_head(self) -> bool:
-        """Whether a message has begun whose headers are not complete."""
-        return self.scope is not None and self.headers is self.scope["headers"]
-
-    def _await_data(self) -> None:
-        self.timeout_keep_alive_task = self.loop.call_later(
-            self._patience(), self.timeout_keep_alive_handler
-        )
-
-    def _patience(self) -> float:
-        """A caller that has been answered may be idle; any other is to go on with its call."""
-        cycle = self.cycle
-        is_idle = cycle is not None and cycle.response_complete
-        return self.timeout_keep_alive if is_idle else SILENT_SECONDS
-
-    def _await_rest_of_head(self) -> None:
-        """A head has one deadline, however often a byte of it comes, and a limit."""
-        if self._head_bytes > MAX_HEAD_BYTES:
-            self.send_400_response("The request's headers are too long.")
-            return
-        if not self._head_deadline:
-            self._head_deadline = self.loop.time() + SILENT_SECONDS
-        self.timeout_keep_alive_task = self.loop.call_at(
-            self._head_deadline, self.timeout_keep_alive_handler
-        )
-
-    def _go_on_without_upgrade(self, rest: bytes) -> None:
-        """Read the message anew without its wish: the parser takes no body of one that upgrades."""
-        method = self.parser.get_method()
-        if method == b"CONNECT":
-            self.send_400_response("This is not a proxy.")
-            return
-        version = self.parser.get_http_version().encode()
-        lines = [b"%b %b HTTP/%b" % (method, self.url, version)]
-        for name, value in self.headers:
-            if name == b"connection":
-                tokens = [token.strip() for token in value.split(b",")]
-                kept = b", ".join(t for t in tokens if t.lower() not in UPGRADE_HEADERS)
-                lines.append(b"connection: %b" % kept)
-            elif name not in UPGRADE_HEADERS:
-                lines.append(b"%b: %b" % (name, value))
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self.data_received(b"\r\n".join([*lines, b"", b""]) + rest)
-
-    def _close_an_idle_one(self) -> None:
-        """One that never sent anything, else one whose calls are answered."""
-        others = [c for c in self.connections if isinstance(c, PatientProtocol) and c is not self]
-        silent = (c for c in others if c.scope is None)
-        idle = (c for c in others if c.cycle is not None and c.cycle.response_complete)
-        chosen = next(silent, None) or next(idle, None)
-        if chosen is not None:
-            chosen.transport.close()
-            self.connections.discard(chosen)
-
-
 class RestServer(RESTServer):  # type: ignore[misc]
     """KServe's REST server in one process; it can be pickled to a worker until it runs."""
 
@@ -507,7 +330,7 @@ class RestServer(RESTServer):  # type: ignore[misc]
         self.config.http = PatientProtocol
         # An upgrade to WebSocket is one that we do not do either.
         self.config.ws = "none"
-        self.config.limit_concurrency = _connections_allowed(settings.max_connections)
+        self.config.limit_concurrency = connections_allowed(settings.max_connections)
         self._model = model
         self._settings = settings
         self._event_loop = args.event_loop
@@ -575,14 +398,6 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
-
-
-def _connections_allowed(wanted: int) -> int:
-    """At most so many that each call still finds a descriptor for its hop."""
-    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if descriptors == resource.RLIM_INFINITY:
-        return wanted
-    return max(16, min(wanted, (descriptors - DESCRIPTORS_OF_OURS) // 2))
 
 
 def loop_factory(event_loop: str) -> Any:

@@ -188,10 +188,10 @@ class PredictionDBHandler:
             route = arrival.route
             time_us = now_us()
             call = Call(new_record_id(time_us), time_us, time.perf_counter_ns(), pair_id, route)
-            if arrival.unread_bytes is None:
+            if arrival.refused is None:
                 stored = self._stored(arrival.body, route.request_json, deadline)
             else:
-                stored = size_alone(arrival.unread_bytes)
+                stored = size_alone(arrival.refused.size)
             listed = rows.listed_headers(arrival.headers, self._listed)
             pair, encoded_route = rows.text_fields(pair_id, source), _route_fields(route)
             with self._lock:
