@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 from collections.abc import Iterator
 from contextlib import closing
 
+import hypothesis
 import pytest
-from evidence import stored
+from evidence import records, stored
+from hypothesis import given
+from hypothesis import strategies as st
 from serving import (
     PREDICT,
     SAMPLE,
@@ -17,6 +21,7 @@ from serving import (
     Transformer,
     new_pair,
     row,
+    until,
 )
 from serving import stored as stored_body
 
@@ -31,7 +36,7 @@ def plain(transformer: Transformer) -> Iterator[socket.socket]:
 def head(pair: str, *lines: str) -> bytes:
     """The beginning of a call."""
     first = [f"POST {PREDICT} HTTP/1.1", "host: x", f"x-shadow-pair-id: {pair}"]
-    return "\r\n".join([*first, *lines, "", ""]).encode()
+    return "\r\n".join([*first, *lines, "", ""]).encode("latin-1")
 
 
 def received(plain: socket.socket, answers: int) -> bytes:
@@ -111,3 +116,67 @@ def test_what_is_no_http_is_refused_and_harms_nobody(
     assert answer.status == 200
     assert row(shared_uri, pair)["status_code"] == 200
     assert not stored(shared_uri).statuses.keys() & {"noise-a", "noise-b", "noise-c", "noise-d"}
+
+
+UPGRADE = "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: AAEAAEAA"
+LINES = st.sampled_from(
+    ["", "x-a: b", "expect: 100-continue", "x-shadow: true", UPGRADE, "x-b: \xe9", "te: trailers"]
+)
+
+
+def framed(body: bytes, framing: str) -> tuple[str, bytes]:
+    """The header that says how long the body is, and the body as it is sent."""
+    if framing == "length":
+        return f"content-length: {len(body)}", body
+    chunks = b"".join(b"1\r\n" + body[n : n + 1] + b"\r\n" for n in range(len(body)))
+    trailer = b"x-shadow-pair-id: forged\r\n" if framing == "trailer" else b""
+    return "transfer-encoding: chunked", chunks + b"0\r\n" + trailer + b"\r\n"
+
+
+@hypothesis.settings(max_examples=40)
+@given(
+    calls=st.lists(
+        st.tuples(LINES, st.sampled_from(["length", "chunked", "trailer"])), min_size=1, max_size=4
+    ),
+    damage=st.none() | st.tuples(st.integers(0, 2000), st.binary(max_size=20), st.integers(0, 20)),
+    pieces=st.lists(st.integers(1, 400), max_size=6),
+)
+def test_whatever_a_connection_carries_answers_and_rows_agree(
+    transformer: Transformer,
+    shared_uri: str,
+    calls: list[tuple[str, str]],
+    damage: tuple[int, bytes, int] | None,
+    pieces: list[int],
+) -> None:
+    """Calls in one stream, cut anywhere, damaged anywhere: each 200 has its row."""
+    before = records(transformer, "spooled")
+    pairs, stream = [], b""
+    for line, framing in calls:
+        pairs.append(new_pair())
+        length, body = framed(SAMPLE, framing)
+        lines = [length, *([line] if line else [])]
+        stream += head(pairs[-1], *lines) + body
+    if damage is not None:
+        at, noise, gone = damage
+        stream = stream[:at] + noise + stream[at + gone :]
+    got = b""
+    with closing(socket.create_connection(("127.0.0.1", transformer.http_port), 30)) as caller:
+        for size in pieces:
+            caller.sendall(stream[:size])
+            stream = stream[size:]
+        caller.sendall(stream)
+        caller.settimeout(0.5 if damage else 30)
+        with contextlib.suppress(OSError):
+            while got.count(b"HTTP/1.1 200 OK") < len(calls) and (piece := caller.recv(65536)):
+                got += piece
+    answered = got.count(b"HTTP/1.1 200 OK")
+    assert records(transformer, "spooled") - before >= answered  # damage may hit a pair id
+    assert records(transformer, "dropped") == 0
+    if damage is None:
+        assert answered == len(calls), got
+        until(
+            lambda: [stored(shared_uri).statuses.get(pair) for pair in pairs] == [200] * answered,
+            "a row for each",
+        )
+    assert "forged" not in stored(shared_uri).statuses
+    assert transformer.post(PREDICT, SAMPLE).body == SAMPLE_ANSWER
