@@ -114,8 +114,8 @@ IN_STANDARD = [
     # settings
     (
         REPLACEMENTS,
-        'match.[name=entry].uri.regex"\n      options: {delimiter: /, index: 3}',
-        'match.[name=entry].uri.regex"\n      options: {delimiter: /, index: 4}',
+        'match.[name=entry].uri.regex"]\n      options: {delimiter: /, index: 3}',
+        'match.[name=entry].uri.regex"]\n      options: {delimiter: /, index: 4}',
     ),
     (REPLACEMENTS, "[name=mirrored].match", "[name=not-copied].match"),
     (REPLACEMENTS, "fieldPath: data.shadow", "fieldPath: data.primary"),
