@@ -121,7 +121,7 @@ def test_a_thousand_readers(crowd: tuple[Transformer, Engine], postgres_uri: str
         return got
 
     answers = asyncio.run(read_all())
-    assert engine.served == COUNT
+    until(lambda: engine.served == COUNT, "the engine's count of what it sent to its end")
     assert all(answer.count(b"word ") == EVENTS for answer in answers)
     assert all(answer.endswith(b"0\r\n\r\n") for answer in answers)
     assert peak_bytes(transformer) < PEAK_BYTES

@@ -63,7 +63,7 @@ def test_shadow_at_the_margin_is_rejected_in_at_most_its_share_of_alpha(margin: 
 def test_slow_gate_keeps_both_promises() -> None:
     """Net slow answers at the margin: promoted in at most alpha, rejected in at most alpha/5."""
     times = look_times(50_000)
-    gained, lost = changes_at(times, 0.03, 0.02, runs=400, seed=5)
+    gained, lost = changes_at(times, 0.03, 0.02, runs=1_600, seed=5)
     passes, fails = (
         np.array([log_net_evidence_below(*counts, times, m) >= limit for counts in counted])
         for counted, m, limit in (

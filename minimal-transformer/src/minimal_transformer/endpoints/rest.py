@@ -104,7 +104,7 @@ class InferenceEndpoints:
             if isinstance(answer, Streaming):
                 body = None
                 room.release()  # a stream takes minutes, and nobody reads its prompt again
-                await self._stream(answer, receive, send)
+                await self._stream(answer, scope, receive, send)
             elif room.holds_large_answer:
                 await _send_large(answer, scope, send)
             else:
@@ -141,7 +141,7 @@ class InferenceEndpoints:
                 return await _send(answer, send)
         return await self._kserve_app(scope, receive, send)
 
-    async def _stream(self, answer: Streaming, receive: Receive, send: Send) -> None:
+    async def _stream(self, answer: Streaming, scope: Scope, receive: Receive, send: Send) -> None:
         """Send a stream as it comes, and nothing more when its caller has left.
 
         A stream that was cut off ends without its end: the connection is closed, so that nobody
@@ -157,6 +157,10 @@ class InferenceEndpoints:
                         # writer whose reader is slow does not see it before.
                         await asyncio.sleep(0)
                         await _send_piece(chunk[at : at + _SLICE_BYTES], send)
+                    # What was held back for a caller that has just left would be read to its end
+                    # before the listener's turn comes.
+                    if CALLER_LEFT in scope:
+                        raise CallerLeft
         if answer.is_whole:
             await self._model.handler.durable()
             await send({"type": "http.response.body", "body": b""})
