@@ -28,6 +28,12 @@ dependencies = ["nobody-has-this-in-a-cache"]
 """
 
 
+@pytest.fixture(autouse=True)
+def outermost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A make that runs these tests hands its own options on, which add lines to what is said."""
+    monkeypatch.delenv("MAKEFLAGS", raising=False)
+
+
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
     """A folder with the Makefile and one project, in a path with a space."""
