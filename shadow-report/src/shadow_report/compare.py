@@ -78,7 +78,10 @@ def _observe(tables: Tables, settings: Comparison, progress: Progress) -> _Obser
     duplicates = tables.duplicates(sides.scope)
     calls = sum(group.calls for group in sides.groups_of("primary"))
     counters = _counters(
-        settings, sides, now, _retries(tables, sides, settings) if duplicates["shadow"] else {}
+        settings,
+        sides,
+        _settled_before(tables, sides, settings, now),
+        _retries(tables, sides, settings) if duplicates["shadow"] else {},
     )
     batches = tables.pairs(
         sides.scope,
@@ -116,19 +119,32 @@ def _retries(tables: Tables, sides: Sides, settings: Comparison) -> dict[int, Ou
     return worst
 
 
+def _settled_before(tables: Tables, sides: Sides, settings: Comparison, now: datetime) -> datetime:
+    """Calls from here on may still be under way, to the tables or to the shadow."""
+    settled = now - settings.settle
+    if sides.is_mirrored or settings.shadow_since is not None:
+        return settled
+    followed = tables.followed_until(sides.scope)
+    return settled if followed is None else min(settled, followed)
+
+
 def _counters(
-    settings: Comparison, sides: Sides, now: datetime, retries: dict[int, Outcome]
+    settings: Comparison, sides: Sides, settled_before: datetime, retries: dict[int, Outcome]
 ) -> Counters:
     groups = sides.groups_of("primary") or sides.groups_of("shadow")
     calls = sum(group.calls for group in sides.groups_of("primary"))
-    began = sides.began or min((group.first_call for group in groups), default=now)
+    began = sides.began or min((g.first_call for g in groups), default=settled_before)
     first = began + settings.warm_up
-    last = max((group.last_call for group in groups), default=now)
-    clock = Clock(
-        counted_from=microseconds(first), settled_before=microseconds(now - settings.settle)
-    )
+    last = max((group.last_call for group in groups), default=settled_before)
+    clock = Clock(counted_from=microseconds(first), settled_before=microseconds(settled_before))
     return Counters.begin(
-        settings, clock, first=first, last=max(first, last), calls=calls, retries=retries
+        settings,
+        clock,
+        first=first,
+        last=max(first, last),
+        calls=calls,
+        retries=retries,
+        is_mirrored=sides.is_mirrored and settings.shadow_since is None,
     )
 
 
@@ -277,7 +293,7 @@ class _Observed:
             cut_pairs=counts.cut_pairs,
             abandoned=counts.abandoned,
             retried=counts.retried,
-            mirrored_only=0 if settings.shadow_since else counts.mirrored_only,
+            mirrored_only=counts.mirrored_only,
             primary_watermark=primary.last_call,
             shadow_watermark=shadow.last_call,
             clock_skew_ms=ledger.clock_skew_ms,

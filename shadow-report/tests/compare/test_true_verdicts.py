@@ -485,3 +485,31 @@ def test_a_replay_counts_the_calls_that_were_not_answered(compared: Any) -> None
     assert "10 of 3,000 calls have a new fault, 10 of them without an answer" in " ".join(
         report.reasons
     )
+
+
+def followed(count: int, until: int, lost: tuple[int, ...] = ()) -> list[Call]:
+    """Calls that a follower reads from the tables and sends a minute later, up to one of them."""
+    calls: list[Call] = []
+    for i in range(count):
+        primary, shadow = pair(i)
+        calls.append(replace(primary, source="generated"))
+        if i < until and i not in lost:
+            calls.append(replace(shadow, time=shadow.time + timedelta(minutes=1)))
+    return calls
+
+
+def test_calls_that_a_follower_has_not_sent_yet_wait(command: Command) -> None:
+    """They are in flight, however long they wait; no fault, and no part of the coverage."""
+    report = command(followed(6_000, until=5_000))
+    assert report["verdict"] == "PROMOTE", report["reasons"]
+    assert report["window"]["in_flight"] == 1_000
+    late = START + timedelta(seconds=300)
+    assert command([], "--since", late.isoformat())["integrity"]["mirrored_only"] == 0
+
+
+def test_calls_that_a_followed_shadow_did_not_answer_are_faults(command: Command) -> None:
+    """The follower has passed them, and no entry that mirrors could have left them out."""
+    lost = tuple(range(100, 5_000, 250))
+    report = command(followed(6_000, until=5_500, lost=lost))
+    assert report["integrity"]["unanswered"] == len(lost)
+    assert report["verdict"] == "REJECT"

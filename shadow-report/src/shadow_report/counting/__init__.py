@@ -50,10 +50,12 @@ class Counters:
         last: datetime,
         calls: int,
         retries: Mapping[int, Outcome],
+        is_mirrored: bool,
     ) -> Counters:
         """Empty tallies for some `calls` of the primary between these times.
 
         retries: by the hash of a pair id, the gravest outcome of its further shadow calls.
+        is_mirrored: the entry copied the calls to the shadow; else a replay or follower sent them.
         """
         timeline = Timeline(first, last, settings.slo_ms)
         comparer = Comparer(settings.rules)
@@ -63,7 +65,7 @@ class Counters:
                 settings.rules,
                 clock,
                 retries=retries,
-                replayed=settings.shadow_since is not None,
+                is_mirrored=is_mirrored,
             ),
             comparer=comparer,
             ledger=Ledger(),

@@ -148,7 +148,8 @@ class Classifier:
     """Decides for each row whether it counts, and compares the answers of those that do.
 
     `retries` has, by the hash of a pair id, the gravest outcome of the shadow's further calls with
-    that id; a pair is as bad as its worst call. `replayed`: the calls were sent by a replay.
+    that id; a pair is as bad as its worst call. `is_mirrored`: the entry
+    copied the calls to the shadow; else a replay or a follower sent them, from the tables.
     """
 
     def __init__(
@@ -158,15 +159,15 @@ class Classifier:
         clock: Clock,
         *,
         retries: Mapping[int, Outcome] | None = None,
-        replayed: bool = False,
+        is_mirrored: bool = True,
     ) -> None:
         self._comparer = comparer
         # Bodies of errors are compared by the same rules, and are in no figure of the answers.
         self._errors = Comparer(rules)
         self._clock = clock
         self._retries = retries or {}
-        self._unsent = UNREPLAYABLE if replayed else UNMIRRORED
-        self._replayed = replayed
+        self._unsent = UNMIRRORED if is_mirrored else UNREPLAYABLE
+        self._is_mirrored = is_mirrored
         self.counts = CallCounts()
 
     def classify(self, batch: Batch) -> Classified:
@@ -229,12 +230,14 @@ class Classifier:
         _count(self.counts.shadow, shadow[counted], flags[counted] & SHADOW_CUT > 0)
         alone = counted & (primary == Answer.NO_CALL)
         self.counts.shadow_only += int(np.count_nonzero(alone))
-        self.counts.mirrored_only += int(np.count_nonzero(alone & (flags & SHADOW_MIRRORED > 0)))
+        # What a follower sends late may have its primary before the window.
+        mirrored = self._is_mirrored & (flags & SHADOW_MIRRORED > 0)
+        self.counts.mirrored_only += int(np.count_nonzero(alone & mirrored))
 
     def _never_sent(self, missing: Bools, flags: NDArray[np.int64]) -> Bools:
         """Missing calls that the sender leaves out by its own rules: no failure of the shadow."""
         unsent = flags & self._unsent > 0
-        if not self._replayed:
+        if self._is_mirrored:
             unsent |= flags & PRIMARY_MIRRORED == 0
         return np.asarray(missing & unsent)
 

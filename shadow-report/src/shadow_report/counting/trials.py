@@ -66,6 +66,7 @@ class TrialTally:
         self._clustered = [name for name in self.gates if name != "coverage"]
         self._clusters = ClusterCounts(gates=len(self._clustered))
         self._repeats = Repeats()
+        self._effective: dict[str, EffectiveSize] = {}
 
     def _names(self) -> tuple[str, ...]:
         slow = () if self._slo_ms is None else ("slow",)
@@ -73,6 +74,7 @@ class TrialTally:
 
     def add(self, classified: Classified) -> None:
         """Count a batch; with a cluster field it was read with its requests."""
+        self._effective.clear()
         times = classified.primary_times
         requests = classified.batch.request_keys()
         counted = self._counted(classified)
@@ -141,6 +143,11 @@ class TrialTally:
 
     def effective(self, name: str) -> EffectiveSize:
         """What the gate's trials are worth, by clusters or by clumps in time, whichever is less."""
+        if name not in self._effective:
+            self._effective[name] = self._find_effective(name)
+        return self._effective[name]
+
+    def _find_effective(self, name: str) -> EffectiveSize:
         gate = self.gates[name]
         if name not in self._clustered:
             return EffectiveSize(gate.trials, float(gate.trials), gate.trials, "independent")

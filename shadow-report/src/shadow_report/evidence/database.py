@@ -103,6 +103,11 @@ class Tables:
                 return found[0], min(found)
         return None
 
+    def followed_until(self, scope: Scope) -> datetime | None:
+        """The time of the primary's calls up to which a follower has sent them; None before any."""
+        found: datetime | None = self._one(_sql("followed"), scope.parameters)
+        return found
+
     def mirrored_before(self, scope: Scope, versions: Sequence[str | None]) -> bool:
         """Whether any call before the window has a call of one of these versions of the shadow."""
         asked = scope.parameters | {"versions": [version or "" for version in versions]}

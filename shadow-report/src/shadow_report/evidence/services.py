@@ -112,6 +112,14 @@ class Sides:
     scope: Scope
     groups: list[CallGroup]
 
+    @property
+    def is_mirrored(self) -> bool:
+        """Whether the primary's calls came through an entry that mirrors them; else whatever the
+        shadow got was sent later, from the tables.
+        """
+        groups = self.groups_of("primary")
+        return any(group.pair_source == "x-shadow-pair-id" for group in groups)
+
     def groups_of(self, role: str) -> list[CallGroup]:
         """This side's groups."""
         service = self.scope.primary if role == "primary" else self.scope.shadow

@@ -46,9 +46,14 @@ class EffectiveSize:
 
 
 def effective_size(
-    sizes: ArrayLike, events: ArrayLike, recurring: ArrayLike | None = None
+    sizes: ArrayLike,
+    events: ArrayLike,
+    recurring: ArrayLike | None = None,
+    clusters: ArrayLike | None = None,
 ) -> EffectiveSize:
     """What calls in clusters of these sizes, with these numbers of events, are worth.
+
+    `clusters` says how many clusters each entry stands for; None is one.
 
     While fewer than `MIN_MIXED_CLUSTERS` clusters have an event, or have a call without one, the
     worst case holds: a cluster is one observation, and the larger it is the likelier it is bad.
@@ -66,43 +71,53 @@ def effective_size(
     """
     m, y = np.asarray(sizes, dtype=np.float64), np.asarray(events, dtype=np.float64)
     known = np.zeros(m.size, dtype=bool) if recurring is None else np.asarray(recurring, dtype=bool)
+    weights = np.ones(m.size) if clusters is None else np.asarray(clusters, dtype=np.float64)
     filled = m > 0
-    m, y, known = m[filled], y[filled], known[filled]
-    trials = float(m.sum())
+    m, y, known, weights = m[filled], y[filled], known[filled], weights[filled]
+    trials = float((weights * m).sum())
     if not trials:
         return EffectiveSize(0, 0.0, 0, "independent")
-    worst = max(_worst_case(m), _worst_case(m[~known]))
+    worst = max(_worst_case(m, weights), _worst_case(m[~known], weights[~known]))
     measured = max(
-        trials / _design_effect(m, y, trials, np.zeros(m.size, dtype=bool)),
-        trials / _design_effect(m, y, trials, known),
+        trials / _design_effect(m, y, weights, np.zeros(m.size, dtype=bool)),
+        trials / _design_effect(m, y, weights, known),
     )
     n_eff = min(trials, max(worst, measured))
     source = "clusters" if worst >= measured else "likeness"
     return EffectiveSize(
-        round(trials), n_eff, m.size, "independent" if n_eff >= 0.999 * trials else source
+        round(trials),
+        n_eff,
+        round(float(weights.sum())),
+        "independent" if n_eff >= 0.999 * trials else source,
     )
 
 
-def _worst_case(m: NDArray[np.float64]) -> float:
-    squares = np.square(m)
-    return float(m.sum() * squares.sum() / (squares * m).sum()) if m.size else 0.0
+def _worst_case(m: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    calls = weights * m
+    squares = calls * m
+    return float(calls.sum() * squares.sum() / (squares * m).sum()) if m.size else 0.0
 
 
 def _design_effect(
-    m: NDArray[np.float64], y: NDArray[np.float64], trials: float, known: NDArray[np.bool_]
+    m: NDArray[np.float64],
+    y: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    known: NDArray[np.bool_],
 ) -> float:
     """The measured design effect, enlarged for its own error; infinite while it is a guess.
 
     Known clusters have a variance within themselves only.
     """
-    rest_m, rest_y = m[~known], y[~known]
-    mixed = min(np.count_nonzero(rest_y), np.count_nonzero(rest_y < rest_m))
+    rest_m, rest_y, rest = m[~known], y[~known], weights[~known]
+    mixed = min(float(rest[rest_y > 0].sum()), float(rest[rest_y < rest_m].sum()))
     if mixed < MIN_MIXED_CLUSTERS:
         return math.inf
-    rate, rest_rate = float(y.sum()) / trials, float(rest_y.sum() / rest_m.sum())
-    between = float(np.square(rest_y - rest_rate * rest_m).sum())
-    between *= rest_m.size / (rest_m.size - 1)
-    within = float((y[known] * (1 - y[known] / m[known])).sum())
+    trials, size = float((weights * m).sum()), float(rest.sum())
+    rate = float((weights * y).sum()) / trials
+    rest_rate = float((rest * rest_y).sum() / (rest * rest_m).sum())
+    between = float((rest * np.square(rest_y - rest_rate * rest_m)).sum())
+    between *= size / (size - 1)
+    within = float((weights[known] * y[known] * (1 - y[known] / m[known])).sum())
     effect = (between + within) / (trials * rate * (1 - rate))
     # A variance from `mixed` clusters has a relative standard error of sqrt(2 / mixed).
     return max(1.0, effect * (1 + 2 * math.sqrt(2 / mixed)))
@@ -161,7 +176,13 @@ class Clusters:
     def effective(self, gate: int) -> EffectiveSize:
         """What the calls are worth for this gate."""
         used = self._sizes > 0
-        return effective_size(self._sizes[used], self._events[gate, used], self.recurring()[used])
+        # Most clusters are alike: hundreds of thousands are a few kinds of them.
+        kinds = self._sizes[used].astype(np.int64) << 32
+        kinds |= self._events[gate, used].astype(np.int64) << 1
+        kinds |= self.recurring()[used]
+        kinds, clusters = np.unique(kinds, return_counts=True)
+        sizes, events = kinds >> 32, (kinds & 0xFFFFFFFF) >> 1
+        return effective_size(sizes, events, kinds & 1 > 0, clusters)
 
     def recurring(self) -> NDArray[np.bool_]:
         """Which slots were seen in at least half of the blocks of time; none while few passed."""

@@ -14,7 +14,7 @@ WITH primary_call AS (
                -- The mirrored route takes bodies of a declared length below 1 MB (manifests/mirroring).
                r.request_size >= 1000000
                    OR r.request_headers ->> 'transfer-encoding' IS NOT NULL AS is_unmirrored,
-               r.request_truncated OR r.protocol = 'grpc'             AS is_unreplayable,
+               r.request_truncated                                    AS is_unreplayable,
                CASE WHEN %(with_requests)s THEN r.request_headers END AS request_headers,
                CASE WHEN %(with_requests)s THEN r.request_data END    AS request_data,
                CASE WHEN %(deduplicate)s
