@@ -50,7 +50,7 @@ class Block:
 
 
 class BlockScan:
-    """The trials of one gate over time: batches of any size in any order, in some 1 MiB.
+    """The trials of one gate over time: batches of any size in any order, in some 2 MiB.
 
     `first` and `last` are the ends of the window, in whole microseconds (or any other integers);
     a time outside counts with the nearer end. A later look at the same window has the same `first`.
@@ -61,8 +61,8 @@ class BlockScan:
         self._shift = ((last - first) // _STEPS).bit_length()
         self._first = first >> self._shift
         steps = (last >> self._shift) - self._first + 1
-        self._trials: NDArray[np.int32] = np.zeros(steps, dtype=np.int32)
-        self._events: NDArray[np.int32] = np.zeros(steps, dtype=np.int32)
+        self._trials: NDArray[np.int64] = np.zeros(steps, dtype=np.int64)
+        self._events: NDArray[np.int64] = np.zeros(steps, dtype=np.int64)
         self._newest_times: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self._newest_events: NDArray[np.bool_] = np.zeros(0, dtype=bool)
 
@@ -79,8 +79,9 @@ class BlockScan:
             fresh = ~np.asarray(repeats, dtype=bool)
             at, flags = at[fresh], flags[fresh]
         steps = np.clip((at >> self._shift) - self._first, 0, self._trials.size - 1)
-        np.add.at(self._trials, steps, 1)
-        np.add.at(self._events, steps[flags], 1)
+        self._trials += np.bincount(steps, minlength=self._trials.size)
+        if flags.any():
+            np.add.at(self._events, steps[flags], 1)
 
     def _add_newest(self, at: NDArray[np.int64], flags: NDArray[np.bool_]) -> None:
         most = NEWEST_SIZES[-1]
@@ -150,7 +151,7 @@ class BlockScan:
     def _widths(self) -> Iterator[tuple[int, int, NDArray[np.int64], NDArray[np.int64]]]:
         """For each width: its shift, the number of its first block, trials and events by block."""
         shift, first = self._shift, self._first
-        trials, events = self._trials.astype(np.int64), self._events.astype(np.int64)
+        trials, events = self._trials, self._events
         yield shift, first, trials, events
         while trials.size > 1:
             # A block of twice the width starts at an even number.

@@ -165,13 +165,17 @@ class Clusters:
         if not hashes.size:
             return
         flags = np.asarray(events, dtype=bool).reshape(len(self._events), hashes.size)
-        slots = self._slots(hashes)
+        # Zero marks a free slot.
+        distinct, inverse = np.unique(hashes | 1 << 62, return_inverse=True)
+        slots = self._slots(distinct)
         # First, since it may replace what was seen.
         bits = np.uint32(1) << self._blocks(at).astype(np.uint32)
-        np.add.at(self._sizes, slots, 1)
+        # Several calls may be of one slot: counted before, or one by one, which takes longer.
+        np.add.at(self._sizes, slots, np.bincount(inverse).astype(np.int32))
         for counts, flag in zip(self._events, flags, strict=True):
-            np.add.at(counts, slots[flag], 1)
-        np.bitwise_or.at(self._seen, slots, bits)
+            if flag.any():
+                np.add.at(counts, slots[inverse[flag]], np.int32(1))
+        np.bitwise_or.at(self._seen, slots[inverse], bits)
 
     def effective(self, gate: int) -> EffectiveSize:
         """What the calls are worth for this gate."""
@@ -191,10 +195,8 @@ class Clusters:
             return np.zeros(self._seen.size, dtype=bool)
         return np.asarray(np.bitwise_count(self._seen) >= blocks / 2)
 
-    def _slots(self, hashes: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _slots(self, distinct: NDArray[np.int64]) -> NDArray[np.int64]:
         """The slot of each key, claimed on first sight (open addressing with linear probing)."""
-        # Zero marks a free slot.
-        distinct, inverse = np.unique(hashes | 1 << 62, return_inverse=True)
         slots = distinct % self._keys.size
         open_ = np.arange(distinct.size)
         for _ in range(_MOST_PROBES):
@@ -206,7 +208,7 @@ class Clusters:
             if not open_.size:
                 break
             slots[open_] = (slots[open_] + 1) % self._keys.size
-        return np.asarray(slots[inverse])
+        return np.asarray(slots)
 
     def _blocks(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
         if self._start is None:
