@@ -146,6 +146,7 @@ class Unfit(NamedTuple):
 
 Shape = tuple[int, ...] | Unfit | None
 MAX_SHAPE_CHARACTERS = 60
+_WHOLE = {int}
 
 
 def shape_outcome(primary: Shape, shadow: Shape) -> Outcome:
@@ -184,23 +185,21 @@ def with_tensors(document: Any) -> Any:
         return document
     tensors: dict[str, Tensor] = {}
     for output in outputs:
-        if type(output) is not dict or (data := _data_of(output)) is None:
+        if type(output) is not dict:
+            return document
+        data = output.get("data")
+        # An empty binary output is a header and no byte after it, so its answer parses as JSON.
+        if data is None and _binary_size(output) == 0:
+            data = []
+        if type(data) is not list:
             return document
         if type(name := output.get("name")) is not str or name in tensors:
             return document
         tensors[name] = _tensor(output, data)
-    rest = {key: document[key] for key in document if key not in ENVELOPE}
+    rest = {key: value for key, value in document.items() if key not in ENVELOPE}
     _drop_empty_parameters(rest)
     rest["outputs"] = tensors
     return rest
-
-
-def _data_of(output: dict[str, Any]) -> list[Any] | None:
-    data = output.get("data")
-    # An empty binary output is a header and no byte after it, so its answer parses as JSON.
-    if data is None and _binary_size(output) == 0:
-        return []
-    return data if type(data) is list else None
 
 
 def _tensor(output: dict[str, Any], data: list[Any]) -> Tensor:
@@ -212,13 +211,13 @@ def _tensor(output: dict[str, Any], data: list[Any]) -> Tensor:
     return Tensor(output.get("datatype"), _shape(output.get("shape"), len(data)), data, rest)
 
 
-def _shape(given: object, length: int) -> Shape:
+def _shape(given: Any, length: int) -> Shape:
     if given is None:
         return None
-    if type(given) is list and {*map(type, given)} <= {int} and min(given, default=0) >= 0:
-        shape = tuple(given)
-        if math.prod(shape) == length:
-            return shape
+    fits = type(given) is list and {*map(type, given)} <= _WHOLE and math.prod(given) == length
+    # Two negative sizes have a product that may fit.
+    if fits and (len(given) == 1 or min(given, default=0) >= 0):
+        return tuple(given)
     return Unfit(json.dumps(given)[:MAX_SHAPE_CHARACTERS])
 
 
