@@ -7,16 +7,19 @@ import resource
 import shutil
 import socket
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+import grpc
 import pytest
 from deployment import Start
 from evidence import check_every_answer_is_stored_once, gaps, metric, records, tell
+from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from load import Load
-from processes import resident_bytes
+from processes import descendants, resident_bytes
 from scripted import ScriptedPredictor
 from serving import PREDICT, SAMPLE, SAMPLE_ANSWER, Transformer, new_pair, row, until
 
@@ -208,8 +211,6 @@ def test_64_callers_with_the_largest_body_stay_within_the_pods_memory(
 
     def watch() -> None:
         nonlocal peak
-        from processes import descendants
-
         while not done.is_set():
             pids = [server.process.pid, *descendants(server.process.pid)]
             peak = max(peak, sum(map(resident_bytes, pids)))
@@ -230,6 +231,48 @@ def test_64_callers_with_the_largest_body_stay_within_the_pods_memory(
     assert peak < 768 * MIB
     calls = 64 + len(small)
     until(lambda: records(server, "written") == calls, "all rows")
+    assert gaps(postgres_uri) == 0
+
+
+def test_64_grpc_callers_with_the_largest_message_stay_within_the_pods_memory(
+    start: Start, database: str, postgres_uri: str, scripted: ScriptedPredictor
+) -> None:
+    """8 MiB of raw tensors each, which become JSON for a predictor without binary ones."""
+    server = start(database, "--predictor_protocol", "v2", PREDICTOR=scripted.address)
+    message = pb.ModelInferRequest(model_name="model")
+    message.inputs.add(name="x", datatype="INT64", shape=[1_040_000])
+    message.raw_input_contents.append(b"\x81" * 8 * 1_040_000)
+    wire = message.SerializeToString()
+    assert 8_300_000 < len(wire) < 8 * MIB
+    done = threading.Event()
+    peaks = [0]
+
+    def watch() -> None:
+        while not done.is_set():
+            pids = [server.process.pid, *descendants(server.process.pid)]
+            peaks.append(sum(map(resident_bytes, pids)))
+            done.wait(0.05)
+
+    def call(_: int) -> grpc.StatusCode:
+        try:
+            server.rpc("ModelInfer", wire)
+        except grpc.RpcError as failure:
+            return failure.code()
+        return grpc.StatusCode.OK
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        with ThreadPoolExecutor(64) as pool:
+            codes = list(pool.map(call, range(64)))
+    finally:
+        done.set()
+        watching.join()
+    refused = codes.count(grpc.StatusCode.UNAVAILABLE)
+    tell(peak_mib=max(peaks) // MIB, refused=refused, codes=Counter(code.name for code in codes))
+    assert max(peaks) < 768 * MIB
+    assert refused < 64
+    until(lambda: records(server, "written") == 64, "all rows")
     assert gaps(postgres_uri) == 0
 
 

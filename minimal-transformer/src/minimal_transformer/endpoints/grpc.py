@@ -140,22 +140,28 @@ class InferOnWire(aio.ServerInterceptor):  # type: ignore[misc]
         if not await self._receiving.take(size):
             raise NoRoom
         try:
-            async with asyncio.timeout(SILENT_SECONDS) as deadline:
-                self._deadlines[deadline] = asyncio.get_running_loop().time()
+            wire = await self._read(context)
+            room.limits.check_request(len(wire))
+            if len(wire) <= SMALL_BYTES:
+                room.take_small(len(wire))
+            else:
+                # Until then the message is here, in the place of one that could be received.
+                await room.take_request(len(wire), COPIES_OF_A_MESSAGE)
+            return wire
+        finally:
+            self._receiving.give_back(size)
+
+    async def _read(self, context: Any) -> bytes:
+        deadline = asyncio.timeout(SILENT_SECONDS)
+        self._deadlines[deadline] = asyncio.get_running_loop().time()
+        try:
+            async with deadline:
                 wire = await context.read()
         except TimeoutError:
             raise TooSlow from None
         finally:
-            self._deadlines.pop(deadline, None)
-            self._receiving.give_back(size)
-        if wire is aio.EOF:
-            wire = b""
-        room.limits.check_request(len(wire))
-        if len(wire) <= SMALL_BYTES:
-            room.take_small(len(wire))
-        else:
-            await room.take_request(len(wire), COPIES_OF_A_MESSAGE)
-        return bytes(wire)
+            del self._deadlines[deadline]
+        return b"" if wire is aio.EOF else bytes(wire)
 
     def _hurry(self) -> None:
         """Somebody has to wait: messages that come slowly have a moment left."""
@@ -203,6 +209,8 @@ class GrpcServer:
                 *((f"grpc.{name}", self._options[f"grpc_{name}"]) for name in _LENGTH_LIMITS),
                 # Without it a second server shares the port, and half of the calls go there.
                 ("grpc.so_reuseport", 0),
+                # A message is let in when it is read, and not by what the network would carry.
+                ("grpc.http2.bdp_probe", 0),
             ],
         )
         repository = ClosedRepository(self._data_plane.model_registry)
