@@ -117,7 +117,7 @@ def _what_next(scene: Scene) -> str:
     """Three commands or pages to go on with."""
     lines = {
         scene.again: "the same until Ctrl-C, for curl, make traffic and make psql",
-        "make demo REQUESTS=9000": "calls enough for PROMOTE in the second round",
+        "make demo REQUESTS=4000": "calls enough for PROMOTE in the second round",
         "docs/your-own-model.md": "a model of your own in the place of this one",
     }
     width = max(map(len, lines))
