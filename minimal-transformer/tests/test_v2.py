@@ -84,7 +84,7 @@ def test_parameters_and_wanted_outputs_cross_the_bridge() -> None:
     message.parameters["count"].int64_param = 3
     message.inputs.add(name="x", datatype="BYTES", shape=[1]).contents.bytes_contents.append(b"hi")
     message.outputs.add(name="y").parameters["classification"].int64_param = 2
-    body, headers = v2.rest_from_grpc_request(message.SerializeToString(), in_binary=True)
+    body, headers = v2.rest_from_grpc_request(message, in_binary=True)
     document = json.loads(body)
     assert document["parameters"] == {"flag": True, "count": 3}
     assert document["inputs"][0]["data"] == ["hi"]

@@ -88,10 +88,7 @@ def test_caller_that_leaves_in_the_middle_of_its_body_is_no_call(
 def test_caller_that_leaves_before_the_answer_is_recorded(
     transformer: Transformer, plain: socket.socket, shared_uri: str
 ) -> None:
-    """The call was made and answered, so it has both rows; they say that nobody waited for it.
-
-    Unless the answer was out before the leaving was noticed.
-    """
+    """The call was made and answered, so it has both rows, whichever comes first here."""
     pair = new_pair()
     plain.sendall(head(pair, LENGTH) + SAMPLE)
     plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

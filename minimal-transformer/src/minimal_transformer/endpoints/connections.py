@@ -98,11 +98,12 @@ class PatientProtocol(HttpToolsProtocol):
             self.send_400_response(message)
             return
         cycle = self.cycle
-        if self._is_in_head():
+        if self.scope is None or self.headers is not self.scope["headers"]:
+            if cycle is None or cycle.response_complete or cycle.more_body:
+                self._await_data()
+        else:  # a message has begun whose headers are not complete
             self._head_bytes += len(data)
             self._await_rest_of_head()
-        elif cycle is None or cycle.response_complete or cycle.more_body:
-            self._await_data()
 
     def on_headers_complete(self) -> None:
         """Start the call, unless it asks for an upgrade: then its head comes once more."""
@@ -135,10 +136,6 @@ class PatientProtocol(HttpToolsProtocol):
             return
         self._unsent = unsent
         self.loop.call_later(READING_SECONDS, self._look_whether_it_reads)
-
-    def _is_in_head(self) -> bool:
-        """Whether a message has begun whose headers are not complete."""
-        return self.scope is not None and self.headers is self.scope["headers"]
 
     def _await_data(self) -> None:
         self.timeout_keep_alive_task = self.loop.call_later(

@@ -89,18 +89,18 @@ class InferenceEndpoints:
         headers = _headers(scope["headers"])
         room = Room(self._model.limits)
         query = scope["query_string"].decode("latin-1")
-        arrival = Arrival(route, b"", headers, query, room, lambda: CALLER_LEFT in scope)
-        answer: Answer | Streaming
+        refused = None
         try:
             try:
                 body = await _body(receive, headers, room)
                 if body is None:
                     return None  # The caller left before it had sent the call.
-                arrival = arrival._replace(body=body)
             except (NoRoom, TooLarge, TooSlow) as failure:
-                length = int(headers.get("content-length", 0))
-                arrival = arrival._replace(refused=Refused(length, failure))
-            answer = await self._answer(arrival)
+                body = b""
+                refused = Refused(int(headers.get("content-length", 0)), failure)
+            answer = await self._answer(
+                Arrival(route, body, headers, query, room, lambda: CALLER_LEFT in scope, refused)
+            )
             if isinstance(answer, Streaming):
                 body = None
                 room.release()  # a stream takes minutes, and nobody reads its prompt again
@@ -238,9 +238,10 @@ async def _until_caller_leaves(
 
 def _headers(pairs: list[tuple[bytes, bytes]]) -> dict[str, str]:
     """The headers by their lower-case names, each byte of a value as a character."""
-    decoded = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in pairs]
-    headers = dict(decoded)
-    return headers if len(headers) == len(decoded) else combined(decoded)
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in pairs}
+    if len(headers) < len(pairs):
+        return combined((name.decode("latin-1"), value.decode("latin-1")) for name, value in pairs)
+    return headers
 
 
 async def _body(receive: Receive, headers: Mapping[str, str], room: Room) -> bytes | None:

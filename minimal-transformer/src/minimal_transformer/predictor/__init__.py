@@ -8,7 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
-from minimal_transformer.exchange import Answer, Arrival, RawHeaders, Stream
+from minimal_transformer.exchange import Answer, Arrival, RawHeaders, Stream, header_text
 from minimal_transformer.logs import Episode
 from minimal_transformer.settings import OF_ONE_HOP, SHADOW_HEADER, HeaderRules, PredictorSettings
 
@@ -66,11 +66,14 @@ class Predictor(Protocol):
 
 
 def to_predictor(headers: Mapping[str, str], settings: PredictorSettings) -> dict[str, str]:
-    """The caller's headers (lower-case names) that the predictor may see, and the shadow's mark."""
+    """The caller's headers (lower-case names) that the predictor may see, and the shadow's mark.
+
+    Clients write UTF-8, so a value whose bytes are that becomes text, and the same bytes again.
+    """
     rules = settings.headers
     exact, prefixes = rules.forwarded, rules.forwarded_prefixes
     passed = {
-        name: value
+        name: value if value.isascii() else header_text(value)
         for name, value in headers.items()
         if name in exact or (name.startswith(prefixes) and name not in OF_ONE_HOP)
     }

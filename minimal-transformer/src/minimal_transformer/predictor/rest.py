@@ -14,7 +14,7 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from minimal_transformer.exchange import Answer, Arrival, Stream, header_text
+from minimal_transformer.exchange import Answer, Arrival, Stream
 from minimal_transformer.failures import error_text, refusal
 from minimal_transformer.limits import SMALL_BYTES, Room
 from minimal_transformer.predictor import (
@@ -25,8 +25,8 @@ from minimal_transformer.predictor import (
     to_predictor,
 )
 from minimal_transformer.predictor.v2 import (
+    checked_request,
     grpc_from_rest_answer,
-    is_raw,
     rest_from_grpc_request,
 )
 from minimal_transformer.settings import HeaderRules, PredictorSettings
@@ -116,18 +116,15 @@ class RestPredictor:
         await self._session.close()
 
     async def forward(self, arrival: Arrival) -> Answer | Stream:
-        # aiohttp writes UTF-8, so bytes that are UTF-8 stay what they are.
-        headers = {
-            name: header_text(value)
-            for name, value in to_predictor(arrival.headers, self._settings).items()
-        }
+        headers = to_predictor(arrival.headers, self._settings)
         path = arrival.route.path
         if arrival.route.protocol != "grpc":
             url = self._url(f"{path}?{arrival.query}" if arrival.query else path)
             return await self._post(url, arrival.body, headers, arrival.room)
-        raw = is_raw(arrival.body)
+        message = checked_request(arrival.body)
+        raw = bool(message.raw_input_contents)
         in_binary = raw and await self._takes_binary()
-        body, added = rest_from_grpc_request(arrival.body, in_binary=in_binary)
+        body, added = rest_from_grpc_request(message, in_binary=in_binary)
         answer = await self._post(self._url(path), body, headers | added, arrival.room)
         # A v2 answer never streams.
         return grpc_from_rest_answer(cast(Answer, answer), raw=raw)

@@ -69,17 +69,11 @@ def response_json(wire: bytes) -> bytes | None:
     return _dumped(_head_of(message) | {"outputs": outputs})
 
 
-def is_raw(wire: bytes) -> bool:
-    """Whether a gRPC request's tensors are in binary form; 400 where it contradicts itself."""
-    return bool(checked_request(wire).raw_input_contents)
-
-
-def rest_from_grpc_request(wire: bytes, *, in_binary: bool) -> tuple[bytes, dict[str, str]]:
+def rest_from_grpc_request(message: Any, *, in_binary: bool) -> tuple[bytes, dict[str, str]]:
     """A gRPC request as the body of a v2 REST request, and the headers that describe it.
 
     Raw tensors stay in binary form where the predictor takes it, and are JSON where not.
     """
-    message = checked_request(wire)
     if not (in_binary and message.raw_input_contents):
         try:
             return _request_json(message), {"content-type": "application/json"}
