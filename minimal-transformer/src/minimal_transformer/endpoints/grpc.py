@@ -195,7 +195,9 @@ class GrpcServer:
     def __init__(
         self, model: PersistTransformer, data_plane: TruthfulDataPlane, options: dict[str, Any]
     ) -> None:
-        self._inference = InferOnWire(model, options["grpc_max_receive_message_length"])
+        longest, body = options["grpc_max_receive_message_length"], model.limits.max_body_bytes
+        # gRPC's -1 is no limit.
+        self._inference = InferOnWire(model, min(longest, body) if longest > 0 else body)
         self._data_plane = data_plane
         self._options = options
         self._server: aio.Server | None = None
