@@ -193,6 +193,7 @@ def test_no_line_per_call_by_default(folder: Path, shared_uri: str, predictor: P
     """Neither KServe's timing lines nor uvicorn's access lines."""
     with Transformer(folder, shared_uri, predictor.address) as server:
         server.post(PREDICT, SAMPLE)
+        until(lambda: "serving model" in server.log, "the one line of a start")
         before = server.log
         for _ in range(5):
             server.post(PREDICT, SAMPLE)

@@ -54,10 +54,10 @@ def _never() -> bool:
 
 
 class Refused(NamedTuple):
-    """A body that is not read: how long it said that it is, and why."""
+    """A call that goes no further: how long its body said that it is, and why."""
 
     size: int
-    reason: Exception
+    reason: BaseException
 
 
 class Arrival(NamedTuple):

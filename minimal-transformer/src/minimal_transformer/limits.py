@@ -13,6 +13,8 @@ from collections import deque
 
 # Smaller bodies wait for nobody: they share an eighth of the room and are refused when it is full.
 SMALL_BYTES = 64 * 1024
+# Those of all connections together are not worth counting.
+TINY_BYTES = 4 * 1024
 # As long as a large body waits for its room.
 WAIT_SECONDS = 30.0
 # A body that is slower than this loses its room as soon as another waits for it.
@@ -135,6 +137,8 @@ class Room:
 
     def take_small(self, size: int) -> None:
         """Room for a body of at most SMALL_BYTES; NoRoom at once when there is none."""
+        if size <= TINY_BYTES:
+            return
         pool = self.limits.small
         if size > pool.free:
             raise NoRoom

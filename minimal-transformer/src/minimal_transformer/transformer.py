@@ -27,6 +27,7 @@ from minimal_transformer.exchange import (
     Arrival,
     Protocol,
     RawHeaders,
+    Refused,
     Route,
     Stream,
 )
@@ -250,6 +251,8 @@ class PersistTransformer(Model):  # type: ignore[misc]
         self._in_flight += 1
         if handler.is_heavy(arrival.route, arrival.body):
             call = await handler.in_thread(partial(handler.record_request, arrival))
+            if (task := asyncio.current_task()) and task.cancelling():
+                arrival = arrival._replace(refused=Refused(0, asyncio.CancelledError()))
         else:
             call = handler.record_request(arrival)
         try:
@@ -296,8 +299,6 @@ class PersistTransformer(Model):  # type: ignore[misc]
         return Streaming(stream, self.handler, call, at_end)
 
     async def _run(self, arrival: Arrival) -> Answer | Stream:
-        if (task := asyncio.current_task()) and task.cancelling():
-            raise asyncio.CancelledError  # while its body was recorded
         if arrival.refused is not None:
             raise arrival.refused.reason
         if not self.ready:

@@ -86,7 +86,8 @@ class PatientProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read what came; then either a call is on its way, or the next bytes are due."""
-        self._unset_keepalive_if_required()
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -107,17 +108,16 @@ class PatientProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Start the call, unless it asks for an upgrade: then its head comes once more."""
+        super().on_headers_complete()
         if self.parser.should_upgrade():
             return
-        super().on_headers_complete()
         self._head_bytes = 0
         self._head_deadline = 0.0
         self.headers = []  # trailers go here, where nobody reads them
 
-    def on_message_complete(self) -> None:
-        """The body's end."""
-        if not self.parser.should_upgrade():
-            super().on_message_complete()
+    def _should_upgrade(self) -> bool:
+        """True where it is asked for, so that uvicorn starts no call and leaves it to us."""
+        return True
 
     def pause_writing(self) -> None:
         """Watch whether the caller of a large answer reads it."""

@@ -37,6 +37,7 @@ from minimal_transformer.exchange import Answer, Arrival, RawHeaders, Refused, R
 from minimal_transformer.failures import STATUS_BY_FAILURE, answer_to
 from minimal_transformer.limits import (
     SMALL_BYTES,
+    TINY_BYTES,
     NoRoom,
     Room,
     TooLarge,
@@ -254,7 +255,8 @@ async def _body(receive: Receive, headers: Mapping[str, str], room: Room) -> byt
         # Until then the connection is not read: what the caller has sent waits in the kernel.
         await room.take_request(length)
         return await _rest_of_body(receive, [], room)
-    room.take_small(length)
+    if length > TINY_BYTES:
+        room.take_small(length)
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body"):
         return bytes(message["body"])

@@ -263,22 +263,27 @@ class RestPredictor:
     async def _received(
         self, response: aiohttp.ClientResponse, room: Room | None
     ) -> Answer | Stream:
-        # Reading to the end gives the connection back to the pool.
-        body = await (response.read() if room is None else _read(response, room))
+        # Reading to the end gives the connection back to the pool; what is here needs no room.
+        if room is None or response.content.is_eof():
+            body = await response.read()
+        else:
+            body = await _read_in(response, room)
+        if room is not None:
+            room.limits.check_answer(len(body))
         return passed_on(response, body, self._settings.headers)
 
 
-async def _read(response: aiohttp.ClientResponse, room: Room) -> bytes:
-    """The answer's body, when there is room for it; AnswerTooLarge or NoRoom.
+async def _read_in(response: aiohttp.ClientResponse, room: Room) -> bytes:
+    """An answer's body that is still to come, when there is room for it; AnswerTooLarge or NoRoom.
 
     aiohttp stops reading from the connection until it is read here, so what waits is not in memory.
     """
     length = response.content_length
-    if length is not None and length <= SMALL_BYTES:
-        room.take_small(length)
-        return await response.read()
     if length is not None:
-        await room.take_answer(length)
+        if length <= SMALL_BYTES:
+            room.take_small(length)
+        else:
+            await room.take_answer(length)
         return await response.read()
     start = await response.content.read(SMALL_BYTES)
     pieces = [start]

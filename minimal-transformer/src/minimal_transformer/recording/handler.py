@@ -107,6 +107,8 @@ class PredictionDBHandler:
         self._stream_budget = Budget(BUDGET_BYTES)
         self._redaction = Redaction(settings.redacted_paths)
         self._records_errors = settings.record_errors or not self._redaction
+        self._light_bytes = _LIGHT_REDACTED_BYTES if self._redaction else _LIGHT_BYTES
+        self._light_message_bytes = min(self._light_bytes, _LIGHT_MESSAGE_BYTES)
         self._process = rows.text_fields(
             settings.shadow_role, settings.inference_service, settings.model_version
         )
@@ -155,9 +157,8 @@ class PredictionDBHandler:
 
     def is_heavy(self, route: Route, body: bytes) -> bool:
         """Whether recording this body takes milliseconds, so that it wants the thread."""
-        if self._redaction:
-            return len(body) > _LIGHT_REDACTED_BYTES
-        return len(body) > (_LIGHT_BYTES if route.request_json is None else _LIGHT_MESSAGE_BYTES)
+        is_plain = route.request_json is None
+        return len(body) > (self._light_bytes if is_plain else self._light_message_bytes)
 
     async def in_thread(self, record: Callable[[float], T]) -> T:
         """What `record` returns for a deadline, done off the event loop.
