@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 
@@ -136,20 +138,30 @@ def fill(uri: str, first: int, last: int) -> None:
 
 def compare(checkout: Checkout, uri: str, pairs: int) -> Compared:
     """Time `shadow-report compare` and a COPY of both tables to this process."""
-    started = time.perf_counter()
-    process = subprocess.Popen(
-        [checkout.report, "compare"],
-        env=os.environ | {"POSTGRES_URI": uri},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    assert process.stderr is not None
-    message = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - started
-    if os.waitstatus_to_exitcode(status) not in (0, 10, 11, 12):
-        raise RuntimeError(f"shadow-report failed: {message.decode()}")
-    return Compared(pairs, seconds, usage.ru_maxrss / 1024, _copy_seconds(uri))
+    with tempfile.TemporaryFile() as errors:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [checkout.report, "compare"],
+            env=os.environ | {"POSTGRES_URI": uri},
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+        )
+        peak_mib = 0.0
+        while process.poll() is None:
+            peak_mib = max(peak_mib, _peak_mib(process.pid))
+            time.sleep(0.02)
+        seconds = time.perf_counter() - started
+        errors.seek(0)
+        if process.returncode not in (0, 10, 11, 12):
+            raise RuntimeError(f"shadow-report failed: {errors.read().decode()}")
+    return Compared(pairs, seconds, peak_mib, _copy_seconds(uri))
+
+
+def _peak_mib(pid: int) -> float:
+    """The peak so far. That of wait4 is never below our own, which the child shared for a moment."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    kib = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
+    return int(kib[0]) / 1024 if kib else 0.0
 
 
 def _copy_seconds(uri: str) -> float:
