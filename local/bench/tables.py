@@ -158,7 +158,7 @@ def compare(checkout: Checkout, uri: str, pairs: int) -> Compared:
 
 
 def _peak_mib(pid: int) -> float:
-    """The peak so far. That of wait4 is never below our own, which the child shared for a moment."""
+    """The peak so far; that of wait4 is never below our own, which the child shared at first."""
     status = Path(f"/proc/{pid}/status").read_text()
     kib = [line.split()[1] for line in status.splitlines() if line.startswith("VmHWM:")]
     return int(kib[0]) / 1024 if kib else 0.0
