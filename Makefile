@@ -43,12 +43,12 @@ GATEWAY_PORT ?= 8080
 TOPOLOGY ?= standard
 export REQUESTS GATEWAY_PORT TOPOLOGY
 
-.PHONY: $(TESTS) $(TYPES) help demo up traffic report psql install test check bench soak soak-follow format lock release images sbom deploy schema clean
+.PHONY: $(TESTS) $(TYPES) help demo up traffic report psql install test check bench soak soak-follow pictures format lock release images sbom deploy schema clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(IMAGES:%=%/.venv/runs) local/.venv/runs ## Run the whole deployment here, send traffic, show the verdict, stop (REQUESTS=200, MODEL=llm)
+demo: $(IMAGES:%=%/.venv/runs) local/.venv/runs ## Run the whole deployment here, send traffic, show the verdict, stop (REQUESTS=200, MODEL=llm, HTML=folder for the pages)
 demo: $(if $(filter llm,$(MODEL)),examples/generative/.venv/runs)
 	@local/.venv/bin/shadow-local demo $(if $(MODEL),--model "$(MODEL)")
 
@@ -124,6 +124,11 @@ soak: $(IMAGES:%=%/.venv/runs) local/.venv/tests ## Ten minutes of load while Po
 
 soak-follow: $(IMAGES:%=%/.venv/runs) local/.venv/tests ## 100,000 calls followed while the follower and its candidate are killed (ARGS="--calls 10000")
 	@cd local && .venv/bin/python -m bench.follow $(ARGS)
+
+pictures: shadow-report/.venv/tests ## The README's pictures, from a demo's pages in a browser (docs/pictures)
+	@pages="$$(mktemp -d)"; trap 'rm -rf "$$pages"' EXIT; \
+	$(MAKE) demo REQUESTS=4000 HTML="$$pages" && \
+	shadow-report/.venv/bin/python tools/pictures.py "$$pages" docs/pictures
 
 lock: $(BOOTSTRAP) ## Resolve the newest versions and pin them (PROJECT=... for one)
 	@python3 tools/lock.py $(or $(PROJECT),$(PROJECTS))

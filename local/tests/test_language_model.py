@@ -94,11 +94,15 @@ def test_a_caller_that_leaves_ends_the_primarys_stream(stack: Stack) -> None:
 
 
 def test_the_demo_of_a_language_model(start: Start, tmp_path: Path) -> None:
-    """Half of its calls are streamed; every one is a pair, and both verdicts are there."""
-    run = start("demo", "--model", "llm", "--folder", str(tmp_path / "stack"), REQUESTS="30")
+    """Half of its calls are streamed; every one is a pair, and both verdicts are pages."""
+    pages = tmp_path / "pages"
+    options = ("--model", "llm", "--html", str(pages), "--folder", str(tmp_path / "stack"))
+    run = start("demo", *options, REQUESTS="30")
     assert run.ends() == 0
     output = run.output.read_text()
     assert "The primary is the base model, the shadow the tuned one" in output
     assert "30 of 30 calls paired; in 0 of them the answers differ." in output
     assert output.count("30 of 30 calls paired") == 2
     assert "REJECT" in output
+    assert "REJECT" in (pages / "differs.html").read_text()
+    assert "WAIT" in (pages / "agrees.html").read_text()

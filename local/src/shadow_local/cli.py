@@ -109,6 +109,10 @@ PostgresUri = Annotated[
 ]
 Folder = Annotated[Path | None, typer.Option(help="all that it writes; local/.run by default")]
 Model = Annotated[str, typer.Option(help="number, or llm: the deployment of examples/generative")]
+Html = Annotated[
+    Path | None,
+    typer.Option(envvar="HTML", help="a folder for both rounds' reports as pages"),
+]
 Suffix = Annotated[
     bool,
     typer.Option(
@@ -167,10 +171,11 @@ def check(
 
 
 @app.command()
-def demo(
+def demo(  # noqa: PLR0917 - typer calls it with keywords
     requests: Requests = 200,
     topology_name: Topology = "standard",
     model: Model = "number",
+    html: Html = None,
     postgres_uri: PostgresUri = None,
     folder: Folder = None,
 ) -> None:
@@ -182,7 +187,7 @@ def demo(
     second = f"`local/.venv/bin/shadow-local demo --folder {base}/second`."
     with claimed(own, second):
         options = Options(own, topology(topology_name), postgres_uri=postgres_uri or None)
-        demonstrate(options, requests, screen, model)
+        demonstrate(options, requests, screen, model, html)
 
 
 @app.command()

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -74,9 +75,16 @@ class Pair:
         return primary != (self.shadow_status, self.shadow_answer)
 
 
-def demonstrate(options: Options, requests: int, screen: Console, model: str = "number") -> None:
+def demonstrate(
+    options: Options,
+    requests: int,
+    screen: Console,
+    model: str = "number",
+    pages: Path | None = None,
+) -> None:
     """Show a shadow that differs and one that does not.
 
+    pages: a folder for their reports, `differs.html` and `agrees.html`.
     typer.Exit with a code other than 0 when an answer, a pair or a verdict is missing.
     """
     scene = SCENES[model]
@@ -85,15 +93,24 @@ def demonstrate(options: Options, requests: int, screen: Console, model: str = "
     for remains in options.folder.glob("*/"):
         shutil.rmtree(remains)
     stack = Stack(options)
+    if pages is not None:
+        pages.mkdir(parents=True, exist_ok=True)
+
+    def with_page(name: str) -> Scene:
+        page = ("--html", str(pages.resolve() / f"{name}.html")) if pages else ()
+        return replace(scene, compare=(*scene.compare, *page))
+
     try:
         with in_foreground(stack, screen):
             values = [
                 stack.environment(f"{role}-predictor").get(scene.setting, scene.default)
                 for role in ("primary", "shadow")
             ]
-            sound = _round(stack, scene, requests, screen, scene.differing.format(*values))
+            title = scene.differing.format(*values)
+            sound = _round(stack, with_page("differs"), requests, screen, title)
             _replace_shadow(stack, {scene.setting: values[0]}, screen)
-            sound &= _round(stack, scene, requests, screen, scene.agreeing.format(*values))
+            title = scene.agreeing.format(*values)
+            sound &= _round(stack, with_page("agrees"), requests, screen, title)
             screen.print("stopping")
     except StopRequested:
         raise typer.Exit(130) from None
