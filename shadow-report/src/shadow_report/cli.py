@@ -16,17 +16,18 @@ from rich.console import Console
 from shadow_report import OneLineError, SettingWrong
 from shadow_report.answers.kinds import Tolerance
 from shadow_report.answers.paths import Rule, Rules
-from shadow_report.compare import compare
+from shadow_report.compare import compare, compare_candidates
 from shadow_report.judging.gates import Margins
 from shadow_report.judging.verdict import Verdict
 from shadow_report.maintain import keep_of, maintain
 from shadow_report.output import print_report, progress_bar, write_json, write_junit, write_page
-from shadow_report.report import Report
+from shadow_report.report import Judged
 from shadow_report.rules import parse_ignored, parse_rule, parse_tolerance, read_rules
 from shadow_report.settings import (
     Comparison,
     configured_mirror_share,
     database_uri,
+    parse_candidates,
     parse_cluster,
     parse_field,
     parse_share,
@@ -51,7 +52,14 @@ def compare_command(
         typer.Option(help="The shadow's calls from this ISO time on count, whenever they came."),
     ] = None,
     primary: Annotated[str | None, typer.Option(help="The primary's InferenceService.")] = None,
-    shadow: Annotated[str | None, typer.Option(help="The shadow's InferenceService.")] = None,
+    shadow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="The shadow's InferenceService; several (a,b or repeated) are judged side by side "
+            "and share alpha. Else SHADOW_CANDIDATES.",
+        ),
+    ] = None,
     rules: Annotated[
         list[str] | None,
         typer.Option(metavar="FILE", help="Rules by path in YAML, or the preset openai."),
@@ -126,7 +134,9 @@ def compare_command(
     """Judge the pairs in the tables at POSTGRES_URI.
 
     Exit code: PROMOTE 0, REJECT 10, WAIT 11, INVALID 12; 1 for a runtime and 2 for a usage error.
+    Of several candidates the gravest counts: 0 only where all may be promoted.
     """
+    candidates = parse_candidates(shadow or [])
     settings = Comparison(
         margins=_margins(
             min_coverage=parse_share(min_coverage, "--min-coverage"),
@@ -152,7 +162,7 @@ def compare_command(
             ),
         ),
         primary=primary,
-        shadow=shadow,
+        shadow=candidates[0] if len(candidates) == 1 else None,
         since=_since(since, last),
         since_rollout=since_rollout,
         until=parse_time(until, "--until") if until else None,
@@ -167,13 +177,16 @@ def compare_command(
         cluster=parse_cluster(cluster) if cluster else None,
     )
     with progress_bar("comparing pairs", Console(stderr=True)) as progress:
-        report = compare(database_uri(), settings, progress)
+        if len(candidates) > 1:
+            report: Judged = compare_candidates(database_uri(), settings, candidates, progress)
+        else:
+            report = compare(database_uri(), settings, progress)
     publish(report, json=json, html=html, junit=junit, verbose=verbose)
     raise typer.Exit(Verdict(report.verdict).exit_code)
 
 
 def publish(
-    report: Report,
+    report: Judged,
     *,
     json: Path | None,
     html: Path | None,

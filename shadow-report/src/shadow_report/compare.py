@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -35,7 +35,7 @@ from shadow_report.judging.gates import (
     judge,
 )
 from shadow_report.judging.integrity import Facts, findings
-from shadow_report.judging.verdict import decide
+from shadow_report.judging.verdict import Verdict, decide, gravest
 from shadow_report.report import (
     SCHEMA_VERSION,
     Integrity,
@@ -44,6 +44,7 @@ from shadow_report.report import (
     PathReport,
     Report,
     Side,
+    SideBySide,
     Signature,
     Window,
 )
@@ -64,6 +65,38 @@ def compare(uri: str, settings: Comparison, progress: Progress = lambda done, of
     with open_tables(uri) as tables:
         observed = _observe(tables, settings, progress)
     return observed.report()
+
+
+def compare_candidates(
+    uri: str,
+    settings: Comparison,
+    candidates: tuple[str, ...],
+    progress: Progress = lambda done, of: None,
+) -> SideBySide:
+    """Compare each of these shadows with the primary in one snapshot, and judge it at its share of
+    alpha. Raises as `compare` does.
+    """
+    with open_tables(uri) as tables:
+        reports = [
+            _observe(tables, each, progress).report() for each in settings.for_each(candidates)
+        ]
+    return side_by_side(reports, settings.margins.alpha)
+
+
+def side_by_side(reports: Sequence[Report], alpha: float) -> SideBySide:
+    """These candidates' reports as one; `alpha` is what they shared."""
+    return SideBySide(
+        schema_version=SCHEMA_VERSION,
+        verdict=gravest(Verdict(report.verdict) for report in reports).value,
+        reasons=tuple(
+            f"{report.shadow.service}: {report.verdict}. {reason}"
+            for report in reports
+            for reason in report.reasons[:1]
+        ),
+        pairs=sum(report.pairs for report in reports),
+        alpha=alpha,
+        candidates=tuple(reports),
+    )
 
 
 def _observe(tables: Tables, settings: Comparison, progress: Progress) -> _Observed:
@@ -363,6 +396,11 @@ class _Observed:
     def _notes(self) -> tuple[str, ...]:
         settings, counts = self.settings, self.counters.classifier.counts
         notes = ["The verdict is about this window's traffic; other days may bring other requests."]
+        if (of := len(settings.candidates)) > 1:
+            alpha = settings.margins.alpha
+            notes.append(
+                f"Judged at alpha {alpha:g}, its share of {of * alpha:g} among {of} candidates."
+            )
         if counts.warm_up:
             notes.append(f"{counted(counts.warm_up, 'pair')} of the warm-up left out.")
         if settings.mirrored_share < 1:

@@ -476,6 +476,38 @@ class Report:
     """What to know next to the verdict: what was left out, what a figure does not prove."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SideBySide:
+    """Several candidates, each with a report of its own against the same primary.
+
+    `verdict` is the gravest of the candidates' (PROMOTE only where all of them are), `reasons` has
+    the first reason of each, `pairs` is their sum.
+    """
+
+    schema_version: int
+    verdict: str
+    reasons: tuple[str, ...]
+    pairs: int
+    alpha: float
+    """The chance of any wrong verdict; each candidate is judged at an equal share of it."""
+    candidates: tuple[Report, ...]
+    """In the order in which they were named."""
+
+    @property
+    def promoted(self) -> tuple[str, ...]:
+        """The candidates that may replace the primary."""
+        return tuple(r.shadow.service for r in self.candidates if r.verdict == "PROMOTE")
+
+
+Judged = Report | SideBySide
+"""What an output shows: the comparison with one shadow, or with several."""
+
+
+def each_report(judged: Judged) -> tuple[Report, ...]:
+    """The one report, or that of each candidate."""
+    return judged.candidates if isinstance(judged, SideBySide) else (judged,)
+
+
 def worst_pairs(signatures: tuple[Signature, ...], limit: int) -> list[tuple[Signature, Example]]:
     """Up to `limit` pairs, no pair twice: one of every kind of difference before a second of any.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import orjson
@@ -58,6 +59,25 @@ def configured_mirror_share() -> float:
         ) from error
 
 
+class Candidates(BaseSettings):
+    """Which shadows are judged side by side: SHADOW_CANDIDATES from the environment."""
+
+    shadow_candidates: str = ""
+
+
+def parse_candidates(given: Iterable[str]) -> tuple[str, ...]:
+    """The InferenceServices of --shadow, each text with one or several (`a,b`), or else those of
+    SHADOW_CANDIDATES; SettingWrong when one is named twice.
+    """
+    texts, option = list(given), "--shadow"
+    if not texts:
+        texts, option = [Candidates().shadow_candidates], "SHADOW_CANDIDATES"
+    names = [name.strip() for text in texts for name in text.split(",") if name.strip()]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise SettingWrong(f"{option} names {twice[0]} twice; name each candidate once.")
+    return tuple(names)
+
+
 @dataclass(frozen=True, slots=True)
 class TimeUnit:
     """Calls of one such unit of time have one cause: what repeats need not be the request."""
@@ -82,6 +102,8 @@ class Comparison:
     """No rules were given, and those for the calls' protocol are taken."""
     primary: str | None = None
     shadow: str | None = None
+    candidates: tuple[str, ...] = ()
+    """Where several shadows are judged side by side: all of them, this one included."""
     since: datetime | None = None
     since_rollout: bool = False
     """From where each side's newest service, model and version stood alone, within the window."""
@@ -110,12 +132,24 @@ class Comparison:
                 "set --since before --until."
             )
 
+    def for_each(self, candidates: tuple[str, ...]) -> tuple[Comparison, ...]:
+        """The same comparison once for each candidate, with alpha in equal shares.
+
+        So the chance that any candidate gets a wrong verdict is at most the alpha that was asked
+        for, whatever their answers have in common (Bonferroni).
+        """
+        share = replace(self.margins, alpha=self.margins.alpha / len(candidates))
+        return tuple(
+            replace(self, shadow=name, candidates=candidates, margins=share) for name in candidates
+        )
+
     def as_plain(self) -> dict[str, object]:
         """The settings as JSON values, for the report and for its hash."""
         rules, margins = self.rules, self.margins
         return {
             "primary": self.primary,
             "shadow": self.shadow,
+            "candidates": list(self.candidates),
             "since": self.since.isoformat() if self.since else None,
             "since_rollout": self.since_rollout,
             "until": self.until.isoformat() if self.until else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 NOT_RECORDED = "(none)"
@@ -58,6 +59,15 @@ VERDICT_MEANINGS = {
     "WAIT": "There is not enough evidence yet.",
     "INVALID": "The evidence is unsound: no verdict can rest on it.",
 }
+
+
+def candidates_meaning(promoted: Sequence[str], candidates: int) -> str:
+    """What the verdicts on several candidates come to."""
+    if not promoted:
+        return f"None of the {candidates} candidates may replace the primary yet."
+    if len(promoted) == candidates:
+        return f"Each of the {candidates} candidates may replace the primary."
+    return f"Of {candidates} candidates {' or '.join(promoted)} may replace the primary."
 
 
 def percent_range(interval: tuple[float, float] | None) -> str:

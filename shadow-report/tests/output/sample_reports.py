@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+from shadow_report.compare import side_by_side
 from shadow_report.report import (
     SCHEMA_VERSION,
     Bucket,
@@ -23,6 +24,7 @@ from shadow_report.report import (
     PathReport,
     Report,
     Side,
+    SideBySide,
     Signature,
     Similarity,
     Slice,
@@ -509,3 +511,10 @@ def hostile() -> Report:
         signatures=signatures,
         notes=(HOSTILE,),
     )
+
+
+def candidates() -> SideBySide:
+    """Three of them, one to promote; the hostile one has a name to match."""
+    bad = hostile()
+    bad = replace(bad, shadow=replace(bad.shadow, service=f"{HOSTILE} second"))
+    return side_by_side([promoted(), waiting(), bad], 0.05)

@@ -8,10 +8,10 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from sample_reports import hostile, invalid, promoted, rejected, waiting
+from sample_reports import candidates, hostile, invalid, promoted, rejected, waiting
 
 from shadow_report.output import write_json, write_junit, write_page
-from shadow_report.report import Report
+from shadow_report.report import Judged, Report
 
 
 def strict(text: str) -> Any:
@@ -21,7 +21,7 @@ def strict(text: str) -> Any:
     return json.loads(text, parse_constant=refuse)
 
 
-def as_json(report: Report, tmp_path: Path) -> Any:
+def as_json(report: Judged, tmp_path: Path) -> Any:
     write_json(report, tmp_path / "report.json")
     return strict((tmp_path / "report.json").read_text())
 
@@ -36,6 +36,25 @@ def test_json_has_the_contracts_keys(tmp_path: Path) -> None:
     assert report["gates"][2]["name"] == "disagreement"
     assert report["gates"][2]["interval"] == [0.0242, 0.0341]
     assert report["window"]["began"] == "2026-11-20T08:00:00Z"
+
+
+def test_json_of_candidates_has_the_same_keys(tmp_path: Path) -> None:
+    """The fixed keys speak for all of them; each report stands whole in `candidates`."""
+    report = as_json(candidates(), tmp_path)
+    assert list(report) == [
+        "schema_version",
+        "verdict",
+        "reasons",
+        "pairs",
+        "alpha",
+        "gates",
+        "candidates",
+    ]
+    assert report["verdict"] == "REJECT"
+    assert report["candidates"][0] == as_json(promoted(), tmp_path)
+    named = [gate.pop("candidate") for gate in report["gates"]]
+    assert named[0] == "triple-minimal-inference"
+    assert report["gates"] == [gate for each in report["candidates"] for gate in each["gates"]]
 
 
 def test_json_has_null_for_what_is_not_finite(tmp_path: Path) -> None:

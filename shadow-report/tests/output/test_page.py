@@ -9,11 +9,20 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page
-from sample_reports import HOSTILE, hostile, invalid, promoted, rejected, timeline, waiting
+from sample_reports import (
+    HOSTILE,
+    candidates,
+    hostile,
+    invalid,
+    promoted,
+    rejected,
+    timeline,
+    waiting,
+)
 
 from shadow_report.output import write_page
 from shadow_report.output.page import render_page
-from shadow_report.report import Report
+from shadow_report.report import Judged, each_report
 
 ALL = {
     "rejected": rejected(),
@@ -21,6 +30,7 @@ ALL = {
     "promoted": promoted(),
     "invalid": invalid(),
     "hostile": hostile(),
+    "candidates": candidates(),
 }
 
 
@@ -39,7 +49,7 @@ class Opened:
 
 @contextmanager
 def opened(
-    browser: Browser, report: Report, tmp_path: Path, scheme: str = "light", width: int = 1180
+    browser: Browser, report: Judged, tmp_path: Path, scheme: str = "light", width: int = 1180
 ) -> Iterator[Opened]:
     file = tmp_path / "report.html"
     write_page(report, file)
@@ -89,9 +99,9 @@ def test_is_readable_on_a_phone(browser: Browser, tmp_path: Path, name: str) -> 
 
 @pytest.mark.parametrize("name", ALL)
 def test_is_small(name: str) -> None:
-    """Under 300 kB whatever is in the report, with less than 5 kB of script."""
+    """Under 300 kB for each shadow whatever is in its report, with less than 5 kB of script."""
     text = render_page(ALL[name])
-    assert len(text.encode()) < 300_000
+    assert len(text.encode()) < 300_000 * len(each_report(ALL[name]))
     script = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
     assert len(script) == 1
     assert len(script[0].encode()) < 5_000
@@ -120,6 +130,26 @@ def test_stays_small_with_a_thousand_of_everything() -> None:
         settings={f"{i} {HOSTILE}": HOSTILE for i in range(1000)},
     )
     assert len(render_page(report).encode()) < 300_000
+
+
+def test_candidates_stand_side_by_side_on_the_first_screen(
+    browser: Browser, tmp_path: Path
+) -> None:
+    """A column each with its verdict and every gate's figure, and a link to its own part below."""
+    with opened(browser, candidates(), tmp_path) as it:
+        table = it.page.locator(".overview table")
+        assert table.bounding_box()["y"] < 400  # type: ignore[index]
+        badges = table.locator("tbody tr").first.locator(".badge").all_text_contents()
+        assert badges == ["PROMOTE", "WAIT", "REJECT"]
+        assert table.locator("th", has_text="New faults").count() == 1
+        table.locator("thead a").nth(1).click()
+        assert it.page.evaluate("location.hash") == "#candidate-2"
+        kickers = it.page.locator("article .kicker").all_text_contents()
+        assert kickers == [f"Candidate {i} of 3" for i in (1, 2, 3)]
+        assert it.page.locator("article > .tiles").count() == 3
+        embedded = json.loads(it.page.text_content("#report") or "")
+        assert [each["verdict"] for each in embedded["candidates"]] == badges
+        assert it.complaints == []
 
 
 def test_hostile_text_stays_text(browser: Browser, tmp_path: Path) -> None:
@@ -204,9 +234,12 @@ def test_bodies_open_by_keyboard_and_mark_the_difference(browser: Browser, tmp_p
         assert details.locator("mark").first.text_content() == "6.6"
 
 
-def test_screen_readers_get_names_for_everything(browser: Browser, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["rejected", "candidates"])
+def test_screen_readers_get_names_for_everything(
+    browser: Browser, tmp_path: Path, name: str
+) -> None:
     """Each plot and table has a name, each heading level follows the one before, ids are unique."""
-    with opened(browser, rejected(), tmp_path) as it:
+    with opened(browser, ALL[name], tmp_path) as it:
         faults = it.page.evaluate(
             """() => {
                 const faults = [];
@@ -266,7 +299,7 @@ CONTRAST = """() => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["rejected", "waiting", "promoted", "invalid"])
+@pytest.mark.parametrize("name", ["rejected", "waiting", "promoted", "invalid", "candidates"])
 def test_text_has_enough_contrast(browser: Browser, tmp_path: Path, name: str, scheme: str) -> None:
     """Every text has a contrast of at least 4.5 to 1 (WCAG 2 AA) in light and in dark."""
     with opened(browser, ALL[name], tmp_path, scheme) as it:

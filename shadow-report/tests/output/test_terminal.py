@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
-from sample_reports import hostile, invalid, promoted, rejected, waiting
+from sample_reports import candidates, hostile, invalid, promoted, rejected, waiting
 
 from shadow_report.output import print_report
 from shadow_report.output.terminal import title_of
-from shadow_report.report import Report
+from shadow_report.report import Judged, Report
 from shadow_report.wording import percent, percent_range
 
 
 def printed(
-    report: Report, *, terminal: bool = False, width: int = 80, verbose: bool = False
+    report: Judged, *, terminal: bool = False, width: int = 80, verbose: bool = False
 ) -> str:
     file = io.StringIO()
     console = Console(
@@ -29,8 +29,10 @@ def printed(
 
 @pytest.mark.parametrize("verbose", [False, True])
 @pytest.mark.parametrize("width", [40, 60, 80, 200])
-@pytest.mark.parametrize("report", [rejected(), waiting(), promoted(), invalid(), hostile()])
-def test_fits_its_width_without_trailing_blanks(report: Report, width: int, verbose: bool) -> None:
+@pytest.mark.parametrize(
+    "report", [rejected(), waiting(), promoted(), invalid(), hostile(), candidates()]
+)
+def test_fits_its_width_without_trailing_blanks(report: Judged, width: int, verbose: bool) -> None:
     """No line is longer than the terminal, and none ends in blanks."""
     lines = printed(report, width=width, verbose=verbose).splitlines()
     assert max(map(len, lines)) <= width
@@ -43,6 +45,22 @@ def test_starts_with_the_verdict_and_why() -> None:
     assert "shadow   triple-minimal-inference, version 2026-12-rc1" in lines[:10]
     assert lines[0] == " REJECT   The shadow must not replace the primary."
     assert lines[1].strip().startswith("Disagreement is 2.88 % of 12,480 pairs")
+
+
+def test_candidates_stand_in_one_table_before_their_reports() -> None:
+    """Who may replace the primary, a line for each, what they share; then each one's reasons."""
+    text = printed(candidates(), width=100)
+    first, _, rest = text.partition("alpha 0.05 is shared among the 3 candidates.")
+    lines = first.splitlines()
+    assert lines[0] == (
+        " REJECT   Of 3 candidates triple-minimal-inference may replace the primary."
+    )
+    verdicts = [line.split()[0] for line in lines[3:] if line[:1].isupper()]
+    assert verdicts == ["PROMOTE", "WAIT", "REJECT"]
+    assert "3 pass" in first
+    assert [line for line in rest.splitlines() if line.startswith((" PROMOTE", " WAIT", " REJECT"))]
+    assert "Every gate has cleared its margin." in rest
+    assert "\x1b" not in text
 
 
 def test_shows_each_gate_with_its_figures() -> None:

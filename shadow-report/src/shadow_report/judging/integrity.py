@@ -67,11 +67,16 @@ def services(facts: Facts) -> Iterator[Finding]:
     """More than one service per role."""
     for side in (facts.primary, facts.shadow):
         if others := side.other_services:
+            names = (side.service, *others)
+            # Not done unasked: what a rollout renamed is not a second candidate, and how many share
+            # alpha must be known before looking.
+            together = f", judge them side by side with --shadow {','.join(names)}"
             yield Finding(
                 "several-services",
                 True,
-                f"Several services recorded as {side.role}: {', '.join((side.service, *others))}.",
-                f"Choose one with --{side.role}, or a window in which only one ran{_since(facts)}.",
+                f"Several services recorded as {side.role}: {', '.join(names)}.",
+                f"Choose one with --{side.role}{together * (side is facts.shadow)}, or a window in "
+                f"which only one ran{_since(facts)}.",
             )
 
 

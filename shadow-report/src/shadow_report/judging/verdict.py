@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -25,6 +25,14 @@ class Verdict(StrEnum):
     def exit_code(self) -> int:
         """The contract's exit code: PROMOTE 0, REJECT 10, WAIT 11, INVALID 12."""
         return {"PROMOTE": 0, "REJECT": 10, "WAIT": 11, "INVALID": 12}[self.value]
+
+
+def gravest(verdicts: Iterable[Verdict]) -> Verdict:
+    """The one that speaks for several, in the order in which a verdict is found: INVALID, REJECT,
+    WAIT, and PROMOTE where all of them are.
+    """
+    order = (Verdict.INVALID, Verdict.REJECT, Verdict.WAIT, Verdict.PROMOTE)
+    return min(verdicts, key=order.index)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,8 +1,8 @@
 """The report for programs: JSON (`schema_version` says which shape it has), and JUnit XML.
 
-In JUnit's XML there is one test case per gate. A gate that fails is a failure, one that waits is
-skipped with what it waits for. Unsound evidence is an error of a test case of its own: no gate can
-be trusted then, so the others are skipped.
+In JUnit's XML there is one test case per gate, and one suite per candidate. A gate that fails is a
+failure, one that waits is skipped with what it waits for. Unsound evidence is an error of a test
+case of its own: no gate can be trusted then, so the others are skipped.
 """
 
 import math
@@ -14,7 +14,7 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 
 import orjson
 
-from shadow_report.report import Gate, Report
+from shadow_report.report import Gate, Judged, Report, SideBySide, each_report
 from shadow_report.wording import (
     GATE_TITLES,
     NOTHING,
@@ -28,14 +28,26 @@ from shadow_report.wording import (
 OPTIONS = orjson.OPT_INDENT_2 | orjson.OPT_UTC_Z
 
 
-def as_json(report: Report) -> bytes:
-    """The report as indented UTF-8 JSON; figures that are not finite are null, never NaN."""
-    return orjson.dumps(plain(report), option=OPTIONS) + b"\n"
+def as_json(judged: Judged) -> bytes:
+    """The report as indented UTF-8 JSON; figures that are not finite are null, never NaN.
+
+    Of several candidates `gates` has all, each with its `candidate`.
+    """
+    figures = plain(judged)
+    if isinstance(judged, SideBySide) and isinstance(figures, dict):
+        candidates = figures.pop("candidates")
+        figures["gates"] = [
+            {"candidate": encodable(report.shadow.service)} | gate
+            for report, its in zip(judged.candidates, candidates, strict=True)
+            for gate in its["gates"]
+        ]
+        figures["candidates"] = candidates
+    return orjson.dumps(figures, option=OPTIONS) + b"\n"
 
 
-def write_json(report: Report, file: Path) -> None:
+def write_json(judged: Judged, file: Path) -> None:
     """Write the report to `file`, in one step: a reader sees the old file or the new one."""
-    replace_file(file, as_json(report))
+    replace_file(file, as_json(judged))
 
 
 def plain(value: object) -> object:
@@ -83,17 +95,29 @@ def replace_file(file: Path, content: bytes) -> None:
         draft.unlink(missing_ok=True)
 
 
-def write_junit(report: Report, file: Path) -> None:
+def write_junit(judged: Judged, file: Path) -> None:
     """Write the gates to `file`, in one step."""
-    replace_file(file, as_junit(report))
+    replace_file(file, as_junit(judged))
 
 
-def as_junit(report: Report) -> bytes:
+def as_junit(judged: Judged) -> bytes:
     """The gates as JUnit XML; hostile text is written out, so that any XML parser takes it."""
-    cases = [evidence_case(report), *(gate_case(gate, report) for gate in report.gates)]
+    suites = Element("testsuites")
+    for report in each_report(judged):
+        name = "shadow-report"
+        if isinstance(judged, SideBySide):
+            name += f".{visible(report.shadow.service)}"
+        suites.append(suite_of(report, name))
+    text: bytes = tostring(suites, encoding="utf-8", xml_declaration=True)
+    return text + b"\n"
+
+
+def suite_of(report: Report, name: str) -> Element:
+    """One report's evidence and gates."""
+    cases = [evidence_case(report, name), *(gate_case(gate, report, name) for gate in report.gates)]
     suite = Element(
         "testsuite",
-        name="shadow-report",
+        name=name,
         tests=str(len(cases)),
         failures=str(count_of("failure", cases)),
         errors=str(count_of("error", cases)),
@@ -102,27 +126,24 @@ def as_junit(report: Report) -> bytes:
         timestamp=f"{report.generated_at:%Y-%m-%dT%H:%M:%S}",
     )
     properties = SubElement(suite, "properties")
-    for name, value in (
+    for key, value in (
         ("verdict", report.verdict),
         ("pairs", str(report.pairs)),
         ("settings_sha256", report.settings_sha256),
     ):
-        SubElement(properties, "property", name=name, value=value)
+        SubElement(properties, "property", name=key, value=value)
     suite.extend(cases)
     SubElement(suite, "system-out").text = visible("\n".join((report.verdict, *report.reasons)))
-    suites = Element("testsuites")
-    suites.append(suite)
-    text: bytes = tostring(suites, encoding="utf-8", xml_declaration=True)
-    return text + b"\n"
+    return suite
 
 
 def count_of(outcome: str, cases: list[Element]) -> int:
     return sum(case.find(outcome) is not None for case in cases)
 
 
-def evidence_case(report: Report) -> Element:
+def evidence_case(report: Report, suite: str) -> Element:
     """Whether the evidence is sound; the remedy stands in the error."""
-    case = Element("testcase", classname="shadow-report", name="evidence", time="0")
+    case = Element("testcase", classname=suite, name="evidence", time="0")
     if report.verdict == "INVALID":
         unsound = [
             f"{finding.what} {finding.remedy}"
@@ -136,8 +157,8 @@ def evidence_case(report: Report) -> Element:
     return case
 
 
-def gate_case(gate: Gate, report: Report) -> Element:
-    case = Element("testcase", classname="shadow-report.gates", name=gate.name, time="0")
+def gate_case(gate: Gate, report: Report, suite: str) -> Element:
+    case = Element("testcase", classname=f"{suite}.gates", name=gate.name, time="0")
     if report.verdict == "INVALID":
         SubElement(case, "skipped", message="The evidence is unsound, so no gate can be judged.")
     elif gate.status == "fail":

@@ -21,7 +21,15 @@ from shadow_report import wording
 from shadow_report.output import plots
 from shadow_report.output.files import as_json, replace_file
 from shadow_report.output.plots import timeline_plot
-from shadow_report.report import Example, Report, Signature, worst_pairs
+from shadow_report.report import (
+    Example,
+    Judged,
+    Report,
+    SideBySide,
+    Signature,
+    each_report,
+    worst_pairs,
+)
 
 TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[-+.\w]+|\s+|.', re.DOTALL)
 # The matcher's time grows with the square of the tokens.
@@ -46,39 +54,55 @@ class WorstPair:
     is_cut: bool
 
 
-def write_page(report: Report, file: Path) -> None:
+def write_page(judged: Judged, file: Path) -> None:
     """Write the page to `file`, in one step."""
-    replace_file(file, render_page(report).encode())
+    replace_file(file, render_page(judged).encode())
 
 
-def render_page(report: Report) -> str:
-    """The page; under 300 kB, for which it shows fewer pairs and shorter bodies where needed."""
-    page = ""
+def render_page(judged: Judged) -> str:
+    """The page; under 300 kB for each candidate, for which it shows fewer pairs and shorter bodies
+    where needed.
+    """
+    page, most = "", MOST_BYTES * len(each_report(judged))
     for pairs, characters in BUDGETS:
-        page = render(report, pairs, characters)
-        if len(page.encode()) < MOST_BYTES:
+        page = render(judged, pairs, characters)
+        if len(page.encode()) < most:
             break
     return page
 
 
-def render(report: Report, pairs: int, characters: int) -> str:
+def render(judged: Judged, pairs: int, characters: int) -> str:
     environment = environment_of_templates()
     style, script = (source(environment, name) for name in ("page.css", "page.js"))
+    reports = each_report(judged)
     return environment.get_template("page.html.j2").render(
-        report=report,
+        judged=judged,
+        side_by_side=isinstance(judged, SideBySide),
+        views=[view(report, pairs, characters) for report in reports],
+        gate_names=dict.fromkeys(gate.name for report in reports for gate in report.gates),
+        # Of the first, as those of all: they are of one version and moment.
+        report=reports[0],
         plots=plots,
-        shares={gate.name: gate.estimate for gate in report.gates},
-        meaning=wording.VERDICT_MEANINGS.get(report.verdict, ""),
-        worst=[worst_pair(s, e, characters) for s, e in worst_pairs(report.signatures, pairs)],
-        timeline=timeline_plot(report),
-        shift=plots.shift_plot(report.latency),
-        confidence=confidence(report),
         style=Markup(style),  # noqa: S704 - our own files, not foreign text
         script=Markup(script),  # noqa: S704
         style_hash=policy_hash(style),
         script_hash=policy_hash(script),
-        embedded=embedded(report),
+        embedded=embedded(judged),
     )
+
+
+def view(report: Report, pairs: int, characters: int) -> dict[str, object]:
+    """What the templates draw of one report."""
+    return {
+        "report": report,
+        "gates": {gate.name: gate for gate in report.gates},
+        "shares": {gate.name: gate.estimate for gate in report.gates},
+        "meaning": wording.VERDICT_MEANINGS.get(report.verdict, ""),
+        "worst": [worst_pair(s, e, characters) for s, e in worst_pairs(report.signatures, pairs)],
+        "timeline": timeline_plot(report),
+        "shift": plots.shift_plot(report.latency),
+        "confidence": confidence(report),
+    }
 
 
 def environment_of_templates() -> Environment:
@@ -104,6 +128,7 @@ def environment_of_templates() -> Environment:
     ):
         environment.filters[filter_name] = getattr(wording, filter_name)
     environment.globals["gate_titles"] = wording.GATE_TITLES
+    environment.globals["candidates_meaning"] = wording.candidates_meaning
     return environment
 
 
@@ -125,17 +150,20 @@ def policy_hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def embedded(report: Report) -> Markup | None:
+def embedded(judged: Judged) -> Markup | None:
     """The figures as JSON within a script element, without the bodies that the page shows anyway.
 
     ASCII, with `<`, `>` and `&` as escapes, so that no text in it can end the element. None when
     they would be the larger part of the page: `--json` has them.
     """
-    figures = orjson.loads(as_json(replace(report, signatures=())))
+    bare = tuple(replace(report, signatures=()) for report in each_report(judged))
+    figures = orjson.loads(
+        as_json(replace(judged, candidates=bare) if isinstance(judged, SideBySide) else bare[0])
+    )
     text = json.dumps(figures, separators=(",", ":"))
     for char in "<>&":
         text = text.replace(char, f"\\u{ord(char):04x}")
-    return Markup(text) if len(text) < MOST_EMBEDDED_BYTES else None  # noqa: S704 - see above
+    return Markup(text) if len(text) < MOST_EMBEDDED_BYTES * len(bare) else None  # noqa: S704 - see above
 
 
 def worst_pair(signature: Signature, example: Example, characters: int) -> WorstPair:

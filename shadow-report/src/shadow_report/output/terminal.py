@@ -13,11 +13,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from shadow_report.report import Example, Gate, Report, Signature, worst_pairs
+from shadow_report.report import (
+    Example,
+    Gate,
+    Judged,
+    Report,
+    SideBySide,
+    Signature,
+    worst_pairs,
+)
 from shadow_report.wording import (
     GATE_TITLES,
     NOTHING,
     VERDICT_MEANINGS,
+    candidates_meaning,
     count,
     counted,
     cut,
@@ -45,11 +54,25 @@ COLUMNS = (
 )
 
 
-def print_report(report: Report, console: Console, *, verbose: bool = False) -> None:
+def print_report(judged: Judged, console: Console, *, verbose: bool = False) -> None:
     """Print the verdict, why, the gates, the coverage and the three worst pairs.
 
+    Several candidates: all in one table, then each one's reasons and gates.
     verbose: every reason, finding and note as well, and ten pairs.
     """
+    if isinstance(judged, SideBySide):
+        parts = side_by_side(judged, console, verbose)
+    else:
+        parts = one(judged, console, verbose, pairs=10 if verbose else 3)
+    with console.capture() as printed:
+        console.print(Group(*parts))
+    # Tables pad their cells: through a pipe those blanks would end up in files and messages.
+    console.file.write("".join(f"{line.rstrip()}\n" for line in printed.get().splitlines()))
+    console.file.flush()
+
+
+def one(report: Report, console: Console, verbose: bool, *, pairs: int) -> list[RenderableType]:
+    """One shadow's report, with this many pairs."""
     parts: list[RenderableType] = [headline(report), *why(report, verbose), ""]
     is_narrow = console.width < NARROW
     gates = gates_list(report) if is_narrow else gates_table(report)
@@ -59,18 +82,69 @@ def print_report(report: Report, console: Console, *, verbose: bool = False) -> 
     parts += [coverage(report)]
     if verbose:
         parts += details(report)
-    parts += worst(report, 10 if verbose else 3)
-    with console.capture() as printed:
-        console.print(Group(*parts))
-    # Tables pad their cells: through a pipe those blanks would end up in files and messages.
-    console.file.write("".join(f"{line.rstrip()}\n" for line in printed.get().splitlines()))
-    console.file.flush()
+    return parts + worst(report, pairs)
+
+
+def side_by_side(judged: SideBySide, console: Console, verbose: bool) -> list[RenderableType]:
+    """The candidates in one table, then each by itself, with one pair unless verbose."""
+    number = len(judged.candidates)
+    parts: list[RenderableType] = [
+        Text.assemble(
+            verdict_mark(judged.verdict),
+            ("  " + one_line(candidates_meaning(judged.promoted, number)), "bold"),
+        ),
+        "",
+        candidates_table(judged),
+        Text(f"alpha {judged.alpha:g} is shared among the {number} candidates.", style="dim"),
+    ]
+    for report in judged.candidates:
+        title = Text(one_line(report.shadow.service) or NOTHING, style="bold underline")
+        parts += ["", title, *one(report, console, verbose, pairs=10 if verbose else 1)]
+    return parts
+
+
+def candidates_table(judged: SideBySide) -> Table:
+    """One candidate to a row: its verdict, its pairs, and the gates that it has not passed."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, expand=False)
+    table.add_column("", no_wrap=True)
+    table.add_column("Candidate", header_style="dim", overflow="fold")
+    table.add_column("Pairs", header_style="dim", justify="right", no_wrap=True)
+    table.add_column("Gates", header_style="dim", overflow="fold")
+    for report in judged.candidates:
+        colour = COLOURS.get(report.verdict, "white")
+        table.add_row(
+            Text(report.verdict, style=f"bold {colour}"),
+            Text(one_line(report.shadow.title) or NOTHING),
+            Text(count(report.pairs)),
+            gates_summary(report),
+        )
+    return table
+
+
+def gates_summary(report: Report) -> Text:
+    """`fail: New faults; wait: Coverage; 3 pass`."""
+    found = {
+        status: [title_of(gate) for gate in report.gates if gate.status == status]
+        for status in ("fail", "wait", "pass")
+    }
+    parts = [
+        Text(
+            f"{len(named)} pass" if status == "pass" else f"{status}: {', '.join(named)}",
+            style=STATUS_COLOURS[status],
+        )
+        for status, named in found.items()
+        if named
+    ]
+    return Text("; ").join(parts)
+
+
+def verdict_mark(verdict: str) -> tuple[str, str]:
+    return (f" {verdict} ", f"bold reverse {COLOURS.get(verdict, 'white')}")
 
 
 def headline(report: Report) -> Text:
-    colour = COLOURS.get(report.verdict, "white")
     return Text.assemble(
-        (f" {report.verdict} ", f"bold reverse {colour}"),
+        verdict_mark(report.verdict),
         ("  " + VERDICT_MEANINGS.get(report.verdict, ""), "bold"),
     )
 
