@@ -286,12 +286,14 @@ SELECT maintain_partitions();
 
 -- Views -------------------------------------------------------------------------------------------
 
--- One row per pair_id: the first primary and the first shadow call, with NULLs where one is missing.
+-- One row per pair_id: the first primary and the first shadow call, with NULLs where one is missing. Of
+-- a follower's attempts one that has no answer, since the shadow's process ended, comes after the others.
 -- NOT MATERIALIZED, so that a question about one pair_id reads an index and not the tables.
 CREATE OR REPLACE VIEW inference_pairs AS
 WITH calls AS NOT MATERIALIZED (
     SELECT r.pair_id, r.role, r.record_id, r.request_time, r.inference_service, r.request_data,
-           r.request_sha256, a.status_code, a.response_data, a.duration_ms
+           r.request_sha256, a.status_code, a.response_data, a.duration_ms,
+           a.record_id IS NULL AND r.request_headers ->> 'x-shadow-source' IS NOT NULL AS died
     FROM inference_requests r
     LEFT JOIN inference_responses a USING (record_id, request_time, pair_id)
 ),
@@ -301,7 +303,7 @@ first_primary AS (
 ),
 first_shadow AS (
     SELECT DISTINCT ON (pair_id) * FROM calls WHERE role = 'shadow'
-    ORDER BY pair_id, request_time, record_id
+    ORDER BY pair_id, died, request_time, record_id
 )
 SELECT pair_id,
        coalesce(p.request_time, s.request_time)     AS request_time,

@@ -17,7 +17,7 @@ from shadow_report.counting import Counters
 from shadow_report.counting.classify import Classifier, Clock
 from shadow_report.counting.timeline import from_microseconds, microseconds
 from shadow_report.counting.worst import signatures
-from shadow_report.evidence.database import Tables, open_tables
+from shadow_report.evidence.database import Duplicates, Tables, open_tables
 from shadow_report.evidence.services import (
     Sides,
     calls_by,
@@ -114,12 +114,13 @@ def _observe(tables: Tables, settings: Comparison, progress: Progress) -> _Obser
         settings,
         sides,
         _settled_before(tables, sides, settings, now),
-        _retries(tables, sides, settings) if duplicates["shadow"] else {},
+        _retries(tables, sides, settings, duplicates) if duplicates.shadow else {},
     )
     batches = tables.pairs(
         sides.scope,
-        deduplicate=any(duplicates.values()),
+        duplicates,
         with_requests=bool(settings.slices) or isinstance(settings.cluster, RequestField),
+        followed=not _is_mirrored(sides, settings),
     )
     counters.take_in(batches, lambda done: progress(done, calls))
     return _Observed(
@@ -139,12 +140,19 @@ def _observe(tables: Tables, settings: Comparison, progress: Progress) -> _Obser
     )
 
 
-def _retries(tables: Tables, sides: Sides, settings: Comparison) -> dict[int, Outcome]:
+def _is_mirrored(sides: Sides, settings: Comparison) -> bool:
+    """Whether the entry copied the calls to the shadow; else a follower or replay sent them."""
+    return sides.is_mirrored and settings.shadow_since is None
+
+
+def _retries(
+    tables: Tables, sides: Sides, settings: Comparison, duplicates: Duplicates
+) -> dict[int, Outcome]:
     """By the hash of a pair id, the gravest outcome of the shadow's further calls with it."""
     clock = Clock(counted_from=-(2**63), settled_before=2**63 - 1)
     classifier = Classifier(Comparer(settings.rules), settings.rules, clock)
     worst: dict[int, Outcome] = {}
-    for batch in tables.further_shadow_calls(sides.scope):
+    for batch in tables.further_shadow_calls(sides.scope, duplicates):
         found = classifier.classify(batch)
         hashes = batch.integers("pair_hash")[found.usable].tolist()
         for pair, outcome in zip(hashes, found.outcomes[found.usable].tolist(), strict=True):
@@ -155,7 +163,7 @@ def _retries(tables: Tables, sides: Sides, settings: Comparison) -> dict[int, Ou
 def _settled_before(tables: Tables, sides: Sides, settings: Comparison, now: datetime) -> datetime:
     """Calls from here on may still be under way, to the tables or to the shadow."""
     settled = now - settings.settle
-    if sides.is_mirrored or settings.shadow_since is not None:
+    if _is_mirrored(sides, settings) or settings.shadow_since is not None:
         return settled
     followed = tables.followed_until(sides.scope)
     return settled if followed is None else min(settled, followed)
@@ -177,7 +185,7 @@ def _counters(
         last=max(first, last),
         calls=calls,
         retries=retries,
-        is_mirrored=sides.is_mirrored and settings.shadow_since is None,
+        is_mirrored=_is_mirrored(sides, settings),
     )
 
 
@@ -197,7 +205,7 @@ class _Observed:
     settings: Comparison
     sides: Sides
     counters: Counters
-    duplicates: dict[str, int]
+    duplicates: Duplicates
     lost: dict[str, int]
     signatures: tuple[Signature, ...]
     generated_at: datetime
@@ -289,7 +297,7 @@ class _Observed:
             other_services=(sides.primary if is_primary else sides.shadow).others,
             calls=side.calls,
             unpaired=self.counters.ledger.missing if is_primary else counts.shadow_only,
-            duplicates=self.duplicates.get(role, 0),
+            duplicates=self.duplicates.primary if is_primary else self.duplicates.shadow,
             unanswered=side.unanswered,
             failed=side.failed,
             lost_records=self.lost[role],
@@ -326,6 +334,9 @@ class _Observed:
             cut_pairs=counts.cut_pairs,
             abandoned=counts.abandoned,
             retried=counts.retried,
+            resent=self.duplicates.resent,
+            withheld_cut=counts.withheld_cut,
+            withheld_redacted=counts.withheld_redacted,
             mirrored_only=counts.mirrored_only,
             primary_watermark=primary.last_call,
             shadow_watermark=shadow.last_call,
@@ -341,6 +352,7 @@ class _Observed:
             uniform_since=uniform_since(self.sides.groups, settings.primary, settings.shadow),
             min_coverage=settings.margins.min_coverage,
             coverage_fails=coverage_fails,
+            is_mirrored=_is_mirrored(self.sides, settings),
         )
         return replace(integrity, findings=findings(facts))
 

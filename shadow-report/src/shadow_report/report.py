@@ -319,6 +319,13 @@ class Integrity:
     """Pairs whose caller did not wait for the primary's answer; not compared."""
     retried: int
     """Pairs that a further shadow call made worse."""
+    resent: int
+    """A follower's attempts that ended with the shadow's process, of calls that it sent again and
+    that were answered; only the answer counts."""
+    withheld_cut: int
+    """Calls without a pair that no follower sends, since their stored body is cut."""
+    withheld_redacted: int
+    """Calls without a pair that no follower sends, since values of their body are redacted."""
     mirrored_only: int
     """Mirrored shadow calls whose primary call is not in the tables."""
     primary_watermark: datetime | None

@@ -14,8 +14,9 @@ from shadow_report.evidence.database import Scope
 
 
 @pytest.mark.parametrize("analysed", [False, True])
+@pytest.mark.parametrize("resent", [False, True])
 def test_further_calls_are_left_out_by_a_sort(
-    compared: Compare, postgres_uri: str, analysed: bool
+    compared: Compare, postgres_uri: str, analysed: bool, resent: bool
 ) -> None:
     """However many there are and however little memory, with and without statistics.
 
@@ -26,7 +27,7 @@ def test_further_calls_are_left_out_by_a_sort(
     if analysed:
         with psycopg.connect(postgres_uri, autocommit=True) as connection:
             connection.execute("ANALYZE")
-    plan = plan_of_pairs(postgres_uri, deduplicate=True)
+    plan = plan_of_pairs(postgres_uri, deduplicate=True, resent=resent)
     assert plan.count("WindowAgg") == 2, plan
     assert "SubPlan" not in plan
     assert "Anti Join" not in plan
@@ -36,17 +37,21 @@ def test_further_calls_are_left_out_by_a_sort(
 def test_without_further_calls_nothing_is_numbered(compared: Compare, postgres_uri: str) -> None:
     """The usual case pays for no sort."""
     record(postgres_uri, pairs(100))
-    assert "WindowAgg" not in plan_of_pairs(postgres_uri, deduplicate=False)
+    plan = plan_of_pairs(postgres_uri, deduplicate=False, resent=False)
+    assert "WindowAgg" not in plan
+    assert plan.count(" on inference_responses_default ") == 2, plan
     assert compared().pairs == 100
 
 
-def plan_of_pairs(uri: str, *, deduplicate: bool) -> str:
+def plan_of_pairs(uri: str, *, deduplicate: bool, resent: bool) -> str:
     """How the query would be run, with little memory."""
     scope = Scope(primary=PRIMARY, shadow=SHADOW, since=None, until=None)
     asked = scope.parameters | {
         "deduplicate": deduplicate,
         "with_requests": False,
         "further": False,
+        "followed": False,
+        "resent": resent,
     }
     query = files("shadow_report.evidence").joinpath("sql/pairs.sql").read_bytes()
     with (

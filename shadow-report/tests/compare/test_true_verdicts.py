@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 from traffic import START, Call, Command, pair, pairs
 
@@ -494,8 +495,14 @@ def followed(count: int, until: int, lost: tuple[int, ...] = ()) -> list[Call]:
         primary, shadow = pair(i)
         calls.append(replace(primary, source="generated"))
         if i < until and i not in lost:
-            calls.append(replace(shadow, time=shadow.time + timedelta(minutes=1)))
+            sent = {"x-shadow-source": "follow"}
+            calls.append(replace(shadow, time=shadow.time + timedelta(minutes=1), headers=sent))
     return calls
+
+
+def died(call: Call) -> Call:
+    """An attempt before this one, of which the shadow's process left no answer."""
+    return replace(call, time=call.time - timedelta(seconds=20), status=None)
 
 
 def test_calls_that_a_follower_has_not_sent_yet_wait(command: Command) -> None:
@@ -513,3 +520,62 @@ def test_calls_that_a_followed_shadow_did_not_answer_are_faults(command: Command
     report = command(followed(6_000, until=5_500, lost=lost))
     assert report["integrity"]["unanswered"] == len(lost)
     assert report["verdict"] == "REJECT"
+
+
+def test_what_a_follower_sent_again_counts_by_its_answer(
+    command: Command, postgres_uri: str
+) -> None:
+    """An attempt that died with the shadow's process is none, once another one is answered."""
+    calls = followed(6_000, until=6_000)
+    again = [died(call) for call in calls if call.role == "shadow"][::60]
+    report = command(calls + again)
+    assert report["verdict"] == "PROMOTE", report["reasons"]
+    assert (report["new_faults"], report["integrity"]["resent"]) == (0, 100)
+    assert (report["shadow"]["duplicates"], report["shadow"]["unanswered"]) == (0, 0)
+    assert "100 attempts ended without an answer" in finding(report, "resent")["what"]
+    with psycopg.connect(postgres_uri) as connection:
+        unanswered = "SELECT count(*) FROM inference_pairs WHERE shadow_status IS NULL"
+        assert connection.execute(unanswered).fetchone() == (0,)
+
+
+def test_what_was_answered_twice_or_never_is_as_bad_as_ever(command: Command) -> None:
+    """Of a call sent again the worst answer counts; one that always kills the shadow is a fault."""
+    calls = followed(3_000, until=3_000)
+    shadow = [call for call in calls if call.role == "shadow"]
+    deadly = [replace(call, status=None) for call in shadow[:5]]
+    wrong = [replace(call, time=call.time + timedelta(seconds=9), **FAILED) for call in shadow[5:9]]
+    rest = [call for call in calls if call not in shadow[:5]]
+    again = [died(call) for call in [*deadly, *shadow[5:20]]]
+    report = command([*rest, *deadly, *wrong, *again])
+    assert report["new_faults"] == 9
+    assert (report["integrity"]["resent"], report["integrity"]["retried"]) == (15, 4)
+
+
+def test_a_mirrored_call_that_died_is_not_excused(command: Command) -> None:
+    """Nobody sends a mirrored call again; a second one is a retry, and the worst of it counts."""
+    calls = pairs(3_000)
+    report = command(calls + [died(call) for call in calls if call.role == "shadow"][:9])
+    assert (report["new_faults"], report["integrity"]["resent"]) == (9, 0)
+
+
+def test_calls_that_cannot_be_sent_again_are_named(command: Command) -> None:
+    """By reason, as missing; what the shadow may have failed is told apart, and a fault."""
+    calls = followed(6_000, until=6_000, lost=tuple(range(100, 1_000, 100)))
+    stored: dict[int, dict[str, object]] = {
+        100: {"request": b'{"values": ["1', "request_cut": True},
+        200: {"request": '{"values": "[redacted]"}'},
+        300: {"request": b'\x00"[redacted]"'},
+    }
+    calls = [
+        replace(call, **stored.get(int(call.pair_id[5:]), {})) if call.role == "primary" else call
+        for call in calls
+    ]
+    report = command(calls)
+    integrity = report["integrity"]
+    assert (integrity["withheld_cut"], integrity["withheld_redacted"]) == (1, 2)
+    assert integrity["unanswered"] == 6
+    assert (
+        "3 calls could not be sent again: 1 with a body stored cut, 2"
+        in (finding(report, "withheld")["what"])
+    )
+    assert "follower" in finding(report, "no-shadow-answer")["remedy"]

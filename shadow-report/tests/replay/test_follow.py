@@ -27,9 +27,10 @@ from candidate import Candidate, record, serving, store
 from embedded_postgres import as_role
 from shadow_report import OneLineError, SettingWrong
 from shadow_report.replay import follow as module
-from shadow_report.replay.calls import parse_target
+from shadow_report.replay.calls import parse_target, sql
 from shadow_report.replay.candidate import Candidate as Address
 from shadow_report.replay.candidate import Connection
+from shadow_report.replay.delivered import FIRST_RECORD, PAGE
 from shadow_report.replay.follow import Follower, Plan, parse_part
 from shadow_report.replay.metrics import served
 
@@ -582,3 +583,30 @@ def test_calls_that_were_followed_later_are_compared(postgres_uri: str, tmp_path
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["integrity"]["coverage"] == 1.0
     assert report["integrity"]["paired"] == 80
+
+
+def test_a_backlog_without_statistics_is_read_by_its_index(postgres_uri: str) -> None:
+    """A page of many costs a page, and not a sort of all that waits."""
+    backlog = """
+        INSERT INTO inference_requests (record_id, request_time, recorder_id, sequence, pair_id,
+            pair_source, role, inference_service, model_name, protocol, predict_url,
+            request_headers, request_size, request_sha256, created_at)
+        SELECT gen_random_uuid(), at, gen_random_uuid(), 1, 'p' || i, 'generated', 'primary',
+            'double', 'model', 'v1', '/', '{}', 0, '', at
+        FROM generate_series(1, 100000) AS i, LATERAL (
+            SELECT now() - interval '1 hour' + i * interval '10 ms' AS at) AS times"""
+    with psycopg.connect(postgres_uri, cursor_factory=psycopg.ClientCursor) as connection:
+        connection.execute(backlog)
+        asked = {
+            "after_time": LONG_AGO,
+            "after_record": FIRST_RECORD,
+            "before": now(),
+            "primary": "double",
+            "since": LONG_AGO,
+            "until": "infinity",
+            "limit": PAGE // 4,
+        }
+        rows = connection.execute(b"EXPLAIN " + sql("delivered"), asked).fetchall()
+    plan = "\n".join(row[0] for row in rows)
+    assert "Index Scan using inference_requests_" in plan
+    assert "Bitmap" not in plan

@@ -20,17 +20,18 @@ from shadow_report.answers.outcome import (
 )
 from shadow_report.answers.paths import Rules
 from shadow_report.evidence.batch import (
+    CUT_REQUEST,
     NO_ANSWER,
     NO_CALL,
     PRIMARY_CUT,
     PRIMARY_IS_JSON,
     PRIMARY_MIRRORED,
+    REDACTED_REQUEST,
     SAME_REQUEST,
     SHADOW_CUT,
     SHADOW_IS_JSON,
     SHADOW_MIRRORED,
     UNMIRRORED,
-    UNREPLAYABLE,
     Batch,
 )
 
@@ -129,7 +130,8 @@ class CallCounts:
     """Rows that are not classified, and why; and both sides' counts on the way.
 
     shadow_only: shadow calls without their primary; `mirrored_only` of them came through the
-    mirror, so that there was a primary call.
+    mirror, so that there was a primary call. withheld_*: primary calls that a follower did not
+    send, since their stored bodies are not what the callers sent.
     """
 
     in_flight: int = 0
@@ -140,6 +142,8 @@ class CallCounts:
     cut_pairs: int = 0
     abandoned: int = 0
     retried: int = 0
+    withheld_cut: int = 0
+    withheld_redacted: int = 0
     primary: SideCounts = field(default_factory=SideCounts)
     shadow: SideCounts = field(default_factory=SideCounts)
 
@@ -166,7 +170,6 @@ class Classifier:
         self._errors = Comparer(rules)
         self._clock = clock
         self._retries = retries or {}
-        self._unsent = UNMIRRORED if is_mirrored else UNREPLAYABLE
         self._is_mirrored = is_mirrored
         self.counts = CallCounts()
 
@@ -236,10 +239,13 @@ class Classifier:
 
     def _never_sent(self, missing: Bools, flags: NDArray[np.int64]) -> Bools:
         """Missing calls that the sender leaves out by its own rules: no failure of the shadow."""
-        unsent = flags & self._unsent > 0
         if self._is_mirrored:
-            unsent |= flags & PRIMARY_MIRRORED == 0
-        return np.asarray(missing & unsent)
+            unmirrored = (flags & UNMIRRORED > 0) | (flags & PRIMARY_MIRRORED == 0)
+            return np.asarray(missing & unmirrored)
+        cut, redacted = (missing & (flags & why > 0) for why in (CUT_REQUEST, REDACTED_REQUEST))
+        self.counts.withheld_cut += int(np.count_nonzero(cut))
+        self.counts.withheld_redacted += int(np.count_nonzero(redacted))
+        return np.asarray(cut | redacted)
 
     def _compare(self, batch: Batch, usable: Bools, primary: Answers, shadow: Answers) -> None:
         """Hand the values to the comparer; where there are none, `primary` and `shadow` say so."""

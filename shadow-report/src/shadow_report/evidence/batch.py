@@ -23,8 +23,10 @@ NO_CALL = -1
 NO_ANSWER = 0
 
 SAME_REQUEST, PRIMARY_CUT, SHADOW_CUT, PRIMARY_IS_JSON, SHADOW_IS_JSON = 1, 2, 4, 8, 16
-# The pair id came in x-shadow-pair-id; the gateway's rules, or the replay's, leave the call out.
-PRIMARY_MIRRORED, SHADOW_MIRRORED, UNMIRRORED, UNREPLAYABLE = 32, 64, 128, 256
+# The pair id came in x-shadow-pair-id; the gateway's rules leave the call out.
+PRIMARY_MIRRORED, SHADOW_MIRRORED, UNMIRRORED = 32, 64, 128
+# Of a call without its pair: its stored request is not what the caller sent; nobody sends it again.
+CUT_REQUEST, REDACTED_REQUEST = 256, 512
 
 # The leading columns of pairs.sql in its order: each value follows its 4-byte length.
 _SCALARS = [

@@ -77,6 +77,24 @@ class Scope:
         }
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duplicates:
+    """Further calls with a pair id that the same side had recorded already.
+
+    resent: attempts of a follower that ended with the candidate's process, of pairs that it has
+    answered in another attempt; these are not among `shadow`.
+    """
+
+    primary: int
+    shadow: int
+    resent: int
+
+    @property
+    def any(self) -> bool:
+        """Whether calls have to be numbered, to find the one of each pair that counts."""
+        return bool(self.primary or self.shadow or self.resent)
+
+
 class Tables:
     """One read-only snapshot of the tables; every question sees the same rows."""
 
@@ -119,24 +137,39 @@ class Tables:
         asked = {"role": role, "service": service, "recorders": recorders, "first": numbers}
         return int(self._one(_sql("gaps"), asked))
 
-    def duplicates(self, scope: Scope) -> dict[str, int]:
-        """Further calls with a pair id that the same side had recorded already, by role."""
+    def duplicates(self, scope: Scope) -> Duplicates:
+        """Further calls with a pair id that the same side had recorded already."""
         rows = self._connection.execute(_sql("duplicates"), scope.parameters).fetchall()
-        return {str(role): int(count) for role, count in rows}
+        primary, shadow = (dict(rows)[role] for role in ("primary", "shadow"))
+        resent = int(self._one(_sql("resent"), scope.parameters)) if shadow else 0
+        return Duplicates(primary=primary, shadow=max(0, shadow - resent), resent=resent)
 
-    def pairs(self, scope: Scope, *, deduplicate: bool, with_requests: bool) -> Iterator[Batch]:
-        """Every pair id once with both sides' scalars and bodies, in no order, as a stream."""
+    def pairs(
+        self, scope: Scope, duplicates: Duplicates, *, with_requests: bool, followed: bool
+    ) -> Iterator[Batch]:
+        """Every pair id once with both sides' scalars and bodies, in no order, as a stream.
+
+        followed: say of calls without a pair why no follower could send them.
+        """
         return self._pairs(
-            scope, deduplicate=deduplicate, with_requests=with_requests, further=False
+            scope,
+            duplicates,
+            deduplicate=duplicates.any,
+            with_requests=with_requests,
+            followed=followed,
+            further=False,
         )
 
-    def further_shadow_calls(self, scope: Scope) -> Iterator[Batch]:
+    def further_shadow_calls(self, scope: Scope, duplicates: Duplicates) -> Iterator[Batch]:
         """As `pairs`, a row for each shadow call with a pair id that the shadow had recorded
         already, next to the primary's first call.
         """
-        return self._pairs(scope, deduplicate=True, with_requests=False, further=True)
+        return self._pairs(
+            scope, duplicates, deduplicate=True, with_requests=False, followed=False, further=True
+        )
 
-    def _pairs(self, scope: Scope, **asked: bool) -> Iterator[Batch]:
+    def _pairs(self, scope: Scope, duplicates: Duplicates, **asked: bool) -> Iterator[Batch]:
+        asked["resent"] = duplicates.resent > 0
         query = b"COPY (" + _sql("pairs") + b") TO STDOUT (FORMAT BINARY)"
         with self._connection.cursor().copy(query, scope.parameters | asked) as copy:
             yield from batches(_messages(copy))

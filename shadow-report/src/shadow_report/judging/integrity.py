@@ -25,6 +25,8 @@ class Facts:
     min_coverage: float
     coverage_fails: bool
     """Whether its gate fails."""
+    is_mirrored: bool
+    """Whether the entry copied the calls to the shadow; else a follower or replay sent them."""
 
     @property
     def pairs(self) -> int:
@@ -166,6 +168,12 @@ def pairing(facts: Facts) -> Iterator[Finding]:
         )
 
 
+FOLLOWED = (
+    "Is the follower up, and does it reach the shadow? shadow_follow_lag_seconds says how far behind "
+    "it is, its log which calls it could not send and why (gRPC needs --to-grpc)."
+)
+
+
 def missing(facts: Facts) -> Iterator[Finding]:
     """Primary calls without a shadow call."""
     # A mirror that takes a share by chance leaves out calls for no reason to be looked for.
@@ -206,7 +214,9 @@ def missing(facts: Facts) -> Iterator[Finding]:
             f"{percent(share)} of the calls should be mirrored: if it is another "
             "share (mirror-percentage), say so with --mirrored-share. Else look for a stopped "
             "shadow, calls past the entry path, large bodies, and connection limits in the "
-            "DestinationRule.",
+            "DestinationRule."
+            if facts.is_mirrored
+            else FOLLOWED,
         )
 
 
@@ -252,7 +262,27 @@ def unanswered(facts: Facts) -> Iterator[Finding]:
             f"{counted(integrity.unanswered, 'call')} without a shadow call, and no row says "
             f"why{why}; they count as new faults.",
             "Did the shadow crash on them, or were they never sent: a connection limit of the "
-            "DestinationRule, a gateway that was restarted, another --mirrored-share?",
+            "DestinationRule, a gateway that was restarted, another --mirrored-share?"
+            if facts.is_mirrored
+            else f"Did the shadow crash on them? {FOLLOWED}",
+        )
+    cut, redacted = integrity.withheld_cut, integrity.withheld_redacted
+    if cut or redacted:
+        yield Finding(
+            "withheld",
+            False,
+            f"{counted(cut + redacted, 'call')} could not be sent again: {cut:,} with a body "
+            f"stored cut, {redacted:,} with redacted values; missing, and not counted as faults.",
+            "Raise RECORD_MAX_BODY_BYTES on the primary's transformer for the first; what "
+            "RECORD_REDACT takes out is nowhere, and never guessed.",
+        )
+    if integrity.resent:
+        yield Finding(
+            "resent",
+            False,
+            f"{counted(integrity.resent, 'attempt')} ended without an answer, with the shadow's "
+            "process; those calls were sent again, and their answers count.",
+            "Did the shadow crash on them, or was it restarted?",
         )
     if integrity.abandoned:
         yield Finding(

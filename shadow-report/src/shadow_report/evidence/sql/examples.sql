@@ -8,8 +8,11 @@ FROM (
            coalesce(convert_to(p.request_data::text, 'UTF8'), p.request_raw)     AS request,
            coalesce(convert_to(pa.response_data::text, 'UTF8'), pa.response_raw) AS primary_response,
            coalesce(convert_to(sa.response_data::text, 'UTF8'), sa.response_raw) AS shadow_response,
-           row_number() OVER (PARTITION BY p.pair_id ORDER BY p.request_time, p.record_id,
-                                                              s.request_time, s.record_id) AS attempt
+           row_number() OVER (PARTITION BY p.pair_id ORDER BY
+               p.request_time, p.record_id,
+               -- As in pairs.sql.
+               sa.record_id IS NULL AND s.request_headers ->> 'x-shadow-source' IS NOT NULL,
+               s.request_time, s.record_id) AS attempt
     FROM inference_requests p
     JOIN inference_requests s
       ON s.pair_id = p.pair_id AND s.role = 'shadow' AND s.inference_service = %(shadow)s

@@ -7,6 +7,8 @@
 -- done only when duplicates.sql found some, and grows as a sort does: NOT IN looks each call up in a
 -- list once the further calls do not fit in memory, and without statistics an anti-join may do so too.
 -- "< 2" and not "= 1": the planner expects a third of the rows and not one of two hundred.
+-- With %(resent)s an attempt of a follower that ended with the candidate's process is none: it comes after
+-- the one that was answered, and is no further call. Else that join is planned away.
 WITH primary_call AS (
     SELECT * FROM (
         SELECT r.pair_id, r.record_id, r.request_time, r.request_size, r.request_sha256,
@@ -14,7 +16,6 @@ WITH primary_call AS (
                -- The mirrored route takes bodies of a declared length below 1 MB (manifests/mirroring).
                r.request_size >= 1000000
                    OR r.request_headers ->> 'transfer-encoding' IS NOT NULL AS is_unmirrored,
-               r.request_truncated                                    AS is_unreplayable,
                CASE WHEN %(with_requests)s THEN r.request_headers END AS request_headers,
                CASE WHEN %(with_requests)s THEN r.request_data END    AS request_data,
                CASE WHEN %(deduplicate)s
@@ -28,17 +29,25 @@ WITH primary_call AS (
 ),
 shadow_call AS (
     SELECT * FROM (
-        SELECT r.pair_id, r.record_id, r.request_time, r.request_sha256,
-               r.pair_source = 'x-shadow-pair-id' AS is_mirrored,
+        SELECT r.pair_id, r.record_id, r.request_time, r.request_sha256, r.is_mirrored, r.died,
                CASE WHEN %(deduplicate)s
-                    THEN row_number() OVER (PARTITION BY pair_id ORDER BY request_time, record_id)
+                    THEN row_number() OVER (PARTITION BY r.pair_id ORDER BY r.died, r.request_time, r.record_id)
                     ELSE 1 END AS attempt
-        FROM inference_requests r
-        WHERE r.role = 'shadow' AND r.inference_service = %(shadow)s
-          AND r.request_time >= %(shadow_joined_since)s::timestamptz
-          AND r.created_at >= %(shadow_recorded_since)s::timestamptz
+        FROM (
+            SELECT r.*, r.pair_source = 'x-shadow-pair-id' AS is_mirrored,
+                   CASE WHEN %(resent)s
+                        THEN a.record_id IS NULL AND r.request_headers ->> 'x-shadow-source' IS NOT NULL
+                        ELSE false END AS died
+            FROM inference_requests r
+            LEFT JOIN inference_responses a
+                   ON %(resent)s AND a.record_id = r.record_id AND a.request_time = r.request_time
+                  AND a.pair_id = r.pair_id
+            WHERE r.role = 'shadow' AND r.inference_service = %(shadow)s
+              AND r.request_time >= %(shadow_joined_since)s::timestamptz
+              AND r.created_at >= %(shadow_recorded_since)s::timestamptz
+        ) AS r
     ) AS calls
-    WHERE (attempt < 2 AND NOT %(further)s) OR (attempt > 1 AND %(further)s)
+    WHERE (attempt < 2 AND NOT %(further)s) OR (attempt > 1 AND NOT died AND %(further)s)
 )
 SELECT coalesce(p.request_time, '-infinity')                                  AS primary_time,
        coalesce(s.request_time, '-infinity')                                  AS shadow_time,
@@ -55,7 +64,19 @@ SELECT coalesce(p.request_time, '-infinity')                                  AS
            + 32 * coalesce(p.is_mirrored, false)::int
            + 64 * coalesce(s.is_mirrored, false)::int
            + 128 * coalesce(p.is_unmirrored, false)::int
-           + 256 * coalesce(p.is_unreplayable, false)::int                    AS flags,
+           -- As why_withheld() in replay/calls.py says of a body. Bodies are looked at of those calls
+           -- alone that a follower left out.
+           + CASE WHEN %(followed)s AND s.record_id IS NULL AND p.record_id IS NOT NULL THEN (
+                 SELECT CASE WHEN q.request_truncated AND q.request_raw IS NOT NULL THEN 256
+                             WHEN q.request_truncated
+                               OR coalesce(octet_length(q.request_raw), octet_length(q.request_data::text), 0)
+                                  <> q.request_size
+                               OR position('"[redacted]"'::bytea IN coalesce(
+                                      q.request_raw, convert_to(q.request_data::text, 'UTF8'))) > 0 THEN 512
+                             ELSE 0 END
+                 FROM inference_requests q
+                 WHERE q.record_id = p.record_id AND q.request_time = p.request_time AND q.pair_id = p.pair_id)
+             ELSE 0 END                                                       AS flags,
        hashtextextended(coalesce(p.pair_id, s.pair_id), 0)                    AS pair_hash,
        -- A sixteen-bit choice by content: all repeats of a request are in or out together.
        CASE WHEN length(p.request_sha256) < 2 THEN 65536
