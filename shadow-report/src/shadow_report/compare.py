@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
+from uuid import UUID
 
 from shadow_report import __version__
 from shadow_report.answers.comparer import Comparer
@@ -60,7 +61,8 @@ Progress = Callable[[int, int], None]
 def compare(uri: str, settings: Comparison, progress: Progress = lambda done, of: None) -> Report:
     """Compare what the tables at `uri` hold, and judge it.
 
-    Raises OneLineError when the tables cannot be read. Reads only, in one snapshot.
+    Raises OneLineError when the tables cannot be read. Reads only, in one snapshot where the server
+    has one, and else up to what is settled.
     """
     with open_tables(uri) as tables:
         observed = _observe(tables, settings, progress)
@@ -101,6 +103,10 @@ def side_by_side(reports: Sequence[Report], alpha: float) -> SideBySide:
 
 def _observe(tables: Tables, settings: Comparison, progress: Progress) -> _Observed:
     now = tables.now()
+    if not tables.has_snapshot():
+        # What is settled no longer changes, so that all questions are about the same calls.
+        settled = now - settings.settle
+        settings = replace(settings, until=min(settings.until or settled, settled))
     if settings.since_rollout:
         settings = from_rollout(tables, settings)
     sides = find_sides(tables, settings)
@@ -193,9 +199,13 @@ def _lost(tables: Tables, sides: Sides, role: str, settings: Comparison) -> int:
     groups, everything = sides.groups_of(role), settings.since is None
     if not may_have_gaps(groups, from_one=everything):
         return 0
-    # In a window the numbers before it are not missed.
-    first = {group.recorder_id: 0 if everything else group.first_sequence for group in groups}
-    return tables.lost_calls(role, groups[0].inference_service, first)
+    # In a window the numbers before and after it are not missed.
+    numbers: dict[UUID, tuple[int, int]] = {}
+    for group in groups:
+        first, last = numbers.get(group.recorder_id, (group.first_sequence, group.last_sequence))
+        first = 0 if everything else min(first, group.first_sequence)
+        numbers[group.recorder_id] = first, max(last, group.last_sequence)
+    return tables.lost_calls(role, groups[0].inference_service, numbers)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,6 +6,7 @@ import uuid
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
 from traffic import PRIMARY, SHADOW, START, Call, Compare, pair, pairs
 
@@ -248,6 +249,39 @@ def test_lost_records(compared: Compare) -> None:
     report = compared(calls)
     assert_invalid(report, "lost-records", "50 records of the shadow", "SPOOL_MAX_BYTES")
     assert (report.shadow.lost_records, report.primary.lost_records) == (50, 0)
+
+
+def test_losses_after_the_window_are_not_of_it(compared: Compare) -> None:
+    """Nor do a recorder's later calls of another kind hide its earlier ones."""
+    kinds = ("v1", "v2")
+    calls = [
+        replace(call, sequence=i + 1, protocol=kinds[i >= 300])
+        for i in range(1_000)
+        for call in pair(i)
+        if not (call.role == "shadow" and (100 <= i < 150 or 700 <= i < 800))
+    ]
+    window = {"since": START, "until": START + timedelta(seconds=60)}
+    assert compared(calls, **window).shadow.lost_records == 50
+
+
+def test_without_a_common_snapshot_only_what_is_settled_is_read(
+    compared: Compare, postgres_uri: str
+) -> None:
+    """Citus: rows that arrive between two questions are in none of them."""
+    with psycopg.connect(postgres_uri) as connection:
+        connection.execute("SET allow_system_table_mods = on")
+        connection.execute(
+            "INSERT INTO pg_extension (oid, extname, extowner, extnamespace, extrelocatable,"
+            " extversion) SELECT 99999, 'citus', extowner, extnamespace, false, '14'"
+            " FROM pg_extension WHERE extname = 'plpgsql'"
+        )
+    now = datetime.now(UTC)
+    report = compared(pairs(100) + pair(100, time=now) + pair(101, {"status": None}, time=now))
+    assert (report.pairs, report.window.in_flight, report.primary.calls) == (100, 0, 100)
+    assert report.window.until is not None
+    assert report.window.until <= now
+    early = START + timedelta(seconds=5)
+    assert compared([], until=early).window.until == early
 
 
 def test_cut_bodies(compared: Compare) -> None:

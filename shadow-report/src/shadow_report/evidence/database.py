@@ -96,7 +96,7 @@ class Duplicates:
 
 
 class Tables:
-    """One read-only snapshot of the tables; every question sees the same rows."""
+    """The tables, read only. Every question sees the same rows, if `has_snapshot`."""
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
@@ -104,6 +104,10 @@ class Tables:
     def now(self) -> datetime:
         """The time up to which the snapshot is complete: on a standby, that of its newest data."""
         return self._one(_sql("now"), {})  # type: ignore[no-any-return]
+
+    def has_snapshot(self) -> bool:
+        """Whether every question sees the same rows; else rows arrive between two of them."""
+        return bool(self._one(_sql("has_snapshot"), {}))
 
     def calls(self, scope: Scope) -> list[CallGroup]:
         """All calls in the window, of any service, by who recorded them and how."""
@@ -131,10 +135,15 @@ class Tables:
         asked = scope.parameters | {"versions": [version or "" for version in versions]}
         return bool(self._one(_sql("mirrored_before"), asked))
 
-    def lost_calls(self, role: str, service: str, first: Mapping[UUID, int]) -> int:
-        """How many calls these recorders numbered, each from its `first` on, that are nowhere."""
-        recorders, numbers = list(first), list(first.values())
-        asked = {"role": role, "service": service, "recorders": recorders, "first": numbers}
+    def lost_calls(self, role: str, service: str, numbers: Mapping[UUID, tuple[int, int]]) -> int:
+        """How many calls these recorders numbered, each between two `numbers`, that are nowhere."""
+        asked = {
+            "role": role,
+            "service": service,
+            "recorders": list(numbers),
+            "first": [first for first, _ in numbers.values()],
+            "last": [last for _, last in numbers.values()],
+        }
         return int(self._one(_sql("gaps"), asked))
 
     def duplicates(self, scope: Scope) -> Duplicates:

@@ -169,8 +169,8 @@ def pairing(facts: Facts) -> Iterator[Finding]:
 
 
 FOLLOWED = (
-    "Is the follower up, and does it reach the shadow? shadow_follow_lag_seconds says how far behind "
-    "it is, its log which calls it could not send and why (gRPC needs --to-grpc)."
+    "Is the follower up, and does it reach the shadow? shadow_follow_lag_seconds says how far"
+    " behind it is, its log which calls it could not send and why (gRPC needs --to-grpc)."
 )
 
 
