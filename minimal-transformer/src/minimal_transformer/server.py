@@ -27,6 +27,7 @@ from minimal_transformer.endpoints.grpc import GrpcServer, PortTaken
 from minimal_transformer.endpoints.rest import RestServer, loop_factory
 from minimal_transformer.settings import (
     DefaultTimeout,
+    HookSettings,
     PredictorSettings,
     RecordSettings,
     ServerSettings,
@@ -65,6 +66,11 @@ def serve(
     if args.configure_logging:
         logs.configure(options.server.log_format, args.log_config_file)
     model = make_model(args.model_name, options.records, options.predictor)
+    try:
+        model.use_hooks(options.hooks)
+    except SettingsError as failure:
+        print(failure, file=sys.stderr)
+        return USAGE_ERROR
     model.enable_latency_logging = args.enable_latency_logging
     model.logs_calls = options.server.access_log
     model.load()
@@ -240,6 +246,7 @@ class Options:
     args: argparse.Namespace
     records: RecordSettings
     server: ServerSettings
+    hooks: HookSettings
     predictor: PredictorSettings
 
     @classmethod
@@ -251,6 +258,7 @@ class Options:
         for read in (
             RecordSettings.from_environment,
             ServerSettings.from_environment,
+            HookSettings.from_environment,
             partial(PredictorSettings.of, args),
         ):
             try:

@@ -60,6 +60,7 @@ OF_ONE_HOP = frozenset(
     }
 )
 _HEADER_PATTERN = re.compile(r"[!#$%&'+.^_`|~0-9a-z-]+\*?")
+_HOOK_NAME = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 _CREDENTIAL = re.compile(
     r"authorization|api-?key|cookie|credential|password|secret|token|client-cert|jwt",
     re.IGNORECASE,
@@ -213,6 +214,20 @@ class PassingSettings(_EnvironmentSettings):
             if path and not path.startswith("/"):
                 raise ValueError("have each path begin with /")
         return value.rstrip("/") if isinstance(value, str) else value
+
+
+class HookSettings(_EnvironmentSettings):
+    """The settings of a user's own functions: `package.module:function`, or nothing."""
+
+    preprocess: str = ""
+    postprocess: str = ""
+
+    @field_validator("preprocess", "postprocess")
+    @classmethod
+    def _names_a_function(cls, value: str) -> str:
+        if value and not _HOOK_NAME.fullmatch(value):
+            raise ValueError("write package.module:function")
+        return value
 
 
 class RecordSettings(_EnvironmentSettings):

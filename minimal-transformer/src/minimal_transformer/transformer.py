@@ -15,11 +15,10 @@ from typing import Any, Literal, cast
 from urllib.parse import quote
 
 import orjson
-from kserve import InferRequest, InferResponse, Model
-from kserve.errors import InvalidInput, ModelNotReady
+from kserve import Model
+from kserve.errors import ModelNotReady
 from kserve.metrics import PREDICT_HIST_TIME, get_labels
 from kserve.model import InferenceVerb
-from kserve.protocol.grpc.grpc_predict_v2_pb2 import ModelInferResponse
 
 from minimal_transformer.exchange import (
     JSON_HEADERS,
@@ -32,6 +31,16 @@ from minimal_transformer.exchange import (
     Stream,
 )
 from minimal_transformer.failures import Failed, abandoned, answer_to, is_unexpected
+from minimal_transformer.hooks import (
+    Headers,
+    Hooks,
+    mistake_of,
+    payload_of,
+    result_of,
+    returned_by,
+    sent_back,
+    sent_on,
+)
 from minimal_transformer.limits import Limits
 from minimal_transformer.predictor import Predictor, Readiness
 from minimal_transformer.predictor.grpc import GrpcPredictor
@@ -39,14 +48,21 @@ from minimal_transformer.predictor.rest import RestPredictor
 from minimal_transformer.predictor.streaming import StreamingPredictor
 from minimal_transformer.predictor.v2 import checked_request, request_json, response_json
 from minimal_transformer.recording.handler import Call, PredictionDBHandler
-from minimal_transformer.settings import PredictorSettings, RecordSettings
+from minimal_transformer.settings import (
+    HookSettings,
+    PredictorSettings,
+    RecordSettings,
+    SettingsError,
+)
 from minimal_transformer.streaming import Streaming
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("minimal_transformer.access_log")
 
-# A subclass that overrides none of them costs nothing: bytes go through as they are.
-HOOKS = ("__call__", "preprocess", "validate", "predict", "explain", "postprocess")
+# Bytes go through as they are where nobody reads them: what a subclass overrides, or PREPROCESS and
+# POSTPROCESS name, decides which of the two bodies is decoded.
+_READ_REQUESTS = ("__call__", "preprocess", "validate", "predict", "explain")
+_READ_ANSWERS = ("__call__", "predict", "explain", "postprocess")
 # Where KServe serves OpenAI's API; callers may leave it out for the calls of that API.
 OPENAI_PREFIX = "/openai"
 OPENAI_PATHS = frozenset(
@@ -75,6 +91,7 @@ class _Running:
 
     arrival: Arrival
     headers: RawHeaders
+    reads_answers: bool
 
 
 _running: ContextVar[_Running] = ContextVar("running")
@@ -91,17 +108,34 @@ class _Streams(Exception):
 class PersistTransformer(Model):  # type: ignore[misc]
     """Answers with what the predictor answers, and records both sides of every call.
 
-    Override preprocess and postprocess as in any KServe transformer. Over REST they get the
-    body's bytes (decode with orjson.loads) and may return bytes or anything that JSON can hold;
-    over gRPC they get an InferRequest and an InferResponse.
+    Override preprocess and postprocess as in any KServe transformer: they get a dict from callers
+    of v1, and an InferRequest and InferResponse from those of v2, over REST and gRPC.
     """
 
     def __init__(self, name: str, records: RecordSettings, predictor: PredictorSettings) -> None:
         super().__init__(name)
         self.handler = PredictionDBHandler(records)
         self._predictor_settings = replace(predictor, is_shadow=records.shadow_role == "shadow")
+        self._hook_settings: HookSettings | None = None
+        self._hooks = Hooks()
         self.logs_calls = False
         self._assemble()
+
+    def use_hooks(self, settings: HookSettings) -> None:
+        """Have the named functions run where this class has no preprocess or postprocess itself."""
+        for name in ("preprocess", "postprocess"):
+            if getattr(settings, name) and self._overrides(name):
+                raise SettingsError(
+                    f"{name.upper()} is {getattr(settings, name)!r}, and {type(self).__name__} has"
+                    f" a {name} of its own; unset it, or remove that."
+                )
+        self._hook_settings = settings
+        self._hooks = Hooks.of(settings)
+
+    def _overrides(self, *names: str) -> bool:
+        return any(
+            getattr(type(self), name) is not getattr(PersistTransformer, name) for name in names
+        )
 
     def _assemble(self) -> None:
         """Make the parts that belong to one process and open in it; nothing is opened here."""
@@ -111,6 +145,7 @@ class PersistTransformer(Model):  # type: ignore[misc]
         self._readiness = Readiness(self._ask_predictor)
         self._in_flight = 0
         self._passes_through = False
+        self._reads_requests = self._reads_answers = False
         self._observe_seconds: Any = None
         settings = self._predictor_settings
         self.limits = Limits(settings.max_body_bytes, settings.max_in_flight_bytes)
@@ -119,12 +154,13 @@ class PersistTransformer(Model):  # type: ignore[misc]
         """Workers are spawned from a pickle: it leaves out what each process makes for itself."""
         made = (
             *("_predictor", "_explainer", "_streaming", "_readiness"),
-            *("_observe_seconds", "limits"),
+            *("_observe_seconds", "limits", "_hooks"),
         )
         return {name: value for name, value in self.__dict__.items() if name not in made}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._hooks = Hooks.of(self._hook_settings) if self._hook_settings else Hooks()
         self._assemble()
 
     @contextlib.asynccontextmanager
@@ -134,8 +170,13 @@ class PersistTransformer(Model):  # type: ignore[misc]
             self._explainer = _hop(
                 replace(self._predictor_settings, host=self.explainer_host, protocol="v1")
             )
-        own = [getattr(type(self), hook) is getattr(PersistTransformer, hook) for hook in HOOKS]
-        self._passes_through = all(own) and not self.enable_latency_logging
+        self._reads_requests = bool(self._hooks.preprocess) or self._overrides(*_READ_REQUESTS)
+        self._reads_answers = bool(self._hooks.postprocess) or self._overrides(*_READ_ANSWERS)
+        self._passes_through = not (
+            self._reads_requests or self._reads_answers or self.enable_latency_logging
+        )
+        # Of v1's two, the one to predict.
+        self._routes_by_protocol = {route.protocol: route for route in reversed(self.routes())}
         self._observe_seconds = PREDICT_HIST_TIME.labels(**get_labels(self.name)).observe
         self.handler.open()
         own_hops = (self._predictor, self._explainer, self._streaming)
@@ -329,53 +370,61 @@ class PersistTransformer(Model):  # type: ignore[misc]
     async def _run_hooks(self, arrival: Arrival) -> Answer | Stream:
         """The answer after preprocess, predict or explain, and postprocess, in KServe's order.
 
-        What streams does not pass postprocess.
+        What streams does not pass postprocess. A hook's mistake is a 500 and one line in the log.
         """
-        running = _Running(arrival, JSON_HEADERS)
+        running = _Running(arrival, JSON_HEADERS, self._reads_answers)
         _running.set(running)
-        payload: Any = arrival.body
-        if arrival.route.protocol == "grpc":
-            payload = InferRequest.from_grpc(checked_request(arrival.body))
+        payload = payload_of(arrival) if self._reads_requests else arrival.body
         verb = InferenceVerb[arrival.route.verb.upper()]
         try:
             result, _ = await self(payload, dict(arrival.headers), verb)
+            return sent_back(result, arrival, running.headers)
         except _Streams as streams:
             return streams.stream
-        if arrival.route.protocol == "grpc":
-            if not isinstance(result, InferResponse):
-                raise InvalidInput("postprocess must return an InferResponse over gRPC")
-            return Answer(200, result.to_grpc().SerializeToString(), [])
-        body, headers = _encoded(result)
-        return Answer(200, body, running.headers if headers is None else headers)
+        except Exception as failure:
+            if not is_unexpected(failure):
+                raise
+            mistake = mistake_of(failure)
+            log.error("a hook failed at %s, its caller gets 500: %s", arrival.route.path, mistake)
+            log.debug("the hook's traceback", exc_info=failure)
+            raise Failed(answer_to(failure)) from None
+
+    async def preprocess(self, payload: Any, headers: Headers | None = None) -> Any:
+        """What PREPROCESS makes of a call; the call itself where it is not set."""
+        hook = self._hooks.preprocess
+        return payload if hook is None else await returned_by(hook, payload, headers or {})
+
+    async def postprocess(
+        self, result: Any, headers: Headers | None = None, response_headers: Any = None
+    ) -> Any:
+        """What POSTPROCESS makes of an answer; the answer itself where it is not set."""
+        hook = self._hooks.postprocess
+        return result if hook is None else await returned_by(hook, result, headers or {})
 
     def validate(self, payload: Any) -> Any:
         """KServe's checks of what a hook has decoded; bytes are the predictor's to judge."""
-        return payload if isinstance(payload, bytes) else super().validate(payload)
+        return super().validate(payload) if isinstance(payload, dict) else payload
 
-    async def predict(
-        self, payload: Any, headers: Any = None, response_headers: Any = None
-    ) -> bytes | InferResponse:
+    async def predict(self, payload: Any, headers: Any = None, response_headers: Any = None) -> Any:
         """The predictor's answer; one that is not a result goes past postprocess to the caller."""
         return await self._forward_payload(payload)
 
-    async def explain(self, payload: Any, headers: Any = None) -> bytes | InferResponse:
+    async def explain(self, payload: Any, headers: Any = None) -> Any:
         """The explainer's answer; one that is not a result goes past postprocess to the caller."""
         return await self._forward_payload(payload)
 
-    async def _forward_payload(self, payload: Any) -> bytes | InferResponse:
+    async def _forward_payload(self, payload: Any) -> Any:
         running = _running.get()
-        arrival = running.arrival
-        is_grpc = arrival.route.protocol == "grpc"
-        body = payload.to_grpc().SerializeToString() if is_grpc else _encoded(payload)[0]
-        answer = await self._forward(arrival._replace(body=body))
+        asked = sent_on(payload, running.arrival, self._routes_by_protocol)
+        answer = await self._forward(asked)
         if isinstance(answer, Stream):
             raise _Streams(answer)
         if answer.status != 200:
             raise Failed(answer)
         running.headers = answer.headers
-        if is_grpc:
-            return InferResponse.from_grpc(ModelInferResponse.FromString(answer.body))
-        return answer.body
+        if not running.reads_answers:
+            return answer.body
+        return result_of(answer, asked.route.protocol)
 
 
 def _hop(settings: PredictorSettings) -> Predictor | None:
@@ -390,21 +439,6 @@ def _streaming_hop(settings: PredictorSettings) -> StreamingPredictor | None:
     if settings.host is None or settings.protocol == "grpc-v2":
         return None
     return StreamingPredictor(settings)
-
-
-def _encoded(payload: Any) -> tuple[bytes, RawHeaders | None]:
-    """A hook's result as a body, and the headers that describe it unless it is bytes."""
-    if isinstance(payload, bytes):
-        return payload, None
-    if isinstance(payload, str):
-        return payload.encode(), None
-    if isinstance(payload, InferRequest | InferResponse):
-        payload, json_length = payload.to_rest()
-        if json_length is not None:
-            length = str(json_length).encode()
-            binary = (b"content-type", b"application/octet-stream")
-            return payload, [binary, (b"inference-header-content-length", length)]
-    return orjson.dumps(payload, option=orjson.OPT_SERIALIZE_NUMPY), JSON_HEADERS
 
 
 def _log_call(arrival: Arrival, call: Call | None, status: int, started: float) -> None:

@@ -106,7 +106,7 @@ def grpc_from_rest_answer(answer: Answer, *, raw: bool) -> Answer:
     lengths = [value for name, value in answer.headers if name == JSON_LENGTH.encode()]
     message = ModelInferResponse()
     try:
-        head, tail = _split(answer.body, lengths[0].decode() if lengths else None)
+        head, tail = split_body(answer.body, lengths[0].decode() if lengths else None)
         _fill_head(message, head)
         _fill(message.outputs, message.raw_output_contents, head["outputs"], tail, raw=raw)
     except (KeyError, TypeError, ValueError, AttributeError):
@@ -120,7 +120,7 @@ def grpc_from_rest_request(
     """A v2 REST request as a gRPC message; a body that is not one is the caller's 400."""
     message = ModelInferRequest()
     try:
-        head, tail = _split(body, headers.get(JSON_LENGTH))
+        head, tail = split_body(body, headers.get(JSON_LENGTH))
         _fill_head(message, head | {"model_name": model_name, "model_version": version})
         _fill(message.inputs, message.raw_input_contents, head["inputs"], tail)
         for output in head.get("outputs") or ():
@@ -196,7 +196,7 @@ def from_raw(datatype: str, raw: bytes) -> NDArray[Any] | list[Any]:
     dtype = None if datatype == "BF16" else _dtype(datatype)
     try:
         if datatype == "BYTES":
-            return [_text(item) for item in _elements(raw)]
+            return [bytes_as_json(item) for item in elements(raw)]
         if datatype == "BF16":
             return (np.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4")
         values = np.frombuffer(raw, dtype)
@@ -237,7 +237,7 @@ def _dumped(value: Any) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _split(body: bytes, json_length: str | None) -> tuple[dict[str, Any], bytes]:
+def split_body(body: bytes, json_length: str | None) -> tuple[dict[str, Any], bytes]:
     """A REST body's JSON and the binary tensors behind it; ValueError when it has no such form."""
     length = len(body) if json_length is None else int(json_length)
     if not 0 <= length <= len(body):
@@ -356,7 +356,7 @@ def _from_contents(datatype: str, contents: Any) -> NDArray[Any] | list[Any]:
         raise BadTensor(f"a tensor of datatype {datatype!r} must be sent in raw form")
     values = getattr(contents, CONTENTS_FIELDS[datatype])
     if datatype == "BYTES":
-        return [_text(item) for item in values]
+        return [bytes_as_json(item) for item in values]
     # As float32 the text form is the shortest one: 0.1 and not 0.10000000149011612.
     return _array(datatype, values)
 
@@ -391,7 +391,7 @@ def _flat(data: Any) -> Iterator[Any]:
             yield item
 
 
-def _elements(raw: bytes) -> list[bytes]:
+def elements(raw: bytes) -> list[bytes]:
     items, at = [], 0
     while at < len(raw):
         (length,) = struct.unpack_from("<I", raw, at)
@@ -403,7 +403,7 @@ def _elements(raw: bytes) -> list[bytes]:
     return items
 
 
-def _text(item: bytes) -> Any:
+def bytes_as_json(item: bytes) -> Any:
     """A BYTES element as JSON: text, or KServe's {"b64": ...} where it is not UTF-8."""
     try:
         return item.decode()
