@@ -203,10 +203,11 @@ def test_retention_is_not_loss(postgres_uri: str) -> None:
         assert again.fetchall() == []
 
 
+@pytest.mark.usefixtures("one_day")
 def test_partitions_stand_ready(postgres_uri: str) -> None:
     """A new schema has today's partition, so that rows do not pile up in the default one."""
     with psycopg.connect(postgres_uri) as connection:
-        insert_call(connection)
+        insert_call(connection, at=datetime.now(UTC))
         for table in ("inference_requests", "inference_responses"):
             found = connection.execute(f"SELECT count(*) FROM {table}_default").fetchone()
             assert found == (0,)

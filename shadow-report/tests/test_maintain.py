@@ -14,6 +14,9 @@ from embedded_postgres import as_role
 from shadow_report import OneLineError, SettingWrong
 from shadow_report.maintain import keep_of, maintain
 
+# What they count are days from today on.
+pytestmark = pytest.mark.usefixtures("one_day")
+
 PARTITIONS = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'inference_requests'::regclass"
 
 

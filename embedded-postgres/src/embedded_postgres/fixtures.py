@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import gc
 import os
+import time
 import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import psycopg
@@ -66,7 +68,13 @@ def postgres_server(
 
 
 @pytest.fixture(scope="session")
-def postgres_template(postgres_server: str) -> Iterator[str]:
+def template_day() -> date:
+    """The day from which the template has partitions ahead: a session may outlive it."""
+    return datetime.now(UTC).date()
+
+
+@pytest.fixture(scope="session")
+def postgres_template(postgres_server: str, template_day: date) -> Iterator[str]:
     """Name of a database with the schema, which each test's database is copied from."""
     with _database(postgres_server, "template0") as uri:
         apply_schema(uri)
@@ -76,10 +84,19 @@ def postgres_template(postgres_server: str) -> Iterator[str]:
 
 
 @pytest.fixture
-def postgres_uri(postgres_server: str, postgres_template: str) -> Iterator[str]:
-    """URI of a superuser in a database of this test's own, with the schema."""
+def postgres_uri(postgres_server: str, postgres_template: str, template_day: date) -> Iterator[str]:
+    """URI of a superuser in a database of this test's own, with the schema as applied today."""
     with _database(postgres_server, postgres_template) as uri:
+        if datetime.now(UTC).date() != template_day:
+            apply_schema(uri)
         yield uri
+
+
+@pytest.fixture
+def one_day() -> None:
+    """Today does not end while the test runs: in its last minute this waits for tomorrow."""
+    while (now := datetime.now(UTC)).hour == 23 and now.minute == 59:
+        time.sleep(1)
 
 
 @pytest.fixture
