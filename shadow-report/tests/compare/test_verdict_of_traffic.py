@@ -159,7 +159,7 @@ def test_the_noise_floor_is_shown(compared: Compare) -> None:
 def test_the_timeline_adds_up(compared: Compare) -> None:
     """Every call is in one step of the timeline."""
     report = compared(pairs(3_000) + pair(3_000, None, {"status": 500}))
-    assert 50 < len(report.timeline) <= 61
+    assert 30 < len(report.timeline) <= 61
     assert sum(bucket.pairs for bucket in report.timeline) == 3_001
     assert sum(bucket.new_faults for bucket in report.timeline) == 1
-    assert report.timeline[0].start == START
+    assert report.timeline[0].start <= START < report.timeline[0].end

@@ -100,6 +100,12 @@ class Counters:
             done += len(batch)
             progress(done)
 
+    def extend(self, last: datetime, calls: int) -> None:
+        """Make room for the calls up to `last`, now so many: as if begun for those."""
+        self.timeline.extend(last)
+        self.trials.extend(microseconds(last))
+        self.noise.extend(calls)
+
     def unmatched_rules(self) -> tuple[str, ...]:
         """The options by path that named nothing in this window, as they are given."""
         return (*self.comparer.unmatched(), *self.slices.unmatched(), *self.trials.unmatched())

@@ -28,7 +28,7 @@ class LatencyTally:
     def add(self, classified: Classified) -> None:
         p, s = classified.primary_durations_ms, classified.shadow_durations_ms
         measured = classified.usable & np.isfinite(p) & np.isfinite(s)
-        self._sample.add(p[measured], s[measured])
+        self._sample.add(p[measured], s[measured], classified.batch.integers("pair_hash")[measured])
         if self.slo_ms is None:
             return
         slow_p, slow_s = classified.slow(self.slo_ms)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from shadow_report.answers.outcome import Outcome
 from shadow_report.counting.classify import Classified
-from shadow_report.counting.timeline import Timeline
+from shadow_report.counting.timeline import MISSING, PAIRED, Timeline
 from shadow_report.evidence.batch import NO_ANSWER
 from shadow_report.report import MissingContrast, PairedTable, StatusPair
 from shadow_report.statistics.agreement import kolmogorov_smirnov_p, same_shares_p
@@ -51,7 +51,10 @@ class Ledger:
         first, last = int(times.min()), int(times.max())
         self.first_pair = first if self.first_pair is None else min(self.first_pair, first)
         self.last_pair = last if self.last_pair is None else max(self.last_pair, last)
-        self._skew.add(times, classified.batch.integers("shadow_time")[usable])
+        batch = classified.batch
+        self._skew.add(
+            times, batch.integers("shadow_time")[usable], batch.integers("pair_hash")[usable]
+        )
 
     def _count_statuses(self, classified: Classified) -> None:
         primary, shadow = (
@@ -116,18 +119,15 @@ class MissingTally:
         self._timeline = timeline
         self._sizes = {True: Sketch(), False: Sketch()}
         self._statuses: dict[bool, Counter[Hashable]] = {True: Counter(), False: Counter()}
-        self._times: dict[bool, Counter[Hashable]] = {True: Counter(), False: Counter()}
         self.missing = 0
 
     def add(self, classified: Classified) -> None:
         sizes = classified.batch.floats("request_size")
         statuses = classified.batch.integers("primary_status")
-        steps = self._timeline.places(classified.primary_times)
         self.missing += int(np.count_nonzero(classified.missing))
         for is_missing, rows in ((True, classified.missing), (False, classified.usable)):
             self._sizes[is_missing].add(sizes[rows])
             self._statuses[is_missing].update(_counter(statuses[rows]))
-            self._times[is_missing].update(_counter(steps[rows]))
 
     def report(self) -> tuple[MissingContrast, ...]:
         """One contrast per respect; none while too few calls are missing."""
@@ -136,7 +136,7 @@ class MissingTally:
         return (
             self._size_contrast(),
             _contrast("status", self._statuses[True], self._statuses[False]),
-            _contrast("hour", self._times[True], self._times[False]),
+            _contrast("hour", self._timeline.by_step(MISSING), self._timeline.by_step(PAIRED)),
         )
 
     def _size_contrast(self) -> MissingContrast:

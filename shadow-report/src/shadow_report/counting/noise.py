@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import insort
+
 import numpy as np
 
 from shadow_report.answers.bodies import UNPARSEABLE, parse
@@ -9,7 +11,7 @@ from shadow_report.answers.comparer import Comparer
 from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.paths import Rules
 from shadow_report.counting.classify import Classified
-from shadow_report.evidence.batch import PRIMARY_CUT
+from shadow_report.evidence.batch import PRIMARY_CUT, Batch
 from shadow_report.judging.gates import Rate
 from shadow_report.report import Noise
 from shadow_report.statistics.sequences import beta_binomial_interval
@@ -17,70 +19,102 @@ from shadow_report.statistics.sequences import beta_binomial_interval
 # Enough for an interval of a percent or so; more would only cost time and memory.
 EXPECTED_CALLS = 20_000
 MAX_REQUESTS, MAX_ANSWERS = 2000, 5
-MAX_BODY_BYTES = 10_000
+MAX_BODY_BYTES = 4_000
 # Requests fall into buckets by the first two bytes of their hash.
 BUCKETS = 65_536
 
+# When the call came, the hash of its pair id, and the primary's answer.
+Answer = tuple[int, int, bytes]
+
 
 class NoiseTally:
-    """One answer by the primary to each request of a sample, against its other answers to it.
+    """The primary's first answer to each request of a sample, against its next answers to it.
 
-    The sample is by content and sized for the expected number of calls; memory is bounded.
+    The sample is by content, sized for the number of calls, and the same in whatever order they
+    come; memory is bounded.
     """
 
     def __init__(self, rules: Rules, calls: int) -> None:
-        self._below = min(BUCKETS, BUCKETS * EXPECTED_CALLS // max(1, calls) + 1)
-        self._comparer = Comparer(rules)
-        self._first: dict[bytes, bytes | None] = {}
-        self._seen: dict[bytes, int] = {}
-        self._comparisons = 0
-        self._disagreements = 0
+        self._rules = rules
+        self._below = BUCKETS
+        self._answers: dict[bytes, list[Answer]] = {}
+        self._disagreements: int | None = 0
+        """Counted when it is asked for, since an earlier answer may come later."""
+        self.extend(calls)
+
+    def extend(self, calls: int) -> None:
+        """Thin the sample to that of so many calls."""
+        below = max(1, BUCKETS >> (max(0, calls - 1) // EXPECTED_CALLS).bit_length())
+        if below < self._below:
+            self._below = below
+            kept = {r: a for r, a in self._answers.items() if int.from_bytes(r[:2], "big") < below}
+            self._answers, self._disagreements = kept, None
 
     def add(self, classified: Classified) -> None:
         batch = classified.batch
         status = batch.integers("primary_status")
         chosen = classified.called & (batch.integers("request_bucket") < self._below)
         chosen &= (status >= 200) & (status < 300) & (batch.integers("flags") & PRIMARY_CUT == 0)
-        for row in np.flatnonzero(chosen).tolist():
+        rows = np.flatnonzero(chosen)
+        times, pairs = classified.primary_times[rows], batch.integers("pair_hash")[rows]
+        for row, time, pair in zip(rows.tolist(), times.tolist(), pairs.tolist(), strict=True):
             if request := batch.request_hash(row):
-                self._add(request, batch.primary_body(row), row)
-        marks = self._comparer.flush()
-        differing = (marks.outcomes >= Outcome.APPEARED) & (self._comparer.own_margins(marks) < 0)
-        self._disagreements += np.unique(marks.rows[differing]).size
+                self._add(request, (time, pair), batch, row)
+        if len(self._answers) > MAX_REQUESTS:
+            # The least hashes are as good a sample as any, and the same one in any order.
+            least = sorted(self._answers)[:MAX_REQUESTS]
+            self._answers = {request: self._answers[request] for request in least}
 
-    def _add(self, request: bytes, body: bytes | None, row: int) -> None:
-        if request not in self._first:
-            if len(self._first) < MAX_REQUESTS and len(body or b"") <= MAX_BODY_BYTES:
-                self._first[request], self._seen[request] = body, 1
+    def _add(self, request: bytes, came: tuple[int, int], batch: Batch, row: int) -> None:
+        answers = self._answers.get(request, [])
+        if len(answers) == MAX_ANSWERS and came > answers[-1][:2]:
             return
-        if self._seen[request] >= MAX_ANSWERS:
+        body = batch.primary_body(row) or b""
+        if len(body) > MAX_BODY_BYTES:
             return
-        self._seen[request] += 1
-        self._comparisons += 1
-        first = self._first[request]
-        if first == body:
-            return
-        values = parse(first), parse(body)
-        if UNPARSEABLE in values:
-            self._disagreements += 1
-        else:
-            self._comparer.compare(*values, row)
+        # Equal answers are one in memory.
+        body = next((other for *_, other in answers if other == body), body)
+        insort(answers, (*came, body))
+        self._answers[request] = answers[:MAX_ANSWERS]
+        self._disagreements = None
+
+    def _count_disagreements(self) -> int:
+        comparer, count = Comparer(self._rules), 0
+        repeated = (answers for answers in self._answers.values() if len(answers) > 1)
+        changed = ((a[0][2], body) for a in repeated for *_, body in a[1:] if body != a[0][2])
+        for row, bodies in enumerate(changed):
+            one, other = map(parse, bodies)
+            if one is UNPARSEABLE or other is UNPARSEABLE:
+                count += 1
+            else:
+                comparer.compare(one, other, row)
+        marks = comparer.flush()
+        differing = (marks.outcomes >= Outcome.APPEARED) & (comparer.own_margins(marks) < 0)
+        return count + np.unique(marks.rows[differing]).size
+
+    @property
+    def _found(self) -> tuple[int, int]:
+        """Disagreements and comparisons."""
+        if self._disagreements is None:
+            self._disagreements = self._count_disagreements()
+        return self._disagreements, sum(len(a) - 1 for a in self._answers.values())
 
     def rate(self) -> Rate | None:
         """How often it disagrees with itself; each request is one observation, however often it
         came. None without a request that came twice.
         """
-        if not self._comparisons:
+        disagreements, comparisons = self._found
+        if not comparisons:
             return None
-        return Rate(self._disagreements, self._comparisons, float(self._repeated))
+        return Rate(disagreements, comparisons, float(self._repeated))
 
     @property
     def _repeated(self) -> int:
-        return sum(answers > 1 for answers in self._seen.values())
+        return sum(len(answers) > 1 for answers in self._answers.values())
 
     def report(self, shadow_share: float | None, alpha: float) -> Noise:
         """The share with its interval, next to the shadow's."""
-        n, k = self._comparisons, self._disagreements
+        k, n = self._found
         return Noise(
             repeated_requests=self._repeated,
             comparisons=n,

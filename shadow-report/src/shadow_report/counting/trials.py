@@ -64,13 +64,19 @@ class TrialTally:
         self.gates = {name: GateCounts(first, last) for name in self._names()}
         # Coverage is a fact about this window's calls, so there each of them counts.
         self._clustered = [name for name in self.gates if name != "coverage"]
-        self._clusters = ClusterCounts(gates=len(self._clustered))
+        self._clusters = ClusterCounts(gates=len(self._clustered), start=first)
         self._repeats = Repeats()
         self._effective: dict[str, EffectiveSize] = {}
 
     def _names(self) -> tuple[str, ...]:
         slow = () if self._slo_ms is None else ("slow",)
         return ("coverage", "faults", "disagreement", "bad", *slow)
+
+    def extend(self, last: int) -> None:
+        """Make room for the calls up to `last`."""
+        self._effective.clear()
+        for gate in self.gates.values():
+            gate.scan.extend(last)
 
     def add(self, classified: Classified) -> None:
         """Count a batch; with a cluster field it was read with its requests."""
@@ -208,8 +214,9 @@ class Repeats:
         self._seen: NDArray[np.int64] = np.zeros(slots, dtype=np.int64)
 
     def find(self, keys: NDArray[np.int64], times: NDArray[np.int64], rows: Bools) -> Bools:
-        """Which of these rows repeat an earlier one, of this batch or another."""
+        """Which of these rows repeat an earlier one of this batch, or one of a batch before."""
         chosen = np.flatnonzero(rows)
+        chosen = chosen[np.argsort(times[chosen], kind="stable")]
         # An odd factor spreads neighbouring minutes over all bits; zero marks a free slot.
         both = (keys[chosen] ^ (times[chosen] // REPEAT_MICROSECONDS * ODD)) | 1
         _, firsts = np.unique(both, return_index=True)

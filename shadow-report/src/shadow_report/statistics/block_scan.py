@@ -53,11 +53,13 @@ class BlockScan:
     """The trials of one gate over time: batches of any size in any order, in some 2 MiB.
 
     `first` and `last` are the ends of the window, in whole microseconds (or any other integers);
-    a time outside counts with the nearer end. A later look at the same window has the same `first`.
+    a time outside counts with the nearer end. A later look at the same window has the same `first`,
+    and `extend` makes the earlier look's scan the later one's.
     """
 
     def __init__(self, first: int, last: int) -> None:
         first, last = int(first), int(last)
+        self._begin = first
         self._shift = ((last - first) // _STEPS).bit_length()
         self._first = first >> self._shift
         steps = (last >> self._shift) - self._first + 1
@@ -65,6 +67,18 @@ class BlockScan:
         self._events: NDArray[np.int64] = np.zeros(steps, dtype=np.int64)
         self._newest_times: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self._newest_events: NDArray[np.bool_] = np.zeros(0, dtype=bool)
+
+    def extend(self, last: int) -> None:
+        """Make room for the times up to `last`: the steps are those of a scan begun with it."""
+        shift = ((int(last) - self._begin) // _STEPS).bit_length()
+        while self._shift < shift:
+            self._trials = halved(self._trials, self._first)
+            self._events = halved(self._events, self._first)
+            self._shift, self._first = self._shift + 1, self._first >> 1
+        more = (int(last) >> self._shift) - self._first + 1 - self._trials.size
+        if more > 0:
+            self._trials = np.pad(self._trials, (0, more))
+            self._events = np.pad(self._events, (0, more))
 
     def add(self, times: ArrayLike, events: ArrayLike, repeats: ArrayLike | None = None) -> None:
         """Add trials: the time of each and whether it is an event.
@@ -89,9 +103,10 @@ class BlockScan:
             newer = at >= self._newest_times[0]
             at, flags = at[newer], flags[newer]
         at = np.concatenate([self._newest_times, at])
-        order = np.argsort(at, kind="stable")[-most:]
-        self._newest_times = at[order]
-        self._newest_events = np.concatenate([self._newest_events, flags])[order]
+        flags = np.concatenate([self._newest_events, flags])
+        # Of one moment the events last, so that the order of arrival does not matter.
+        order = np.lexsort((flags, at))[-most:]
+        self._newest_times, self._newest_events = at[order], flags[order]
 
     def newest_bad(self, maximum: float, level: float = NEWEST_LEVEL) -> Block | None:
         """The newest block that is above `maximum`, the surest one; None when none is.
@@ -154,13 +169,18 @@ class BlockScan:
         trials, events = self._trials, self._events
         yield shift, first, trials, events
         while trials.size > 1:
-            # A block of twice the width starts at an even number.
-            padding = (first & 1, (first + trials.size) & 1)
-            trials, events = (
-                np.pad(counts, padding).reshape(-1, 2).sum(axis=1) for counts in (trials, events)
-            )
+            trials, events = halved(trials, first), halved(events, first)
             shift, first = shift + 1, first >> 1
             yield shift, first, trials, events
+
+
+def halved(counts: NDArray[np.int64], first: int) -> NDArray[np.int64]:
+    """Counts of steps of twice the width, from those of steps numbered from `first` on (the last
+    axis): a step of twice the width starts at an even number.
+    """
+    ends = (first & 1, (first + counts.shape[-1]) & 1)
+    padded = np.pad(counts, [(0, 0)] * (counts.ndim - 1) + [ends])
+    return np.asarray(padded.reshape(*counts.shape[:-1], -1, 2).sum(axis=-1))
 
 
 def _surest_newest(

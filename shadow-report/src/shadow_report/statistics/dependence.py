@@ -145,15 +145,16 @@ class Clusters:
     """Calls and events by cluster for several gates at once, in constant memory.
 
     Some 8 MiB, and 2 for each gate, whatever is added. Batches may come in any order; the times
-    serve only to tell which clusters are there all through the window.
+    serve only to tell which clusters are there all through the window, which begins at `start`
+    (that of the first batch, unless it is given).
     """
 
-    def __init__(self, gates: int, slots: int = SLOTS) -> None:
+    def __init__(self, gates: int, slots: int = SLOTS, start: int | None = None) -> None:
         self._keys = np.zeros(slots, dtype=np.int64)
         self._sizes = np.zeros(slots, dtype=np.int32)
         self._seen = np.zeros(slots, dtype=np.uint32)
         self._events = np.zeros((gates, slots), dtype=np.int32)
-        self._start: int | None = None
+        self._start = start
         self._width = 1
         self._last_block = 0
 
@@ -215,7 +216,7 @@ class Clusters:
             self._start = int(times.min())
         while int(times.max()) - self._start >= self._width * _MOST_BLOCKS:
             self._double()
-        # A call from before the first batch counts with the first block.
+        # A call from before the start counts with the first block.
         blocks = np.maximum(times - self._start, 0) // self._width
         self._last_block = max(self._last_block, int(blocks.max()))
         return np.asarray(blocks)

@@ -98,32 +98,41 @@ class PairMoments:
 class PairSample:
     """Keeps at most `capacity` pairs, each pair seen with the same chance; memory stays constant.
 
-    Up to `capacity` pairs it keeps them all. The same seed and the same batches give the same
-    sample (reservoir sampling, Vitter 1985, ACM TOMS 11, 37-57).
+    Up to `capacity` pairs it keeps them all, then those with the least keys. Keys are hashes, so
+    that is a fair sample, and the same one in whatever order and batches the pairs come.
     """
 
-    def __init__(self, capacity: int = 200_000, seed: int = 0) -> None:
+    def __init__(self, capacity: int = 200_000) -> None:
         self.capacity = capacity
         self.seen = 0
+        self._keys: NDArray[np.int64] = np.empty(0, dtype=np.int64)
         self._primary: NDArray[np.float64] = np.empty(0)
         self._shadow: NDArray[np.float64] = np.empty(0)
-        self._random = np.random.default_rng(seed)
+        self._below: int | None = None
+        """Once pairs were left out, all that are to come have a smaller key, or are too."""
 
-    def add(self, primary: ArrayLike, shadow: ArrayLike) -> None:
-        """Offer a batch of pairs; both arrays have the same length."""
-        x = np.atleast_1d(np.asarray(primary, dtype=np.float64))
-        y = np.atleast_1d(np.asarray(shadow, dtype=np.float64))
-        room = min(x.size, max(0, self.capacity - self.seen))
-        if room:
-            self._primary = np.concatenate([self._primary, x[:room]])
-            self._shadow = np.concatenate([self._shadow, y[:room]])
-        # The i-th pair ever seen (from 0) takes a place from 0 to i, if there is that place.
-        positions = np.arange(self.seen + room, self.seen + x.size)
-        places = self._random.integers(0, positions + 1) if positions.size else positions
-        kept = places < self.capacity
-        self._primary[places[kept]] = x[room:][kept]
-        self._shadow[places[kept]] = y[room:][kept]
+    def add(self, primary: ArrayLike, shadow: ArrayLike, keys: ArrayLike) -> None:
+        """Offer a batch of pairs; all arrays have the same length."""
+        x, y = (np.asarray(side, dtype=np.float64) for side in (primary, shadow))
+        hashes = np.asarray(keys, dtype=np.int64)
         self.seen += x.size
+        if self._below is not None:
+            chosen = hashes < self._below
+            x, y, hashes = x[chosen], y[chosen], hashes[chosen]
+        self._keep(
+            np.concatenate([self._keys, hashes]),
+            np.concatenate([self._primary, x]),
+            np.concatenate([self._shadow, y]),
+        )
+
+    def _keep(
+        self, keys: NDArray[np.int64], x: NDArray[np.float64], y: NDArray[np.float64]
+    ) -> None:
+        if keys.size > self.capacity:
+            least = np.argpartition(keys, self.capacity - 1)[: self.capacity]
+            keys, x, y = keys[least], x[least], y[least]
+            self._below = int(keys.max())
+        self._keys, self._primary, self._shadow = keys, x, y
 
     @property
     def primary(self) -> NDArray[np.float64]:
