@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 
+import promises_of_alerts
 import promises_of_database
 import promises_of_follower
+import promises_of_live_verdict
 import promises_of_options
 import promises_of_pods
 import promises_to_callers
-from routes import Objects
+from routes import COMPONENT, Objects
 from schemas import crd_folder, schema_errors
 from tree import Tree, parse
 
 PLACEHOLDER = re.compile(
-    r"\b(PRIMARY|SHADOW|SIDE|ENTRY|PROFILE|DOMAIN|GATEWAY|REGISTRY|TAG|KEY|CONTENT_LENGTH|GATEWAY_NAMESPACE|GATEWAY_NAME)\b"
+    r"\b(PRIMARY|SHADOW|SIDE|ENTRY|PROFILE|DOMAIN|GATEWAY|REGISTRY|TAG|KEY|CONTENT_LENGTH|GATEWAY_NAMESPACE|GATEWAY_NAME|RUNBOOK)\b"
 )
 
 
@@ -30,6 +32,8 @@ def broken_promises(tree: Tree) -> list[str]:
     found += promises_of_database.broken(objects, settings, cluster)
     found += promises_of_options.broken(objects, settings)
     found += promises_of_follower.broken(objects, settings)
+    found += promises_of_alerts.broken(objects, settings)
+    found += promises_of_live_verdict.broken(objects, settings)
     # Last, and only while all else is well: it takes most of the time.
     return found or [error for item in objects for error in schema_errors(item, crd_folder())]
 
@@ -46,7 +50,9 @@ def _places(objects: Objects, settings: dict[str, str]) -> list[str]:
         )
         if namespace not in allowed:
             found.append(f"{kind} {metadata['name']} is in {namespace}")
-        if kind in ("PostgresCluster", "ConfigMap", "Secret", "PersistentVolumeClaim"):
+        of_option = metadata.get("labels", {}).get(COMPONENT) in ("dashboard", "rules")
+        kinds = ("PostgresCluster", "ConfigMap", "Secret", "PersistentVolumeClaim")
+        if kind in kinds and not of_option:
             found.append(f"`kubectl delete -k .` would take {kind} {metadata['name']} away")
         if len(metadata["name"]) > 63:
             found.append(f"{kind} {metadata['name']} has a name of more than 63 characters")

@@ -27,25 +27,34 @@ def broken(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
 
 def _follower(item: dict[str, Any], objects: Objects, settings: dict[str, str]) -> Iterator[str]:
     spec = item["spec"]
-    pod, labels = spec["template"]["spec"], spec["template"]["metadata"]["labels"]
-    (container,) = pod["containers"]
     if spec["replicas"] != 1 or spec["strategy"] != {"type": "Recreate"}:
         yield "two followers at once would send calls twice"
+    yield from server(item, settings, ready="/ready", alive="/")
+    yield from _command(spec["template"]["spec"], objects, settings, {"port": "8080"})
+
+
+def server(
+    item: dict[str, Any], settings: dict[str, str], *, ready: str, alive: str
+) -> Iterator[str]:
+    """What any Deployment of shadow-report promises: its pod, its image, its probes."""
+    spec = item["spec"]
+    pod, labels = spec["template"]["spec"], spec["template"]["metadata"]["labels"]
+    name = labels.get(COMPONENT)
+    (container,) = pod["containers"]
     if not spec["selector"]["matchLabels"].items() <= labels.items():
-        yield "the follower's Deployment does not find its pods"
-    yield from (f"follower: {violation}" for violation in violations(pod))
+        yield f"{name}: the Deployment does not find its pods"
+    yield from (f"{name}: {violation}" for violation in violations(pod))
     if pod.get("enableServiceLinks") is not False:
-        yield "follower: Services of the namespace write into its environment"
+        yield f"{name}: Services of the namespace write into its environment"
     image = f"{settings['image-registry']}/shadow-report:{settings['image-tag']}"
     if container["image"] != image:
-        yield f"the follower's image is {container['image']}"
+        yield f"{name}: the image is {container['image']}"
     for bound in ("requests", "limits"):
         if not container.get("resources", {}).get(bound, {}).keys() >= {"cpu", "memory"}:
-            yield f"follower: no {bound} of cpu and memory"
-    for probe, path in {"readinessProbe": "/ready", "livenessProbe": "/"}.items():
+            yield f"{name}: no {bound} of cpu and memory"
+    for probe, path in {"readinessProbe": ready, "livenessProbe": alive}.items():
         if container.get(probe, {}).get("httpGet") != {"path": path, "port": 8080}:
-            yield f"follower: {probe} asks {container.get(probe)}"
-    yield from _command(pod, objects, settings, {"port": "8080"})
+            yield f"{name}: {probe} asks {container.get(probe)}"
 
 
 def _command(

@@ -6,9 +6,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from pod_security import violations
-from routes import GRPC, SERVING_PATH, Objects, mode, of_kind, routed, routes_of
+from routes import COMPONENT, GRPC, SERVING_PATH, Objects, mode, of_kind, routed, routes_of
 
 ISVC = "serving.kserve.io/inferenceservice"
+PART = {"app.kubernetes.io/part-of": "shadow-deployment"}
+FOLLOWER = PART | {COMPONENT: "follower"}
+# Who calls a shadow's transformer besides the gateway.
+FOLLOWERS = {
+    True: {
+        "matchExpressions": [
+            {"key": COMPONENT, "operator": "In", "values": ["follower", "follow-later"]}
+        ]
+    },
+    False: {"matchLabels": {COMPONENT: "follow-later"}},
+}
 
 
 def broken(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
@@ -19,16 +30,12 @@ def broken(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
     guarded = [r for r in routes_of(objects, settings["gateway"]) if "x-api-key" in str(r["match"])]
     if guarded:
         yield from _api_key(objects, settings)
-    if policies := of_kind(objects, "NetworkPolicy"):
-        knative = mode(of_kind(objects, "InferenceService")[0]) == "Knative"
-        chosen = [policy["spec"]["podSelector"]["matchLabels"] for policy in policies]
-        wanted = [{ISVC: s, "component": c} for s in sides for c in ("predictor", "transformer")]
-        if any(labels not in chosen for labels in wanted) or len(chosen) != len(wanted):
-            yield f"the network policies are for {chosen}"
-        for policy in policies:
-            yield from _network(policy, knative, settings)
+    yield from _policies(objects, sides, settings)
     for monitor in of_kind(objects, "PodMonitor"):
-        yield from _monitor(monitor["spec"], sides)
+        if monitor["metadata"]["labels"][COMPONENT] == "pod-monitor":
+            yield from _monitor(monitor["spec"], sides)
+        else:
+            yield from _monitor_of_reports(monitor["spec"])
     for job in of_kind(objects, "CronJob"):
         pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
         if pod.get("enableServiceLinks") is not False:
@@ -42,9 +49,25 @@ def _monitor(spec: dict[str, Any], sides: list[str]) -> Iterator[str]:
         yield "the monitor does not find the transformers"
     if spec["selector"]["matchExpressions"] != [{"key": ISVC, "operator": "In", "values": sides}]:
         yield "the monitor does not find both sides"
+    yield from _endpoint(spec)
+
+
+def _monitor_of_reports(spec: dict[str, Any]) -> Iterator[str]:
+    named = [{"key": COMPONENT, "operator": "In", "values": ["follower", "live-verdict"]}]
+    if spec["selector"] != {"matchLabels": PART, "matchExpressions": named}:
+        yield "the monitor does not find the follower and the live verdict"
+    yield from _endpoint(spec)
+
+
+def _endpoint(spec: dict[str, Any]) -> Iterator[str]:
     (endpoint,) = spec["podMetricsEndpoints"]
     if (endpoint["targetPort"], endpoint["path"]) != (8080, "/metrics"):
         yield "the monitor asks where there are no metrics"
+
+
+def _chosen(policy: dict[str, Any]) -> dict[str, str]:
+    labels: dict[str, str] = policy["spec"]["podSelector"]["matchLabels"]
+    return labels
 
 
 def _api_key(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
@@ -64,7 +87,25 @@ def _api_key(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
         yield "the key is asked for on other people's paths"
 
 
-def _network(policy: dict[str, Any], knative: bool, settings: dict[str, str]) -> Iterator[str]:
+def _policies(objects: Objects, sides: list[str], settings: dict[str, str]) -> Iterator[str]:
+    policies = [p for p in of_kind(objects, "NetworkPolicy") if ISVC in _chosen(p)]
+    if not policies:
+        return
+    knative = mode(of_kind(objects, "InferenceService")[0]) == "Knative"
+    chosen = [_chosen(policy) for policy in policies]
+    wanted = [{ISVC: s, "component": c} for s in sides for c in ("predictor", "transformer")]
+    if any(labels not in chosen for labels in wanted) or len(chosen) != len(wanted):
+        yield f"the network policies are for {chosen}"
+    followed = not of_kind(objects, "VirtualService")
+    for policy in policies:
+        yield from _network(policy, knative, followed, settings)
+    if followed and FOLLOWER not in [_chosen(p) for p in of_kind(objects, "NetworkPolicy")]:
+        yield "anybody reaches the follower"
+
+
+def _network(
+    policy: dict[str, Any], knative: bool, followed: bool, settings: dict[str, str]
+) -> Iterator[str]:
     name, spec = policy["metadata"]["name"], policy["spec"]
     target = spec["podSelector"]["matchLabels"]
     if spec["policyTypes"] != ["Ingress"] or not all(rule.get("from") for rule in spec["ingress"]):
@@ -73,17 +114,21 @@ def _network(policy: dict[str, Any], knative: bool, settings: dict[str, str]) ->
     first = spec["ingress"][0]
     own = {"podSelector": {"matchLabels": {ISVC: target[ISVC], "component": "transformer"}}}
     namespace = {"kubernetes.io/metadata.name": settings["gateway-namespace"]}
-    gateway = {
-        "namespaceSelector": {"matchLabels": namespace},
-        "podSelector": {"matchLabels": {"istio": settings["gateway-label"]}},
-    }
+    gateway: dict[str, Any] = {"namespaceSelector": {"matchLabels": namespace}}
+    if not followed:  # the Gateway API has no label that every gateway's pods have
+        gateway["podSelector"] = {"matchLabels": {"istio": settings["gateway-label"]}}
     expected = own if target["component"] == "predictor" and not knative else gateway
     if first["from"][0] != expected:
         yield f"{name} lets in {first['from'][0]}"
     port = 8012 if knative else 8080
     if first["ports"][0] != {"protocol": "TCP", "port": port}:
         yield f"{name} is not for the port that serves"
+    sender = {"podSelector": FOLLOWERS[followed]}
+    copies = [sender] if target == {ISVC: settings["shadow"], "component": "transformer"} else []
     grpc = [rule for rule in spec["ingress"] if {"protocol": "TCP", "port": 8081} in rule["ports"]]
-    expected_for_grpc = [[gateway]] if target["component"] == "transformer" else []
+    expected_for_grpc = [[gateway, *copies]] if target["component"] == "transformer" else []
     if [rule["from"] for rule in grpc] != expected_for_grpc:
-        yield f"{name} lets others than the gateway in for gRPC"
+        yield f"{name} lets others than the gateway and a follower in for gRPC, or not these"
+    # In Knative mode a follower's calls come through the gateway.
+    if not knative and (sender in first["from"]) != bool(copies):
+        yield f"{name}: a follower does not reach the shadow alone"

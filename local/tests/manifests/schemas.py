@@ -16,35 +16,6 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 KUBERNETES_VERSIONS = ("1.32", "1.37")
 CORE_GROUPS = ("", "apps", "batch", "networking.k8s.io")
 METADATA = {"name", "namespace", "labels", "annotations"}
-# No package has the CRD of the Prometheus operator; these are the fields that the option uses.
-TEXTS = {"type": "array", "items": {"type": "string"}}
-EXPRESSION = {
-    "type": "object",
-    "required": ["key", "operator", "values"],
-    "properties": {"key": {"type": "string"}, "operator": {"enum": ["In"]}, "values": TEXTS},
-}
-ENDPOINT = {
-    "type": "object",
-    "properties": {
-        "targetPort": {"type": "integer"},
-        "path": {"type": "string"},
-        "interval": {"type": "string", "pattern": "^[0-9]+s$"},
-    },
-}
-SELECTOR = {
-    "matchLabels": {"type": "object", "additionalProperties": {"type": "string"}},
-    "matchExpressions": {"type": "array", "items": EXPRESSION},
-}
-POD_MONITOR_SPEC = {
-    "type": "object",
-    "required": ["selector"],
-    "properties": {
-        "podTargetLabels": TEXTS,
-        "selector": {"type": "object", "properties": SELECTOR},
-        "podMetricsEndpoints": {"type": "array", "items": ENDPOINT},
-    },
-}
-POD_MONITOR = {"type": "object", "properties": {"spec": POD_MONITOR_SPEC}}
 
 
 def schema_errors(item: dict[str, Any], crd_folder: Path | None) -> Iterator[str]:
@@ -57,9 +28,7 @@ def schema_errors(item: dict[str, Any], crd_folder: Path | None) -> Iterator[str
     for key in item.get("metadata", {}).keys() - METADATA:
         yield f"{label}: metadata.{key} is not for us to set"
     group, _, version = item["apiVersion"].rpartition("/")
-    if group == "monitoring.coreos.com":
-        yield from _errors(label, item, closed(POD_MONITOR, top=True))
-    elif group in CORE_GROUPS:
+    if group in CORE_GROUPS:
         for kubernetes in KUBERNETES_VERSIONS:
             try:
                 kubernetes_validate.validate(item, kubernetes, strict=True)
@@ -111,6 +80,6 @@ def closed(schema: dict[str, Any], top: bool = False) -> dict[str, Any]:
 
 
 def crd_folder() -> Path | None:
-    """CRD_DIR: a folder with the CRDs of KServe, Istio and the Crunchy operator."""
+    """CRD_DIR: a folder with the CRDs of KServe, Istio, the Crunchy operator and Prometheus'."""
     value = os.environ.get("CRD_DIR")
     return Path(value) if value else None

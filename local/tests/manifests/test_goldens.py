@@ -20,7 +20,7 @@ MIRROR_PORT = {"mirror-port", "mirror-port-name"}
 NOT_IN = {
     "standard": SCALED_BY_KNATIVE | MIRROR_PORT,
     "knative": SCALED,
-    "follow": SCALED_BY_KNATIVE | OF_MIRROR | MIRROR_PORT | {"gateway-namespace", "gateway-label"},
+    "follow": SCALED_BY_KNATIVE | OF_MIRROR | MIRROR_PORT | {"gateway-label"},
 }
 UPDATE = "after a change on purpose: .venv/bin/python tests/manifests/goldens.py"
 

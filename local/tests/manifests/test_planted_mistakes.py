@@ -26,7 +26,11 @@ RETENTION = "manifests/options/retention/cron-job.yaml"
 API_KEY = "manifests/options/api-key/callers.yaml"
 API_KEY_GRPC = "manifests/options/api-key/grpc.yaml"
 POLICIES = "manifests/options/network-policies/standard/network-policies.yaml"
+FOLLOW_POLICIES = "manifests/options/network-policies/follow/network-policies.yaml"
 MONITOR = "manifests/options/pod-monitor/pod-monitor.yaml"
+VERDICT = "manifests/options/live-verdict"
+RULES = "manifests/options/rules/kustomization.yaml"
+ALERTS = "manifests/options/alerts/rules.yaml"
 INFERENCE = (
     "(v1/models(/.*)?|v1/((chat/)?completions|embeddings|rerank|responses)|openai/v1/.*"
     "|v2|v2/(models|health)/.*)"
@@ -135,7 +139,34 @@ IN_STANDARD = [
         "namespaceSelector:\n            matchLabels:\n",
     ),
     (POLICIES, "port: 8080", "port: 80"),
+    (POLICIES, "component: follow-later", "component: follow-now"),
     (MONITOR, "targetPort: 8080", "targetPort: 8081"),
+    (MONITOR, "[follower, live-verdict]", "[follower, live-verdicts]"),
+    (f"{VERDICT}/deployment.yaml", "--address=0.0.0.0", "--address=127.0.0.1"),
+    (f"{VERDICT}/deployment.yaml", "args: [serve", "args: [compare"),
+    (f"{VERDICT}/deployment.yaml", "name: MIRROR_PERCENTAGE", "name: MIRRORED_PERCENTAGE"),
+    (f"{VERDICT}/deployment.yaml", "path: /live", "path: /gate"),
+    (f"{VERDICT}/deployment.yaml", 'limits: {cpu: "1", memory: 512Mi}', 'limits: {cpu: "1"}'),
+    (f"{VERDICT}/deployment.yaml", "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false"),
+    (f"{VERDICT}/deployment.yaml", "pguser-report, key: host", "pguser-maintenance, key: host"),
+    (f"{VERDICT}/service.yaml", "type: ClusterIP", "type: NodePort"),
+    (f"{VERDICT}/service.yaml", "component: live-verdict\n  ports", "component: verdict\n  ports"),
+    (f"{VERDICT}/network-policy.yaml", "- podSelector: {}", "- namespaceSelector: {}"),
+    (f"{VERDICT}/network-policy.yaml", "gate: allowed", "gates: allowed"),
+    (
+        REPLACEMENTS,
+        "[name=serve].env.[name=MIRROR_PERCENTAGE]",
+        "[name=serve].env.[name=POSTGRES_URI]",
+    ),
+    (RULES, "name: rules, mountPath: /etc/shadow-report", "name: rules, mountPath: /etc/rules"),
+    (RULES, "files: [rules.yaml]", "files: [rule.yaml=rules.yaml]"),
+    (
+        ALERTS,
+        'absent(prediction_db_records_total{namespace="PROFILE", ',
+        "absent(prediction_db_records_total{",
+    ),
+    (ALERTS, "severity: critical", "severity: [critical]"),
+    (ALERTS, "runbook_url: RUNBOOK#shadowrejected", "runbook_url: RUNBOOK"),
 ]
 IN_FOLLOW = [
     (f"{FOLLOW}/callers.yaml", "- {name: PRIMARY-transformer", "- {name: PRIMARY-predictor"),
@@ -163,6 +194,14 @@ IN_FOLLOW = [
     (f"{FOLLOW}/follower.yaml", "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false"),
     (f"{FOLLOW}/follower.yaml", "path: /ready", "path: /"),
     (f"{FOLLOW}/follower.yaml", "--port=8080", "--port=9090"),
+    (
+        f"{FOLLOW}/kustomization.yaml",
+        "component=live-verdict}",
+        "component=live}",
+    ),
+    (FOLLOW_POLICIES, "values: [follower, follow-later]", "values: [follower]"),
+    (FOLLOW_POLICIES, "shadow-deployment/gateway: any-pod", "shadow-deployment/gateways: any-pod"),
+    (FOLLOW_POLICIES, "component: follower\n  policyTypes", "component: followers\n  policyTypes"),
     (REPLACEMENTS, "[name=FOLLOW_RATE]", "[name=FOLLOW_CONCURRENCY]"),
     (REPLACEMENTS, "[name=shadow-v1].backendRefs", "[name=entry-v1].backendRefs"),
     (REPLACEMENTS, "data.gateway, options: {delimiter: /, index: 0}", "data.gateway-namespace"),
@@ -199,7 +238,8 @@ def test_mistake_is_found(tmp_path: Path, topology: str, file: str, right: str, 
     tree = Tree(tmp_path / "tree")
     tree.choose_topology(topology)
     tree.switch_on_options(topology)
-    if file == REPLACEMENTS:  # with the defaults, what is written nowhere may be right by chance
+    if file in (REPLACEMENTS, f"{FOLLOW}/kustomization.yaml"):
+        # With the defaults, what is written nowhere may be right by chance.
         tree.choose_settings(OTHER_SETTINGS)
     tree.replace(file, right, wrong)
     try:

@@ -11,7 +11,9 @@ from goldens import FOLDER
 from schemas import crd_folder, schema_errors
 from tree import REPOSITORY, kustomize, parse
 
-WHAT_RUNS_IT = "set CRD_DIR to a folder with the CRDs of KServe, Istio and PGO; .ci/run does"
+WHAT_RUNS_IT = (
+    "set CRD_DIR to a folder with the CRDs of KServe, Istio, PGO and Prometheus'; .ci/run does"
+)
 CORE_KINDS = ("ConfigMap", "CronJob", "Deployment", "NetworkPolicy", "Service")
 
 
@@ -51,6 +53,9 @@ def test_core_objects_are_accepted() -> None:
         ("InferenceService", "spec.transformer.minReplica", 1),
         ("InferenceService", "spec.transformer.containers.0.env.0", {"nam": "FACTOR"}),
         ("InferenceService", "spec.predictor.containers.0.readinessProbe.httpGet.prt", 8080),
+        ("PodMonitor", "spec.podMetricsEndpoints.0.intervall", "30s"),
+        ("PrometheusRule", "spec.groups.0.rules.0.for", "fifteen minutes"),
+        ("PrometheusRule", "spec.groups.0.rules.0.severity", "critical"),
         ("PostgresCluster", "spec.users.0.password.type", "Letters"),
         ("PostgresCluster", "spec.databaseInitSQL", {"name": "prediction-db-schema"}),
     ],
