@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
+from calls import post
 from runs import Start
 from waiting import until
 
@@ -91,6 +95,63 @@ def test_a_caller_that_leaves_ends_the_primarys_stream(stack: Stack) -> None:
     assert primary[:3] == ("primary", 200, "left")
     assert shadow[:2] == ("shadow", 200)
     assert shadow[2] in ("left", "done")
+
+
+BOTH = """
+SELECT q.role, q.protocol, a.status_code, a.generation->>'stream_end', count(*)
+FROM inference_requests q JOIN inference_responses a USING (record_id, request_time, pair_id)
+WHERE q.request_time >= %s
+  AND (q.role = 'primary' OR q.request_headers->>'x-shadow-source' = %s)
+GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+"""
+REQUESTS = {
+    "openai/v1/chat/completions": {"messages": [{"role": "user", "content": "A lamp?"}]},
+    "openai/v1/completions": {"prompt": "A lamp"},
+    "openai/v1/embeddings": {"input": "A lamp"},
+    "tokens/count": {"text": "A lamp"},
+}
+
+
+@pytest.mark.parametrize("command", ["follow", "replay"])
+def test_whatever_the_primary_passed_on_is_sent_again(
+    stack: Stack, command: str, tmp_path: Path
+) -> None:
+    """Calls that no mirror copied, of OpenAI's API and of others: streams are read as streams."""
+    stack.restart("primary-transformer", {"PASS_PATHS": "/tokens"})
+    stack.restart("shadow-transformer", {"PASS_PATHS": "/tokens", "INFERENCE_SERVICE": command})
+    for role in ("primary", "shadow"):
+        stack.restart(f"{role}-predictor", {"TOKENS_PER_SECOND": "0"})
+    assert stack.state is not None
+    assert stack.state.primary is not None
+    assert stack.state.shadow is not None
+    began = datetime.now(UTC).isoformat()
+    for path, request in REQUESTS.items():
+        for streamed in ({}, {"stream": True}) if "completions" in path else ({},):
+            body = json.dumps({"model": "model"} | request | streamed).encode()
+            headers = [("content-type", "application/json")]
+            post(f"{stack.state.primary.transformer_url}/{path}", body, headers)
+
+    def rows() -> list[tuple[Any, ...]]:
+        with psycopg.connect(stack.database.of_role("report")) as connection:
+            return connection.execute(BOTH, [began, command]).fetchall()
+
+    answers = [("openai", 200, "done", 2), ("openai", 200, None, 3), ("other", 404, None, 1)]
+    primary, shadow = ([(role, *answer) for answer in answers] for role in ("primary", "shadow"))
+    until(lambda: rows() == primary, or_say=lambda: str(rows()))
+    options = ["--to", stack.state.shadow.transformer_url, "--since", began]
+    if command == "follow":
+        options += ["--shadow", command, "--until", "0s"]
+    ran = subprocess.run(
+        [repository() / "shadow-report" / ".venv" / "bin" / "shadow-report", command, *options],
+        env=os.environ | {"POSTGRES_URI": stack.database.of_role("report")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = ran.stdout + ran.stderr
+    assert "6 calls answered (1 with an error status)." in said
+    until(lambda: rows() == primary + shadow, or_say=lambda: f"{rows()} {said}")
 
 
 def test_the_demo_of_a_language_model(start: Start, tmp_path: Path) -> None:

@@ -40,6 +40,20 @@ def test_address(to: str, url: str) -> None:
     assert parse_target(to).url(call()) == url
 
 
+@pytest.mark.parametrize(
+    ("protocol", "recorded", "url"),
+    [
+        ("openai", "http://p/openai/v1/chat/completions", "http://c/s/openai/v1/chat/completions"),
+        ("openai", "http://vllm:8000/v1/completions", "http://c/s/openai/v1/completions"),
+        ("openai", "http://p/v1/v1/rerank?n=2", "http://c/s/openai/v1/rerank?n=2"),
+        ("other", "http://p/generate_stream?n=2", "http://c/s/generate_stream?n=2"),
+    ],
+)
+def test_what_is_passed_on_goes_by_its_own_path(protocol: str, recorded: str, url: str) -> None:
+    """OpenAI's API is where each transformer has it, whatever its predictor is."""
+    assert parse_target("http://c/s/").url(call(protocol=protocol, predict_url=recorded)) == url
+
+
 @pytest.mark.parametrize("to", ["", "candidate:8080", "ftp://c", "http://", "/v1/models/m:predict"])
 def test_no_address(to: str) -> None:
     """Anything else is a usage error that shows the right form."""

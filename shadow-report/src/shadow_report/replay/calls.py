@@ -250,11 +250,15 @@ class Target:
 
     def url(self, call: StoredCall) -> str:
         """Where this call goes: the path of its protocol, with the candidate's model name; of
-        OpenAI's API and of others the path as it was.
+        OpenAI's API the transformer's own path of it, and of others the path as it was.
         """
         if call.protocol not in ("v1", "v2"):
             parts = urlsplit(call.predict_url)
-            return self.base + parts.path + (f"?{parts.query}" if parts.query else "")
+            path = parts.path
+            if call.protocol == "openai":
+                # What stands before /v1 is the primary's predictor's, whose server may be another.
+                path = "/openai/v1/" + path.rpartition("/v1/")[2]
+            return self.base + path + (f"?{parts.query}" if parts.query else "")
         model = quote(self.model or call.model_name, safe="")
         if call.protocol == "v1":
             verb = "explain" if EXPLAIN.search(call.predict_url) else "predict"
