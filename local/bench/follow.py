@@ -2,25 +2,28 @@
 
 In every other block of calls there is a follower, so that the primary's latency with it is seen
 next to that without. Writes docs/soak-follow.md after a full run; the exit code is 1 unless in the
-end each call has the candidate's answer.
+end each call has the candidate's answer, and `shadow-report compare` says so.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import random
 import signal
 import statistics
 import struct
+import subprocess
 import tempfile
 import time
 import urllib.request
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import aiohttp
 import psycopg
@@ -37,7 +40,9 @@ from shadow_local.translate.document import repository
 PAGE = repository() / "docs" / "soak-follow.md"
 SEED = 20261125
 FULL = 100_000
-BLOCKS = 4
+# What happens to candidate and follower in each block of calls; None is one without a follower.
+BLOCKS = (None, "kills", None, "kills", None, "outage", None, "calm")
+OUTAGE_SECONDS = 60.0
 SMALL = b'{"values": ["3.3", "62.3", "324"]}'
 LARGE = b'{"values": ["3.3"], "padding": "' + b"x" * 8_000_000 + b'"}'
 # A ModelInferRequest of one FP64 number, after its model's name.
@@ -54,14 +59,26 @@ POLITELY = ("nice", "-n", "19")
 COUNTS = """
 SELECT count(DISTINCT pair_id) FILTER (WHERE role = 'primary'),
        count(DISTINCT pair_id) FILTER (WHERE role = 'shadow' AND answered),
-       count(*) FILTER (WHERE role = 'shadow')
-           - count(DISTINCT pair_id) FILTER (WHERE role = 'shadow')
+       count(*) FILTER (WHERE role = 'shadow' AND answered)
+           - count(DISTINCT pair_id) FILTER (WHERE role = 'shadow' AND answered),
+       count(*) FILTER (WHERE role = 'shadow' AND NOT answered)
 FROM (
     SELECT r.pair_id, r.role, a.record_id IS NOT NULL AS answered
     FROM inference_requests r
     LEFT JOIN inference_responses a USING (record_id, request_time, pair_id)
 ) AS calls
 """
+
+
+class Counts(NamedTuple):
+    """What the tables hold in the end."""
+
+    primary: int
+    answered: int
+    """Of those, the calls that the candidate has answered."""
+    answered_again: int
+    unanswered: int
+    """Attempts that ended with the candidate."""
 
 
 @dataclass
@@ -74,6 +91,8 @@ class Observed:
     lags: list[tuple[float, float]] = field(default_factory=list)
     """Seconds since the last follower's start, and the lag then."""
     kills: Counter[str] = field(default_factory=Counter)
+    cpu_seconds: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
+    """Of the primary's transformer and its delivery."""
 
 
 class Killable:
@@ -185,6 +204,14 @@ async def trouble(parts: dict[str, Killable], until: asyncio.Event, observed: Ob
         parts[name].start()
 
 
+async def outage(parts: dict[str, Killable], observed: Observed) -> None:
+    """The candidate is away for a minute."""
+    observed.kills["candidate"] += 1
+    await asyncio.to_thread(parts["candidate"].kill)
+    await asyncio.sleep(OUTAGE_SECONDS)
+    parts["candidate"].start()
+
+
 async def watch(metrics_url: str, until: asyncio.Event, observed: Observed) -> None:
     """Sample the lag five times a second, while nobody is killed."""
     began = time.monotonic()
@@ -213,68 +240,110 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
         return
 
 
-async def soak(  # noqa: PLR0917
-    callers: Callers,
-    parts: dict[str, Killable],
-    metrics_url: str,
-    calls: int,
-    rate: float,
-    observed: Observed,
-) -> None:
-    """Blocks of calls without and with a follower; killed are both only while there is one."""
-    for number in range(BLOCKS):
-        followed = number % 2 == 1
-        over = asyncio.Event()
-        troubles = []
-        if followed:
-            parts["follower"].start()
-            # The last block is without kills: that is where the lag is looked at.
-            last = number == BLOCKS - 1
-            troubles = (
-                [watch(metrics_url, over, observed)] if last else [trouble(parts, over, observed)]
-            )
-        running = [asyncio.create_task(one) for one in troubles]
-        await callers.call(calls // BLOCKS, rate, "with" if followed else "without")
-        over.set()
-        await asyncio.gather(*running)
-        if followed and number < BLOCKS - 1:
-            await asyncio.to_thread(parts["follower"].stop)
+@dataclass(frozen=True)
+class Soak:
+    """All that is measured, running."""
+
+    callers: Callers
+    primary: Server
+    parts: dict[str, Killable]
+    metrics_url: str
+    observed: Observed
+
+    async def run(self, calls: int, rate: float) -> None:
+        """Blocks of calls without and with a follower."""
+        for happens in BLOCKS:
+            kind = "with" if happens else "without"
+            over = asyncio.Event()
+            if happens:
+                self.parts["follower"].start()
+            happening = asyncio.create_task(self._happen(happens, over))
+            before = self._cpu_seconds()
+            await self.callers.call(calls // len(BLOCKS), rate, kind)
+            self.observed.cpu_seconds[kind] += self._cpu_seconds() - before
+            over.set()
+            await happening
+            if happens != "calm":
+                await asyncio.to_thread(self.parts["follower"].stop)
+
+    async def _happen(self, what: str | None, over: asyncio.Event) -> None:
+        if what == "kills":
+            await trouble(self.parts, over, self.observed)
+        elif what == "outage":
+            await outage(self.parts, self.observed)
+        elif what == "calm":
+            await watch(self.metrics_url, over, self.observed)
+
+    def _cpu_seconds(self) -> float:
+        return self.primary.cpu_seconds() + self.primary.delivery_cpu_seconds()
 
 
-def wait_until_followed(uri: str, calls: int) -> tuple[int, int, int]:
-    """At the end: calls of the primary, those that the candidate answered, and further ones."""
+def wait_until_followed(uri: str, calls: int) -> Counts:
+    """What is there once every call is answered, or when that takes too long."""
     deadline = time.monotonic() + DONE_SECONDS
     while True:
         with psycopg.connect(uri) as connection:
             row = connection.execute(COUNTS).fetchone()
         assert row is not None
-        if row[:2] == (calls, calls) or time.monotonic() > deadline:
-            return row[0], row[1], row[2]
+        counts = Counts(*row)
+        if counts[:2] == (calls, calls) or time.monotonic() > deadline:
+            return counts
         time.sleep(1)
 
 
-def page(observed: Observed, counts: tuple[int, int, int], calls: int, rate: float) -> str:
+def compared(uri: str, folder: Path) -> dict[str, Any]:
+    """What `shadow-report compare` says of the calls, as JSON."""
+    file = folder / "report.json"
+    subprocess.run(
+        [HERE.report, "compare", "--settle", "0s", "--json", file],
+        env=os.environ | {"POSTGRES_URI": as_role(uri, "report")},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=False,
+    )
+    report: dict[str, Any] = json.loads(file.read_bytes())
+    return report
+
+
+def page(
+    observed: Observed, counts: Counts, report: dict[str, Any], calls: int, rate: float
+) -> str:
     """The figures."""
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in observed.sent.most_common())
-    kills = ", ".join(f"{name} {count} times" for name, count in sorted(observed.kills.items()))
+    kills = " and ".join(f"the {name} {count} times" for name, count in observed.kills.items())
     rows = []
-    for block, latencies in sorted(observed.latencies_ms.items()):
-        cuts = statistics.quantiles(latencies, n=100)
-        rows.append([f"{block} a follower", *(f"{cuts[n - 1]:.1f}" for n in (50, 95, 99))])
+    cuts = {
+        kind: statistics.quantiles(latencies, n=100)
+        for kind, latencies in observed.latencies_ms.items()
+    }
+    for kind, of_kind in cuts.items():
+        cpu_ms = 1000 * observed.cpu_seconds[kind] / (calls // 2)
+        quantiles = (f"{of_kind[n - 1]:.1f}" for n in (50, 95, 99))
+        rows.append([f"{kind} a follower", *quantiles, f"{cpu_ms:.2f}"])
+    ratio = cuts["with"][49] / cuts["without"][49]
     behind = [at for at, lag in observed.lags if lag > BEHIND_SECONDS]
     caught_up = max(behind, default=0.0)
     lags = sorted(lag for at, lag in observed.lags if at > caught_up) or [float("nan")]
+    integrity = report["integrity"]
     return (
         f"# Soak of a follower\n\n{machine()}\n\n{calls:,} calls at {rate:g} a second: {kinds}."
-        f" Large ones have 8 MB. Killed at random meanwhile, and away for up to 10 s: {kills}.\n\n"
-        f"Recorded of the primary {counts[0]:,}, of them answered by the candidate {counts[1]:,},"
-        f" answered once more {counts[2]:,}; calls that failed {observed.failed:,}.\n\n"
-        f"The last follower started with the {calls // BLOCKS:,} calls of a block to catch up,"
+        f" Large ones have 8 MB. Killed meanwhile: {kills}; at random moments and away for up to"
+        f" 10 s, the candidate once for {OUTAGE_SECONDS:g} s.\n\n"
+        f"Recorded of the primary {counts.primary:,}, of them answered by the candidate"
+        f" {counts.answered:,}; answered once more {counts.answered_again:,}; attempts that ended"
+        f" with the candidate {counts.unanswered:,}. Calls that failed: {observed.failed:,}.\n\n"
+        f"`shadow-report compare`: coverage {integrity['coverage']:.2%}, {report['pairs']:,} pairs,"
+        f" {report['new_faults']:,} new faults, {integrity['resent']:,} attempts sent again,"
+        f" verdict {report['verdict']}.\n\n"
+        f"The last follower started with the {calls // len(BLOCKS):,} calls of a block to catch up,"
         f" while calls went on; it was within {BEHIND_SECONDS:g} s after {caught_up:.0f} s. From"
         f" then on its lag was {statistics.median(lags):.2f} s in the median and {lags[-1]:.2f} s"
         " at most. Follower and candidate run at the lowest priority here, as on nodes of their"
         " own they would take none of the primary's CPU.\n\n"
-    ) + table(["primary's small calls, ms", "p50", "p95", "p99"], rows)
+    ) + table(
+        ["primary's small calls, ms", "p50", "p95", "p99", "CPU a call (transformer, delivery)"],
+        [*rows, ["ratio of the medians", f"{ratio:.2f}", "", "", ""]],
+    )
 
 
 def main() -> int:
@@ -283,40 +352,42 @@ def main() -> int:
     arguments.add_argument("--calls", type=int, default=FULL)
     arguments.add_argument("--rate", type=float, default=250)
     options = arguments.parse_args()
-    calls = options.calls // BLOCKS * BLOCKS
+    calls = options.calls // len(BLOCKS) * len(BLOCKS)
     observed = Observed()
-    with tempfile.TemporaryDirectory() as folder:
-        postgres = Postgres(Path(folder, "postgres"))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        postgres = Postgres(folder / "postgres")
         postgres.start()
         try:
             apply_schema(postgres.uri)
-            counts = run(postgres.uri, Servers(Path(folder)), calls, options.rate, observed)
+            counts = run(postgres.uri, Servers(folder), calls, options.rate, observed)
+            report = compared(postgres.uri, folder)
         finally:
             postgres.stop()
-    text = page(observed, counts, calls, options.rate)
+    text = page(observed, counts, report, calls, options.rate)
     Console().print(text, markup=False, soft_wrap=True)
     if calls >= FULL:
         PAGE.write_text(text)
-    return 0 if observed.failed == 0 and counts[:2] == (calls, calls) else 1
+    is_complete = counts[:2] == (calls, calls) and report["integrity"]["coverage"] == 1
+    return 0 if is_complete and not observed.failed else 1
 
 
-def run(
-    uri: str, servers: Servers, calls: int, rate: float, observed: Observed
-) -> tuple[int, int, int]:
+def run(uri: str, servers: Servers, calls: int, rate: float, observed: Observed) -> Counts:
     """Start all of it, and return the counts at the end."""
     whole = {"RECORD_MAX_BODY_BYTES": str(2**24)}
     with (
         servers.predictor() as model,
         servers.recording(model, as_role(uri, "transformer"), "primary", **whole) as primary,
     ):
-        grpc_port = _grpc_port(primary)
         candidate, to, to_grpc = _candidate(uri, servers, model, whole)
         candidate.start()
         follower, metrics_url = _follower(uri, servers, to, to_grpc)
         parts = {"candidate": candidate, "follower": follower}
-        callers = Callers(f"{primary.url}/v1/models/model:predict", grpc_port, observed)
+        url = f"{primary.url}/v1/models/model:predict"
+        callers = Callers(url, _grpc_port(primary), observed)
         try:
-            asyncio.run(soak(callers, parts, metrics_url, calls, rate, observed))
+            soak = Soak(callers, primary, parts, metrics_url, observed)
+            asyncio.run(soak.run(calls, rate))
             counts = wait_until_followed(uri, calls)
         finally:
             for part in parts.values():
