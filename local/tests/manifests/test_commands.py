@@ -15,7 +15,7 @@ import pytest
 import yaml
 from tree import REPOSITORY, SETTINGS, TOPOLOGIES, Tree, kustomize, parse
 
-PAGES = ("README.md", "manifests/README.md", "docs/your-own-model.md")
+PAGES = ("README.md", "manifests/README.md", "docs/your-own-model.md", "docs/operations.md")
 FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"`((?:kubectl|make) [^`]+)`")
 VARIABLES = {"PROFILE_NAME": "profile", "ENTRY": "entry", "SHADOW": "shadow"}

@@ -1,14 +1,17 @@
-"""The examples' kustomizations: what an API server with these CRDs would say to each object."""
+"""The examples' objects: what an API server with these CRDs would say to each of them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
+import yaml
 from schemas import crd_folder, schema_errors
 from test_schemas import WHAT_RUNS_IT
-from tree import REPOSITORY, kustomize, parse
+from tree import REPOSITORY, Tree, kustomize, parse
 
+ROLLOUTS = sorted(REPOSITORY.glob("examples/rollouts/*.yaml"))
 EXAMPLES = sorted(path.parent for path in REPOSITORY.glob("examples/*/kustomization.yaml"))
 
 
@@ -21,3 +24,30 @@ def test_an_examples_objects_are_accepted(example: Path) -> None:
     items = parse(kustomize(example))
     assert [error for item in items for error in schema_errors(item, crds)] == []
     assert {item["metadata"]["namespace"] for item in items} == {"prokube-demo-profile"}
+
+
+@pytest.mark.parametrize("file", ROLLOUTS, ids=lambda file: file.name)
+def test_a_rollouts_object_is_accepted(file: Path) -> None:
+    """By the CRDs of Flagger and of Argo Rollouts."""
+    crds = crd_folder()
+    if crds is None:
+        pytest.skip(WHAT_RUNS_IT)
+    assert list(schema_errors(yaml.safe_load(file.read_text()), crds)) == []
+
+
+def test_rollouts_ask_where_the_live_verdict_is(tmp_path: Path) -> None:
+    """Each URL has the host of its Service, and a path that the server has."""
+    tree = Tree(tmp_path / "tree")
+    tree.switch_on_options("standard")
+    hosts = {
+        f"{item['metadata']['name']}.{item['metadata']['namespace']}"
+        for item in tree.objects()
+        if item["kind"] == "Service" and item["spec"]["ports"][0]["port"] == 80
+    }
+    canary, template = (yaml.safe_load(file.read_text())["spec"] for file in reversed(ROLLOUTS))
+    urls = {hook["url"]: "/gate" for hook in canary["analysis"]["webhooks"]}
+    urls |= {template["args"][0]["value"]: "/verdict.json"}
+    assert len(urls) == 2
+    for url, path in urls.items():
+        assert urlsplit(url).netloc in hosts
+        assert urlsplit(url).path == path
