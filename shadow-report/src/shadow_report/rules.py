@@ -7,6 +7,7 @@ it is written `PATH=KIND,parameter=value`, as in `--rule 'embedding=cosine,least
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any
@@ -114,6 +115,11 @@ class _Json(_Rule):
         return kinds.Json()
 
 
+class _Variant(_Rule):
+    def how(self) -> kinds.How:
+        return kinds.Variant()
+
+
 class _Pattern(_Rule):
     patterns: Annotated[dict[str, re.Pattern[str]], Field(min_length=1)]
 
@@ -133,6 +139,7 @@ _MODELS: dict[str, type[_Rule]] = {
     "top_class": _TopClass,
     "text": _Text,
     "json": _Json,
+    "variant": _Variant,
     "pattern": _Pattern,
 }
 KINDS = ", ".join(_MODELS)
@@ -173,10 +180,11 @@ def read_rules(file: Path) -> Rules:
                 f"--rules {name}: presets has '{preset}'; the presets are {', '.join(PRESETS)}."
             )
         rules += read_rules(Path(preset)).by_path
-    rules += [
+    read = (
         _rule(given, f"--rules {name}: rule {number}")
         for number, given in enumerate(found.rules, start=1)
-    ]
+    )
+    rules += [replace(rule, is_preset=name in PRESETS) for rule in read]
     return Rules(
         tolerance=kinds.Tolerance(
             default.absolute if found.absolute is None else found.absolute,

@@ -44,7 +44,7 @@ def test_the_page_has_the_table_of_the_code() -> None:
 
 def test_what_a_caller_would_see_differently_is_never_equal() -> None:
     """Off the diagonal nothing is equal; what is not compared lacks one side's whole answer."""
-    unknown = {Answer.NO_CALL, Answer.NO_ANSWER, Answer.ABANDONED, Answer.CUT}
+    unknown = {Answer.NO_CALL, Answer.NO_ANSWER, Answer.ABANDONED, Answer.CUT, Answer.LEFT}
     for primary in Answer:
         for shadow in Answer:
             kind = Outcome(OUTCOME_OF[primary, shadow]).kind

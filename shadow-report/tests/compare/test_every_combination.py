@@ -18,9 +18,11 @@ SIDES: dict[Answer, dict[str, object] | None] = {
     Answer.NO_ANSWER: {"status": None},
     Answer.ABANDONED: {"status": 499, "answer": None},
     Answer.SERVER_ERROR: {"status": 500, "answer": ERROR},
+    Answer.BROKEN: {"generation": {"stream_end": "cut"}, "error": "cut off after 2 chunks"},
     Answer.CLIENT_ERROR: {"status": 400, "answer": ERROR},
     Answer.REDIRECT: {"status": 302, "answer": None},
     Answer.CUT: {"cut": True, "answer": b'{"predictions": [1'},
+    Answer.LEFT: {"generation": {"stream_end": "left"}, "error": "the caller left"},
     Answer.UNPARSEABLE: {"answer": b"pong"},
     Answer.VALUES: {},
 }
@@ -95,6 +97,7 @@ def test_every_combination_is_what_the_table_says(
     assert counts["disagreement"] == (expected is Kind.DIFFERS)
     is_unknown = expected is Kind.NOT_COMPARED and Answer.CUT in {primary, shadow}
     is_unknown &= primary not in {Answer.NO_CALL, Answer.NO_ANSWER, Answer.ABANDONED}
+    is_unknown &= Answer.LEFT not in {primary, shadow}
     is_bad = expected in {Kind.NEW_FAULT, Kind.DIFFERS, Kind.MISSING} or is_unknown
     assert counts["bad"] == is_bad
 
@@ -114,3 +117,37 @@ def test_bodies_decide_where_the_table_leaves_it_to_them(compared: Compare) -> N
             ]
             window = {"since": first, "until": first + timedelta(seconds=30)}
             assert kind_of(compared(moved, **window)) is kind, (answer, change)
+
+
+ENDS = [
+    ({"stream_end": "done"}, None, Answer.VALUES),
+    ({"stream_end": "no_done"}, None, Answer.VALUES),
+    ({"prompt_tokens": 3}, None, Answer.VALUES),
+    ({"stream_end": "done"}, "CUDA out of memory", Answer.BROKEN),
+    ({"stream_end": "no_done"}, "CUDA out of memory", Answer.BROKEN),
+    ({"stream_end": "cut"}, "cut off", Answer.BROKEN),
+    ({"stream_end": "left"}, "the caller left", Answer.LEFT),
+    ({"stream_end": "stopped"}, "stopped", Answer.LEFT),
+]
+
+
+@pytest.mark.parametrize("side", ["primary", "shadow"])
+@pytest.mark.parametrize(("generation", "error", "answer"), ENDS)
+def test_every_end_of_a_stream_is_a_row_of_the_table(
+    compared: Compare, side: str, generation: dict[str, object], error: str | None, answer: Answer
+) -> None:
+    """With status 200: a stream that broke is that side's fault, one that was left is nobody's."""
+    ended = {"generation": generation, "error": error}
+    report = compared(pair(0) + calls_of(1, *((ended, {}) if side == "primary" else ({}, ended))))
+    row = (answer, Answer.VALUES) if side == "primary" else (Answer.VALUES, answer)
+    kind = Outcome(OUTCOME_OF[row]).kind
+    assert kind_of(report) is kind
+    assert report.integrity.abandoned == (answer is Answer.LEFT)
+    table = report.errors
+    assert (table.primary_only, table.shadow_only) == (
+        (answer is Answer.BROKEN) * (side == "primary"),
+        (answer is Answer.BROKEN) * (side == "shadow"),
+    )
+    named = [s.signature for s in report.signatures]
+    broken = {"primary": "status 200 (the stream broke off) became 200", "shadow": "200, and the stream broke off"}  # fmt: skip # noqa: E501
+    assert named == [broken[side]] * (answer is Answer.BROKEN)

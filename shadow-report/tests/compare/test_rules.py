@@ -347,13 +347,15 @@ def test_rounding_is_no_bias(command: Command) -> None:
     assert numbers["bias"] == 0
 
 
-def chat(content: str | None, arguments: str | None = None, **fields: object) -> dict[str, object]:
+def chat(
+    content: str | None, arguments: str | None = None, tool_calls: int = 1, **fields: object
+) -> dict[str, object]:
     """A chat answer as an OpenAI-compatible server gives it, new ids and times each time."""
     message: dict[str, object] = {"role": "assistant", "content": content, "refusal": None}
     if arguments is not None:
         function = {"name": "get_weather", "arguments": arguments}
         call = {"id": f"call_{random.random()}", "type": "function", "function": function}
-        message["tool_calls"] = [call]
+        message["tool_calls"] = [call] * tool_calls
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
     answer = {
         "id": f"chatcmpl-{random.random()}",
@@ -379,7 +381,13 @@ CHATS = [
     ("another argument", chat(None, '{"city": "Paris"}'), chat(None, '{"city": "London"}'), "label"),
     ("an argument is gone", chat(None, '{"city": "Paris"}'), chat(None, "{}"), "missing"),
     ("arguments that are cut off", chat(None, '{"city": "Paris"}'), chat(None, '{"city": "Par'), "unparseable"),
-    ("text instead of a tool call", chat(None, '{"city": "Paris"}'), chat("Paris is nice."), "type"),
+    ("text instead of a tool call", chat(None, '{"city": "Paris"}'), chat("Paris is nice."), "form"),
+    ("a second tool call", chat(None, "{}"), chat(None, "{}", tool_calls=2), "form"),
+    ("JSON in another order", chat('{"a": 1, "b": "x"}'), chat('{"b":"x","a":1}'), "equal"),
+    ("another field of JSON", chat('{"verdict": "approve"}'), chat('{"verdict": "approved"}'), "label"),
+    ("a field of JSON is gone", chat('{"a": 1, "b": 2}'), chat('{"a": 1}'), "missing"),
+    ("prose instead of JSON", chat('{"a": 1}'), chat("It is 1."), "unparseable"),
+    ("a number alone is a text", chat("42"), chat(" 42"), "within tolerance"),
     ("another finish reason", chat(PARIS), chat(PARIS, finish_reason="length"), "label"),
     ("more tokens", chat(PARIS), chat(PARIS, usage={"prompt_tokens": 9, "completion_tokens": 40, "total_tokens": 49}), "within tolerance"),
     ("no usage", chat(PARIS), chat(PARIS, usage={}), "missing"),

@@ -31,7 +31,7 @@ REQUEST_COLUMNS = (
 )
 RESPONSE_COLUMNS = (
     "record_id, request_time, pair_id, response_time, status_code, error, duration_ms,"
-    " response_data, response_raw, response_size, response_truncated"
+    " ttft_ms, generation, response_data, response_raw, response_size, response_truncated"
 )
 
 
@@ -58,6 +58,10 @@ class Call:
     sequence: int | None = None
     cut: bool = False
     request_cut: bool = False
+    error: str | None = None
+    ttft_ms: float | None = None
+    generation: dict[str, object] | None = None
+    """Of a generated answer: `stream_end`, `prompt_tokens`, `completion_tokens`."""
 
 
 def pair(
@@ -138,8 +142,10 @@ def _response_row(call: Call, record_id: uuid.UUID) -> tuple[object, ...]:
         call.pair_id,
         call.time + timedelta(milliseconds=call.duration_ms),
         call.status,
-        None if call.status == 200 else "it failed",
+        call.error or (None if call.status == 200 else "it failed"),
         call.duration_ms,
+        call.ttft_ms,
+        None if call.generation is None else json.dumps(call.generation),
         call.answer if isinstance(call.answer, str) else None,
         call.answer if isinstance(call.answer, bytes) else None,
         len(call.answer or ""),

@@ -59,8 +59,16 @@ def parse_all(bodies: Sequence[bytes | None], *, are_json: bool) -> list[object]
     return [parse(body) for body in bodies]
 
 
+_BRACKETS = ("{", "[")
+
+
 def parse_text(text: str) -> object:
-    """The value of JSON within a text; UNPARSEABLE when it is not JSON."""
+    """The object or list that a text writes as JSON; UNPARSEABLE when it is any other text.
+
+    `42` and `null` are JSON too, and mostly words.
+    """
+    if text.lstrip()[:1] not in _BRACKETS:
+        return UNPARSEABLE
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -355,7 +355,8 @@ class Comparer:
         rules, named = self._rules.by_path, self._named()
         if not self.places.root.pairs:
             return ()
-        return tuple(rule.name for i, rule in enumerate(rules) if i not in named)
+        given = (rule for i, rule in enumerate(rules) if i not in named and not rule.is_preset)
+        return tuple(rule.name for rule in given)
 
     def ignored(self) -> tuple[str, ...]:
         """The paths that were left out, of those that named something."""
@@ -376,6 +377,7 @@ class Comparer:
         self, place: Place, outcome: Outcome, rows: Rows, sizes: Floats | None = None
     ) -> None:
         if rows.size and not place.rules.is_ignored:
+            outcome = place.rules.outcome(outcome)
             place.faults[outcome] += rows.size
             codes = np.full(rows.size, place.key * OUTCOMES + outcome, dtype=np.int64)
             self._marks.append(Marks(rows, codes, np.zeros(rows.size) if sizes is None else sizes))

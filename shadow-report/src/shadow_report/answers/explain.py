@@ -78,7 +78,7 @@ class _At:
 
     def differs(self, outcome: Outcome, p: Any, s: Any, what: str = "") -> Iterator[Difference]:
         if not self.rules.is_ignored:
-            yield Difference(self.template, self.path, outcome, p, s, what)
+            yield Difference(self.template, self.path, self.rules.outcome(outcome), p, s, what)
 
     def judged(self, name: str, score: float, least: float, p: Any, s: Any) -> Iterator[Difference]:
         """A measure of how alike two values are, against the least that is asked for."""

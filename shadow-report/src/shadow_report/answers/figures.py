@@ -157,9 +157,12 @@ def _similarity(name: str, tally: SimilarityTally, least: float) -> Similarity:
     )
 
 
+_ON_ONE_SIDE = (Outcome.MISSING, Outcome.EXTRA, Outcome.TYPE, Outcome.FORM)
+
+
 def _lost_values(place: Place) -> int:
     """Values that stand on one side only, or are of two types: they are in no tally."""
-    return sum(place.faults[outcome] for outcome in (Outcome.MISSING, Outcome.EXTRA, Outcome.TYPE))
+    return sum(place.faults[outcome] for outcome in _ON_ONE_SIDE)
 
 
 def _kind(place: Place) -> str:

@@ -43,6 +43,13 @@ class Json:
     """Text is JSON, and compared as what it says; not a rule for what is below."""
 
 
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """The form is a matter of content: what is missing, or of another type or length, differs and is
+    not broken. As text is that stands where the primary calls a tool.
+    """
+
+
 # Characters of both texts together beyond which they are compared word by word: the time grows
 # with the product of the lengths.
 MOST_CHARACTERS = 40_000
@@ -276,12 +283,13 @@ def _spelling(item: Any) -> bytes:
 
 
 ListKind = Cosine | TopClass | Ranking | Unordered | Matched
-How = Tolerance | Labels | Ignored | Json | Text | Patterns | ListKind
+How = Tolerance | Labels | Ignored | Variant | Json | Text | Patterns | ListKind
 
 TITLES: dict[type, str] = {
     Tolerance: "number",
     Labels: "label",
     Ignored: "ignore",
+    Variant: "variant",
     Json: "json",
     Text: "text",
     Patterns: "pattern",

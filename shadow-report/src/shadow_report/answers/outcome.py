@@ -17,15 +17,19 @@ class Answer(IntEnum):
     """499: whoever called went away before there was an answer."""
     SERVER_ERROR = 3
     """5xx, and any status that HTTP does not know."""
-    CLIENT_ERROR = 4
+    BROKEN = 4
+    """2xx and a stream that broke off, or in which the engine reported an error."""
+    CLIENT_ERROR = 5
     """4xx other than 499."""
-    REDIRECT = 5
+    REDIRECT = 6
     """3xx."""
-    CUT = 6
+    CUT = 7
     """2xx with a body that is stored cut, so that its values are not known."""
-    UNPARSEABLE = 7
+    LEFT = 8
+    """2xx and a stream whose caller did not wait for its end."""
+    UNPARSEABLE = 9
     """2xx with a body that is neither JSON nor tensors; an empty one is such."""
-    VALUES = 8
+    VALUES = 10
     """2xx with a body that can be compared value by value."""
 
     @property
@@ -39,9 +43,11 @@ _TITLES = {
     Answer.NO_ANSWER: "no answer",
     Answer.ABANDONED: "499",
     Answer.SERVER_ERROR: "5xx",
+    Answer.BROKEN: "2xx, broken off",
     Answer.CLIENT_ERROR: "4xx",
     Answer.REDIRECT: "3xx",
     Answer.CUT: "2xx, cut",
+    Answer.LEFT: "2xx, left",
     Answer.UNPARSEABLE: "2xx, not JSON",
     Answer.VALUES: "2xx, JSON",
 }
@@ -79,17 +85,19 @@ class Outcome(IntEnum):
     """Lists whose order does not count have items that the other side lacks."""
     LABEL = 9
     NUMBER = 10
-    OTHER_ERROR = 11
+    FORM = 11
+    """Missing, of another type or length, where a rule calls the form a matter of content."""
+    OTHER_ERROR = 12
     """The same status other than 2xx, and another body."""
-    STATUS = 12
+    STATUS = 13
     """Another status, and not a new fault."""
-    LENGTH = 13
-    MISSING = 14
-    TYPE = 15
-    NON_FINITE = 16
-    UNPARSEABLE = 17
-    FAILED = 18
-    NO_CALL = 19
+    LENGTH = 14
+    MISSING = 15
+    TYPE = 16
+    NON_FINITE = 17
+    UNPARSEABLE = 18
+    FAILED = 19
+    NO_CALL = 20
     """The shadow was not called, or its call was not recorded."""
 
     @property
@@ -137,16 +145,18 @@ _EQ, _NC, _ST, _AP, _TX, _UP, _FL, _NO = (
     Outcome.NO_CALL,
 )
 OUTCOME_OF: NDArray[np.int8] = np.array(
-    [  # The shadow's: no call, no answer, 499, 5xx, 4xx, 3xx, cut, unparseable, values. Primary's:
-        [_NC, _NC, _NC, _NC, _NC, _NC, _NC, _NC, _NC],  # no call; such rows are no pairs
-        [_NO, _EQ, _NC, _ST, _ST, _ST, _ST, _ST, _ST],  # no answer
-        [_NO, _FL, _NC, _FL, _NC, _NC, _NC, _NC, _NC],  # 499
-        [_NO, _ST, _ST, _EQ, _ST, _ST, _ST, _ST, _ST],  # 5xx
-        [_NO, _FL, _FL, _FL, _EQ, _ST, _ST, _ST, _ST],  # 4xx
-        [_NO, _FL, _FL, _FL, _FL, _EQ, _ST, _ST, _ST],  # 3xx
-        [_NO, _FL, _FL, _FL, _FL, _FL, _NC, _NC, _NC],  # cut
-        [_NO, _FL, _FL, _FL, _FL, _FL, _NC, _TX, _AP],  # unparseable
-        [_NO, _FL, _FL, _FL, _FL, _FL, _NC, _UP, _EQ],  # values
+    [  # The shadow's: no call, no answer, 499, 5xx, broken, 4xx, 3xx, cut, left, unparseable, values.
+        [_NC, _NC, _NC, _NC, _NC, _NC, _NC, _NC, _NC, _NC, _NC],  # Primary's: no call; no pairs
+        [_NO, _EQ, _NC, _ST, _ST, _ST, _ST, _ST, _NC, _ST, _ST],  # no answer
+        [_NO, _FL, _NC, _FL, _FL, _NC, _NC, _NC, _NC, _NC, _NC],  # 499
+        [_NO, _ST, _ST, _EQ, _ST, _ST, _ST, _ST, _ST, _ST, _ST],  # 5xx
+        [_NO, _ST, _ST, _ST, _EQ, _ST, _ST, _ST, _NC, _ST, _ST],  # broken
+        [_NO, _FL, _FL, _FL, _FL, _EQ, _ST, _ST, _ST, _ST, _ST],  # 4xx
+        [_NO, _FL, _FL, _FL, _FL, _FL, _EQ, _ST, _ST, _ST, _ST],  # 3xx
+        [_NO, _FL, _FL, _FL, _FL, _FL, _FL, _NC, _NC, _NC, _NC],  # cut
+        [_NO, _FL, _NC, _FL, _FL, _FL, _FL, _NC, _NC, _NC, _NC],  # left
+        [_NO, _FL, _FL, _FL, _FL, _FL, _FL, _NC, _NC, _TX, _AP],  # unparseable
+        [_NO, _FL, _FL, _FL, _FL, _FL, _FL, _NC, _NC, _UP, _EQ],  # values
     ],
     dtype=np.int8,
 )

@@ -39,10 +39,15 @@ from shadow_report.answers.kinds import (
     Patterns,
     Text,
     Tolerance,
+    Variant,
 )
+from shadow_report.answers.outcome import Outcome
 
 # A step is an object's key, or a position in a list; None stands for every position.
 Step = str | int | None
+
+# What a rule may call a matter of content.
+_FORMS = (Outcome.LENGTH, Outcome.MISSING, Outcome.TYPE)
 
 NO_VALUE = "(none)"
 MAX_VALUE_LENGTH = 80
@@ -129,6 +134,8 @@ class Rule:
     path: JSONPath
     how: How | None
     margin: float | None = None
+    is_preset: bool = False
+    """It stands for answers of many shapes, so that naming nothing says nothing."""
 
     @classmethod
     def of(cls, path: str, how: How | None = IGNORED, margin: float | None = None) -> Rule:
@@ -204,6 +211,7 @@ class RulesHere:
     text: Text | None = None
     patterns: Patterns | None = None
     is_json: bool = False
+    is_variant: bool = False
     margin: int | None = None
     """The rule whose margin holds for what differs here."""
     pattern_margin: int | None = None
@@ -246,7 +254,7 @@ class RulesHere:
                 reached.add((rule, at + 1))
         by_path = self.rules.by_path
         named = sorted(rule for rule, at in reached if at == len(by_path[rule].path.segments))
-        here = _settled(self, [(rule, by_path[rule]) for rule in named])
+        here = _settled(self._inherited(), [(rule, by_path[rule]) for rule in named])
         return replace(
             here,
             is_json=any(isinstance(by_path[rule].how, Json) for rule in named),
@@ -255,6 +263,19 @@ class RulesHere:
                 (rule, at) for rule, at in reached if at < len(by_path[rule].path.segments)
             ),
         )
+
+    def _inherited(self) -> RulesHere:
+        """What holds below: of JSON in a text, neither its form nor what is said of other texts."""
+        if not self.is_json:
+            return self
+        hows = [self.rules.by_path[rule].how for rule in self.named]
+        reads = any(isinstance(how, Text | Patterns) for how in hows)
+        here = replace(self, is_variant=False)
+        return replace(here, text=None, patterns=None, pattern_margin=None) if reads else here
+
+    def outcome(self, found: Outcome) -> Outcome:
+        """What a difference in form is called here."""
+        return Outcome.FORM if self.is_variant and found in _FORMS else found
 
     def choices(
         self, values: Iterable[Any], roots: Iterable[Any]
@@ -297,6 +318,8 @@ def _settled(above: RulesHere, named: list[tuple[int, Rule]]) -> RulesHere:
                 here = replace(here, numbers=numbers)
             case Text() as text:
                 here = replace(here, text=text)
+            case Variant():
+                here = replace(here, is_variant=True)
             case None | Json():
                 pass
             case lists:

@@ -23,13 +23,17 @@ from shadow_report.evidence.batch import (
     CUT_REQUEST,
     NO_ANSWER,
     NO_CALL,
+    PRIMARY_BROKEN,
     PRIMARY_CUT,
     PRIMARY_IS_JSON,
+    PRIMARY_LEFT,
     PRIMARY_MIRRORED,
     REDACTED_REQUEST,
     SAME_REQUEST,
+    SHADOW_BROKEN,
     SHADOW_CUT,
     SHADOW_IS_JSON,
+    SHADOW_LEFT,
     SHADOW_MIRRORED,
     UNMIRRORED,
     Batch,
@@ -63,6 +67,8 @@ class Classified:
     usable: Bools
     compared: Bools
     unknown: Bools
+    answers: tuple[Answers, Answers]
+    """The primary's and the shadow's."""
     outcomes: NDArray[np.int8]
     marks: Marks
     allowed: Bools
@@ -176,8 +182,10 @@ class Classifier:
     def classify(self, batch: Batch) -> Classified:
         """What became of each pair of the batch."""
         flags = batch.integers("flags")
-        primary = _answers(batch.integers("primary_status"), flags & PRIMARY_CUT > 0)
-        shadow = _answers(batch.integers("shadow_status"), flags & SHADOW_CUT > 0)
+        ends = flags & PRIMARY_CUT, flags & PRIMARY_BROKEN, flags & PRIMARY_LEFT
+        primary = _answers(batch.integers("primary_status"), *ends)
+        ends = flags & SHADOW_CUT, flags & SHADOW_BROKEN, flags & SHADOW_LEFT
+        shadow = _answers(batch.integers("shadow_status"), *ends)
         counted = self._counted(batch, primary, shadow)
         called = counted & (primary != Answer.NO_CALL)
         paired = called & (shadow != Answer.NO_CALL)
@@ -194,9 +202,10 @@ class Classifier:
         self._apply_retries(batch, usable, judged)
         outcomes = _gravest(judged, marks, own >= 0)
         uncompared = usable & (outcomes == Outcome.NOT_COMPARED)
-        answered = (primary != Answer.ABANDONED) & (primary != Answer.NO_ANSWER)
-        self.counts.cut_pairs += int(np.count_nonzero(uncompared & answered))
-        self.counts.abandoned += int(np.count_nonzero(uncompared & ~answered))
+        # Nobody waited for one of the answers, or the primary never gave one.
+        waited = ~np.isin(primary, _NOT_AWAITED) & (shadow != Answer.LEFT)
+        self.counts.cut_pairs += int(np.count_nonzero(uncompared & waited))
+        self.counts.abandoned += int(np.count_nonzero(uncompared & ~waited))
         return Classified(
             batch=batch,
             called=called,
@@ -205,7 +214,8 @@ class Classifier:
             unsent=self._never_sent(called & ~usable, flags),
             usable=usable,
             compared=usable & _can_agree(outcomes, primary),
-            unknown=uncompared & answered,
+            unknown=uncompared & waited,
+            answers=(primary, shadow),
             outcomes=outcomes,
             marks=_with_whole_answers(marks, outcomes),
             allowed=IS_DISAGREEMENT[outcomes] & ~IS_DISAGREEMENT[judged],
@@ -308,11 +318,24 @@ class Classifier:
                 self.counts.retried += 1
 
 
-def _answers(status: NDArray[np.int64], cut: Bools) -> Answers:
-    """One side's answers; VALUES stands for all that is whole, until it is parsed."""
+_NOT_AWAITED = (Answer.ABANDONED, Answer.LEFT, Answer.NO_ANSWER)
+
+
+def _answers(
+    status: NDArray[np.int64],
+    cut: NDArray[np.int64],
+    broken: NDArray[np.int64],
+    left: NDArray[np.int64],
+) -> Answers:
+    """One side's answers; VALUES stands for all that is whole, until it is parsed.
+
+    cut, broken, left: not zero where the body is stored cut, and where a stream ended so.
+    """
     answers = np.full(status.size, Answer.SERVER_ERROR, dtype=np.int8)
     sound = (status >= 200) & (status < 300)
-    answers[sound] = np.where(cut[sound], np.int8(Answer.CUT), np.int8(Answer.VALUES))
+    answers[sound] = Answer.VALUES
+    for answer, found in ((Answer.CUT, cut), (Answer.LEFT, left), (Answer.BROKEN, broken)):
+        answers[sound & (found > 0)] = answer
     answers[(status >= 300) & (status < 400)] = Answer.REDIRECT
     answers[(status >= 400) & (status < 500)] = Answer.CLIENT_ERROR
     answers[status == ABANDONED_STATUS] = Answer.ABANDONED
@@ -326,7 +349,7 @@ def _can_agree(outcomes: NDArray[np.int8], primary: Answers) -> Bools:
 
     That both sides fail alike is equal to the caller, and says nothing of the models' answers.
     """
-    failed = (primary == Answer.SERVER_ERROR) | (primary == Answer.NO_ANSWER)
+    failed = np.isin(primary, (Answer.SERVER_ERROR, Answer.BROKEN, Answer.NO_ANSWER))
     agrees = (outcomes <= Outcome.WITHIN_TOLERANCE) & ~failed
     return np.asarray(agrees | IS_DISAGREEMENT[outcomes])
 

@@ -8,7 +8,7 @@ from collections.abc import Hashable
 import numpy as np
 from numpy.typing import NDArray
 
-from shadow_report.answers.outcome import Outcome
+from shadow_report.answers.outcome import Answer, Outcome
 from shadow_report.counting.classify import Classified
 from shadow_report.counting.timeline import MISSING, PAIRED, Timeline
 from shadow_report.evidence.batch import NO_ANSWER
@@ -27,6 +27,7 @@ class Ledger:
         self.new_faults = self.disagreements = self.unanswered = 0
         self.outcomes: Counter[Outcome] = Counter()
         self.statuses: Counter[tuple[int, int]] = Counter()
+        self._failed: Counter[tuple[bool, bool]] = Counter()
         self.differing: Counter[int] = Counter()
         self.first_pair: int | None = None
         self.last_pair: int | None = None
@@ -64,6 +65,14 @@ class Ledger:
         found, counts = np.unique(primary << 32 | shadow, return_counts=True)
         for both, count in zip(found.tolist(), counts.tolist(), strict=True):
             self.statuses[both >> 32, both & 0xFFFFFFFF] += count
+        p, s = ((side < Answer.CUT)[classified.usable] for side in classified.answers)
+        for both, found in (
+            ((False, False), ~p & ~s),
+            ((False, True), ~p & s),
+            ((True, False), p & ~s),
+            ((True, True), p & s),
+        ):
+            self._failed[both] += int(np.count_nonzero(found))
 
     def _count_paths(self, classified: Classified) -> None:
         marks = classified.marks
@@ -85,9 +94,7 @@ class Ledger:
 
     def errors(self) -> PairedTable:
         """The 2x2 table of failed answers."""
-        table = Counter[tuple[bool, bool]]()
-        for (primary, shadow), count in self.statuses.items():
-            table[not 200 <= primary < 300, not 200 <= shadow < 300] += count
+        table = self._failed
         return PairedTable(
             neither=table[False, False],
             shadow_only=table[False, True],

@@ -11,7 +11,7 @@ from shadow_report.answers.comparer import Comparer
 from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.paths import Rules
 from shadow_report.counting.classify import Classified
-from shadow_report.evidence.batch import PRIMARY_CUT, Batch
+from shadow_report.evidence.batch import PRIMARY_BROKEN, PRIMARY_CUT, PRIMARY_LEFT, Batch
 from shadow_report.judging.gates import Rate
 from shadow_report.report import Noise
 from shadow_report.statistics.sequences import beta_binomial_interval
@@ -22,6 +22,7 @@ MAX_REQUESTS, MAX_ANSWERS = 2000, 5
 MAX_BODY_BYTES = 4_000
 # Requests fall into buckets by the first two bytes of their hash.
 BUCKETS = 65_536
+_NOT_WHOLE = PRIMARY_CUT | PRIMARY_BROKEN | PRIMARY_LEFT
 
 # When the call came, the hash of its pair id, and the primary's answer.
 Answer = tuple[int, int, bytes]
@@ -54,7 +55,7 @@ class NoiseTally:
         batch = classified.batch
         status = batch.integers("primary_status")
         chosen = classified.called & (batch.integers("request_bucket") < self._below)
-        chosen &= (status >= 200) & (status < 300) & (batch.integers("flags") & PRIMARY_CUT == 0)
+        chosen &= (status >= 200) & (status < 300) & (batch.integers("flags") & _NOT_WHOLE == 0)
         rows = np.flatnonzero(chosen)
         times, pairs = classified.primary_times[rows], batch.integers("pair_hash")[rows]
         for row, time, pair in zip(rows.tolist(), times.tolist(), pairs.tolist(), strict=True):

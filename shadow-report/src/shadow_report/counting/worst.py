@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from shadow_report.answers.bodies import parse, readable
 from shadow_report.answers.comparer import OUTCOMES
 from shadow_report.answers.explain import first_difference
-from shadow_report.answers.outcome import Outcome
+from shadow_report.answers.outcome import Answer, Outcome
 from shadow_report.answers.paths import Rules
 from shadow_report.counting.classify import Classified
 from shadow_report.evidence.batch import WholePair
@@ -29,6 +29,8 @@ Key = tuple[int, ...]
 # what follows are outcomes.
 VARIOUS = -1
 MOST_NAMED = 5
+# Added to the status of an answer whose stream broke off.
+BROKEN = 1000
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -109,6 +111,8 @@ def _rows_by_key(classified: Classified, counted: NDArray[np.bool_]) -> dict[Key
     rows, codes = marks.rows[telling], marks.codes[telling]
     statuses = classified.batch.integers("shadow_status")
     primary_statuses = classified.batch.integers("primary_status")
+    primary, shadow = (side == Answer.BROKEN for side in classified.answers)
+    statuses, primary_statuses = statuses + BROKEN * shadow, primary_statuses + BROKEN * primary
     by_row: dict[int, set[int]] = defaultdict(set)
     for row, code in zip(rows.tolist(), codes.tolist(), strict=True):
         by_row[row].add(code)
@@ -133,6 +137,8 @@ def title(key: Key, paths: list[str]) -> str:
     if key[0] == VARIOUS:
         return f"various places: {' + '.join(Outcome(outcome).title for outcome in key[1:])}"
     if key[0] == Outcome.FAILED and len(key) == 2 and key[1] <= 0:
+        if -key[1] > BROKEN:
+            return f"{-key[1] - BROKEN}, and the stream broke off"
         return f"failed with {-key[1]}" if key[1] else "not answered"
     if key[0] == Outcome.STATUS and len(key) == 3 and key[1] <= 0:
         return f"status {_named(-key[1] or None)} became {_named(-key[2] or None)}"
@@ -210,6 +216,8 @@ def _example(pair: WholePair, size: float, rules: Rules) -> Example:
 
 def _what(pair: WholePair, rules: Rules) -> str:
     primary, shadow = pair.primary_status, pair.shadow_status
+    if pair.primary_broken != pair.shadow_broken:
+        return f"the {'primary' if pair.primary_broken else 'shadow'}'s stream broke off"
     if primary != shadow:
         return f"status {_named(primary)} became {_named(shadow)}"
     what = first_difference(parse(pair.primary_response), parse(pair.shadow_response), rules)
@@ -217,7 +225,9 @@ def _what(pair: WholePair, rules: Rules) -> str:
 
 
 def _named(status: int | None) -> str:
-    return "no answer" if status is None else str(status)
+    if status is None:
+        return "no answer"
+    return str(status) if status < BROKEN else f"{status - BROKEN} (the stream broke off)"
 
 
 def _text(body: bytes | None) -> tuple[str, bool]:

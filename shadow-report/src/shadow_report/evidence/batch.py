@@ -27,6 +27,8 @@ SAME_REQUEST, PRIMARY_CUT, SHADOW_CUT, PRIMARY_IS_JSON, SHADOW_IS_JSON = 1, 2, 4
 PRIMARY_MIRRORED, SHADOW_MIRRORED, UNMIRRORED = 32, 64, 128
 # Of a call without its pair: its stored request is not what the caller sent; nobody sends it again.
 CUT_REQUEST, REDACTED_REQUEST = 256, 512
+# The answer was a stream that broke off; one that its caller left.
+PRIMARY_BROKEN, PRIMARY_LEFT, SHADOW_BROKEN, SHADOW_LEFT = 1024, 2048, 4096, 8192
 
 # The leading columns of pairs.sql in its order: each value follows its 4-byte length.
 _SCALARS = [
@@ -46,6 +48,18 @@ _ROW = np.dtype(
     + [field for name, kind in _SCALARS for field in ((f"{name}_bytes", ">i4"), (name, kind))]
 )
 _LENGTH = struct.Struct(">i").unpack_from
+
+# The column `generation`: milliseconds to the first token (NaN: unknown) and tokens (-1: unknown).
+_GENERATION = np.dtype(
+    [
+        ("primary_ttft_ms", ">f8"),
+        ("shadow_ttft_ms", ">f8"),
+        ("primary_prompt_tokens", ">i4"),
+        ("shadow_prompt_tokens", ">i4"),
+        ("primary_completion_tokens", ">i4"),
+        ("shadow_completion_tokens", ">i4"),
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +114,18 @@ class Batch:
             values[row] = None
         return values, ends
 
+    def generated(self) -> tuple[NDArray[np.int64], NDArray[np.void]]:
+        """The rows whose answers were generated, and their figures by name, as `_GENERATION` has
+        them.
+        """
+        at = self.starts + _ROW.itemsize
+        for _ in range(6):
+            at = at + 4 + np.maximum(self._lengths(at), 0)
+        rows = np.flatnonzero(self._lengths(at) == _GENERATION.itemsize)
+        octets = np.frombuffer(self.data, dtype=np.uint8)
+        found = octets[at[rows, None] + 4 + np.arange(_GENERATION.itemsize)]
+        return rows, np.ascontiguousarray(found).view(_GENERATION).ravel()
+
     def primary_body(self, row: int) -> bytes | None:
         return self._texts(row)[0]
 
@@ -140,6 +166,9 @@ class WholePair:
     request: bytes | None
     primary_response: bytes | None
     shadow_response: bytes | None
+    primary_broken: bool
+    """Its stream broke off, or the engine reported an error in it."""
+    shadow_broken: bool
 
 
 def batches(messages: Iterable[bytes]) -> Iterator[Batch]:

@@ -1,6 +1,6 @@
 -- Whole pairs by their ids, for the few that the report shows.
 SELECT pair_id, request_time, primary_status, shadow_status, primary_duration_ms, shadow_duration_ms,
-       request, primary_response, shadow_response
+       request, primary_response, shadow_response, primary_broken, shadow_broken
 FROM (
     SELECT p.pair_id, p.request_time,
            pa.status_code AS primary_status, sa.status_code AS shadow_status,
@@ -8,6 +8,12 @@ FROM (
            coalesce(convert_to(p.request_data::text, 'UTF8'), p.request_raw)     AS request,
            coalesce(convert_to(pa.response_data::text, 'UTF8'), pa.response_raw) AS primary_response,
            coalesce(convert_to(sa.response_data::text, 'UTF8'), sa.response_raw) AS shadow_response,
+           coalesce(pa.generation ->> 'stream_end' = 'cut'
+               OR pa.generation ->> 'stream_end' IN ('done', 'no_done') AND pa.error IS NOT NULL, false)
+               AS primary_broken,
+           coalesce(sa.generation ->> 'stream_end' = 'cut'
+               OR sa.generation ->> 'stream_end' IN ('done', 'no_done') AND sa.error IS NOT NULL, false)
+               AS shadow_broken,
            row_number() OVER (PARTITION BY p.pair_id ORDER BY
                p.request_time, p.record_id,
                -- As in pairs.sql.

@@ -76,7 +76,15 @@ SELECT coalesce(p.request_time, '-infinity')                                  AS
                              ELSE 0 END
                  FROM inference_requests q
                  WHERE q.record_id = p.record_id AND q.request_time = p.request_time AND q.pair_id = p.pair_id)
-             ELSE 0 END                                                       AS flags,
+             ELSE 0 END
+           -- A stream that broke off, or in which the engine reported an error; one whose caller left.
+           + CASE pa.generation ->> 'stream_end' WHEN 'cut' THEN 1024 WHEN 'left' THEN 2048
+                  WHEN 'stopped' THEN 2048 WHEN 'done' THEN 1024 * (pa.error IS NOT NULL)::int
+                  WHEN 'no_done' THEN 1024 * (pa.error IS NOT NULL)::int ELSE 0 END
+           + CASE sa.generation ->> 'stream_end' WHEN 'cut' THEN 4096 WHEN 'left' THEN 8192
+                  WHEN 'stopped' THEN 8192 WHEN 'done' THEN 4096 * (sa.error IS NOT NULL)::int
+                  WHEN 'no_done' THEN 4096 * (sa.error IS NOT NULL)::int ELSE 0 END
+                                                                              AS flags,
        hashtextextended(coalesce(p.pair_id, s.pair_id), 0)                    AS pair_hash,
        -- A sixteen-bit choice by content: all repeats of a request are in or out together.
        CASE WHEN length(p.request_sha256) < 2 THEN 65536
@@ -87,7 +95,16 @@ SELECT coalesce(p.request_time, '-infinity')                                  AS
        coalesce(p.pair_id, s.pair_id)                                         AS pair_id,
        p.request_sha256,
        p.request_data,
-       p.request_headers
+       p.request_headers,
+       -- Both sides' figures of generated answers in one value of a fixed width, see batch.py: NULL, and so
+       -- four bytes, for all other answers.
+       CASE WHEN pa.generation IS NOT NULL OR sa.generation IS NOT NULL THEN
+           float8send(coalesce(pa.ttft_ms, 'NaN')) || float8send(coalesce(sa.ttft_ms, 'NaN'))
+           || int4send(coalesce((pa.generation ->> 'prompt_tokens')::int, -1))
+           || int4send(coalesce((sa.generation ->> 'prompt_tokens')::int, -1))
+           || int4send(coalesce((pa.generation ->> 'completion_tokens')::int, -1))
+           || int4send(coalesce((sa.generation ->> 'completion_tokens')::int, -1))
+       END                                                                    AS generation
 FROM primary_call p
 FULL JOIN shadow_call s ON s.pair_id = p.pair_id
 LEFT JOIN inference_responses pa
