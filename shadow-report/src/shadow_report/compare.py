@@ -265,6 +265,7 @@ class _Observed:
             disagreements=ledger.disagreements,
             paths=paths,
             latency=counters.latency.report(alpha),
+            generated=counters.generated.report(alpha),
             noise=noise,
             clusters=counters.trials.report(),
             slices=counters.slices.report(alpha),

@@ -405,6 +405,63 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True)
+class Shift:
+    """One quantile of a figure on both sides, and shadow minus primary with its interval."""
+
+    quantile: float
+    primary: float
+    shadow: float
+    shift: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A figure of generated answers on both sides, of the pairs in which both are known."""
+
+    name: str
+    """`first token`, `tokens per second` (after the first), `tokens out`, `tokens in`."""
+    unit: str
+    pairs: int
+    shifts: tuple[Shift, ...]
+    mean_difference: float
+    """Shadow minus primary."""
+    mean_interval: Interval | None
+    """It holds at every look; those of the shifts are for one look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flip:
+    """How often these two came together."""
+
+    primary: str
+    shadow: str
+    pairs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What the two sides' generated answers have in common: pairs of chats and the like."""
+
+    pairs: int
+    texts: int
+    """Pairs with two whole answers, of which the four next figures are."""
+    same_words: int
+    """Equal but for width, case and white space."""
+    refusals: PairedTable
+    """By `refusal` in the answer, or by the pattern of that name in the rules."""
+    tool_calls: PairedTable
+    """Answers that call a tool."""
+    finish_reasons: tuple[Flip, ...]
+    """The most frequent first, those that agree among them."""
+    broken: PairedTable
+    """Streams that broke off, or in which the engine reported an error."""
+    left: int
+    """Pairs with a stream whose caller did not wait for its end; not compared."""
+    drifts: tuple[Drift, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Noise:
     """How often the primary disagrees with itself when it sees the same request again."""
 
@@ -472,6 +529,8 @@ class Report:
     disagreements: int
     paths: tuple[PathReport, ...]
     latency: Latency
+    generated: Generated | None
+    """None where no answer was generated."""
     noise: Noise
     clusters: Clusters | None
     slices: tuple[Slice, ...]

@@ -9,9 +9,12 @@ from shadow_report.report import (
     SCHEMA_VERSION,
     Bucket,
     Clusters,
+    Drift,
     Example,
     Finding,
+    Flip,
     Gate,
+    Generated,
     Integrity,
     Labels,
     Latency,
@@ -23,6 +26,7 @@ from shadow_report.report import (
     PairedTable,
     PathReport,
     Report,
+    Shift,
     Side,
     SideBySide,
     Signature,
@@ -41,6 +45,33 @@ HOSTILE = (
 
 
 MARGINS = {"coverage": 0.99, "faults": 0.001, "disagreement": 0.01, "slow": 0.01}
+
+
+GENERATED = Generated(
+    pairs=3000,
+    texts=2980,
+    same_words=1900,
+    refusals=PairedTable(2900, 30, 10, 40),
+    tool_calls=PairedTable(2500, 0, 80, 400),
+    finish_reasons=(Flip("stop", "stop", 2900), Flip("stop", HOSTILE, 80)),
+    broken=PairedTable(2990, 7, 2, 1),
+    left=10,
+    drifts=(
+        Drift(
+            "first token",
+            "ms",
+            2980,
+            (
+                Shift(0.05, 110.0, 140.0, 30.0, Interval(25.0, 35.0)),
+                Shift(0.5, 210.0, 260.0, 50.0, Interval(45.0, 55.0)),
+                Shift(0.95, 800.0, 990.0, 190.0, None),
+            ),
+            55.5,
+            Interval(50.0, 61.0),
+        ),
+        Drift("tokens out", "", 2980, (Shift(0.5, 80.0, 120.0, 40.0, None),), 41.0, None),
+    ),
+)
 
 
 def gate(
@@ -365,6 +396,7 @@ def rejected() -> Report:
             median_difference_ms=0.28,
             caveat="Durations are each transformer's own; mirrored load is not promoted load.",
         ),
+        generated=None,
         noise=Noise(
             repeated_requests=412,
             comparisons=1630,
@@ -488,6 +520,7 @@ def invalid() -> Report:
         disagreements=0,
         paths=(),
         latency=Latency(0, None, None, (), None, "Durations are measured in each transformer."),
+        generated=GENERATED,
         noise=Noise(0, 0, 0, None, None, None),
         timeline=(),
         unmatched_rules=(),

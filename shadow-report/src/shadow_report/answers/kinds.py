@@ -45,8 +45,8 @@ class Json:
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """The form is a matter of content: what is missing, or of another type or length, differs and is
-    not broken. As text is that stands where the primary calls a tool.
+    """The form is a matter of content: what is missing, or of another type or length, differs and
+    is not broken; such as text where the primary calls a tool.
     """
 
 
@@ -69,7 +69,7 @@ class Text:
     def similarity(self, primary: str, shadow: str) -> float:
         """1 for equal texts, 0 for texts with no character in common."""
         if self.normalize:
-            primary, shadow = _normalized(primary), _normalized(shadow)
+            primary, shadow = normalized(primary), normalized(shadow)
         if primary == shadow:
             return 1.0
         if len(primary) + len(shadow) > MOST_CHARACTERS:
@@ -77,7 +77,8 @@ class Text:
         return Indel.normalized_similarity(primary, shadow)
 
 
-def _normalized(text: str) -> str:
+def normalized(text: str) -> str:
+    """The text without what does not count in it: width, case and white space."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 

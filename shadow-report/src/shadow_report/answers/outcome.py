@@ -145,7 +145,7 @@ _EQ, _NC, _ST, _AP, _TX, _UP, _FL, _NO = (
     Outcome.NO_CALL,
 )
 OUTCOME_OF: NDArray[np.int8] = np.array(
-    [  # The shadow's: no call, no answer, 499, 5xx, broken, 4xx, 3xx, cut, left, unparseable, values.
+    [  # The shadow's: no call, no answer, 499, 5xx, broken, 4xx, 3xx, cut, left, not JSON, values.
         [_NC, _NC, _NC, _NC, _NC, _NC, _NC, _NC, _NC, _NC, _NC],  # Primary's: no call; no pairs
         [_NO, _EQ, _NC, _ST, _ST, _ST, _ST, _ST, _NC, _ST, _ST],  # no answer
         [_NO, _FL, _NC, _FL, _FL, _NC, _NC, _NC, _NC, _NC, _NC],  # 499

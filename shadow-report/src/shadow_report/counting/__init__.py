@@ -12,6 +12,7 @@ from datetime import datetime
 from shadow_report.answers.comparer import Comparer
 from shadow_report.answers.outcome import Outcome
 from shadow_report.counting.classify import Classifier, Clock
+from shadow_report.counting.generated import GeneratedTally
 from shadow_report.counting.latency import LatencyTally
 from shadow_report.counting.ledger import Ledger, MissingTally
 from shadow_report.counting.margins import MarginTally
@@ -35,6 +36,7 @@ class Counters:
     timeline: Timeline
     missing: MissingTally
     latency: LatencyTally
+    generated: GeneratedTally
     slices: SliceTally
     trials: TrialTally
     groups: Groups
@@ -73,6 +75,7 @@ class Counters:
             timeline=timeline,
             missing=MissingTally(timeline),
             latency=LatencyTally(settings.slo_ms),
+            generated=GeneratedTally(settings.rules),
             slices=SliceTally(settings.slices),
             trials=TrialTally(settings, microseconds(first), microseconds(last)),
             groups=Groups(),
@@ -88,6 +91,7 @@ class Counters:
             self.timeline,
             self.missing,
             self.latency,
+            self.generated,
             self.slices,
             self.trials,
             self.groups,

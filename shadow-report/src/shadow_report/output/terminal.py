@@ -17,7 +17,9 @@ from shadow_report.report import (
     Example,
     Gate,
     Judged,
+    PairedTable,
     Report,
+    Shift,
     SideBySide,
     Signature,
     worst_pairs,
@@ -31,9 +33,12 @@ from shadow_report.wording import (
     counted,
     cut,
     moment,
+    number,
+    number_range,
     one_line,
     percent,
     percent_range,
+    signed,
     span,
 )
 
@@ -79,8 +84,9 @@ def one(report: Report, console: Console, verbose: bool, *, pairs: int) -> list[
     parts += [about(report), "", gates, *worth(report), ""]
     if verbose:
         parts += [reasons_table(report), ""]
-    parts += [coverage(report)]
+    parts += [coverage(report), *generated(report)]
     if verbose:
+        parts += generated_details(report)
         parts += details(report)
     return parts + worst(report, pairs)
 
@@ -272,6 +278,73 @@ def coverage(report: Report) -> Text:
         f"{counted(integrity.primary_calls, 'primary call')}; unpaired: {count(primary.unpaired)} "
         f"primary, {count(shadow.unpaired)} shadow; "
         f"lost records: {count(primary.lost_records + shadow.lost_records)}",
+    )
+
+
+def generated(report: Report) -> list[RenderableType]:
+    """What differs between generated answers besides their words, in short."""
+    found = report.generated
+    if found is None:
+        return []
+    parts = []
+    if found.texts:
+        parts.append(f"the same words in {percent(found.same_words / found.texts)}")
+    for what, table in (
+        ("refused", found.refusals),
+        ("with a tool call", found.tool_calls),
+        ("broken off", found.broken),
+    ):
+        if table.shadow_only or table.primary_only:
+            parts.append(
+                f"{count(table.shadow_only)} newly {what}, {count(table.primary_only)} no longer"
+            )
+    if flips := sum(f.pairs for f in found.finish_reasons if f.primary != f.shadow):
+        parts.append(f"another finish reason in {count(flips)}")
+    if found.left:
+        parts.append(f"{count(found.left)} that nobody waited for")
+    for drift in found.drifts:
+        for shift in drift.shifts:
+            if shift.quantile == 0.5 and shift.shift:
+                parts.append(f"{drift.name} p50 {in_words(shift, drift.unit)}")
+    return [Text.assemble(("Generated ", "bold"), one_line("; ".join(parts)))]
+
+
+def generated_details(report: Report) -> list[RenderableType]:
+    """All figures of generated answers, one to a line."""
+    found = report.generated
+    if found is None:
+        return []
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for title, counts in (
+        ("refusals", found.refusals),
+        ("tool calls", found.tool_calls),
+        ("broken off", found.broken),
+    ):
+        table.add_row(title, gained_and_lost(counts))
+    for flip in found.finish_reasons:
+        became = f" became {flip.shadow}" * (flip.primary != flip.shadow)
+        table.add_row("finish", Text(one_line(f"{flip.primary}{became}: {count(flip.pairs)}")))
+    for drift in found.drifts:
+        for shift in drift.shifts:
+            quantile = f"p{number(shift.quantile * 100)}"
+            table.add_row(f"{drift.name} {quantile}", in_words(shift, drift.unit))
+    return ["", Text("Generated answers", style="bold"), Padding(table, (0, 0, 0, 2))]
+
+
+def gained_and_lost(table: PairedTable) -> str:
+    return (
+        f"{count(table.shadow_only)} by the shadow only, {count(table.primary_only)} by the "
+        f"primary only, {count(table.both)} by both"
+    )
+
+
+def in_words(shift: Shift, unit: str) -> str:
+    unit = f" {unit}" * bool(unit)
+    interval = f" ({number_range(shift.interval)})" if shift.interval else ""
+    return (
+        f"{number(shift.primary)} to {number(shift.shadow)}{unit}, {signed(shift.shift)}{interval}"
     )
 
 

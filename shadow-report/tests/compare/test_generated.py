@@ -1,0 +1,157 @@
+"""Generated answers side by side: refusals, tool calls, ends, tokens and speed."""
+
+# ruff: noqa: E501, RUF001 - cases read as a table, one a line; models write typographic apostrophes
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from traffic import Call, Command, pair
+
+from shadow_report.answers.generated import refusals_of, said
+from shadow_report.rules import read_rules
+
+REFUSAL = "I’m sorry, but I can’t help with that."
+
+
+def chat(text: str | None, *, finish: str = "stop", **message: object) -> str:
+    told = {"role": "assistant", "content": text} | message
+    return json.dumps({"choices": [{"index": 0, "message": told, "finish_reason": finish}]})
+
+
+def spoken(
+    answer: str,
+    ttft_ms: float = 100.0,
+    tokens: int = 11,
+    duration_ms: float = 1100.0,
+    end: str = "done",
+    **call: object,
+) -> dict[str, object]:
+    """A side's call with a streamed answer."""
+    figures = {"stream_end": end, "prompt_tokens": 9, "completion_tokens": tokens}
+    return {
+        "answer": answer,
+        "ttft_ms": ttft_ms,
+        "duration_ms": duration_ms,
+        "generation": figures,
+        "protocol": "openai",
+    } | call
+
+
+def calls(*sides: tuple[dict[str, object], dict[str, object]]) -> list[Call]:
+    return [call for i, (p, s) in enumerate(sides) for call in pair(i, p, s)]
+
+
+def table(counts: dict[str, int]) -> tuple[int, ...]:
+    return tuple(counts[name] for name in ("neither", "shadow_only", "primary_only", "both"))
+
+
+def test_what_generated_answers_have_in_common_is_counted(command: Command) -> None:
+    """Every paired table by pairs of its own, the words, and the reasons that changed."""
+    tool = chat(None, tool_calls=[{"function": {"name": "f", "arguments": "{}"}}])
+    report = command(
+        calls(
+            (spoken(chat("Yes.")), spoken(chat(" yes. "))),
+            (spoken(chat("Yes.")), spoken(chat("No."))),
+            (spoken(chat("Yes.")), spoken(chat(REFUSAL))),
+            (spoken(chat(REFUSAL)), spoken(chat(None, refusal="I will not say."))),
+            (spoken(tool), spoken(chat("Yes."))),
+            (spoken(chat("Yes.")), spoken(chat("Yes.", finish="length"))),
+            (spoken(chat("Yes.")), spoken(chat("Y"), end="cut", error="cut")),
+            (spoken(chat("Y"), end="left", error="left"), spoken(chat("Yes."))),
+        )
+    )
+    found = report["generated"]
+    assert (found["pairs"], found["texts"], found["same_words"], found["left"]) == (8, 6, 2, 1)
+    assert table(found["refusals"]) == (4, 1, 0, 1)
+    assert table(found["tool_calls"]) == (5, 0, 1, 0)
+    assert table(found["broken"]) == (7, 1, 0, 0)
+    assert found["finish_reasons"] == [
+        {"primary": "stop", "shadow": "stop", "pairs": 5},
+        {"primary": "stop", "shadow": "length", "pairs": 1},
+    ]
+    assert report["new_faults"] == 1
+
+
+def test_speed_and_length_have_intervals_around_the_truth(command: Command, tmp_path: Path) -> None:
+    """A shadow that is 30 ms later, half as fast, and says ten tokens more."""
+    chance = random.Random(8)
+    sides = []
+    for _ in range(600):
+        first, tokens = chance.gauss(200, 20), chance.randint(20, 60)
+        late = first + chance.gauss(30, 5)
+        sides.append(
+            (
+                spoken(chat("Yes."), first, tokens, first + 10 * (tokens - 1)),
+                spoken(chat("Yes."), late, tokens + 10, late + 20 * (tokens + 9)),
+            )
+        )
+    drifts: dict[str, Any] = {
+        drift["name"]: drift for drift in command(calls(*sides))["generated"]["drifts"]
+    }
+    truth = {"first token": 30, "tokens per second": -50, "tokens out": 10}
+    for name, shift in truth.items():
+        (median,) = [each for each in drifts[name]["shifts"] if each["quantile"] == 0.5]
+        low, high = median["interval"]
+        assert low <= shift <= high, name
+        assert high - low < 10
+        low, high = drifts[name]["mean_interval"]
+        assert low - 1e-9 <= shift <= high + 1e-9, name
+    assert drifts["tokens in"]["mean_difference"] == 0
+    page = (tmp_path / "r.html").read_text()
+    assert "Generated answers" in page
+    assert "tokens per second" in page
+
+
+def test_without_figures_there_are_none(command: Command) -> None:
+    """An engine that counts no tokens, unary calls: no drift, and the words all the same."""
+    unary = {"answer": chat("Yes."), "protocol": "openai", "generation": {}}
+    found = command(calls((unary, unary)))["generated"]
+    assert found["drifts"] == []
+    assert found["same_words"] == 1
+    assert command(pair(9), "--until", "2000-01-01")["generated"] is None
+
+
+def test_a_preset_leaves_out_what_is_not_there(command: Command) -> None:
+    """Its rules are for answers of all shapes; one of the user's own that names nothing is told."""
+    report = command(
+        calls((spoken(chat("Yes.")), spoken(chat("Yes.")))),
+        *("--rules", "openai", "--ignore", "mistyped"),
+    )
+    assert report["unmatched_rules"] == ["--ignore mistyped"]
+
+
+REFUSALS = refusals_of(read_rules(Path("openai")))
+
+
+@pytest.mark.parametrize(
+    ("answer", "refuses", "calls_tools", "reason", "words"),
+    [
+        ({"choices": [{"text": "Yes.", "finish_reason": "stop"}]}, False, False, "stop", "yes."),
+        ({"choices": [{"message": {"content": REFUSAL}}]}, True, False, "(none)", None),
+        ({"choices": [{"message": {"content": "x" * 300 + " I can't"}}]}, False, False, "(none)", None),
+        ({"choices": [{"message": {"function_call": {"name": "f"}}}]}, False, True, "(none)", ""),
+        ({"output": [{"type": "function_call", "name": "f"}], "status": "completed"}, False, True, "completed", ""),
+        ({"output": [{"content": [{"type": "output_text", "text": "A"}]}], "status": "completed"}, False, False, "completed", "a"),
+        ({"output": [{"content": [{"type": "refusal", "refusal": "No."}]}]}, True, False, "(none)", ""),
+        ({"choices": [None, 3, {"message": None}]}, False, False, "(none)", ""),
+    ],
+)  # fmt: skip
+def test_answers_of_every_api_are_read(
+    answer: object, refuses: bool, calls_tools: bool, reason: str, words: str | None
+) -> None:
+    """Chats, completions and responses; what is malformed says nothing and breaks nothing."""
+    found = said(answer, REFUSALS)
+    assert found is not None
+    assert (found.refuses, found.calls_tools, found.finish_reason) == (refuses, calls_tools, reason)
+    assert words is None or found.words == words
+
+
+@pytest.mark.parametrize("answer", [None, [], "x", {}, {"data": []}, {"choices": 3}])
+def test_what_is_no_generated_answer_says_nothing(answer: object) -> None:
+    """Embeddings, errors and everything else."""
+    assert said(answer, REFUSALS) is None
