@@ -33,7 +33,7 @@ WAIT_SECONDS = 75.0
 # What a developer's shell may hold and a test must not inherit.
 _OURS = (
     *("POSTGRES_", "SHADOW_", "SPOOL_", "RECORD_", "INFERENCE_", "MODEL_", "LOG_", "ACCESS_"),
-    *("SHUTDOWN_", "REQUESTS_CA_", "CURL_CA_", "KSERVE_", "PASS_", "OPENAI_", "MAX_STREAMS"),
+    *("SHUTDOWN_", "REQUESTS_CA_", "CURL_CA_", "KSERVE_", "PASS_", "OPENAI_", "STREAM_"),
     *("PREDICTOR_", "TEMPERATURE", "TOKENS_", "FORWARD_", "RETURN_", "PREDICT_TIMEOUT", "MAX_"),
 )
 

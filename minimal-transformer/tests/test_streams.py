@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+import itertools
 import json
 import re
 import signal
@@ -9,6 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -185,6 +188,72 @@ def test_a_silent_predictor_is_given_up(
     assert found["generation"]["stream_end"] == "cut"
 
 
+def test_a_stream_may_take_longer_than_the_timeout(
+    passing: Transformer, streaming: StreamingPredictor, shared_uri: str
+) -> None:
+    """Five seconds under a timeout of three: each silence is shorter."""
+    steps = [step for number in range(5) for step in (event(str(number)), lambda: time.sleep(1))]
+    streaming.scripts["healthy"] = [*steps, DONE]
+    caller = Caller(passing, "healthy")
+    assert caller.all() == bytes_of([*steps, DONE])
+    found = row(shared_uri, caller.pair)
+    assert (said(found), found["error"]) == ("01234", None)
+
+
+def test_a_stream_has_an_idle_timeout_of_its_own(
+    tmp_path: Path, streaming: StreamingPredictor, shared_uri: str
+) -> None:
+    """A first token may take as long as any call; what has begun may not fall silent for so long.
+
+    The same goes for a caller that reads nothing.
+    """
+    over = threading.Event()
+    streaming.scripts["thinks"] = [
+        *(lambda: time.sleep(3), event("A"), event(" la")),
+        *(lambda: time.sleep(0.3), event("mp"), lambda: over.wait(60)),
+    ]
+    with Transformer(
+        tmp_path, shared_uri, streaming.address, STREAM_IDLE_TIMEOUT_SECONDS="1"
+    ) as transformer:
+        caller = Caller(transformer, "thinks")
+        assert caller.all() == event("A") + event(" la") + event("mp") + b"<cut>"
+        over.set()
+        found = row(shared_uri, caller.pair)
+        assert found["error"] == "the predictor sent nothing for 1 s after 3 chunks"
+        assert found["generation"] == {"stream_end": "cut", "chunks": 3}
+        assert transformer.post(URL, b"{}").status == 200  # the hop's next call has its own time
+        idle(transformer)
+
+
+def test_a_slow_reader_gets_everything(
+    passing: Transformer, streaming: StreamingPredictor, shared_uri: str
+) -> None:
+    """It takes longer than the timeout, in small pieces, and is waited for: it does read."""
+    script = [event("y" * 1000) for _ in range(2000)]
+    streaming.scripts["slowly"] = [*script, DONE]
+    pair, body = new_pair(), b'{"do": "slowly"}'
+    with socket.socket() as caller:
+        caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 * 1024)
+        caller.connect(("127.0.0.1", passing.http_port))
+        caller.sendall(
+            f"POST {URL} HTTP/1.1\r\nhost: x\r\nx-shadow-pair-id: {pair}\r\n"
+            f"connection: close\r\ncontent-length: {len(body)}\r\n\r\n".encode()
+            + body
+        )
+        answer = http.client.HTTPResponse(caller)
+        answer.begin()
+        got = bytearray()
+        for pause in itertools.chain([0.25] * 24, itertools.repeat(0)):
+            if not (piece := answer.read(32 * 1024)):
+                break
+            got += piece
+            time.sleep(pause)
+    assert got == bytes_of([*script, DONE])
+    found = row(shared_uri, pair)
+    assert found["generation"] == {"stream_end": "done", "chunks": 2000}
+    assert found["duration_ms"] > 3000  # longer than the timeout, or nothing was shown
+
+
 def test_an_event_goes_on_while_the_next_one_is_awaited(
     passing: Transformer, streaming: StreamingPredictor, shared_uri: str
 ) -> None:
@@ -321,8 +390,8 @@ def test_a_reader_that_does_not_read_holds_the_predictor_back(
             + body
         )
         assert streaming.gone.wait(60)
-        # Of a hundred megabytes, what the sockets' buffers on both hops hold.
-        assert streaming.sent_bytes - before < 16 * 2**20
+        # Of a hundred megabytes, what the predictor's and the caller's own kernels hold.
+        assert streaming.sent_bytes - before < 12 * 2**20
         found = row(shared_uri, pair)
     assert found["generation"]["stream_end"] == "left"
     assert found["error"].startswith("the caller left after")
@@ -544,6 +613,10 @@ def test_a_predictor_that_speaks_grpc_has_no_such_calls(
 def test_a_wrong_setting_ends_the_start(tmp_path: Path) -> None:
     """One line with the variable, the value and the remedy."""
     for variables, line in [
+        (
+            {"STREAM_IDLE_TIMEOUT_SECONDS": "0"},
+            "STREAM_IDLE_TIMEOUT_SECONDS is '0'; set it to a number of seconds over 0",
+        ),
         ({"MAX_STREAMS": "0"}, "MAX_STREAMS is '0'; set it to a number of calls in flight from 1"),
         ({"PASS_PATHS": "any"}, "PASS_PATHS is 'any'; have each path begin with /."),
         ({"OPENAI_PREDICTOR_PREFIX": "x"}, "OPENAI_PREDICTOR_PREFIX is 'x'; have each path begin"),

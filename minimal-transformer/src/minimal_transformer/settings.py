@@ -191,6 +191,7 @@ class PassingSettings(_EnvironmentSettings):
     openai_predictor_prefix: str = "/openai"
     pass_paths: Annotated[tuple[str, ...], NoDecode] = ()
     max_streams: int = Field(default=2000, ge=1, le=100_000)
+    stream_idle_timeout_seconds: float | None = Field(default=None, gt=0, le=86400)
     predictor_ready_path: str = ""
 
     def passes(self, path: str) -> bool:
@@ -199,6 +200,11 @@ class PassingSettings(_EnvironmentSettings):
             path == prefix or path.startswith(prefix.rstrip("/") + "/")
             for prefix in self.pass_paths
         )
+
+    @field_validator("stream_idle_timeout_seconds", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: object) -> object:
+        return None if value == "" else value
 
     @field_validator("pass_paths", mode="before")
     @classmethod
@@ -348,6 +354,7 @@ _REMEDIES = {
     "model_version": "set it to at most 256 characters",
     "spool_max_bytes": f"set it to a number of bytes, at least {MIN_SPOOL_BYTES}",
     "spool_fsync": "set it to 0 or 1",
+    "stream_idle_timeout_seconds": "set it to a number of seconds over 0, at most 86400",
     "max_streams": "set it to a number of calls in flight from 1 to 100000",
     "record_max_body_bytes": f"set it to a number of bytes from 0 to {MAX_RECORDED_BYTES}",
     "record_stream_raw": "set it to 1 to keep streamed answers byte for byte as well, or to 0",
@@ -397,6 +404,7 @@ class PredictorSettings:
     max_in_flight_bytes: int
     passing: PassingSettings = field(default_factory=PassingSettings)
     is_shadow: bool = False
+    serving_processes: int = 1  # --workers: they share what a pod may keep of streams
 
     @classmethod
     def of(cls, args: Any) -> Self:
@@ -419,10 +427,16 @@ class PredictorSettings:
             headers=HeaderRules.of(calls),
             max_body_bytes=calls.max_body_bytes,
             max_in_flight_bytes=calls.max_in_flight_bytes,
+            serving_processes=max(1, int(args.workers)),
         )
         if problem := settings._problem():
             raise SettingsError(problem)
         return settings
+
+    @property
+    def stream_idle_seconds(self) -> float:
+        """How long a stream that has begun may bring nothing, and its caller read nothing."""
+        return self.passing.stream_idle_timeout_seconds or self.timeout_seconds
 
     @property
     def base_url(self) -> str:

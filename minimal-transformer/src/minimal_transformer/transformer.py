@@ -114,7 +114,7 @@ class PersistTransformer(Model):  # type: ignore[misc]
 
     def __init__(self, name: str, records: RecordSettings, predictor: PredictorSettings) -> None:
         super().__init__(name)
-        self.handler = PredictionDBHandler(records)
+        self.handler = PredictionDBHandler(records, processes=predictor.serving_processes)
         self._predictor_settings = replace(predictor, is_shadow=records.shadow_role == "shadow")
         self._hook_settings: HookSettings | None = None
         self._hooks = Hooks()
@@ -203,7 +203,7 @@ class PersistTransformer(Model):  # type: ignore[misc]
     @property
     def patience_seconds(self) -> float:
         """How long a stream's predictor may be silent, and its caller read nothing."""
-        return self._predictor_settings.timeout_seconds
+        return self._predictor_settings.stream_idle_seconds
 
     def routes(self) -> list[Route]:
         """The inference endpoints of this model."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import resource
+import socket
 from typing import Any, cast
 
 import httptools
@@ -22,6 +24,9 @@ MAX_HEAD_BYTES = 2 * 1024 * 1024
 # A caller that reads less of its answer in this time holds memory for nothing.
 READING_SECONDS = 10.0
 SLOWEST_READING_BYTES = 64 * 1024
+# What the kernel takes of an answer before its caller reads: by itself up to 4 MiB of each, which
+# count as the pod's memory as ours does.
+UNSENT_BYTES = 64 * 1024
 UPGRADE_HEADERS = frozenset({b"upgrade", b"http2-settings"})
 # What is still to be sent on a connection that is closed has so long.
 _LINGER_SECONDS = 30.0
@@ -70,6 +75,7 @@ class PatientProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Start on a new connection; where there are too many, in the place of an idle one."""
         super().connection_made(GatheringTransport(transport, self.loop))  # type: ignore[arg-type]
+        _bound_unsent(transport)
         self._head_bytes = 0
         self._head_deadline = 0.0
         self._unsent = 0
@@ -187,6 +193,18 @@ class PatientProtocol(HttpToolsProtocol):
         if chosen is not None:
             chosen.transport.close()
             self.connections.discard(chosen)
+
+
+def _bound_unsent(transport: asyncio.Transport) -> None:
+    """Have what a caller does not read wait here, and so at the predictor, and not in the kernel.
+
+    What is sent and not yet acknowledged has no such bound, so that a distant caller loses nothing.
+    """
+    connection = transport.get_extra_info("socket")
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    if connection is not None and option is not None:
+        with contextlib.suppress(OSError):  # it is lost already, or not TCP
+            connection.setsockopt(socket.IPPROTO_TCP, option, UNSENT_BYTES)
 
 
 def connections_allowed(wanted: int) -> int:

@@ -34,7 +34,8 @@ READ_BYTES = 16 * 1024
 class StreamingPredictor(RestPredictor):
     """Forwards calls to a REST predictor and hands on what it sends while it sends it.
 
-    At most `max_streams` calls are in flight; the timeout is how long the predictor may be silent.
+    At most `max_streams` calls are in flight. The timeout is how long the predictor may be silent
+    before a stream's first byte; STREAM_IDLE_TIMEOUT_SECONDS how long between two pieces of it.
     """
 
     max_connections = 0  # no limit of aiohttp's, which would have calls wait; ours refuses them
@@ -50,9 +51,9 @@ class StreamingPredictor(RestPredictor):
         return made
 
     def _session_options(self) -> dict[str, Any]:
-        silence = self._settings.timeout_seconds
+        until_first_byte = self._settings.timeout_seconds
         return super()._session_options() | {
-            "timeout": aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=silence),
+            "timeout": aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=until_first_byte),
             "read_bufsize": READ_BYTES,
         }
 
@@ -94,15 +95,21 @@ class StreamingPredictor(RestPredictor):
 
     def _stream(self, response: aiohttp.ClientResponse) -> Stream:
         is_open = True
+        allowed_seconds = self._settings.timeout_seconds
 
         async def read() -> bytes:
+            nonlocal allowed_seconds
             try:
-                return await response.content.readany()
+                piece = await response.content.readany()
             except TimeoutError:
-                silence = self._settings.timeout_seconds
-                raise PredictorCut(f"the predictor sent nothing for {silence:g} s") from None
+                silence = f"the predictor sent nothing for {allowed_seconds:g} s"
+                raise PredictorCut(silence) from None
             except (aiohttp.ClientError, OSError):
                 raise PredictorCut("the predictor's answer was cut off") from None
+            if allowed_seconds != self._settings.stream_idle_seconds:
+                allowed_seconds = self._settings.stream_idle_seconds
+                _allow_silence(response, allowed_seconds)
+            return piece
 
         def close() -> None:
             nonlocal is_open
@@ -112,3 +119,16 @@ class StreamingPredictor(RestPredictor):
                 response.close()  # gives the connection back instead when all was read
 
         return Stream(200, to_caller(response.raw_headers, self._settings.headers), read, close)
+
+
+def _allow_silence(response: aiohttp.ClientResponse, seconds: float) -> None:
+    """Give up an answer that is being read when nothing of it comes for so long, from now on.
+
+    aiohttp's own timer, which stops while a slow caller holds the predictor back; one around each
+    read would cost every event.
+    """
+    connection = response.connection
+    if connection is None or connection.protocol is None:
+        return  # all of it is here: the connection may be another call's by now
+    connection.protocol.read_timeout = seconds
+    connection.protocol.start_timeout()

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -85,15 +85,22 @@ class Call(NamedTuple):
 class PredictionDBHandler:
     """Records calls so that no failure of recording changes, delays or fails an answer.
 
-    One object per serving process: `open()` there, `close()` at its end. It can be pickled to a
-    worker before that. Each process numbers the calls that it chooses to record and puts them on
+    One object per serving process, of which there are `processes` that share what is kept of
+    streams: `open()` there, `close()` at its end. It can be pickled to a worker before that. Each process numbers the calls that it chooses to record and puts them on
     the spool in that order: a number that is not in the tables is a lost record.
     """
 
     metrics: RecordMetrics
 
-    def __init__(self, settings: RecordSettings, counters_folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        settings: RecordSettings,
+        counters_folder: Path | None = None,
+        *,
+        processes: int = 1,
+    ) -> None:
         self._settings = settings
+        self._processes = processes
         self.counters_folder = counters_folder or metrics.new_folder()
         # Who was given a folder shares the one of another process, which removes it.
         self._claims_folder = counters_folder is None
@@ -104,7 +111,7 @@ class PredictionDBHandler:
         self._max_body_bytes = settings.max_body_bytes
         self._listed = settings.record_headers
         self._keeps_raw = settings.record_stream_raw
-        self._stream_budget = Budget(BUDGET_BYTES)
+        self._stream_budget = Budget(BUDGET_BYTES // processes)
         self._redaction = Redaction(settings.redacted_paths)
         self._records_errors = settings.record_errors or not self._redaction
         self._light_bytes = _LIGHT_REDACTED_BYTES if self._redaction else _LIGHT_BYTES
@@ -113,8 +120,9 @@ class PredictionDBHandler:
             settings.shadow_role, settings.inference_service, settings.model_version
         )
 
-    def __reduce__(self) -> tuple[type[PredictionDBHandler], tuple[RecordSettings, Path]]:
-        return PredictionDBHandler, (self._settings, self.counters_folder)
+    def __reduce__(self) -> tuple[Callable[[], PredictionDBHandler], tuple[()]]:
+        folder, processes = self.counters_folder, self._processes
+        return partial(PredictionDBHandler, self._settings, folder, processes=processes), ()
 
     def open(self) -> None:
         """Make this process a recorder: with an id, a numbering and spool files of its own."""
@@ -316,7 +324,7 @@ class PredictionDBHandler:
         if streamed.starved:
             self._starving.hit(
                 "Streamed answers are recorded cut: those that are under way are kept up to"
-                f" {BUDGET_BYTES >> 20} MiB. Lower RECORD_MAX_BODY_BYTES or MAX_STREAMS."
+                f" {BUDGET_BYTES // self._processes >> 20} MiB. Lower RECORD_MAX_BODY_BYTES or MAX_STREAMS."
             )
         elif self._starving.count:
             self._starving.passed()

@@ -18,7 +18,7 @@ End = Literal["done", "no_done", "cut", "left", "stopped"]
 
 # What a stream may keep without asking, and the steps in which it asks for more.
 GRANT_BYTES = 16 * 1024
-# Of all streams of a process beyond that: a thousand long answers stay below a pod's limit.
+# Of all streams of a pod beyond that: a thousand long answers stay below a pod's limit.
 BUDGET_BYTES = 96 * 1024 * 1024
 # What a key, a choice or a tool call takes besides its text.
 _OVERHEAD_BYTES = 128
