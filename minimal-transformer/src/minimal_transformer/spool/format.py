@@ -26,7 +26,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple
-from zlib import crc32
+
+from isal.isal_zlib import crc32
 
 SUFFIX = ".seg"
 UNFINISHED_SUFFIX = ".new"
