@@ -32,11 +32,14 @@ class DriftTally:
         self._differences = Moments()
         self._nonzero = 0
 
-    def add(self, primary: Floats, shadow: Floats) -> None:
-        """Count the pairs of which both figures are known, which NaN ones are not."""
+    def add(self, primary: Floats, shadow: Floats, hashes: NDArray[np.int64]) -> None:
+        """Count the pairs of which both figures are known, which NaN ones are not.
+
+        hashes: of their pair ids, by which the sample is chosen.
+        """
         known = np.isfinite(primary) & np.isfinite(shadow)
         p, s = primary[known], shadow[known]
-        self._sample.add(p, s)
+        self._sample.add(p, s, hashes[known])
         self._differences = self._differences.merge(Moments.of(s - p))
         self._nonzero += int(np.count_nonzero(s != p))
 
@@ -119,8 +122,9 @@ class GeneratedTally:
             many = (written > 1) & (left_ms > 0)
             per_second[many] = 1000 * (written[many] - 1) / left_ms[many]
             sides.append((first, per_second, written, read))
+        hashes = classified.batch.integers("pair_hash")[rows]
         for (name, _), primary, shadow in zip(DRIFTS, *sides, strict=True):
-            self._drifts[name].add(primary, shadow)
+            self._drifts[name].add(primary, shadow, hashes)
 
     def report(self, alpha: float) -> Generated | None:
         """None without a generated answer."""

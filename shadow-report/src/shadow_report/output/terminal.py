@@ -302,10 +302,12 @@ def generated(report: Report) -> list[RenderableType]:
         parts.append(f"another finish reason in {count(flips)}")
     if found.left:
         parts.append(f"{count(found.left)} that nobody waited for")
-    for drift in found.drifts:
-        for shift in drift.shifts:
-            if shift.quantile == 0.5 and shift.shift:
-                parts.append(f"{drift.name} p50 {in_words(shift, drift.unit)}")
+    parts += [
+        f"{drift.name} p50 {in_words(shift, drift.unit)}"
+        for drift in found.drifts
+        for shift in drift.shifts
+        if shift.quantile == 0.5 and shift.shift
+    ]
     return [Text.assemble(("Generated ", "bold"), one_line("; ".join(parts)))]
 
 
