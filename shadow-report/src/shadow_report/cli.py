@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import partial, wraps
+from inspect import Signature, signature
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,18 +42,11 @@ _share = partial(typer.Option, metavar="SHARE")
 SPAN_AGO = re.compile(r"(\d+(\.\d+)?[smhdw])+")
 
 
-def compare_command(
+def comparison_of(
     *,
-    since: Annotated[str | None, typer.Option(help="First call, as an ISO time.")] = None,
     since_rollout: Annotated[
         bool, typer.Option("--since-rollout", help="From the last change of a service or version.")
     ] = False,
-    until: Annotated[str | None, typer.Option(help="End of the window, as an ISO time.")] = None,
-    last: Annotated[str | None, typer.Option(help="Only the last 90s, 15m, 24h, 7d …")] = None,
-    shadow_since: Annotated[
-        str | None,
-        typer.Option(help="The shadow's calls from this ISO time on count, whenever they came."),
-    ] = None,
     primary: Annotated[str | None, typer.Option(help="The primary's InferenceService.")] = None,
     shadow: Annotated[
         list[str] | None,
@@ -82,7 +78,7 @@ def compare_command(
     ignore: Annotated[
         list[str] | None, typer.Option(help="PATH in the answers that is not compared.")
     ] = None,
-    slice_: Annotated[
+    slices: Annotated[
         list[str] | None, typer.Option("--slice", help="Request PATH or header:NAME to slice by.")
     ] = None,
     cluster: Annotated[
@@ -124,20 +120,10 @@ def compare_command(
         str | None,
         _share(help="Share of the calls that is mirrored; else MIRROR_PERCENTAGE / 100."),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write the report as one page.")] = None,
-    junit: Annotated[Path | None, typer.Option(help="Write the gates as JUnit XML.")] = None,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", help="Print every reason, finding and note, and ten pairs.")
-    ] = False,
-) -> None:
-    """Judge the pairs in the tables at POSTGRES_URI.
-
-    Exit code: PROMOTE 0, REJECT 10, WAIT 11, INVALID 12; 1 for a runtime and 2 for a usage error.
-    Of several candidates the gravest counts: 0 only where all may be promoted.
-    """
+) -> Comparison:
+    """What `compare` and `serve` judge, and how: the options that both have."""
     candidates = parse_candidates(shadow or [])
-    settings = Comparison(
+    return Comparison(
         margins=_margins(
             min_coverage=parse_share(min_coverage, "--min-coverage"),
             max_faults=parse_share(max_new_faults, "--max-new-faults"),
@@ -163,22 +149,68 @@ def compare_command(
         ),
         primary=primary,
         shadow=candidates[0] if len(candidates) == 1 else None,
-        since=_since(since, last),
+        candidates=candidates if len(candidates) > 1 else (),
         since_rollout=since_rollout,
-        until=parse_time(until, "--until") if until else None,
-        shadow_since=parse_time(shadow_since, "--shadow-since") if shadow_since else None,
         warm_up=parse_span(warm_up, "--warm-up"),
         settle=parse_span(settle, "--settle"),
         mirrored_share=configured_mirror_share()
         if mirrored_share is None
         else parse_share(mirrored_share, "--mirrored-share"),
         slo_ms=slo_ms,
-        slices=tuple(parse_field(text, "--slice") for text in slice_ or []),
+        slices=tuple(parse_field(text, "--slice") for text in slices or []),
         cluster=parse_cluster(cluster) if cluster else None,
     )
+
+
+def judging(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives `command` the options of `comparison_of` after its own; it gets what they say, as the
+    argument `settings`.
+    """
+    own, shared = (signature(f, eval_str=True).parameters for f in (command, comparison_of))
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        settings = comparison_of(**{name: given.pop(name) for name in shared})
+        command(settings=settings, **given)
+
+    parameters = {name: p for name, p in own.items() if name != "settings"} | dict(shared)
+    run.__signature__ = Signature(list(parameters.values()))  # type: ignore[attr-defined]
+    run.__annotations__ = {name: p.annotation for name, p in parameters.items()}
+    return run
+
+
+@judging
+def compare_command(
+    *,
+    settings: Comparison,
+    since: Annotated[str | None, typer.Option(help="First call, as an ISO time.")] = None,
+    until: Annotated[str | None, typer.Option(help="End of the window, as an ISO time.")] = None,
+    last: Annotated[str | None, typer.Option(help="Only the last 90s, 15m, 24h, 7d …")] = None,
+    shadow_since: Annotated[
+        str | None,
+        typer.Option(help="The shadow's calls from this ISO time on count, whenever they came."),
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report as one page.")] = None,
+    junit: Annotated[Path | None, typer.Option(help="Write the gates as JUnit XML.")] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Print every reason, finding and note, and ten pairs.")
+    ] = False,
+) -> None:
+    """Judge the pairs in the tables at POSTGRES_URI.
+
+    Exit code: PROMOTE 0, REJECT 10, WAIT 11, INVALID 12; 1 for a runtime and 2 for a usage error.
+    Of several candidates the gravest counts: 0 only where all may be promoted.
+    """
+    settings = replace(
+        settings,
+        since=_since(since, last),
+        until=parse_time(until, "--until") if until else None,
+        shadow_since=parse_time(shadow_since, "--shadow-since") if shadow_since else None,
+    )
     with progress_bar("comparing pairs", Console(stderr=True)) as progress:
-        if len(candidates) > 1:
-            report: Judged = compare_candidates(database_uri(), settings, candidates, progress)
+        if settings.candidates:
+            report: Judged = compare_candidates(database_uri(), settings, progress)
         else:
             report = compare(database_uri(), settings, progress)
     publish(report, json=json, html=html, junit=junit, verbose=verbose)
@@ -398,6 +430,49 @@ def follow_command(
     print(asyncio.run(follow(database_uri(), plan)))
 
 
+@judging
+def serve_command(
+    *,
+    settings: Comparison,
+    since: Annotated[str | None, typer.Option(help="First call, as an ISO time.")] = None,
+    last: Annotated[
+        str | None, typer.Option(help="Only the last 24h, 7d …, and up to a sixteenth more.")
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 for any that is free.")] = 8090,
+    address: Annotated[
+        str, typer.Option(help="Where to listen; 0.0.0.0 for all addresses.")
+    ] = "127.0.0.1",
+    every: Annotated[str, typer.Option(help="How often the tables are looked at.")] = "5s",
+    max_age: Annotated[
+        str, typer.Option(help="A verdict that is older is WAIT, as when the database is away.")
+    ] = "1m",
+) -> None:
+    """Keep the verdict up and serve it, until stopped.
+
+    The page at /, the report at /verdict.json, /gate (200 on PROMOTE, else 4xx), /metrics, /ready
+    and /live. Each option may also stand in the environment: --max-age as SERVE_MAX_AGE.
+    """
+    import logging  # noqa: PLC0415
+
+    from shadow_report.live.service import Plan, serve  # noqa: PLC0415
+
+    if since and last:
+        raise SettingWrong(f"--since is '{since}' and --last is '{last}'; give one of them.")
+    settings = replace(settings, since=time_of(since, "--since"))
+    plan = Plan(
+        candidates={each.shadow or "": each for each in settings.each_candidate()},
+        last=parse_span(last, "--last") if last else None,
+        address=address,
+        port=port,
+        every=parse_span(every, "--every"),
+        max_age=parse_span(max_age, "--max-age"),
+    )
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
+    )
+    asyncio.run(serve(database_uri(), plan))
+
+
 def time_or_ago(text: str | None, option: str) -> datetime | None:
     """A time in UTC, also as a span before now."""
     if text is not None and SPAN_AGO.fullmatch(text):
@@ -443,4 +518,5 @@ app = typer.Typer(
 app.command("compare")(compare_command)
 app.command("replay")(replay_command)
 app.command("follow")(follow_command)
+app.command("serve", context_settings={"auto_envvar_prefix": "SERVE"})(serve_command)
 app.command("maintain")(maintain_command)

@@ -18,7 +18,7 @@ from shadow_report.counting import Counters
 from shadow_report.counting.classify import Classifier, Clock
 from shadow_report.counting.timeline import from_microseconds, microseconds
 from shadow_report.counting.worst import signatures
-from shadow_report.evidence.database import Duplicates, Tables, open_tables
+from shadow_report.evidence.database import Duplicates, Scope, Tables, open_tables
 from shadow_report.evidence.services import (
     Sides,
     calls_by,
@@ -72,16 +72,13 @@ def compare(uri: str, settings: Comparison, progress: Progress = lambda done, of
 def compare_candidates(
     uri: str,
     settings: Comparison,
-    candidates: tuple[str, ...],
     progress: Progress = lambda done, of: None,
 ) -> SideBySide:
-    """Compare each of these shadows with the primary in one snapshot, and judge it at its share of
+    """Compare each of the candidates with the primary in one snapshot, and judge it at its share of
     alpha. Raises as `compare` does.
     """
     with open_tables(uri) as tables:
-        reports = [
-            _observe(tables, each, progress).report() for each in settings.for_each(candidates)
-        ]
+        reports = [_observe(tables, each, progress).report() for each in settings.each_candidate()]
     return side_by_side(reports, settings.margins.alpha)
 
 
@@ -101,7 +98,7 @@ def side_by_side(reports: Sequence[Report], alpha: float) -> SideBySide:
     )
 
 
-def _observe(tables: Tables, settings: Comparison, progress: Progress) -> _Observed:
+def _observe(tables: Tables, settings: Comparison, progress: Progress) -> Observed:
     now = tables.now()
     if not tables.has_snapshot():
         # What is settled no longer changes, so that all questions are about the same calls.
@@ -110,55 +107,73 @@ def _observe(tables: Tables, settings: Comparison, progress: Progress) -> _Obser
     if settings.since_rollout:
         settings = from_rollout(tables, settings)
     sides = find_sides(tables, settings)
-    if not settings.rules.by_path and {group.protocol for group in sides.groups} == {"openai"}:
-        # Each generated answer has an id of its own: without rules no two would ever agree.
-        generated = replace(read_rules(Path("openai")), tolerance=settings.rules.tolerance)
-        settings = replace(settings, rules=generated, rules_by_protocol=True)
+    settings = with_rules_of_protocol(settings, sides)
     duplicates = tables.duplicates(sides.scope)
     calls = sum(group.calls for group in sides.groups_of("primary"))
-    counters = _counters(
+    counters = begin_counters(
         settings,
         sides,
-        _settled_before(tables, sides, settings, now),
-        _retries(tables, sides, settings, duplicates) if duplicates.shadow else {},
+        settled_watermark(tables, sides, settings, now),
+        worst_retries(tables, sides.scope, settings, duplicates) if duplicates.shadow else {},
     )
     batches = tables.pairs(
         sides.scope,
         duplicates,
-        with_requests=bool(settings.slices) or isinstance(settings.cluster, RequestField),
-        followed=not _is_mirrored(sides, settings),
+        with_requests=reads_requests(settings),
+        followed=not is_mirrored(sides, settings),
     )
     counters.take_in(batches, lambda done: progress(done, calls))
-    return _Observed(
+    return Observed(
         settings=settings,
         sides=sides,
         counters=counters,
         duplicates=duplicates,
-        lost={role: _lost(tables, sides, role, settings) for role in ("primary", "shadow")},
-        signatures=signatures(
-            counters.groups,
-            [place.path for place in counters.comparer.places.all],
-            counters.ledger.pairs,
-            settings.rules,
-            partial(tables.whole_pairs, sides.scope),
-        ),
+        lost={role: lost_records(tables, sides, role, settings) for role in ("primary", "shadow")},
+        signatures=explained(tables, sides.scope, counters, settings),
         generated_at=now.astimezone(UTC),
     )
 
 
-def _is_mirrored(sides: Sides, settings: Comparison) -> bool:
+def is_mirrored(sides: Sides, settings: Comparison) -> bool:
     """Whether the entry copied the calls to the shadow; else a follower or replay sent them."""
     return sides.is_mirrored and settings.shadow_since is None
 
 
-def _retries(
-    tables: Tables, sides: Sides, settings: Comparison, duplicates: Duplicates
+def reads_requests(settings: Comparison) -> bool:
+    """Whether the counters ask for the requests' bodies and headers."""
+    return bool(settings.slices) or isinstance(settings.cluster, RequestField)
+
+
+def explained(
+    tables: Tables, scope: Scope, counters: Counters, settings: Comparison
+) -> tuple[Signature, ...]:
+    """The ways in which pairs differ, with examples from the tables."""
+    return signatures(
+        counters.groups,
+        [place.path for place in counters.comparer.places.all],
+        counters.ledger.pairs,
+        settings.rules,
+        partial(tables.whole_pairs, scope),
+    )
+
+
+def with_rules_of_protocol(settings: Comparison, sides: Sides) -> Comparison:
+    """The same comparison, by the rules for the calls' protocol where none were given."""
+    if settings.rules.by_path or {group.protocol for group in sides.groups} != {"openai"}:
+        return settings
+    # Each generated answer has an id of its own: without rules no two would ever agree.
+    generated = replace(read_rules(Path("openai")), tolerance=settings.rules.tolerance)
+    return replace(settings, rules=generated, rules_by_protocol=True)
+
+
+def worst_retries(
+    tables: Tables, scope: Scope, settings: Comparison, duplicates: Duplicates
 ) -> dict[int, Outcome]:
     """By the hash of a pair id, the gravest outcome of the shadow's further calls with it."""
     clock = Clock(counted_from=-(2**63), settled_before=2**63 - 1)
     classifier = Classifier(Comparer(settings.rules), settings.rules, clock)
     worst: dict[int, Outcome] = {}
-    for batch in tables.further_shadow_calls(sides.scope, duplicates):
+    for batch in tables.further_shadow_calls(scope, duplicates):
         found = classifier.classify(batch)
         hashes = batch.integers("pair_hash")[found.usable].tolist()
         for pair, outcome in zip(hashes, found.outcomes[found.usable].tolist(), strict=True):
@@ -166,36 +181,47 @@ def _retries(
     return worst
 
 
-def _settled_before(tables: Tables, sides: Sides, settings: Comparison, now: datetime) -> datetime:
+def settled_watermark(
+    tables: Tables, sides: Sides, settings: Comparison, now: datetime
+) -> datetime:
     """Calls from here on may still be under way, to the tables or to the shadow."""
     settled = now - settings.settle
-    if _is_mirrored(sides, settings) or settings.shadow_since is not None:
+    if is_mirrored(sides, settings) or settings.shadow_since is not None:
         return settled
     followed = tables.followed_until(sides.scope)
     return settled if followed is None else min(settled, followed)
 
 
-def _counters(
+def begin_counters(
     settings: Comparison, sides: Sides, settled_before: datetime, retries: dict[int, Outcome]
 ) -> Counters:
-    groups = sides.groups_of("primary") or sides.groups_of("shadow")
-    calls = sum(group.calls for group in sides.groups_of("primary"))
-    began = sides.began or min((g.first_call for g in groups), default=settled_before)
-    first = began + settings.warm_up
-    last = max((group.last_call for group in groups), default=settled_before)
+    """Empty tallies for the calls of these groups."""
+    first, last, calls = extent(sides, settings, settled_before)
     clock = Clock(counted_from=microseconds(first), settled_before=microseconds(settled_before))
     return Counters.begin(
         settings,
         clock,
         first=first,
-        last=max(first, last),
+        last=last,
         calls=calls,
         retries=retries,
-        is_mirrored=_is_mirrored(sides, settings),
+        is_mirrored=is_mirrored(sides, settings),
     )
 
 
-def _lost(tables: Tables, sides: Sides, role: str, settings: Comparison) -> int:
+def extent(
+    sides: Sides, settings: Comparison, settled_before: datetime
+) -> tuple[datetime, datetime, int]:
+    """From when to when calls are counted, and how many the primary has."""
+    groups = sides.groups_of("primary") or sides.groups_of("shadow")
+    began = sides.began or min((g.first_call for g in groups), default=settled_before)
+    first = began + settings.warm_up
+    last = max((group.last_call for group in groups), default=settled_before)
+    return first, max(first, last), sum(group.calls for group in sides.groups_of("primary"))
+
+
+def lost_records(tables: Tables, sides: Sides, role: str, settings: Comparison) -> int:
+    """How many calls this side's recorders numbered that are not in the tables."""
     groups, everything = sides.groups_of(role), settings.since is None
     if not may_have_gaps(groups, from_one=everything):
         return 0
@@ -209,7 +235,7 @@ def _lost(tables: Tables, sides: Sides, role: str, settings: Comparison) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Observed:
+class Observed:
     """All that one run read and counted, before it is judged."""
 
     settings: Comparison
@@ -363,7 +389,7 @@ class _Observed:
             uniform_since=uniform_since(self.sides.groups, settings.primary, settings.shadow),
             min_coverage=settings.margins.min_coverage,
             coverage_fails=coverage_fails,
-            is_mirrored=_is_mirrored(self.sides, settings),
+            is_mirrored=is_mirrored(self.sides, settings),
         )
         return replace(integrity, findings=findings(facts))
 

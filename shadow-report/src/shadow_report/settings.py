@@ -132,16 +132,16 @@ class Comparison:
                 "set --since before --until."
             )
 
-    def for_each(self, candidates: tuple[str, ...]) -> tuple[Comparison, ...]:
+    def each_candidate(self) -> tuple[Comparison, ...]:
         """The same comparison once for each candidate, with alpha in equal shares.
 
         So the chance that any candidate gets a wrong verdict is at most the alpha that was asked
         for, whatever their answers have in common (Bonferroni).
         """
-        share = replace(self.margins, alpha=self.margins.alpha / len(candidates))
-        return tuple(
-            replace(self, shadow=name, candidates=candidates, margins=share) for name in candidates
-        )
+        if not self.candidates:
+            return (self,)
+        share = replace(self.margins, alpha=self.margins.alpha / len(self.candidates))
+        return tuple(replace(self, shadow=name, margins=share) for name in self.candidates)
 
     def as_plain(self) -> dict[str, object]:
         """The settings as JSON values, for the report and for its hash."""

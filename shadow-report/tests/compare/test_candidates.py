@@ -72,7 +72,7 @@ def test_zero_is_for_all_of_them(command: Command, monkeypatch: pytest.MonkeyPat
 def test_alpha_is_shared(report_uri: str, postgres_uri: str) -> None:
     """Each candidate is judged as it would be alone at half of alpha, and the report says so."""
     record(postgres_uri, three_sided(3_000))
-    both = compare_candidates(report_uri, Comparison(), (SHADOW, SECOND))
+    both = compare_candidates(report_uri, Comparison(candidates=(SHADOW, SECOND)))
     for report in both.candidates:
         alone = compare(
             report_uri, Comparison(shadow=report.shadow.service, margins=Margins(alpha=0.025))

@@ -174,8 +174,8 @@ class Classifier:
         self._comparer = comparer
         # Bodies of errors are compared by the same rules, and are in no figure of the answers.
         self._errors = Comparer(rules)
-        self._clock = clock
-        self._retries = retries or {}
+        self.clock = clock
+        self.retries = retries or {}
         self._is_mirrored = is_mirrored
         self.counts = CallCounts()
 
@@ -209,7 +209,7 @@ class Classifier:
         return Classified(
             batch=batch,
             called=called,
-            settled=np.asarray(self._newest(batch) < self._clock.settled_before),
+            settled=np.asarray(self._newest(batch) < self.clock.settled_before),
             missing=called & ~usable,
             unsent=self._never_sent(called & ~usable, flags),
             usable=usable,
@@ -225,9 +225,9 @@ class Classifier:
     def _counted(self, batch: Batch, primary: Answers, shadow: Answers) -> Bools:
         """Rows after the warm-up and not in flight."""
         newest = self._newest(batch)
-        warm_up = newest < self._clock.counted_from
+        warm_up = newest < self.clock.counted_from
         complete = (primary > Answer.NO_ANSWER) & (shadow > Answer.NO_ANSWER)
-        in_flight = ~complete & (newest >= self._clock.settled_before)
+        in_flight = ~complete & (newest >= self.clock.settled_before)
         self.counts.warm_up += int(np.count_nonzero(warm_up))
         self.counts.in_flight += int(np.count_nonzero(in_flight & ~warm_up))
         return np.asarray(~warm_up & ~in_flight)
@@ -309,10 +309,10 @@ class Classifier:
         outcomes[marks.rows[marks.outcomes >= Outcome.APPEARED]] = Outcome.OTHER_ERROR
 
     def _apply_retries(self, batch: Batch, usable: Bools, outcomes: NDArray[np.int8]) -> None:
-        if not self._retries:
+        if not self.retries:
             return
         for row in np.flatnonzero(usable).tolist():
-            worst = self._retries.get(int(batch.scalars["pair_hash"][row]), Outcome.EQUAL)
+            worst = self.retries.get(int(batch.scalars["pair_hash"][row]), Outcome.EQUAL)
             if worst > outcomes[row]:
                 outcomes[row] = worst
                 self.counts.retried += 1

@@ -74,6 +74,10 @@ class Batch:
     def __len__(self) -> int:
         return self.starts.size
 
+    def only(self, rows: NDArray[np.bool_]) -> Batch:
+        """The chosen rows; their bytes are not copied."""
+        return Batch(self.data, self.starts[rows], self.scalars[rows])
+
     def integers(self, name: str) -> NDArray[np.int64]:
         """One whole-number column of all rows."""
         return np.asarray(self.scalars[name], dtype=np.int64)

@@ -48,6 +48,9 @@ class CallGroup:
 class Scope:
     """Which calls: the two services, the window of the primary's calls, the shadow's first call in
     it, and for a replay the time from which on the shadow's calls were recorded for it.
+
+    pair_ids: of all these only the pairs with one of these ids. delivered_since: nothing of what
+    was asked for came to the tables earlier, which makes it cheap to find.
     """
 
     primary: str
@@ -56,6 +59,8 @@ class Scope:
     until: datetime | None
     shadow_began: datetime | None = None
     shadow_since: datetime | None = None
+    pair_ids: Sequence[str] | None = None
+    delivered_since: datetime | None = None
 
     @property
     def parameters(self) -> dict[str, object]:
@@ -74,6 +79,8 @@ class Scope:
             "shadow_joined_since": joined,
             # A candidate's clock may be off; the database's own says which rows came after that.
             "shadow_recorded_since": self.shadow_since or "-infinity",
+            "pair_ids": None if self.pair_ids is None else list(self.pair_ids),
+            "delivered_since": self.delivered_since or "-infinity",
         }
 
 
@@ -93,6 +100,41 @@ class Duplicates:
     def any(self) -> bool:
         """Whether calls have to be numbered, to find the one of each pair that counts."""
         return bool(self.primary or self.shadow or self.resent)
+
+    def __add__(self, other: Duplicates) -> Duplicates:
+        return Duplicates(
+            primary=self.primary + other.primary,
+            shadow=self.shadow + other.shadow,
+            resent=self.resent + other.resent,
+        )
+
+    def __sub__(self, other: Duplicates) -> Duplicates:
+        return Duplicates(
+            primary=self.primary - other.primary,
+            shadow=self.shadow - other.shadow,
+            resent=self.resent - other.resent,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A call of a part of the window; `is_further`: its side had recorded the pair id before."""
+
+    role: str
+    pair_id: str
+    request_time: datetime
+    is_further: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A call as it was delivered."""
+
+    record_id: UUID
+    role: str
+    pair_id: str
+    request_time: datetime
+    created_at: datetime
 
 
 class Tables:
@@ -182,6 +224,33 @@ class Tables:
         query = b"COPY (" + _sql("pairs") + b") TO STDOUT (FORMAT BINARY)"
         with self._connection.cursor().copy(query, scope.parameters | asked) as copy:
             yield from batches(_messages(copy))
+
+    def arrivals(self, scope: Scope, part: Scope) -> list[Arrival]:
+        """Both services' calls of a part of the window, and which of them are further ones."""
+        cursor = self._connection.cursor(row_factory=class_row(Arrival))
+        asked = scope.parameters | {
+            "part_since": part.since,
+            "part_until": part.until,
+            "delivered_since": part.parameters["delivered_since"],
+        }
+        return cursor.execute(_sql("arrivals"), asked).fetchall()
+
+    def deliveries(self, scope: Scope, since: datetime, before: datetime) -> list[Delivery]:
+        """What was delivered from `since` on: the shadow's calls, and the primary's of a time
+        `before`.
+        """
+        cursor = self._connection.cursor(row_factory=class_row(Delivery))
+        asked = scope.parameters | {"delivered_since": since, "before": before}
+        return cursor.execute(_sql("deliveries"), asked).fetchall()
+
+    def first_calls(self, scope: Scope, pair_ids: Sequence[str]) -> dict[str, datetime]:
+        """When the primary's first calls in the window with these pair ids came."""
+        asked = scope.parameters | {"pair_ids": list(pair_ids)}
+        return dict(self._connection.execute(_sql("first_calls"), asked).fetchall())
+
+    def changes(self) -> dict[str, int]:
+        """By partition, how many of its rows were changed or deleted since it is there."""
+        return dict(self._connection.execute(_sql("changes")).fetchall())
 
     def whole_pairs(self, scope: Scope, pair_ids: Sequence[str]) -> list[WholePair]:
         """These pairs with their bodies."""

@@ -88,6 +88,43 @@ def _kind(group: CallGroup) -> tuple[str, str, str | None]:
     return group.inference_service, group.model_name, group.model_version
 
 
+def merged(some: Sequence[CallGroup], more: Sequence[CallGroup]) -> list[CallGroup]:
+    """The groups of two parts of a window, as those of the whole."""
+    found: dict[tuple[object, ...], CallGroup] = {}
+    for group in (*some, *more):
+        key = (*kind_of(group), group.recorder_id)
+        found[key] = _together(found[key], group) if key in found else group
+    return sorted(
+        found.values(),
+        key=lambda g: (g.role, g.inference_service, g.first_call, g.recorder_id),
+    )
+
+
+def kind_of(group: CallGroup) -> tuple[str | None, ...]:
+    """All of a group but who recorded it, and how much."""
+    return (
+        group.role,
+        group.inference_service,
+        group.model_name,
+        group.model_version,
+        group.protocol,
+        group.pair_source,
+    )
+
+
+def _together(one: CallGroup, other: CallGroup) -> CallGroup:
+    return replace(
+        one,
+        calls=one.calls + other.calls,
+        cut_requests=one.cut_requests + other.cut_requests,
+        first_call=min(one.first_call, other.first_call),
+        last_call=max(one.last_call, other.last_call),
+        first_sequence=min(one.first_sequence, other.first_sequence),
+        last_sequence=max(one.last_sequence, other.last_sequence),
+        delivery_lag_seconds=max(one.delivery_lag_seconds, other.delivery_lag_seconds),
+    )
+
+
 def may_have_gaps(groups: Sequence[CallGroup], *, from_one: bool) -> bool:
     """False when every recorder's numbers are without a hole; cheap to tell.
 
@@ -111,6 +148,10 @@ class Sides:
     began: datetime | None
     scope: Scope
     groups: list[CallGroup]
+    asked: list[CallGroup]
+    """The groups of all services in the window that was asked for, from before mirroring began."""
+    is_paired: bool = False
+    """Whether any pair says when mirroring began."""
 
     @property
     def is_mirrored(self) -> bool:
@@ -145,8 +186,8 @@ def find_sides(tables: Tables, settings: Comparison) -> Sides:
     )
     if settings.shadow_since is not None or not (primary.service and shadow.service):
         # Whatever a replay sent counts from the first call on.
-        return Sides(primary, shadow, asked.since, scope, groups)
-    began = asked.since
+        return Sides(primary, shadow, asked.since, scope, groups, groups)
+    began, everything = asked.since, groups
     if first := tables.first_pair(scope):
         began, shadow_began = first
         versions = {g.model_version for g in groups_of(groups, "shadow", scope.shadow)}
@@ -157,7 +198,7 @@ def find_sides(tables: Tables, settings: Comparison) -> Sides:
         reached_back = asked.since is not None and shadow_began < asked.since
         if reached_back or any(group.first_call < began for group in groups):
             groups = tables.calls(scope)
-    return Sides(primary, shadow, began, scope, groups)
+    return Sides(primary, shadow, began, scope, groups, everything, is_paired=first is not None)
 
 
 def from_rollout(tables: Tables, settings: Comparison) -> Comparison:

@@ -54,26 +54,64 @@ class WorstPair:
     is_cut: bool
 
 
+@dataclass(frozen=True, slots=True)
+class CandidateLink:
+    """A candidate as the live page of another one names it."""
+
+    name: str
+    verdict: str
+    link: str
+    is_shown: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """What a page says that is served, and refreshes itself.
+
+    age_mark: stands where the age is to be put in when the page is sent.
+    """
+
+    every_seconds: int
+    age_mark: str
+    candidates: tuple[CandidateLink, ...] = ()
+    progress: int | None = None
+    """Towards the verdict, in percent."""
+
+
 def write_page(judged: Judged, file: Path) -> None:
     """Write the page to `file`, in one step."""
     replace_file(file, render_page(judged).encode())
 
 
-def render_page(judged: Judged) -> str:
+def render_page(judged: Judged, live: Live | None = None) -> str:
     """The page; under 300 kB for each candidate, for which it shows fewer pairs and shorter bodies
     where needed.
     """
     page, most = "", MOST_BYTES * len(each_report(judged))
     for pairs, characters in BUDGETS:
-        page = render(judged, pairs, characters)
+        page = render(judged, pairs, characters, live)
         if len(page.encode()) < most:
             break
     return page
 
 
-def render(judged: Judged, pairs: int, characters: int) -> str:
+def render_first_page(reason: str, every_seconds: int) -> str:
+    """A page that asks again by itself until there is a report."""
+    environment = environment_of_templates()
+    style = source(environment, "page.css")
+    return environment.get_template("first.html.j2").render(
+        reason=reason,
+        every_seconds=every_seconds,
+        style=Markup(style),  # noqa: S704 - our own file, not foreign text
+        style_hash=policy_hash(style),
+    )
+
+
+def render(judged: Judged, pairs: int, characters: int, live: Live | None) -> str:
     environment = environment_of_templates()
     style, script = (source(environment, name) for name in ("page.css", "page.js"))
+    if live is not None:
+        script += "\n" + source(environment, "live.js")
     reports = each_report(judged)
     return environment.get_template("page.html.j2").render(
         judged=judged,
@@ -82,6 +120,7 @@ def render(judged: Judged, pairs: int, characters: int) -> str:
         gate_names=dict.fromkeys(gate.name for report in reports for gate in report.gates),
         # Of the first, as those of all: they are of one version and moment.
         report=reports[0],
+        live=live,
         plots=plots,
         style=Markup(style),  # noqa: S704 - our own files, not foreign text
         script=Markup(script),  # noqa: S704

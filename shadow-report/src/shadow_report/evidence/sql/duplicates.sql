@@ -4,9 +4,11 @@ SELECT 'primary' AS role, count(*) - count(DISTINCT hashtextextended(pair_id, 0)
 FROM inference_requests
 WHERE role = 'primary' AND inference_service = %(primary)s
   AND request_time >= %(since)s::timestamptz AND request_time < %(until)s::timestamptz
+  AND (%(pair_ids)s::text[] IS NULL OR pair_id = ANY (%(pair_ids)s::text[]))
 UNION ALL
 SELECT 'shadow', count(*) - count(DISTINCT hashtextextended(pair_id, 0))
 FROM inference_requests
 WHERE role = 'shadow' AND inference_service = %(shadow)s
   AND request_time >= %(shadow_since)s::timestamptz AND request_time < %(shadow_until)s::timestamptz
   AND created_at >= %(shadow_recorded_since)s::timestamptz
+  AND (%(pair_ids)s::text[] IS NULL OR pair_id = ANY (%(pair_ids)s::text[]))

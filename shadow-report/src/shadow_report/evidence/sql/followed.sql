@@ -6,6 +6,7 @@ FROM (
     FROM inference_requests
     WHERE role = 'shadow' AND inference_service = %(shadow)s
       AND request_time >= %(shadow_joined_since)s::timestamptz
+      AND created_at >= %(delivered_since)s::timestamptz
     ORDER BY request_time DESC
     LIMIT 64
 ) AS s

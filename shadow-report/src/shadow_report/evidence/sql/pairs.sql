@@ -24,6 +24,7 @@ WITH primary_call AS (
         FROM inference_requests r
         WHERE r.role = 'primary' AND r.inference_service = %(primary)s
           AND r.request_time >= %(since)s::timestamptz AND r.request_time < %(until)s::timestamptz
+          AND (%(pair_ids)s::text[] IS NULL OR r.pair_id = ANY (%(pair_ids)s::text[]))
     ) AS calls
     WHERE attempt < 2
 ),
@@ -45,6 +46,7 @@ shadow_call AS (
             WHERE r.role = 'shadow' AND r.inference_service = %(shadow)s
               AND r.request_time >= %(shadow_joined_since)s::timestamptz
               AND r.created_at >= %(shadow_recorded_since)s::timestamptz
+              AND (%(pair_ids)s::text[] IS NULL OR r.pair_id = ANY (%(pair_ids)s::text[]))
         ) AS r
     ) AS calls
     WHERE (attempt < 2 AND NOT %(further)s) OR (attempt > 1 AND NOT died AND %(further)s)

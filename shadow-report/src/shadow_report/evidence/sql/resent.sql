@@ -9,6 +9,7 @@ FROM (
     WHERE r.role = 'shadow' AND r.inference_service = %(shadow)s
       AND r.request_time >= %(shadow_since)s::timestamptz AND r.request_time < %(shadow_until)s::timestamptz
       AND r.created_at >= %(shadow_recorded_since)s::timestamptz
+      AND (%(pair_ids)s::text[] IS NULL OR r.pair_id = ANY (%(pair_ids)s::text[]))
       AND r.request_headers ->> 'x-shadow-source' IS NOT NULL
     GROUP BY r.pair_id
     HAVING count(*) > 1 AND count(a.record_id) > 0

@@ -28,6 +28,7 @@ const sort = (table, head) => {
     .forEach(([, body]) => table.append(body));
   document.getElementById("said").textContent = `Sorted by ${head.textContent.trim()}, ${order}.`;
 };
-for (const table of document.querySelectorAll("table[data-sortable]"))
-  for (const button of table.querySelectorAll("thead button"))
-    button.addEventListener("click", () => sort(table, button.closest("th")));
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("table[data-sortable] thead button");
+  if (button) sort(button.closest("table"), button.closest("th"));
+});

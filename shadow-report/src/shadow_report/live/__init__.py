@@ -1,0 +1,1 @@
+"""A verdict that is always on: tallies that are kept, and what is answered from them."""

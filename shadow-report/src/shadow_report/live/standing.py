@@ -1,0 +1,116 @@
+"""Where a candidate stands: its last report, how old that is, and what may be concluded from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import orjson
+
+from shadow_report.output.files import as_json
+from shadow_report.output.page import CandidateLink, Live, render_first_page, render_page
+from shadow_report.report import SCHEMA_VERSION, Report
+from shadow_report.wording import duration, moment
+
+# Argo's and Flagger's checks want a 4xx for all that is not PROMOTE; these say which.
+STATUS_OF = {"PROMOTE": 200, "REJECT": 412, "INVALID": 422, "WAIT": 425}
+REASONS_AT_THE_GATE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is known of one candidate; a look replaces it.
+
+    seen_at: when its last look began, on the caller's clock in seconds. fault: why there is no
+    newer one.
+    """
+
+    name: str
+    report: Report | None = None
+    seen_at: float | None = None
+    fault: str | None = None
+
+    @property
+    def candidate(self) -> str:
+        """The shadow's service, as its rows or the settings name it."""
+        return (self.report.shadow.service if self.report else "") or self.name
+
+    def age(self, now: float) -> float | None:
+        """Seconds since its last look; None before the first."""
+        return None if self.seen_at is None else max(0.0, now - self.seen_at)
+
+    def judged(self, now: float, max_age: timedelta) -> Judged:
+        """What may be concluded now: the last verdict, or WAIT when that is too old."""
+        age = self.age(now)
+        if self.report is None or age is None:
+            why = self.fault or "The tables are being read for the first time."
+            return Judged(self, "WAIT", (why,), None, is_stale=True)
+        if age <= max_age.total_seconds():
+            return Judged(self, self.report.verdict, self.report.reasons, age, is_stale=False)
+        why = (
+            f"The last verdict, {self.report.verdict}, is {duration(timedelta(seconds=age))} old; "
+            f"past {duration(max_age)} nothing is promoted on it."
+        )
+        reasons = (why, *([self.fault] if self.fault else []))
+        return Judged(self, "WAIT", reasons, age, is_stale=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A candidate's verdict at one moment."""
+
+    standing: Standing
+    verdict: str
+    reasons: tuple[str, ...]
+    age_seconds: float | None
+    is_stale: bool
+
+    @property
+    def status(self) -> int:
+        """The HTTP status at the gate."""
+        return STATUS_OF[self.verdict]
+
+    def gate(self) -> bytes:
+        """The verdict and its reasons as JSON."""
+        return orjson.dumps(
+            {
+                "verdict": self.verdict,
+                "reasons": self.reasons[:REASONS_AT_THE_GATE],
+                "candidate": self.standing.candidate,
+                "age_seconds": self._age,
+            }
+        )
+
+    @property
+    def _age(self) -> float | None:
+        return None if self.age_seconds is None else round(self.age_seconds, 3)
+
+    def document(self) -> bytes:
+        """The report as JSON, as `compare --json` writes it, with its age."""
+        report = self.standing.report
+        if report is None:
+            nothing = {"schema_version": SCHEMA_VERSION, "pairs": 0, "gates": []}
+            verdict = {"verdict": self.verdict, "reasons": self.reasons, "age_seconds": None}
+            return orjson.dumps(nothing | verdict, option=orjson.OPT_INDENT_2) + b"\n"
+        text = as_json(replace(report, verdict=self.verdict, reasons=self.reasons))
+        return b'{\n  "age_seconds": %.3f,\n' % (self._age or 0.0) + text.removeprefix(b"{\n")
+
+    def age_text(self) -> str:
+        """How old the figures are, for a reader."""
+        report = self.standing.report
+        if report is None or self.age_seconds is None:
+            return ""
+        age = duration(timedelta(seconds=self.age_seconds))
+        text = f"Calls up to {moment(report.window.until)} UTC, looked at {age} ago."
+        return f"{text} {self.standing.fault}" if self.standing.fault else text
+
+    def page(self, every: timedelta, age_mark: str, links: tuple[CandidateLink, ...]) -> str:
+        """The page, with a mark where `age_text` belongs; a few words before the first look."""
+        report, seconds = self.standing.report, max(1, round(every.total_seconds()))
+        if report is None:
+            return render_first_page(self.reasons[0], seconds)
+        progress = None
+        if report.more_pairs:
+            progress = int(100 * report.pairs / (report.pairs + report.more_pairs))
+        live = Live(seconds, age_mark, links, progress)
+        return render_page(replace(report, verdict=self.verdict, reasons=self.reasons), live)

@@ -1,0 +1,571 @@
+"""The tallies of one candidate, kept: each look adds what is new, and goes back where the past
+changed.
+
+A look judges the calls before a watermark, and gives what `compare --until` that watermark gives.
+The counters can only add. So all that is older than a few seconds before the watermark is the
+*base*, to which each look adds once; the newest seconds, in which the two sides of a call may stand
+on either side of the watermark, are counted anew on a copy of it. What came late, or was answered
+late, is counted from a checkpoint before it; what was changed or deleted, from the start.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shadow_report.answers.paths import Rules
+from shadow_report.compare import (
+    Observed,
+    begin_counters,
+    explained,
+    extent,
+    is_mirrored,
+    lost_records,
+    reads_requests,
+    settled_watermark,
+    with_rules_of_protocol,
+    worst_retries,
+)
+from shadow_report.counting import Counters
+from shadow_report.counting.timeline import from_microseconds, microseconds
+from shadow_report.evidence.batch import NO_ANSWER, NO_CALL, Batch
+from shadow_report.evidence.database import CallGroup, Delivery, Duplicates, Scope, Tables
+from shadow_report.evidence.services import (
+    Sides,
+    choose_service,
+    find_sides,
+    from_rollout,
+    kind_of,
+    merged,
+    uniform_since,
+)
+from shadow_report.report import Report
+from shadow_report.settings import Comparison
+
+log = logging.getLogger("shadow_report.serve")
+
+# Both sides of a call are recorded within this, but for clocks that differ by more.
+TAIL = timedelta(seconds=5)
+# A row is seen when its transaction ends, and `created_at` is when that began. Nearly all take no
+# time, and a transformer's delivery gives one 45 s: so far back goes each look, and now and then
+# one.
+OVERLAP, LONG_OVERLAP = timedelta(seconds=5), timedelta(seconds=60)
+LONG_LOOK_EVERY = timedelta(seconds=15)
+# Rows are delivered after their calls came, but for clocks that differ.
+CLOCKS_APART = timedelta(seconds=60)
+# So much is read at once, so that memory stays bounded when much is new.
+STEP, IDS_AT_ONCE = timedelta(seconds=60), 4096
+# Calls without an answer and without their primary may still get one; so many are looked up again.
+MOST_WATCHED, WATCHED_AT_ONCE = 10_000, 1000
+# What is late by more than the older of two checkpoints is counted from the start.
+CHECKPOINT_EVERY, CHECKPOINT_KEPT = timedelta(seconds=60), timedelta(minutes=10)
+# Counting from the start takes at most this share of the time.
+RECOUNTING_SHARE = 0.1
+# Whatever escaped all that: a change that the server does not count, as on a standby.
+RECOUNT_EVERY = timedelta(hours=1)
+
+FIRST = -(2**63)
+# Of few pairs, their calls are numbered whether there are further ones or not.
+ANY_DUPLICATES = Duplicates(primary=1, shadow=1, resent=1)
+
+
+@dataclass(slots=True)
+class Base:
+    """What was counted of the calls before `until`, for good unless it changes."""
+
+    until: datetime
+    counters: Counters
+    groups: list[CallGroup]
+    asked: list[CallGroup]
+    """As those of `Sides`."""
+    history: list[CallGroup]
+    """The groups of all services, from before a rollout."""
+    duplicates: Duplicates
+    pending: set[str]
+    """Pair ids of calls before `until` that are not counted: an answer may be under way."""
+    open: dict[str, tuple[datetime, int, int]]
+    """By pair id, the time and the statuses of calls that were counted without an answer."""
+    alone: dict[str, datetime]
+    """By pair id, the time of the shadow's calls that were counted without their primary's."""
+
+    def copy(self, rules: Rules) -> Base:
+        """One that counts on its own; the rules are shared, since they never change."""
+        return replace(
+            self,
+            counters=deepcopy(self.counters, {id(rules): rules}),
+            pending=set(self.pending),
+            open=dict(self.open),
+            alone=dict(self.alone),
+        )
+
+    def add_groups(self, groups: Sequence[CallGroup]) -> None:
+        """Add those of a further part of the window."""
+        self.groups = merged(self.groups, groups)
+        self.asked = merged(self.asked, groups)
+        self.history = merged(self.history, groups)
+
+
+class Changed(Exception):
+    """The tallies are not those of the tables any more, for this reason."""
+
+
+class Tally:
+    """One candidate's verdict, from what was counted and what is new.
+
+    last: the window begins so long ago, up to a sixteenth more. recounting_share: of the time, at
+    most so much goes into counting from the start.
+    """
+
+    def __init__(
+        self,
+        settings: Comparison,
+        last: timedelta | None = None,
+        recounting_share: float = RECOUNTING_SHARE,
+    ) -> None:
+        self._asked_for, self._last, self._share = settings, last, recounting_share
+        self.looks = dict.fromkeys(("added", "rebuilt", "failed"), 0)
+        self._base: Base | None = None
+        self._why = "nothing was counted yet"
+        self._recount_after = 0.0
+        self._checkpoints: list[Base] = []
+        # Of the last count from the start:
+        self._settings = settings
+        self._window_since: datetime | None = None
+        self._sides: Sides
+        self._kinds: frozenset[tuple[str | None, ...]] = frozenset()
+        self._changes: dict[str, int] = {}
+        self._counted_at: datetime
+        # Of the last look:
+        self._until: datetime
+        self._looked_at: datetime
+        self._looked_long_at: datetime
+        self._seen: dict[UUID, datetime] = {}
+        self._lost: dict[str, int] | None = None
+        self._lost_after = 0.0
+
+    def look(self, tables: Tables, before: datetime | None = None) -> Report | None:
+        """The report of the calls before the watermark, or `before`, if that is earlier.
+
+        None when the tallies are to be counted from the start and it is too early to do so again.
+        """
+        # First: what is changed after this look's snapshot must not seem known.
+        changes = tables.changes()
+        now = tables.now()
+        try:
+            report = self._add(tables, now, before, changes)
+            if report is not None:
+                self.looks["added"] += 1
+                return report
+            if time.monotonic() < self._recount_after:
+                return None
+            log.info("Counting from the start: %s.", self._why)
+            report = self._recount(tables, now, before, changes)
+            self.looks["rebuilt"] += 1
+            return report
+        except BaseException:
+            # What was being added to may have half of it.
+            self._forget("the look before failed")
+            self.looks["failed"] += 1
+            raise
+
+    def _add(
+        self, tables: Tables, now: datetime, before: datetime | None, changes: dict[str, int]
+    ) -> Report | None:
+        """The report from what is new; None when all is to be counted again."""
+        if self._base is None:
+            return None
+        try:
+            self._refuse_what_is_gone(now, changes)
+            until = self._watermark(tables, now, before)
+            settled = max(self._base.until, until - TAIL)
+            late = self._changed_since(tables, self._base, now, settled)
+            base = self._base if late is None else self._before(late)
+            self._advance(tables, base, settled, until)
+            self._base = base
+            return self._judge(tables, base, now, until)
+        except Changed as change:
+            self._forget(str(change))
+            return None
+
+    def _forget(self, why: str) -> None:
+        self._base, self._checkpoints, self._why = None, [], why
+
+    # -- counting from the start -------------------------------------------------------------------
+
+    def _recount(
+        self, tables: Tables, now: datetime, before: datetime | None, changes: dict[str, int]
+    ) -> Report:
+        """The report from all that is in the tables."""
+        began = time.monotonic()
+        self._changes, self._seen, self._lost = changes, {}, None
+        base = self._base = self._begin(tables, now, before)
+        self._note_deliveries(tables, now - LONG_OVERLAP - LONG_LOOK_EVERY, base.until)
+        self._counted_at = self._looked_at = self._looked_long_at = now
+        report = self._judge(tables, base, now, self._until)
+        ended = time.monotonic()
+        self._recount_after = ended + (ended - began) * (1 / self._share - 1)
+        return report
+
+    def _begin(self, tables: Tables, now: datetime, before: datetime | None) -> Base:
+        """Everything before the watermark's last seconds, in one pass as `compare` does it."""
+        until, settings, sides = self._window(tables, now, before)
+        settings = with_rules_of_protocol(settings, sides)
+        self._until, self._settings, self._sides, scope = until, settings, sides, sides.scope
+        # What came before the first pair is no part of the base, nor of what is added to it.
+        settled = max(until - TAIL, sides.began or until - TAIL)
+        duplicates = tables.duplicates(scope)
+        retries = worst_retries(tables, scope, settings, duplicates) if duplicates.shadow else {}
+        history = Scope("", "", self._window_since, until)
+        self._kinds = frozenset(map(kind_of, tables.calls(history)))
+        base = Base(
+            until=settled,
+            counters=begin_counters(settings, sides, until, retries),
+            groups=tables.calls(replace(scope, until=settled)),
+            asked=tables.calls(replace(history, since=settings.since, until=settled)),
+            history=tables.calls(replace(history, until=settled)),
+            duplicates=tables.duplicates(replace(scope, until=settled)),
+            pending=set(),
+            open={},
+            alone={},
+        )
+        batches = tables.pairs(
+            scope,
+            duplicates,
+            with_requests=reads_requests(settings),
+            followed=not is_mirrored(sides, settings),
+        )
+        part = FIRST, microseconds(settled)
+        base.pending = self._count_for_good(base, batches, part, until)
+        return base
+
+    def _window(
+        self, tables: Tables, now: datetime, before: datetime | None
+    ) -> tuple[datetime, Comparison, Sides]:
+        """The watermark, the comparison of what came before it, and whom that compares."""
+        asked = self._asked_for
+        since = asked.since if self._last is None else now - self._last
+        self._window_since = since
+        until = now - asked.settle if before is None else min(now - asked.settle, before)
+        while True:
+            if since is not None:
+                until = max(until, since + timedelta(microseconds=1))
+            settings = replace(asked, since=since, until=until)
+            if asked.since_rollout:
+                settings = from_rollout(tables, settings)
+            sides = find_sides(tables, settings)
+            settled = settled_watermark(tables, sides, settings, now)
+            if settled >= until or (since is not None and settled <= since):
+                return until, settings, sides
+            until = settled
+
+    # -- adding what is new ------------------------------------------------------------------------
+
+    def _watermark(self, tables: Tables, now: datetime, before: datetime | None) -> datetime:
+        """Up to when calls are judged; never before what was judged already."""
+        assert self._base is not None  # noqa: S101 - the caller knows; for the type checker
+        until = now - self._settings.settle
+        if not self._sides.is_mirrored:
+            lately = replace(self._sides.scope, delivered_since=now - CHECKPOINT_KEPT)
+            until = min(until, tables.followed_until(lately) or self._until)
+        return max(until if before is None else min(until, before), self._base.until)
+
+    def _advance(self, tables: Tables, base: Base, settled: datetime, until: datetime) -> None:
+        """Count for good what came before `settled`."""
+        while base.until < settled:
+            part = self._part(base, min(settled, base.until + STEP))
+            base.add_groups(tables.calls(part))
+            batches = self._pairs_of(tables, base, part, until)
+            ends = microseconds(base.until), microseconds(_end(part))
+            base.pending = self._count_for_good(base, batches, ends, until)
+            base.until = _end(part)
+            if (
+                not self._checkpoints
+                or base.until - self._checkpoints[-1].until >= CHECKPOINT_EVERY
+            ):
+                self._keep_checkpoint(base)
+
+    def _judge(self, tables: Tables, base: Base, now: datetime, until: datetime) -> Report:
+        """The report of the base and of the newest seconds."""
+        self._until, live = until, base.copy(self._settings.rules)
+        if live.until < until:
+            part = self._part(live, until)
+            live.add_groups(tables.calls(part))
+            self._refuse_another_comparison(live)
+            ends = microseconds(live.until), microseconds(until)
+            batches = self._pairs_of(tables, live, part, until)
+            live.counters.take_in(
+                (batch.only(_of_part(live, batch, ends)) for batch in batches), lambda done: None
+            )
+        settings, sides = replace(self._settings, until=until), self._sides_of(live, until)
+        return Observed(
+            settings=settings,
+            sides=sides,
+            counters=live.counters,
+            duplicates=live.duplicates,
+            lost=self._lost_records(tables, sides, settings),
+            signatures=explained(tables, sides.scope, live.counters, settings),
+            generated_at=now.astimezone(UTC),
+        ).report()
+
+    def _part(self, base: Base, until: datetime) -> Scope:
+        return Scope("", "", base.until, until, delivered_since=base.until - CLOCKS_APART)
+
+    def _pairs_of(
+        self, tables: Tables, base: Base, part: Scope, until: datetime
+    ) -> Iterator[Batch]:
+        """All pairs with a call in this part of the window, and those that are pending.
+
+        The counters are made ready for them.
+        """
+        scope, counters = replace(self._sides.scope, until=until), base.counters
+        _, last, calls = extent(self._sides_of(base, until), self._settings, until)
+        counters.extend(last, calls)
+        clock = counters.classifier.clock
+        counters.classifier.clock = replace(clock, settled_before=microseconds(until))
+        arrivals = tables.arrivals(scope, part)
+        if further := {arrival.pair_id for arrival in arrivals if arrival.is_further}:
+            base.duplicates += self._further(tables, part, until, further)
+        ids = {*(arrival.pair_id for arrival in arrivals), *base.pending}
+        for some in _portions(sorted(ids)):
+            portion = replace(scope, pair_ids=some)
+            counters.classifier.retries = worst_retries(
+                tables, portion, self._settings, ANY_DUPLICATES
+            )
+            for batch in tables.pairs(
+                portion,
+                ANY_DUPLICATES,
+                with_requests=reads_requests(self._settings),
+                followed=not is_mirrored(self._sides, self._settings),
+            ):
+                self._refuse_first_pair(batch)
+                yield batch
+
+    def _further(self, tables: Tables, part: Scope, until: datetime, ids: set[str]) -> Duplicates:
+        """How many further calls with these pair ids this part of the window adds."""
+        now, before = (
+            tables.duplicates(replace(self._sides.scope, until=end, pair_ids=sorted(ids)))
+            for end in (min(until, _end(part)), part.since)
+        )
+        return now - before
+
+    def _count_for_good(
+        self, base: Base, batches: Iterable[Batch], part: tuple[int, int], until: datetime
+    ) -> set[str]:
+        """Count the pairs of this part that are what they will be, and the pending ones that became
+        so. Returns the ids of the others.
+        """
+        pending: set[str] = set()
+
+        def final() -> Iterator[Batch]:
+            settled_before = microseconds(until)
+            for batch in batches:
+                chosen, complete = _of_part(base, batch, part), _is_complete(batch)
+                newest = np.maximum(batch.integers("primary_time"), batch.integers("shadow_time"))
+                waits = chosen & ~complete & (newest >= settled_before)
+                pending.update(batch.pair_id(row) for row in np.flatnonzero(waits).tolist())
+                for row in np.flatnonzero(chosen & ~waits & ~complete).tolist():
+                    _watch(base, batch, row)
+                yield batch.only(chosen & ~waits)
+
+        base.counters.take_in(final(), lambda done: None)
+        return pending
+
+    def _sides_of(self, base: Base, until: datetime) -> Sides:
+        settings = self._settings
+        return replace(
+            self._sides,
+            primary=choose_service(base.asked, "primary", settings.primary),
+            shadow=choose_service(base.asked, "shadow", settings.shadow),
+            scope=replace(self._sides.scope, until=until),
+            groups=base.groups,
+            asked=base.asked,
+        )
+
+    def _lost_records(self, tables: Tables, sides: Sides, settings: Comparison) -> dict[str, int]:
+        """As the tables say. Where numbers are missing that reads all of them, and is asked for
+        no more often than counting from the start.
+        """
+        if self._lost is None or time.monotonic() >= self._lost_after:
+            began = time.monotonic()
+            roles = ("primary", "shadow")
+            self._lost = {role: lost_records(tables, sides, role, settings) for role in roles}
+            ended = time.monotonic()
+            self._lost_after = ended + (ended - began) * (1 / self._share - 1)
+        return self._lost
+
+    # -- what changed in the past ------------------------------------------------------------------
+
+    def _refuse_what_is_gone(self, now: datetime, changes: dict[str, int]) -> None:
+        if now - self._counted_at > RECOUNT_EVERY:
+            raise Changed("the last time was an hour ago")
+        since = self._window_since
+        if self._last is not None and since is not None and now - since > self._last * (17 / 16):
+            raise Changed("the window moved on")
+        if self._changes.keys() - changes.keys():
+            raise Changed("a day was dropped")
+        if any(changes[partition] != count for partition, count in self._changes.items()):
+            raise Changed("rows were changed or deleted")
+        self._changes = changes
+
+    def _refuse_another_comparison(self, live: Base) -> None:
+        """A new service, version, protocol or source of ids may be another comparison."""
+        if new := frozenset(map(kind_of, live.history)) - self._kinds:
+            role, service, _, version, *_ = min(new, key=str)
+            named = f"{service}, version {version}" if version else service
+            raise Changed(f"the {role} {named} has calls of a new kind")
+        settings, scope = self._settings, self._sides.scope
+        for role, wanted, chosen in (
+            ("primary", settings.primary, scope.primary),
+            ("shadow", settings.shadow, scope.shadow),
+        ):
+            if (choose_service(live.asked, role, wanted).service or wanted or "") != chosen:
+                raise Changed(f"another service has most calls as {role}")
+        if settings.since_rollout:
+            since = uniform_since(live.history, settings.primary, settings.shadow)
+            if (since or self._window_since) != settings.since:
+                raise Changed("a rollout goes on")
+
+    def _refuse_first_pair(self, batch: Batch) -> None:
+        """The first pair ever says when mirroring began, and so what counts."""
+        if self._sides.is_paired:
+            return
+        paired = batch.integers("primary_status") != NO_CALL
+        if (paired & (batch.integers("shadow_status") != NO_CALL)).any():
+            raise Changed("the first pair is there")
+
+    def _changed_since(
+        self, tables: Tables, base: Base, now: datetime, settled: datetime
+    ) -> datetime | None:
+        """The time of the earliest call that was counted and is not as it was; None without any."""
+        is_long = now - self._looked_long_at > LONG_LOOK_EVERY
+        since = self._looked_at - (LONG_OVERLAP if is_long else OVERLAP)
+        late = self._late(tables, base, self._note_deliveries(tables, since, settled))
+        late += self._answered_late(tables, base)
+        self._looked_at = now
+        if is_long:
+            self._looked_long_at = now
+            kept = now - LONG_OVERLAP - LONG_LOOK_EVERY - OVERLAP
+            self._seen = {record: at for record, at in self._seen.items() if at >= kept}
+        return min(late, default=None)
+
+    def _note_deliveries(self, tables: Tables, since: datetime, before: datetime) -> list[Delivery]:
+        """What no earlier look has seen, of what was delivered from `since` on."""
+        rows = tables.deliveries(self._sides.scope, since, before)
+        unseen = [row for row in rows if row.record_id not in self._seen]
+        self._seen |= {row.record_id: row.created_at for row in unseen}
+        return unseen
+
+    def _late(self, tables: Tables, base: Base, deliveries: Sequence[Delivery]) -> list[datetime]:
+        """The times of those that belong to pairs that were counted."""
+        late = [
+            row.request_time
+            for row in deliveries
+            if row.role == "primary" and row.request_time < base.until
+        ]
+        shadow = [row for row in deliveries if row.role == "shadow"]
+        firsts = self._first_calls(tables, [row.pair_id for row in shadow])
+        for row in shadow:
+            first = firsts.get(row.pair_id, row.request_time)
+            if first < base.until and row.pair_id not in base.pending:
+                late.append(first)
+        return late
+
+    def _answered_late(self, tables: Tables, base: Base) -> list[datetime]:
+        """The times of calls that were counted as unanswered, or as alone, and are not any more."""
+        late = []
+        if watched := _next_of(base.open):
+            scope = replace(self._sides.scope, until=None, pair_ids=watched)
+            for batch in tables.pairs(scope, ANY_DUPLICATES, with_requests=False, followed=False):
+                for row in range(len(batch)):
+                    at, *statuses = base.open[batch.pair_id(row)]
+                    if statuses != _statuses(batch, row):
+                        late.append(at)
+        if alone := _next_of(base.alone):
+            found = self._first_calls(tables, alone)
+            late += [min(at, base.alone[p]) for p, at in found.items() if at < self._until]
+        return late
+
+    def _first_calls(self, tables: Tables, pair_ids: Sequence[str]) -> dict[str, datetime]:
+        scope, found = replace(self._sides.scope, until=None), {}
+        for some in _portions(pair_ids):
+            found.update(tables.first_calls(scope, some))
+        return found
+
+    def _before(self, late: datetime) -> Base:
+        """The newest checkpoint that has counted nothing of what changed."""
+        self._checkpoints = [base for base in self._checkpoints if base.until <= late]
+        if not self._checkpoints:
+            raise Changed(f"calls of {late:%H:%M:%S} UTC came or were answered late")
+        return self._checkpoints[-1].copy(self._settings.rules)
+
+    def _keep_checkpoint(self, base: Base) -> None:
+        """Two at most: one of a minute ago or two, and one of up to ten."""
+        if len(self._checkpoints) == 2:
+            is_old = base.until - self._checkpoints[0].until > CHECKPOINT_KEPT
+            del self._checkpoints[0 if is_old else 1]
+        self._checkpoints.append(base.copy(self._settings.rules))
+
+
+def _end(part: Scope) -> datetime:
+    assert part.until is not None  # noqa: S101 - a part has both ends; for the type checker
+    return part.until
+
+
+def _portions(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(ids), IDS_AT_ONCE):
+        yield ids[start : start + IDS_AT_ONCE]
+
+
+def _is_complete(batch: Batch) -> NDArray[np.bool_]:
+    """Which pairs have both calls, with their answers."""
+    primary, shadow = batch.integers("primary_status"), batch.integers("shadow_status")
+    return np.asarray((primary > NO_ANSWER) & (shadow > NO_ANSWER))
+
+
+def _of_part(base: Base, batch: Batch, part: tuple[int, int]) -> NDArray[np.bool_]:
+    """Which pairs are of this part of the window, by their primary's call, or are pending."""
+    first, last = part
+    has_primary = batch.integers("primary_status") != NO_CALL
+    times = np.where(has_primary, batch.integers("primary_time"), batch.integers("shadow_time"))
+    chosen = np.asarray((times >= first) & (times < last))
+    if base.pending:
+        for row in np.flatnonzero(times < first).tolist():
+            chosen[row] = batch.pair_id(row) in base.pending
+    return chosen
+
+
+def _watch(base: Base, batch: Batch, row: int) -> None:
+    """Note a call that may still get its answer, or a shadow's that may get its primary's."""
+    primary, shadow = _statuses(batch, row)
+    pair_id = batch.pair_id(row)
+    if primary == NO_CALL:
+        base.alone[pair_id] = from_microseconds(int(batch.scalars["shadow_time"][row]))
+    if NO_ANSWER in (primary, shadow):
+        time_of = "shadow_time" if primary == NO_CALL else "primary_time"
+        at = from_microseconds(int(batch.scalars[time_of][row]))
+        base.open[pair_id] = (at, primary, shadow)
+    for watched in (base.open, base.alone):
+        if len(watched) > MOST_WATCHED:
+            del watched[next(iter(watched))]
+
+
+def _statuses(batch: Batch, row: int) -> list[int]:
+    return [int(batch.scalars[f"{role}_status"][row]) for role in ("primary", "shadow")]
+
+
+def _next_of(watched: dict[str, Any]) -> list[str]:
+    """The next of those that are watched, each in its turn."""
+    chosen = list(islice(watched, WATCHED_AT_ONCE))
+    for pair_id in chosen:
+        watched[pair_id] = watched.pop(pair_id)
+    return chosen

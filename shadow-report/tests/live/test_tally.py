@@ -1,0 +1,177 @@
+"""The live verdict is that of `compare`, in whatever order the rows arrive and whatever changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+import psycopg
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from traffic import START, Call, pair, pairs, record
+
+from embedded_postgres import as_role
+from shadow_report.compare import compare
+from shadow_report.evidence.database import open_tables
+from shadow_report.live.tally import Tally
+from shadow_report.output.files import plain
+from shadow_report.report import Report
+from shadow_report.settings import Comparison
+
+SECONDS = 180
+
+
+@dataclass
+class Live:
+    """A tally of a database, and what `compare` says of the same window."""
+
+    admin: str
+    settings: Comparison = field(default_factory=Comparison)
+
+    def __post_init__(self) -> None:
+        self.uri = as_role(self.admin, "report")
+        self.tally = Tally(self.settings, recounting_share=1.0)
+
+    def look(self, until: datetime) -> Report:
+        with open_tables(self.uri) as tables:
+            report = self.tally.look(tables, until)
+        assert report is not None
+        return report
+
+    def compared(self, until: datetime) -> Report:
+        return compare(self.uri, replace(self.settings, until=until))
+
+    def agrees(self, until: datetime) -> Report:
+        """A look, which must say what `compare` says."""
+        live = self.look(until)
+        judged_until = datetime.fromisoformat(str(live.settings["until"]))
+        assert figures(live) == figures(self.compared(judged_until))
+        return live
+
+    def sql(self, statement: str) -> None:
+        with psycopg.connect(self.admin) as connection:
+            connection.execute(statement.encode())
+
+
+def figures(report: Report) -> object:
+    """All that a report says but when; floats up to the rounding of sums in another order."""
+    return rounded(plain(replace(report, generated_at=START)))
+
+
+def rounded(value: object) -> object:
+    match value:
+        case float():
+            return float(f"{value:.9g}")
+        case dict():
+            return {key: rounded(item) for key, item in value.items()}
+        case list():
+            return [rounded(item) for item in value]
+        case _:
+            return value
+
+
+@pytest.fixture
+def live(postgres_uri: str) -> Live:
+    return Live(postgres_uri)
+
+
+def at(seconds: float) -> datetime:
+    return START + timedelta(seconds=seconds)
+
+
+def test_adds_what_is_new_and_says_what_compare_says(live: Live) -> None:
+    """A minute of traffic in small portions: counted from the start once, then added to."""
+    for i in range(12):
+        portion = pairs(50, first=50 * i)
+        record(live.admin, numbered(portion, 50 * i))
+        live.agrees(at(5 * (i + 1)))
+    assert live.tally.looks == {"added": 11, "rebuilt": 1, "failed": 0}
+
+
+def numbered(calls: list[Call], first: int) -> list[Call]:
+    """The calls of some pairs, with the numbers that one recorder of each side would give them."""
+    return [replace(call, sequence=first + i // 2 + 1) for i, call in enumerate(calls)]
+
+
+OUTCOMES: dict[str, Callable[[int], list[Call]]] = {
+    "agrees": lambda i: pair(i, time=at(i)),
+    "differs": lambda i: pair(i, shadow={"answer": '{"predictions": [9.9]}'}, time=at(i)),
+    "fails": lambda i: pair(i, shadow={"status": 500, "answer": "{}"}, time=at(i)),
+    "unanswered": lambda i: pair(i, shadow={"status": None}, time=at(i)),
+    "never mirrored": lambda i: pair(i, time=at(i))[:1],
+    "without its primary": lambda i: pair(i, time=at(i))[1:],
+    "retried": lambda i: [
+        *pair(i, time=at(i)),
+        replace(pair(i)[1], time=at(i + 1), status=503, answer="{}"),
+    ],
+    "asked again": lambda i: pair(i, time=at(i), request=f'{{"values": [{i % 3}]}}'),
+    "other clock": lambda i: pair(i, time=at(i), shadow={"time": at(i - 1)}),
+    "stamped late": lambda i: pair(i, time=at(i), shadow={"time": at(i + 20)}),
+    "asked twice": lambda i: [*pair(i, time=at(i)), replace(pair(i)[0], time=at(i + 3))],
+}
+
+EVENTS = st.lists(
+    st.tuples(st.sampled_from(sorted(OUTCOMES)), st.integers(0, 5)), min_size=8, max_size=60
+)
+CHANGES = st.lists(
+    st.sampled_from(["none", "none", "none", "delete", "correct", "answer"]), min_size=6, max_size=6
+)
+
+
+@settings(
+    max_examples=25,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(events=EVENTS, changes=CHANGES, keeps_order=st.booleans())
+def test_any_order_of_arrival_gives_what_compare_gives(
+    postgres_uri: str, events: list[tuple[str, int]], changes: list[str], keeps_order: bool
+) -> None:
+    """Calls that come in time, late or in parts; rows that are answered late, corrected, deleted:
+    each of six looks, while the window grows, says what `compare` says of the same rows.
+    """
+    live = Live(postgres_uri)
+    live.sql("TRUNCATE inference_requests, inference_responses, inference_retention")
+    step = SECONDS / 6
+    for turn, change in enumerate(changes):
+        arriving = [
+            call
+            for i, (outcome, delay) in enumerate(events)
+            for side, call in enumerate(OUTCOMES[outcome](3 * i))
+            if arrives(call, side * delay, step, keeps_order=keeps_order) == turn
+        ]
+        record(live.admin, [replace(c, sequence=number(c)) for c in arriving])
+        apply(live, change)
+        live.agrees(at(step * (turn + 1)))
+
+
+def arrives(call: Call, delay: int, step: float, *, keeps_order: bool) -> int:
+    """The turn in which a call arrives: in its time, or some turns later."""
+    turn = int((call.time - START).total_seconds() // step)
+    return min(5, max(0, turn) + (0 if keeps_order else delay))
+
+
+def number(call: Call) -> int:
+    return int((call.time - START).total_seconds()) + 30
+
+
+def apply(live: Live, change: str) -> None:
+    """Delete, correct or answer one of the calls that are there."""
+    some = "(SELECT record_id FROM inference_requests ORDER BY pair_id, request_time LIMIT 1)"
+    match change:
+        case "delete":
+            live.sql(f"DELETE FROM inference_requests WHERE record_id = {some}")
+        case "correct":
+            live.sql(
+                "UPDATE inference_responses SET response_data = '{\"predictions\": [1]}'"
+                f" WHERE record_id = {some}"
+            )
+        case "answer":
+            live.sql(
+                "INSERT INTO inference_responses (record_id, request_time, pair_id, response_time,"
+                " status_code, duration_ms, response_data)"
+                " SELECT record_id, request_time, pair_id, request_time, 200, 5, '{}'"
+                " FROM inference_requests r WHERE NOT EXISTS (SELECT FROM inference_responses a"
+                " WHERE a.record_id = r.record_id)"
+            )
