@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
+from copy import copy
 
 import numpy as np
 
@@ -42,6 +43,12 @@ class NoiseTally:
         self._disagreements: int | None = 0
         """Counted when it is asked for, since an earlier answer may come later."""
         self.extend(calls)
+
+    def __deepcopy__(self, _: dict[int, object]) -> NoiseTally:
+        twin = copy(self)
+        # The answers themselves never change.
+        twin._answers = {request: [*answers] for request, answers in self._answers.items()}
+        return twin
 
     def extend(self, calls: int) -> None:
         """Thin the sample to that of so many calls."""

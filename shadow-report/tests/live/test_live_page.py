@@ -1,0 +1,85 @@
+"""The served page in a real browser: it refreshes itself and leaves the reader's place alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+from test_serve import WRONG, Served, numbered, serving
+from traffic import pairs, record
+
+from embedded_postgres import as_role
+
+PATIENCE_MS = 90_000
+
+
+@pytest.fixture
+def served(postgres_uri: str) -> Iterator[Served]:
+    """A shadow with a few wrong answers, looked at every second."""
+    record(postgres_uri, [*pairs(400), *numbered(pairs(4, 400, shadow={"answer": WRONG}), 400)])
+    with serving(as_role(postgres_uri, "report"), "--every", "1s") as served:
+        yield served
+
+
+def opened(browser: Browser, served: Served, **context: object) -> Page:
+    page = browser.new_page(**context)  # type: ignore[arg-type]
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(served.url)
+    return page
+
+
+def test_it_takes_over_what_is_new_and_keeps_what_is_unfolded(
+    browser: Browser, served: Served, postgres_uri: str
+) -> None:
+    """New pairs appear without a reload; an unfolded pair, the focus and the place stay."""
+    page = opened(browser, served)
+    complaints: list[str] = []
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.evaluate("window.was_here = true")
+    last = page.locator("#worst details").last
+    key = last.get_attribute("data-key")
+    last.locator("summary").focus()
+    page.keyboard.press("Enter")
+    expect(last).to_have_attribute("open", "")
+    place = page.evaluate("scrollY")
+    record(postgres_uri, numbered(pairs(300, first=404), 404))
+    expect(page.locator(".tile").first).to_contain_text("704", timeout=PATIENCE_MS)
+    assert page.evaluate("window.was_here") is True
+    assert page.evaluate("scrollY") == place
+    unfolded = page.locator(f'#worst details[data-key="{key}"]')
+    expect(unfolded).to_have_attribute("open", "")
+    assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
+    assert complaints == []
+    page.close()
+
+
+def test_it_says_when_the_service_is_gone(browser: Browser, served: Served) -> None:
+    """The last figures stay, marked as such."""
+    page = opened(browser, served)
+    served.process.kill()
+    expect(page.locator("#age")).to_contain_text("does not answer", timeout=PATIENCE_MS)
+    expect(page.locator("h1")).to_contain_text("WAIT")
+    page.close()
+
+
+def test_it_refreshes_without_a_script(browser: Browser, served: Served, postgres_uri: str) -> None:
+    """By itself, as any browser does what the page's head says."""
+    page = opened(browser, served, java_script_enabled=False)
+    expect(page.locator(".tile").first).to_contain_text("404")
+    record(postgres_uri, numbered(pairs(300, first=404), 404))
+    expect(page.locator(".tile").first).to_contain_text("704", timeout=PATIENCE_MS)
+    page.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_it_fits_and_is_named(browser: Browser, served: Served, width: int, scheme: str) -> None:
+    """Nothing sticks out at either width; age and progress have names that are read out."""
+    page = opened(browser, served, viewport={"width": width, "height": 900}, color_scheme=scheme)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    expect(page.get_by_role("progressbar", name="Towards the verdict")).to_be_visible()
+    expect(page.locator("#age")).to_contain_text("looked at")
+    assert page.get_by_role("status").count() == 1
+    page.close()
