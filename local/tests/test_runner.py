@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 import psycopg
-from calls import post
+from calls import get, post
 from rich.console import Console
 from runs import PROGRAM, Start, up
 from waiting import until
@@ -47,6 +47,11 @@ def test_up_tells_where_it_is_and_ends_at_ctrl_c(start: Start, tmp_path: Path) -
     with psycopg.connect(state["postgres_uri"]) as connection:
         assert connection.execute("SELECT count(*) >= 0 FROM inference_pairs").fetchone() == (True,)
     post(url, headers=[("x-api-key", "s3cret")])
+    page = run.says(r"^verdict: (\S+)$")[1]
+    assert state["verdict_url"] == page
+    until(lambda: json.loads(get(f"{page}verdict.json")[2])["pairs"] > 0)
+    assert b"triple-minimal-inference" in get(page)[2]
+    assert 400 <= get(f"{page}gate")[0] < 500
     report = start("report", "--folder", str(tmp_path / "stack"), "--settle", "0s")
     assert report.ends() in (10, 11)
     assert re.search("REJECT|WAIT", report.output.read_text())

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from gateways import rendered
+from tree import Tree
 
 from shadow_local.processes import Node, component_command, deployment_command, expand
 from shadow_local.translate.deployments import deployments
@@ -37,17 +38,21 @@ def translate(manifests: list[Manifest], folder: Path) -> Mesh:
     """Everything that `shadow-local up` reads from manifests, without starting a thing."""
     services = inference_services(manifests)
     pods = {(s.name, kind): [Ports(1, 2)] for s in services for kind in KINDS}
-    uri = "postgresql://transformer@127.0.0.1:5432/predictions"
-    node = Node(
-        repository(), folder, secret=lambda *_: "x", local_uri=lambda _: uri, storage=folder
-    )
     for service in services:
         for component in (service.predictor, service.transformer):
-            component_command(service, component, Ports(1, 2), 3, node)
+            component_command(service, component, Ports(1, 2), 3, node(folder))
     mesh = build_mesh(manifests, pods, 8080, lambda: 8081)
     for deployment in deployments(manifests):
-        deployment_command(deployment, Ports(1, 2), mesh.upstreams, node)
+        deployment_command(deployment, Ports(1, 2), mesh.upstreams, node(folder))
     return mesh
+
+
+def node(folder: Path) -> Node:
+    """A place for processes whose database is never asked."""
+    uri = "postgresql://transformer@127.0.0.1:5432/predictions"
+    return Node(
+        repository(), folder, secret=lambda *_: "x", local_uri=lambda _: uri, storage=folder
+    )
 
 
 def mappings(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -174,6 +179,29 @@ def test_a_mistake_without_a_mesh_is_refused(
 ) -> None:
     """The Gateway API's routes and the follower are read as closely."""
     refuses(rendered("follow"), tmp_path, (kind, path, value), words)
+
+
+@pytest.mark.parametrize("name", TOPOLOGIES)
+def test_every_option_is_translated(tmp_path: Path, name: str) -> None:
+    """None of them stops `make up`; the live verdict gets the file of the option rules."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(name)
+    tree.switch_on_options(name)
+    manifests = tree.objects()
+    mesh = translate(manifests, tmp_path / "run")
+    (judge,) = [item for item in deployments(manifests) if item.component == "live-verdict"]
+    command, _ = deployment_command(judge, Ports(7, 8), mesh.upstreams, node(tmp_path / "run"))
+    assert "--port=7" in command.words
+    rules = Path(command.words[-1].removeprefix("--rules="))
+    assert rules.is_relative_to(tmp_path / "run")
+    assert rules.read_text() == (tree.folder / "manifests/options/rules/rules.yaml").read_text()
+
+
+def test_a_config_map_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """A pod that mounts it would never start on a cluster."""
+    volumes = [{"name": "rules", "configMap": {"name": "gone"}}]
+    planted = ("Deployment", "spec.template.spec.volumes", volumes)
+    refuses(rendered("follow"), tmp_path, planted, "the kustomization has the ConfigMaps")
 
 
 def test_an_object_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:

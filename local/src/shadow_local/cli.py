@@ -148,6 +148,7 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
         without=without or None,
         replicas=replicas,
         edge=edge,
+        live_verdict=True,
     )
     stack = Stack(options)  # a wrong option is reported before another run in the folder
     second = (
@@ -240,6 +241,7 @@ def _watch(stack: Stack, folder: Path) -> None:
                 f"logs in {stack.supervisor.log_folder}; Ctrl-C stops all of it",
             ):
                 screen.print(line, style="dim", soft_wrap=True)
+            screen.print(f"verdict: {state.verdict_url}", style="bold", soft_wrap=True)
             screen.print(f"ready: {state.predict_url}", style="bold green", soft_wrap=True)
             while True:
                 stack.check()

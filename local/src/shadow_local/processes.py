@@ -112,6 +112,9 @@ def deployment_command(
     container, name = deployment.container, deployment.component
     pod = Pod(name, deployment.name, deployment.namespace, deployment.labels)
     mounts = _folders(container, deployment.volumes, node.folder / name)
+    for path, volume in container.mounts.items():
+        for file, text in deployment.files[volume].items():
+            (mounts[path] / file).write_text(text)
     env, differences = _environment(container, pod, mounts, node)
     project = _installed_project(container, node.repository)
     _check_entrypoint(container, project.module)
@@ -119,7 +122,7 @@ def deployment_command(
     for word in container.args:
         option, equals, value = expand(word, env).rpartition("=")
         value = _pod_behind(_local_port(option, value, ports), upstreams)
-        args.append(option + equals + value)
+        args.append(option + equals + _below_mount(value, mounts))
     stop_seconds, folder = deployment.stop_seconds, node.folder / name
     command = _command(project, container, name, folder, ports, args, env, stop_seconds)
     return command, differences

@@ -34,7 +34,9 @@ from shadow_local.translate.services import InferenceService, Kind, Ports, infer
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DEBOUNCE_SECONDS = 1.0
-FOLLOWER = "follower"  # the component of the Deployment that brings calls to the shadow
+# The components of Deployments: what brings calls to the shadow, and what judges them all the time.
+FOLLOWER, LIVE_VERDICT = "follower", "live-verdict"
+LIVE_SETTLE = "3s"
 Progress = Callable[[str], None]
 
 
@@ -51,6 +53,7 @@ class Options:
     without: str | None = None  # a process that is started by hand
     replicas: int = 1  # pods of each component
     edge: bool = False  # the gateway has the buffers of Istio's connection profile EDGE
+    live_verdict: bool = False  # run it, whether or not the kustomization has that option on
 
 
 class Stack:
@@ -67,8 +70,10 @@ class Stack:
         self.services = inference_services(self.manifests)
         self._check_replicas()
         self.deployments = deployments(self.manifests)
+        if options.live_verdict and not self._has(LIVE_VERDICT):
+            self.deployments += deployments(render(repository() / "local" / "live-verdict"))
         # A follower copies all that is recorded.
-        followed = 100.0 if any(d.component == FOLLOWER for d in self.deployments) else None
+        followed = 100.0 if self._has(FOLLOWER) else None
         self.mirror_percentage = mirror_percentage(self.manifests) or followed
         self.database = Database(options.folder / "postgres", options.postgres_uri)
         self.supervisor = Supervisor(options.folder / "logs")
@@ -136,6 +141,9 @@ class Stack:
         self.supervisor.stop_all(("gateway", *deployments, *transformers))
         self.database.close()
 
+    def _has(self, component: str) -> bool:
+        return any(deployment.component == component for deployment in self.deployments)
+
     def _check_replicas(self) -> None:
         for service in self.services:
             for component in (service.predictor, service.transformer):
@@ -157,7 +165,8 @@ class Stack:
                     ports = Ports(free_port(next(preferred)), free_port(next(preferred)))
                     self._ports[pod_name(service, kind, number)] = ports
         for deployment in self.deployments:
-            self._ports[deployment.component] = Ports(free_port(), free_port())
+            ports = Ports(free_port(next(preferred)), free_port(next(preferred)))
+            self._ports[deployment.component] = ports
         return port
 
     @property
@@ -190,8 +199,17 @@ class Stack:
             ports = self._ports[deployment.component]
             reading = replace(node, local_uri=lambda uri: self.database.local_uri(uri, "report"))
             item, differences = deployment_command(deployment, ports, mesh.upstreams, reading)
+            if deployment.component == LIVE_VERDICT:
+                item = replace(item, env={**item.env, **self._judging()})
             self._commands[item.name] = item
             self.differences += differences
+
+    def _judging(self) -> dict[str, str]:
+        """What the live verdict is told here. Its manifest may be another kustomization's than the
+        mirror's; and records are in Postgres within a second, so that no one has to wait longer.
+        """
+        share = f"{self.mirror_percentage or 100:g}"
+        return {"MIRROR_PERCENTAGE": share, "SERVE_SETTLE": LIVE_SETTLE}
 
     def _left_out(self) -> Command | None:
         """The process that is started by hand, if one is."""
@@ -215,13 +233,19 @@ class Stack:
             primary=sides.get("primary"),
             shadow=sides.get("shadow"),
             follower=self._follower(),
+            verdict_url=self._url(LIVE_VERDICT),
         )
 
+    def _url(self, component: str) -> str | None:
+        """Where a Deployment listens; None when it is not run."""
+        listens = component in self._commands
+        return f"http://127.0.0.1:{self._ports[component].http}/" if listens else None
+
     def _follower(self) -> Follower | None:
-        if FOLLOWER not in self._commands:
+        url = self._url(FOLLOWER)
+        if url is None:
             return None
-        url = f"http://127.0.0.1:{self._ports[FOLLOWER].http}"
-        return Follower(metrics_url=f"{url}/metrics", pid=self._pids.get(FOLLOWER))
+        return Follower(metrics_url=f"{url}metrics", pid=self._pids.get(FOLLOWER))
 
     def _side(self, service: InferenceService) -> Side:
         first, *more = (self._pods(service, number) for number in self._numbers)

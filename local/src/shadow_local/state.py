@@ -56,6 +56,7 @@ class State:
     primary: Side | None
     shadow: Side | None
     follower: Follower | None = None
+    verdict_url: str | None = None  # the page of the live verdict
 
     def write(self, folder: Path) -> None:
         """Replace `state.json` at once, so that no reader sees half of it."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from shadow_local.translate.document import Manifest, Object, objects
+from shadow_local.translate.document import Manifest, Object, Section, objects
 from shadow_local.translate.services import ONLY_IN_CLUSTERS, Container, container_of, volume_of
 
 COMPONENT = "app.kubernetes.io/component"
+ConfigMaps = Mapping[str, Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -21,16 +22,23 @@ class Deployment:
     labels: dict[str, str]
     container: Container
     volumes: dict[str, str]  # volume name -> "folder" or "secret"
+    files: dict[str, dict[str, str]]  # volume name -> what a ConfigMap puts there, by file name
     stop_seconds: int
 
 
 def deployments(manifests: Iterable[Manifest]) -> list[Deployment]:
     """Those of the rendered Deployments that have pods."""
-    found = [_deployment(item) for item in objects(manifests, "Deployment")]
+    manifests = list(manifests)
+    config_maps = {
+        item["metadata"]["name"]: item.get("data", {})
+        for item in manifests
+        if item.get("kind") == "ConfigMap"
+    }
+    found = [_deployment(item, config_maps) for item in objects(manifests, "Deployment")]
     return [item for item in found if item is not None]
 
 
-def _deployment(item: Object) -> Deployment | None:
+def _deployment(item: Object, config_maps: ConfigMaps) -> Deployment | None:
     spec = item.spec
     replicas = spec.integer("replicas", 1)
     if replicas > 1:
@@ -50,16 +58,35 @@ def _deployment(item: Object) -> Deployment | None:
             if len(containers) != 1:
                 raise pod.refusal("containers", "one container is run for each Deployment")
             container = container_of(containers[0])
-            volumes = dict(volume_of(volume) for volume in pod.sections("volumes"))
-            for volume in container.mounts.values():
-                if volume not in volumes:
-                    raise pod.refusal("volumes", f"the container mounts {volume!r}")
+            volumes, files = {}, {}
+            for volume in pod.sections("volumes"):
+                name, volumes[name], files[name] = _volume(volume, config_maps)
+            for mounted in container.mounts.values():
+                if mounted not in volumes:
+                    raise pod.refusal("volumes", f"the container mounts {mounted!r}")
             stop_seconds = pod.integer("terminationGracePeriodSeconds", 30)
     if COMPONENT not in labels:
         raise spec.refusal("template", f"its pods need the label {COMPONENT}")
     if replicas == 0:
         return None
-    component = labels[COMPONENT]
     return Deployment(
-        item.name, item.namespace, component, labels, container, volumes, stop_seconds
+        name=item.name,
+        namespace=item.namespace,
+        component=labels[COMPONENT],
+        labels=labels,
+        container=container,
+        volumes=volumes,
+        files=files,
+        stop_seconds=stop_seconds,
     )
+
+
+def _volume(section: Section, config_maps: ConfigMaps) -> tuple[str, str, dict[str, str]]:
+    """A volume's name, what it is, and the files of a ConfigMap in it."""
+    if not section.has("configMap"):
+        return *volume_of(section), {}
+    with section as volume, volume.section("configMap") as source:
+        source.ignored_locally("defaultMode", "optional")
+        if (name := source.text("name")) not in config_maps:
+            raise source.refusal("name", f"the kustomization has the ConfigMaps {[*config_maps]}")
+        return volume.text("name"), "folder", dict(config_maps[name])

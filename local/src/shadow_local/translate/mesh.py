@@ -25,7 +25,7 @@ TRANSLATED = {"Deployment", "DestinationRule", "Gateway", "GRPCRoute", "HTTPRout
 TRANSLATED |= {"InferenceService", "Service", "ServingRuntime", "VirtualService"}
 # Objects off the calls' path: what runs by the clock, watches, fences pods off, or keeps files.
 NOT_RUN = {"ConfigMap", "CronJob", "NetworkPolicy", "PersistentVolumeClaim", "PodMonitor"}
-NOT_RUN |= {"ServiceAccount"}
+NOT_RUN |= {"PrometheusRule", "ServiceAccount"}
 # Knative's own gateway for calls inside the cluster, and the Service in front of it.
 KNATIVE_GATEWAY = "knative-serving/knative-local-gateway"
 KNATIVE_SERVICE = ("knative-local-gateway.istio-system.svc.cluster.local", 80)
