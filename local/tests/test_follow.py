@@ -125,6 +125,16 @@ def test_what_the_shadow_misses_comes_later(follow: Stack) -> None:
     assert pairs == calls
 
 
+def test_the_demo_follows(start: Start, tmp_path: Path) -> None:
+    """Both shadows get each call once, each under its own name."""
+    run = start("demo", "--folder", str(tmp_path / "data"), TOPOLOGY="follow", REQUESTS="30")
+    assert run.ends() == 0
+    output = run.output.read_text()
+    assert "30 of 30 calls paired; in 30 of them the answers differ." in output
+    assert "30 of 30 calls paired; in 0 of them the answers differ." in output
+    assert "repeated pair id" not in output
+
+
 def test_up_serves_the_topology(start: Start, tmp_path: Path) -> None:
     """`make up TOPOLOGY=follow` starts it all, and ends it all."""
     run = up(start, tmp_path / "data", TOPOLOGY="follow")

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from shadow_local.report import FAILURES, comparison
-from shadow_local.stack import Options, Stack, in_foreground, steps
+from shadow_local.stack import FOLLOWER, Options, Stack, in_foreground, steps
 from shadow_local.supervisor import StopRequested
 from shadow_local.traffic import Answer, Call, counted, send
 from shadow_local.translate.document import repository
@@ -33,7 +33,9 @@ SHARE_SECONDS = 5
 COMPLETE_PAIRS = """
 SELECT pair_id, request_data, primary_status, shadow_status, primary_response, shadow_response
 FROM inference_pairs
-WHERE pair_id = ANY(%s) AND primary_record_id IS NOT NULL AND shadow_record_id IS NOT NULL
+WHERE pair_id = ANY(coalesce(%s::text[], ARRAY(
+        SELECT pair_id FROM inference_requests WHERE role = 'primary' AND request_time >= %s
+    ))) AND primary_record_id IS NOT NULL AND shadow_record_id IS NOT NULL
     AND primary_status IS NOT NULL AND shadow_status IS NOT NULL
 ORDER BY request_time
 """
@@ -122,12 +124,16 @@ def demonstrate(
 def _replace_shadow(stack: Stack, model: dict[str, str], screen: Console) -> None:
     """Put another model in the shadow's place, under a name of its own, as a deployment would."""
     primary = stack.environment("primary-transformer")
+    shadow = stack.environment("shadow-transformer")["INFERENCE_SERVICE"]
     own = {"MODEL_VERSION": primary["MODEL_VERSION"]} if "MODEL_VERSION" in primary else {}
     own["INFERENCE_SERVICE"] = f"{primary['INFERENCE_SERVICE']}-next"
     with steps(screen) as step:
         step(f"replacing the shadow by {own['INFERENCE_SERVICE']}")
         stack.restart("shadow-predictor", model)
         stack.restart("shadow-transformer", own)
+        if stack.state and stack.state.follower:
+            next_shadow = f"--shadow={own['INFERENCE_SERVICE']}"
+            stack.restart(FOLLOWER, {}, {f"--shadow={shadow}": next_shadow})
 
 
 def _what_next(scene: Scene) -> str:
@@ -147,7 +153,7 @@ def _round(stack: Stack, scene: Scene, requests: int, screen: Console, title: st
     began = datetime.now(UTC)
     screen.rule(title)
     answers = _send(stack, scene.calls(requests), requests, screen)
-    pairs = _delivered(stack, scene, answers, screen)
+    pairs = _delivered(stack, scene, answers, began, screen)
     failed = [answer for answer in answers if answer.status != 200]
     differing = sum(pair.differs for pair in pairs)
     screen.print(_pairs_table(pairs[:SHOWN_PAIRS]))
@@ -246,32 +252,41 @@ SCENES = {
 }
 
 
-def _delivered(stack: Stack, scene: Scene, answers: list[Answer], screen: Console) -> list[Pair]:
-    """The pairs of the answered calls, once they are all there, or as many as there are."""
+def _delivered(
+    stack: Stack, scene: Scene, answers: list[Answer], began: datetime, screen: Console
+) -> list[Pair]:
+    """The pairs of the answered calls, once they are all there, or as many as there are.
+
+    Only an entry that mirrors tells its callers the pair ids; else all calls since then are these.
+    """
     wanted = [answer.pair_id for answer in answers if answer.pair_id]
+    calls = len(wanted) or len(answers)
     patience = DELIVERY_SECONDS if stack.mirror_percentage == 100 else SHARE_SECONDS
     pairs: list[Pair] = []
     grew = time.monotonic()
     with (
-        counted(screen, "waiting for pairs in Postgres", len(wanted)) as done,
+        counted(screen, "waiting for pairs in Postgres", calls) as done,
         psycopg.connect(stack.database.uri, autocommit=True) as connection,
     ):
         while True:
             stack.check()
-            found = list(_complete_pairs(connection, scene, wanted))
+            found = list(_complete_pairs(connection, scene, wanted or None, began))
             grew = time.monotonic() if len(found) > len(pairs) else grew
             pairs = found
             done(len(pairs))
-            if len(pairs) == len(wanted) or time.monotonic() > grew + patience:
+            if len(pairs) == calls or time.monotonic() > grew + patience:
                 return pairs
             time.sleep(0.2)
 
 
 def _complete_pairs(
-    connection: psycopg.Connection[Any], scene: Scene, wanted: list[str]
+    connection: psycopg.Connection[Any],
+    scene: Scene,
+    wanted: list[str] | None,
+    began: datetime,
 ) -> Iterator[Pair]:
     shown = scene.shown
-    rows = connection.execute(COMPLETE_PAIRS, [wanted])
+    rows = connection.execute(COMPLETE_PAIRS, [wanted, began])
     for pair_id, request, primary_status, shadow_status, primary, shadow in rows:
         yield Pair(
             pair_id, shown(request), primary_status, shadow_status, shown(primary), shown(shadow)

@@ -123,12 +123,18 @@ class Stack:
         """A process' environment."""
         return self._commands[name].env
 
-    def restart(self, name: str, env: Mapping[str, str]) -> None:
-        """End one process and start it with more environment; returns once it is ready."""
+    def restart(
+        self, name: str, env: Mapping[str, str], words: Mapping[str, str] | None = None
+    ) -> None:
+        """End one process and start it with more environment, and with other words in the place of
+        some of its command's; returns once it is ready.
+        """
         self.supervisor.stop(name)
         self.check()
         old = self._commands[name]
-        item = self._commands[name] = replace(old, env={**old.env, **env})
+        new_words = tuple((words or {}).get(word, word) for word in old.words)
+        item = replace(old, env={**old.env, **env}, words=new_words)
+        self._commands[name] = item
         self._pids[name] = self.supervisor.start(item)
         self.supervisor.wait_until_ready(item)
 
