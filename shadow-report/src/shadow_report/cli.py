@@ -20,7 +20,7 @@ from shadow_report import OneLineError, SettingWrong
 from shadow_report.answers.kinds import Tolerance
 from shadow_report.answers.paths import Rule, Rules
 from shadow_report.compare import compare, compare_candidates
-from shadow_report.judging.gates import Margins
+from shadow_report.judging.gates import Margins, NoiseFloor
 from shadow_report.judging.verdict import Verdict
 from shadow_report.maintain import keep_of, maintain
 from shadow_report.output import print_report, progress_bar, write_json, write_junit, write_page
@@ -33,6 +33,7 @@ from shadow_report.settings import (
     parse_candidates,
     parse_cluster,
     parse_field,
+    parse_noise_floor,
     parse_share,
     parse_span,
     parse_time,
@@ -106,12 +107,14 @@ def comparison_of(
     allow_worse_slices: Annotated[
         bool, typer.Option("--allow-worse-slices", help="Promote whatever the slices show.")
     ] = False,
-    above_noise: Annotated[
-        bool,
+    noise_floor: Annotated[
+        str | None,
         typer.Option(
-            "--above-noise", help="Judge disagreement above the primary's with itself (noise)."
+            metavar="auto|SHARE|off",
+            help="Judge only the disagreement above this share, or above the primary's with itself "
+            "(auto); by default off, or what the rules say.",
         ),
-    ] = False,
+    ] = None,
     alpha: Annotated[str, _share(help="Chance of a wrong verdict.")] = "0.05",
     min_duration: Annotated[str, typer.Option(help="Shortest window to promote on.")] = "0s",
     warm_up: Annotated[str, typer.Option(help="Left out after mirroring began.")] = "0s",
@@ -123,6 +126,16 @@ def comparison_of(
 ) -> Comparison:
     """What `compare` and `serve` judge, and how: the options that both have."""
     candidates = parse_candidates(shadow or [])
+    compared = _rules(
+        rules or [],
+        abs_tol,
+        rel_tol,
+        by_path=(
+            *map(parse_rule, rule or []),
+            *map(parse_tolerance, tolerance or []),
+            *map(parse_ignored, ignore or []),
+        ),
+    )
     return Comparison(
         margins=_margins(
             min_coverage=parse_share(min_coverage, "--min-coverage"),
@@ -132,21 +145,12 @@ def comparison_of(
             max_bad=None if max_bad is None else parse_share(max_bad, "--max-bad"),
             newest_factor=max_newest_block,
             worst_factor=max_worst_block,
-            above_noise=above_noise,
+            noise_floor=_noise_floor(noise_floor, compared),
             allow_worse_slices=allow_worse_slices,
             alpha=parse_share(alpha, "--alpha"),
             min_duration=parse_span(min_duration, "--min-duration"),
         ),
-        rules=_rules(
-            rules or [],
-            abs_tol,
-            rel_tol,
-            by_path=(
-                *map(parse_rule, rule or []),
-                *map(parse_tolerance, tolerance or []),
-                *map(parse_ignored, ignore or []),
-            ),
-        ),
+        rules=compared,
         primary=primary,
         shadow=candidates[0] if len(candidates) == 1 else None,
         candidates=candidates if len(candidates) > 1 else (),
@@ -283,8 +287,19 @@ def _rules(
             "set both to 0 or more."
         )
     return Rules(
-        tolerance=tolerance, by_path=(*(r for rules in read for r in rules.by_path), *by_path)
+        tolerance=tolerance,
+        by_path=(*(r for rules in read for r in rules.by_path), *by_path),
+        noise_floor=next((r.noise_floor for r in read[::-1] if r.noise_floor is not None), None),
     )
+
+
+def _noise_floor(option: str | None, rules: Rules) -> NoiseFloor:
+    """The option's, else the rules'."""
+    if option is not None:
+        return parse_noise_floor(option, "--noise-floor")
+    if rules.noise_floor is not None:
+        return parse_noise_floor(str(rules.noise_floor), "noise_floor of --rules")
+    return "off"
 
 
 _To = Annotated[
@@ -326,6 +341,14 @@ def replay_command(
     ] = None,
     primary: _Primary = None,
     timeout: _Timeout = 60.0,
+    itself: Annotated[
+        bool,
+        typer.Option(
+            "--itself",
+            help="The candidate is the primary: tell how often it differs from itself (noise). Its "
+            "rows are kept apart.",
+        ),
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the replay that was stopped.")
     ] = False,
@@ -336,7 +359,7 @@ def replay_command(
     """Send the primary's stored calls to a candidate under their own pair ids, then compare.
 
     The candidate needs the recording transformer with SHADOW_ROLE=shadow and this database, so
-    that its answers can be compared. The exit code is that of `compare`.
+    that its answers can be compared. The exit code is that of `compare`; with --itself it is 0.
     """
     # aiohttp takes a while to import, and the other commands have no need of it.
     from shadow_report.replay.calls import parse_target  # noqa: PLC0415
@@ -350,6 +373,7 @@ def replay_command(
             source="replay",
             concurrency=concurrency,
             timeout_seconds=timeout,
+            is_primary=itself,
         ),
         rate=parse_rate(rate) if rate else None,
         original_timing=original_timing,

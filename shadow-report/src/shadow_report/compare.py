@@ -16,9 +16,10 @@ from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.paths import RequestField
 from shadow_report.counting import Counters
 from shadow_report.counting.classify import Classifier, Clock
+from shadow_report.counting.noise import NoiseFloor, replayed_floor
 from shadow_report.counting.timeline import from_microseconds, microseconds
 from shadow_report.counting.worst import signatures
-from shadow_report.evidence.database import Duplicates, Scope, Tables, open_tables
+from shadow_report.evidence.database import CallGroup, Duplicates, Scope, Tables, open_tables
 from shadow_report.evidence.services import (
     Sides,
     calls_by,
@@ -107,7 +108,7 @@ def _observe(tables: Tables, settings: Comparison, progress: Progress) -> Observ
     if settings.since_rollout:
         settings = from_rollout(tables, settings)
     sides = find_sides(tables, settings)
-    settings = with_rules_of_protocol(settings, sides)
+    settings = with_rules_of_protocol(settings, sides.groups)
     duplicates = tables.duplicates(sides.scope)
     calls = sum(group.calls for group in sides.groups_of("primary"))
     counters = begin_counters(
@@ -130,6 +131,7 @@ def _observe(tables: Tables, settings: Comparison, progress: Progress) -> Observ
         duplicates=duplicates,
         lost={role: lost_records(tables, sides, role, settings) for role in ("primary", "shadow")},
         signatures=explained(tables, sides.scope, counters, settings),
+        replayed=replayed_floor(tables.with_itself(sides.scope), settings.rules),
         generated_at=now.astimezone(UTC),
     )
 
@@ -157,13 +159,25 @@ def explained(
     )
 
 
-def with_rules_of_protocol(settings: Comparison, sides: Sides) -> Comparison:
+def with_rules_of_protocol(settings: Comparison, groups: Sequence[CallGroup]) -> Comparison:
     """The same comparison, by the rules for the calls' protocol where none were given."""
-    if settings.rules.by_path or {group.protocol for group in sides.groups} != {"openai"}:
+    if settings.rules.by_path or {group.protocol for group in groups} != {"openai"}:
         return settings
     # Each generated answer has an id of its own: without rules no two would ever agree.
     generated = replace(read_rules(Path("openai")), tolerance=settings.rules.tolerance)
     return replace(settings, rules=generated, rules_by_protocol=True)
+
+
+def noise_floor(uri: str, settings: Comparison) -> Noise | None:
+    """How often the primary differs from itself on calls that were sent to it once more.
+
+    None when none was. OneLineError when the tables cannot be read.
+    """
+    with open_tables(uri) as tables:
+        scope = Scope(settings.primary or "", "", settings.since, settings.until)
+        settings = with_rules_of_protocol(settings, tables.calls(scope))
+        found = replayed_floor(tables.with_itself(scope), settings.rules)
+    return None if found is None else found.report(None, settings.margins.alpha)
 
 
 def worst_retries(
@@ -244,6 +258,8 @@ class Observed:
     duplicates: Duplicates
     lost: dict[str, int]
     signatures: tuple[Signature, ...]
+    replayed: NoiseFloor | None = None
+    """The noise floor by a replay to the primary itself; without it, repeated requests tell."""
     generated_at: datetime
 
     def report(self) -> Report:
@@ -254,9 +270,7 @@ class Observed:
         gates = judge(self._evidence(), settings.margins)
         coverage_fails = any(g.name == "coverage" and g.status == "fail" for g in gates)
         integrity = self._integrity(window, primary, shadow, coverage_fails=coverage_fails)
-        noise = counters.noise.report(
-            ledger.disagreements / ledger.compared if ledger.compared else None, alpha
-        )
+        noise = self._noise()
         unmatched = counters.unmatched_rules()
         paths = path_reports(counters.comparer.places.all, ledger.differing, alpha)
         decision = decide(
@@ -300,6 +314,17 @@ class Observed:
             unmatched_rules=unmatched,
             notes=self._notes(),
         )
+
+    def _floor(self) -> NoiseFloor | None:
+        # The replay asks what the traffic asks; repeats are of common requests only.
+        return self.replayed or self.counters.noise.floor()
+
+    def _noise(self) -> Noise:
+        ledger, floor = self.counters.ledger, self._floor()
+        share = ledger.disagreements / ledger.compared if ledger.compared else None
+        if floor is None:
+            return Noise(None, 0, 0, 0, None, None, share)
+        return floor.report(share, self.settings.margins.alpha)
 
     def _expected_pairs(self) -> int:
         """Primary calls that should have a shadow call."""
@@ -412,7 +437,7 @@ class Observed:
             unanswered=ledger.unanswered if share.mirrored_share == 1 else 0,
             unknown=self.counters.classifier.counts.cut_pairs,
             slow=slow,
-            noise=self.counters.noise.rate(),
+            noise=None if (floor := self._floor()) is None else floor.rate,
             scans=trials.scans(),
             slices=self.counters.slices.report(self.settings.margins.alpha)
             if self.settings.slices
@@ -468,6 +493,10 @@ class Observed:
 
 def _remarks(noise: Noise, settings: Comparison) -> tuple[str, ...]:
     """What is no reason and moves the verdict all the same: the noise floor."""
+    floor = settings.margins.noise_floor
+    if floor == "auto" and not noise.comparisons:
+        unknown = "The noise floor is not known, so nothing is taken off"
+        return (f"{unknown}: send the primary its own calls (shadow-report replay --itself).",)
     if not noise.disagreements or noise.shadow_share is None:
         return ()
     what = (
@@ -475,6 +504,8 @@ def _remarks(noise: Noise, settings: Comparison) -> tuple[str, ...]:
         f"{counted(noise.comparisons, 'repeated request')} (noise), and the shadow with it in "
         f"{percent(noise.shadow_share)}"
     )
-    if settings.margins.above_noise:
+    if floor == "auto":
         return (f"{what}; disagreement is judged above the noise.",)
-    return (f"{what}; --above-noise judges what exceeds the noise.",)
+    if floor != "off":
+        return (f"{what}; disagreement is judged above the {percent(floor)} that are given.",)
+    return (f"{what}; --noise-floor auto judges what exceeds the noise.",)

@@ -465,8 +465,10 @@ class Generated:
 class Noise:
     """How often the primary disagrees with itself when it sees the same request again."""
 
+    source: Literal["repeats", "replay"] | None
+    """`repeats` of a request in the traffic, or a `replay` of calls to the primary itself."""
     repeated_requests: int
-    """Request bodies that were looked at because they came more than once."""
+    """Request bodies that it answered more than once."""
     comparisons: int
     disagreements: int
     share: float | None

@@ -152,6 +152,7 @@ class _File(BaseModel):
 
     absolute: NotNegative | None = None
     relative: NotNegative | None = None
+    noise_floor: float | str | None = None
     presets: list[str] = []
     rules: list[dict[str, Any]] = []
 
@@ -191,6 +192,8 @@ def read_rules(file: Path) -> Rules:
             default.relative if found.relative is None else found.relative,
         ),
         by_path=tuple(rules),
+        # YAML reads a bare `off` as false.
+        noise_floor="off" if found.noise_floor is False else found.noise_floor,
     )
 
 

@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from shadow_report import SettingWrong
 from shadow_report.answers.kinds import Ignored, Tolerance
 from shadow_report.answers.paths import RequestField, Rules
-from shadow_report.judging.gates import Margins
+from shadow_report.judging.gates import Margins, NoiseFloor
 from shadow_report.rules import as_plain
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
@@ -176,7 +176,7 @@ class Comparison:
             "max_bad": margins.allowed_bad,
             "max_newest_block": margins.newest_factor,
             "max_worst_block": margins.worst_factor,
-            "above_noise": margins.above_noise,
+            "noise_floor": margins.noise_floor,
             "allow_worse_slices": margins.allow_worse_slices,
             "alpha": margins.alpha,
             "min_duration_seconds": margins.min_duration.total_seconds(),
@@ -206,6 +206,19 @@ def parse_share(text: str, option: str) -> float:
         return float(figure) / (100 if figure != text.strip() else 1)
     except ValueError as error:
         raise SettingWrong(f"{option} is '{text}'; write 0.1 or 10% for 10 %.") from error
+
+
+def parse_noise_floor(text: str, option: str) -> NoiseFloor:
+    """`auto`, `off` or a share; SettingWrong otherwise."""
+    if text == "auto":
+        return "auto"
+    if text == "off":
+        return "off"
+    try:
+        return parse_share(text, option)
+    except SettingWrong as error:
+        what = f"{option} is '{text}'; write auto, off, or a share like 12%."
+        raise SettingWrong(what) from error
 
 
 def parse_time(text: str, option: str) -> datetime:

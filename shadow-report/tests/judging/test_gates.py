@@ -236,10 +236,10 @@ def test_disagreement_may_be_judged_above_the_noise() -> None:
     noisy, noise = Rate(1_000, 20_000), Rate(1_140, 20_000)
     given = {"disagreement": noisy, "bad": noisy, "noise": noise}
     assert _gates(**given)["disagreement"].status == "fail"  # type: ignore[arg-type]
-    above = Margins(above_noise=True)
+    above = Margins(noise_floor="auto")
     judged = _gates(**given, margins=above)  # type: ignore[arg-type]
     assert judged["disagreement"].status == judged["bad"].status == "pass"
-    assert "noise explains 5.7 %" in judged["disagreement"].reason
+    assert "the primary differs from itself in 5.7 %: excess" in judged["disagreement"].reason
     beyond = given | {"disagreement": Rate(2_000, 20_000)}
     assert _gates(**beyond, margins=above)["disagreement"].status == "fail"  # type: ignore[arg-type]
 

@@ -106,6 +106,7 @@ class Candidate:
     is_ready: bool = True
     breaks_on: bytes | None = None
     service: str = "candidate"
+    role: str = "shadow"
     arrived: list[tuple[str, bytes, dict[str, str]]] = field(default_factory=list)
     kept: int = 0
     at_once: int = 0
@@ -160,7 +161,7 @@ class Candidate:
         with psycopg.connect(self.uri) as connection:
             record(
                 connection,
-                role="shadow",
+                role=self.role,
                 sequence=self.kept,
                 pair_id=headers["x-shadow-pair-id"],
                 body=body,

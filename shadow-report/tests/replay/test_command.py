@@ -81,6 +81,23 @@ def test_a_wrong_candidate_is_rejected(postgres_uri: str, tmp_path: Path) -> Non
     assert code == 10
 
 
+def test_a_replay_to_the_primary_itself_tells_the_noise_floor(
+    postgres_uri: str, tmp_path: Path
+) -> None:
+    """Under pair ids of its own, which neither a comparison nor another replay sees."""
+    store(postgres_uri, 40)
+    primary = Candidate(postgres_uri, service="double", role="primary")
+    primary.kept = 1_000
+    with serving(primary):
+        options = ("--to", primary.url, "--itself")
+        for _ in range(2):
+            code, out, errors = finished(command(postgres_uri, tmp_path, *options))
+            assert (code, "40 calls answered." in errors) == (0, True)
+    assert set(primary.pair_ids) == {f"itself:p{i}" for i in range(40)}
+    assert out.startswith("double differs from itself in 0 % of 80 answers (0 to ")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_killed_replay_sends_every_call(postgres_uri: str, tmp_path: Path) -> None:
     """After kill -9 the tables tell which calls were answered; the others are sent."""
     store(postgres_uri, 90)

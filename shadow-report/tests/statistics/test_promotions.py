@@ -10,7 +10,7 @@ import pytest
 from looks import ALPHA, clears, share_ever
 from numpy.typing import NDArray
 
-from shadow_report.judging.gates import Evidence, Margins, Rate, Unmirrored, judge
+from shadow_report.judging.gates import Evidence, Excess, Margins, Rate, Unmirrored, judge
 from shadow_report.judging.verdict import Verdict, decide
 from shadow_report.statistics.block_scan import BlockScan
 from shadow_report.statistics.dependence import effective_size
@@ -124,3 +124,37 @@ def test_the_runs_of_a_good_shadow_hold_nothing_up() -> None:
         )
         promoted.append(decide(judge(evidence, MARGINS), MARGINS).verdict is Verdict.PROMOTE)
     assert share_ever(np.array([promoted]).T) == 1
+
+
+NOISE_RUNS = 200
+NOISE_MARGIN = 0.05
+
+
+def promoted_above_noise(excess: float, random: np.random.Generator) -> bool:
+    """Whether the excess over a noise floor is below the margin at any of 20 looks.
+
+    Each look has new pairs and new answers of the primary to itself: both grow.
+    """
+    floor = 0.29
+    differs = (random.random(30_000) < floor + excess).cumsum()
+    noise = (random.random(15_000) < floor).cumsum()
+    for look in np.geomspace(200, differs.size, 20).astype(int).tolist():
+        itself = Rate(int(noise[look // 2 - 1]), look // 2)
+        found = Excess(Rate(int(differs[look - 1]), look), itself)
+        # The bound lies above the estimate, and takes longer to find.
+        if (found.rate or 0) < NOISE_MARGIN and found.bounds(ALPHA, ALPHA).upper <= NOISE_MARGIN:
+            return True
+    return False
+
+
+def test_a_shadow_whose_excess_is_at_the_margin_is_promoted_in_at_most_alpha() -> None:
+    """The noise floor is counted too, and looked at as often."""
+    random = np.random.default_rng(17)
+    promoted = sum(promoted_above_noise(NOISE_MARGIN, random) for _ in range(NOISE_RUNS))
+    assert promoted <= ALPHA * NOISE_RUNS
+
+
+def test_a_shadow_that_is_as_noisy_as_the_primary_is_promoted() -> None:
+    """In nine runs of ten, within 30,000 pairs and half as many answers to itself."""
+    random = np.random.default_rng(18)
+    assert sum(promoted_above_noise(0.0, random) for _ in range(50)) >= 45

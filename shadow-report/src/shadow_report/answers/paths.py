@@ -173,6 +173,8 @@ class Rules:
 
     tolerance: Tolerance = field(default_factory=Tolerance)
     by_path: tuple[Rule, ...] = ()
+    noise_floor: float | str | None = None
+    """What their file says of the noise floor, as `--noise-floor` does."""
 
     @property
     def has_filters(self) -> bool:

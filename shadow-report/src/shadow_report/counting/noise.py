@@ -1,17 +1,25 @@
-"""The noise floor: how often the primary disagrees with itself on the same request."""
+"""The noise floor: how often the primary disagrees with itself on the same request.
+
+Two sources. Requests that came more than once are there for nothing, and are not like all others:
+who asks again asks something common. A replay to the primary itself asks the same as the traffic.
+"""
 
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Iterable
 from copy import copy
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shadow_report.answers.bodies import UNPARSEABLE, parse
 from shadow_report.answers.comparer import Comparer
-from shadow_report.answers.outcome import Outcome
+from shadow_report.answers.outcome import IS_DISAGREEMENT, Outcome
 from shadow_report.answers.paths import Rules
-from shadow_report.counting.classify import Classified
+from shadow_report.counting.classify import Classified, Classifier, Clock
 from shadow_report.evidence.batch import PRIMARY_BROKEN, PRIMARY_CUT, PRIMARY_LEFT, Batch
 from shadow_report.judging.gates import Rate
 from shadow_report.report import Noise
@@ -27,6 +35,45 @@ _NOT_WHOLE = PRIMARY_CUT | PRIMARY_BROKEN | PRIMARY_LEFT
 
 # When the call came, the hash of its pair id, and the primary's answer.
 Answer = tuple[int, int, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class NoiseFloor:
+    """How often the primary disagrees with itself; each request is one observation, however often
+    it came.
+    """
+
+    source: Literal["repeats", "replay"]
+    rate: Rate
+
+    def report(self, shadow_share: float | None, alpha: float) -> Noise:
+        """The share with its interval, next to the shadow's."""
+        n, k = self.rate.trials, self.rate.events
+        return Noise(
+            source=self.source,
+            repeated_requests=round(self.rate.n_eff),
+            comparisons=n,
+            disagreements=k,
+            share=self.rate.rate,
+            interval=beta_binomial_interval(k, n, alpha) if n else None,
+            shadow_share=shadow_share,
+        )
+
+
+def replayed_floor(batches: Iterable[Batch], rules: Rules) -> NoiseFloor | None:
+    """From the primary's answers to its own calls, sent once more; None without any."""
+    clock = Clock(counted_from=-(2**63), settled_before=2**63 - 1)
+    classifier = Classifier(Comparer(rules), rules, clock)
+    comparisons = disagreements = 0
+    requests: set[int] = set()
+    for batch in batches:
+        found = classifier.classify(batch)
+        comparisons += int(np.count_nonzero(found.compared))
+        disagreements += int(np.count_nonzero(found.compared & found.disagreements))
+        requests.update(batch.request_keys()[found.compared].tolist())
+    if not comparisons:
+        return None
+    return NoiseFloor("replay", Rate(disagreements, comparisons, float(len(requests))))
 
 
 class NoiseTally:
@@ -89,16 +136,19 @@ class NoiseTally:
     def _count_disagreements(self) -> int:
         comparer, count = Comparer(self._rules), 0
         repeated = (answers for answers in self._answers.values() if len(answers) > 1)
-        changed = ((a[0][2], body) for a in repeated for *_, body in a[1:] if body != a[0][2])
+        changed = [(a[0][2], body) for a in repeated for *_, body in a[1:] if body != a[0][2]]
         for row, bodies in enumerate(changed):
             one, other = map(parse, bodies)
             if one is UNPARSEABLE or other is UNPARSEABLE:
-                count += 1
+                count += one is UNPARSEABLE
             else:
                 comparer.compare(one, other, row)
         marks = comparer.flush()
-        differing = (marks.outcomes >= Outcome.APPEARED) & (comparer.own_margins(marks) < 0)
-        return count + np.unique(marks.rows[differing]).size
+        counted = comparer.own_margins(marks) < 0
+        # A broken answer is no noise: as disagreement of the shadow's it would not count either.
+        gravest: NDArray[np.int64] = np.full(len(changed), Outcome.EQUAL, dtype=np.int64)
+        np.maximum.at(gravest, marks.rows[counted], marks.outcomes[counted])
+        return count + int(np.count_nonzero(IS_DISAGREEMENT[gravest]))
 
     @property
     def _found(self) -> tuple[int, int]:
@@ -107,27 +157,10 @@ class NoiseTally:
             self._disagreements = self._count_disagreements()
         return self._disagreements, sum(len(a) - 1 for a in self._answers.values())
 
-    def rate(self) -> Rate | None:
-        """How often it disagrees with itself; each request is one observation, however often it
-        came. None without a request that came twice.
-        """
+    def floor(self) -> NoiseFloor | None:
+        """From the requests that came more than once; None without one."""
         disagreements, comparisons = self._found
         if not comparisons:
             return None
-        return Rate(disagreements, comparisons, float(self._repeated))
-
-    @property
-    def _repeated(self) -> int:
-        return sum(len(answers) > 1 for answers in self._answers.values())
-
-    def report(self, shadow_share: float | None, alpha: float) -> Noise:
-        """The share with its interval, next to the shadow's."""
-        k, n = self._found
-        return Noise(
-            repeated_requests=self._repeated,
-            comparisons=n,
-            disagreements=k,
-            share=k / n if n else None,
-            interval=beta_binomial_interval(k, n, alpha) if n else None,
-            shadow_share=shadow_share,
-        )
+        repeated = sum(len(answers) > 1 for answers in self._answers.values())
+        return NoiseFloor("repeats", Rate(disagreements, comparisons, float(repeated)))

@@ -252,6 +252,14 @@ class Tables:
         """By partition, how many of its rows were changed or deleted since it is there."""
         return dict(self._connection.execute(_sql("changes")).fetchall())
 
+    def with_itself(self, scope: Scope) -> Iterator[Batch]:
+        """As `pairs`, the primary's calls with its answers to the same requests once more in the
+        shadow's place; at most 100,000.
+        """
+        query = b"COPY (" + _sql("itself") + b") TO STDOUT (FORMAT BINARY)"
+        with self._connection.cursor().copy(query, scope.parameters) as copy:
+            yield from batches(_messages(copy))
+
     def whole_pairs(self, scope: Scope, pair_ids: Sequence[str]) -> list[WholePair]:
         """These pairs with their bodies."""
         cursor = self._connection.cursor(row_factory=class_row(WholePair))

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Literal, Protocol
 
@@ -44,6 +44,9 @@ from shadow_report.wording import counted, instant, percent
 MIRROR_REJECT_ALPHA = 0.01
 
 
+NoiseFloor = float | Literal["auto", "off"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Margins:
     """What is tolerated, fixed before looking: all rates are shares of calls or pairs from 0 to 1.
@@ -51,7 +54,8 @@ class Margins:
     max_bad: of all that is bad together; None is the largest of the single allowances.
     newest_factor, worst_factor: how many times its margin each rate may have in the newest calls
         and in any past run of calls; 0 does not look.
-    above_noise: disagreement counts as far as it exceeds the primary's with itself.
+    noise_floor: disagreement counts as far as it exceeds this share, or what is known of the
+        primary's with itself (`auto`); `off` takes nothing off.
     allow_worse_slices: a discovered slice does not hold a promotion up.
     alpha: the chance, over all looks together, that a shadow beyond a margin is promoted.
 
@@ -65,7 +69,7 @@ class Margins:
     max_bad: float | None = None
     newest_factor: float = 1.0
     worst_factor: float = WORST_FACTOR
-    above_noise: bool = False
+    noise_floor: NoiseFloor = "off"
     allow_worse_slices: bool = False
     alpha: float = 0.05
     min_duration: timedelta = timedelta(0)
@@ -83,6 +87,11 @@ class Margins:
                 raise ValueError(
                     f"{name} is {value}; set it to 1 or more times the margin, or to 0 for any."
                 )
+        if not isinstance(self.noise_floor, str) and not 0 <= self.noise_floor < 1:
+            raise ValueError(
+                f"noise_floor is {self.noise_floor}; set it to a share from 0 to below 1, like "
+                "0.12 or 12%, or to auto or off."
+            )
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha is {self.alpha}; set it between 0 and 1, say 0.05.")
         if self.min_duration < timedelta(0):
@@ -236,10 +245,19 @@ class Unmirrored:
 
 @dataclass(frozen=True, slots=True)
 class Excess:
-    """How much more often something happens than `noise` does; each gets half of alpha."""
+    """How much more often something happens than `noise` does: a known share, or a rate that was
+    counted, and then each of the two gets half of alpha.
+
+    Both bounds hold at every look, so their difference does, whatever the two have in common.
+    """
 
     counted: Rate
-    noise: Rate
+    noise: Rate | float
+
+    @property
+    def floor(self) -> float:
+        """The share that noise explains, as far as it is known."""
+        return self.noise if isinstance(self.noise, float) else self.noise.rate or 0.0
 
     @property
     def trials(self) -> int:
@@ -252,13 +270,16 @@ class Excess:
     @property
     def rate(self) -> float | None:
         found = self.counted.rate
-        return None if found is None else found - (self.noise.rate or 0.0)
+        return None if found is None else found - self.floor
 
     @property
     def outlook(self) -> float | None:
         return self.rate
 
     def bounds(self, alpha: float, reject_alpha: float, trials: float | None = None) -> Interval:
+        if isinstance(self.noise, float):
+            found = self.counted.bounds(alpha, reject_alpha, trials)
+            return Interval(found.lower - self.noise, found.upper - self.noise)
         found = self.counted.bounds(alpha / 2, reject_alpha / 2, trials)
         # Whoever passes must be above little noise, whoever fails beyond much of it.
         noise = self.noise.bounds(reject_alpha / 2, alpha / 2)
@@ -315,6 +336,7 @@ class Question:
         then also what the gate shows.
     seen: the count in words, as in "3 of 9 pairs disagree". unit: what is counted.
     nothing: what would have to change while there are no trials. hint: how to know sooner.
+    stuck: why no number of trials settles it.
     """
 
     name: str
@@ -325,6 +347,7 @@ class Question:
     is_minimum: bool = False
     nothing: str = ""
     hint: str = ""
+    stuck: str = ""
     path: str | None = None
 
     @property
@@ -344,8 +367,9 @@ def questions(evidence: Evidence, margins: Margins) -> tuple[Question, ...]:
     unit = "pair" if isinstance(evidence.missing, Unmirrored) else "call"
     unanswered = f", {evidence.unanswered:,} of them without an answer" * bool(evidence.unanswered)
     unknown = f", {evidence.unknown:,} of them not compared" * bool(evidence.unknown)
-    noise = evidence.noise if margins.above_noise else None
-    above = f", of which noise explains {percent(noise.rate)}" if noise else ""
+    noise: Rate | float | None = None
+    if margins.noise_floor != "off":
+        noise = evidence.noise if margins.noise_floor == "auto" else margins.noise_floor
     asked = [
         _coverage(evidence.missing, margins),
         Question(
@@ -357,23 +381,42 @@ def questions(evidence: Evidence, margins: Margins) -> tuple[Question, ...]:
         ),
         Question(
             name="disagreement",
-            count=Excess(differing, noise) if noise else differing,
+            count=differing,
             margin=margins.max_disagreement,
-            seen=f"{_of(differing.events, differing.trials)} disagree{above}",
+            seen=f"{_of(differing.events, differing.trials)} disagree",
             nothing=_nothing_compared(faults.trials),
         ),
         Question(
             name="bad",
-            count=Excess(bad, noise) if noise else bad,
+            count=bad,
             margin=margins.allowed_bad,
             seen=f"{_of(bad.events, bad.trials, unit)} are bad in some way{unknown}",
             unit=unit,
         ),
     ]
+    if noise is not None:
+        asked[-2:] = [_above(asked[-2], differing, noise), _above(asked[-1], bad, noise)]
     if (slow := evidence.slow) is not None:
         seen = f"{_of(slow.gained, slow.trials)} are newly slow, {slow.lost:,} no longer slow"
         asked.append(Question(name="slow", count=slow, margin=margins.max_slow, seen=seen))
     return (*asked, *(_of_margin(found, rate) for found, rate in evidence.margins))
+
+
+def _above(question: Question, counted: Rate, noise: Rate | float) -> Question:
+    """The same, of what exceeds the noise floor."""
+    count = Excess(counted, noise)
+    floor = "the primary differs from itself in"
+    if isinstance(noise, float):
+        floor = "the noise floor is"
+    return replace(
+        question,
+        count=count,
+        seen=f"{question.seen} ({percent(counted.rate)}), {floor} {percent(count.floor)}: excess",
+        stuck=""
+        if isinstance(noise, float)
+        else "the noise floor is known too roughly for this "
+        "margin: send the primary more of its own calls (shadow-report replay --itself)",
+    )
 
 
 def _of_margin(found: PathMargin, rate: Rate) -> Question:
@@ -484,7 +527,8 @@ def _reason(question: Question, interval: Interval, status: Status, need: Need |
     else:
         found = f"at most {percent(interval.upper)}"
     margin = f"{'needed' if question.is_minimum else 'allowed'} {percent(question.margin)}"
-    return f"{question.seen}: {found}, {margin}{'' if need is None else f'; {need.reason}'}."
+    colon = "" if isinstance(question.count, Excess) else ":"
+    return f"{question.seen}{colon} {found}, {margin}{'' if need is None else f'; {need.reason}'}."
 
 
 def _need(question: Question, alpha: float, reject_alpha: float) -> Need:
@@ -505,6 +549,8 @@ def _need(question: Question, alpha: float, reject_alpha: float) -> Need:
 
     total = trials_until(is_settled, count.trials)
     if total is None:
+        if towards == "pass" and question.stuck:
+            return Need(pairs=None, towards=None, reason=question.stuck)
         reason = f"{percent(rate)} is too near to be told apart in {TRIALS_LIMIT:,} {unit}s"
         return Need(pairs=None, towards=None, reason=reason)
     more = max(1, total - count.trials)
@@ -541,7 +587,7 @@ class Scanned:
             by_chance = 1 - count.share
             allowed *= count.share
         elif isinstance(count, Excess):
-            by_chance = count.noise.rate or 0.0
+            by_chance = count.floor
         ceiling = max(allowed, WORST_MAXIMUM * (1 - by_chance))
         return min(1.0, by_chance + min(factor * allowed, ceiling))
 

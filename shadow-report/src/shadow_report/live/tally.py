@@ -37,6 +37,7 @@ from shadow_report.compare import (
     worst_retries,
 )
 from shadow_report.counting import Counters
+from shadow_report.counting.noise import NoiseFloor, replayed_floor
 from shadow_report.counting.timeline import from_microseconds, microseconds
 from shadow_report.evidence.batch import NO_ANSWER, NO_CALL, Batch
 from shadow_report.evidence.database import CallGroup, Delivery, Duplicates, Scope, Tables
@@ -115,6 +116,16 @@ class Base:
         self.history = merged(self.history, groups)
 
 
+@dataclass(frozen=True, slots=True)
+class WholeTables:
+    """What only a look at whole tables says: the lost records where numbers are missing, and the
+    noise floor by a replay to the primary itself.
+    """
+
+    lost: dict[str, int]
+    replayed: NoiseFloor | None
+
+
 class Changed(Exception):
     """The tallies are not those of the tables any more, for this reason."""
 
@@ -150,8 +161,8 @@ class Tally:
         self._looked_at: datetime
         self._looked_long_at: datetime
         self._seen: dict[UUID, datetime] = {}
-        self._lost: dict[str, int] | None = None
-        self._lost_after = 0.0
+        self._whole: WholeTables | None = None
+        self._whole_after = 0.0
 
     def look(self, tables: Tables, before: datetime | None = None) -> Report | None:
         """The report of the calls before the watermark, or `before`, if that is earlier.
@@ -207,7 +218,7 @@ class Tally:
     ) -> Report:
         """The report from all that is in the tables."""
         began = time.monotonic()
-        self._changes, self._seen, self._lost = changes, {}, None
+        self._changes, self._seen, self._whole = changes, {}, None
         base = self._base = self._begin(tables, now, before)
         self._note_deliveries(tables, now - LONG_OVERLAP - LONG_LOOK_EVERY, base.until)
         self._counted_at = self._looked_at = self._looked_long_at = now
@@ -219,7 +230,7 @@ class Tally:
     def _begin(self, tables: Tables, now: datetime, before: datetime | None) -> Base:
         """Everything before the watermark's last seconds, in one pass as `compare` does it."""
         until, settings, sides = self._window(tables, now, before)
-        settings = with_rules_of_protocol(settings, sides)
+        settings = with_rules_of_protocol(settings, sides.groups)
         self._until, self._settings, self._sides, scope = until, settings, sides, sides.scope
         # What came before the first pair is no part of the base, nor of what is added to it.
         settled = max(until - TAIL, sides.began or until - TAIL)
@@ -307,12 +318,14 @@ class Tally:
                 (batch.only(_of_part(live, batch, ends)) for batch in batches), lambda done: None
             )
         settings, sides = replace(self._settings, until=until), self._sides_of(live, until)
+        whole = self._of_whole_tables(tables, sides, settings)
         return Observed(
             settings=settings,
             sides=sides,
             counters=live.counters,
             duplicates=live.duplicates,
-            lost=self._lost_records(tables, sides, settings),
+            lost=whole.lost,
+            replayed=whole.replayed,
             signatures=explained(tables, sides.scope, live.counters, settings),
             generated_at=now.astimezone(UTC),
         ).report()
@@ -391,17 +404,18 @@ class Tally:
             asked=base.asked,
         )
 
-    def _lost_records(self, tables: Tables, sides: Sides, settings: Comparison) -> dict[str, int]:
-        """As the tables say. Where numbers are missing that reads all of them, and is asked for
-        no more often than counting from the start.
-        """
-        if self._lost is None or time.monotonic() >= self._lost_after:
+    def _of_whole_tables(self, tables: Tables, sides: Sides, settings: Comparison) -> WholeTables:
+        """As the tables say, asked for no more often than counting from the start."""
+        if self._whole is None or time.monotonic() >= self._whole_after:
             began = time.monotonic()
             roles = ("primary", "shadow")
-            self._lost = {role: lost_records(tables, sides, role, settings) for role in roles}
+            self._whole = WholeTables(
+                lost={role: lost_records(tables, sides, role, settings) for role in roles},
+                replayed=replayed_floor(tables.with_itself(sides.scope), settings.rules),
+            )
             ended = time.monotonic()
-            self._lost_after = ended + (ended - began) * (1 / self._share - 1)
-        return self._lost
+            self._whole_after = ended + (ended - began) * (1 / self._share - 1)
+        return self._whole
 
     # -- what changed in the past ------------------------------------------------------------------
 

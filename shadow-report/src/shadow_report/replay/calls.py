@@ -105,16 +105,26 @@ class StoredCalls:
         await self._connection.commit()
         return calls
 
-    async def answered(self, calls: list[StoredCall], since: datetime) -> dict[str, int]:
-        """The status of those of these calls that a shadow has answered since then, by pair id."""
-        asked = {"pair_ids": [call.pair_id for call in calls], "since": since}
+    async def answered(
+        self, calls: list[StoredCall], since: datetime, prefix: str = ""
+    ) -> dict[str, int]:
+        """The status of those of these calls that a shadow has answered since then, by pair id;
+        with the prefix ITSELF the primary.
+        """
+        pair_ids = [prefix + call.pair_id for call in calls]
+        asked = {"pair_ids": pair_ids, "since": since, "role": "primary" if prefix else "shadow"}
         rows = await (await self._connection.execute(sql("answered"), asked)).fetchall()
         await self._connection.commit()
-        return dict(rows)
+        return {pair_id.removeprefix(prefix): status for pair_id, status in rows}
 
-    async def recorded(self, pair_ids: list[str], since: datetime) -> dict[str, int]:
-        """How many of these pairs each shadow has recorded since then, by its service."""
-        asked = {"pair_ids": pair_ids, "since": since}
+    async def recorded(
+        self, pair_ids: list[str], since: datetime, prefix: str = ""
+    ) -> dict[str, int]:
+        """How many of these pairs each shadow has recorded since then, by its service; with the
+        prefix ITSELF the primary.
+        """
+        pair_ids = [prefix + pair_id for pair_id in pair_ids]
+        asked = {"pair_ids": pair_ids, "since": since, "role": "primary" if prefix else "shadow"}
         rows = await (await self._connection.execute(sql("recorded"), asked)).fetchall()
         await self._connection.commit()
         return {str(service): int(calls) for service, calls in rows}
@@ -294,8 +304,14 @@ def parse_target(text: str) -> Target:
     return Target(address, None)
 
 
-def headers_of(call: StoredCall, source: str) -> dict[str, str]:
-    """The stored headers and the original pair id; JSON is the type unless one was stored.
+# Begins the pair id of a call that the primary is sent once more, to be compared with itself: every
+# other question of the tables leaves such rows out.
+ITSELF = "itself:"
+
+
+def headers_of(call: StoredCall, source: str, prefix: str = "") -> dict[str, str]:
+    """The stored headers and the original pair id, behind `prefix`; JSON is the type unless one was
+    stored.
 
     `source` tells the candidate's row from that of a mirrored copy.
     """
@@ -306,4 +322,4 @@ def headers_of(call: StoredCall, source: str) -> dict[str, str]:
     # By default the transformer stores the encoding; where it was told not to, gzip shows itself.
     if call.body is not None and call.body.startswith(GZIP):
         sent["content-encoding"] = "gzip"
-    return {**sent, **kept, "x-shadow-pair-id": call.pair_id, SOURCE: source}
+    return {**sent, **kept, "x-shadow-pair-id": prefix + call.pair_id, SOURCE: source}

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import aiohttp
 
 from shadow_report import SettingWrong
-from shadow_report.replay.calls import StoredCall, Target, headers_of
+from shadow_report.replay.calls import ITSELF, StoredCall, Target, headers_of
 
 if TYPE_CHECKING:
     from grpc import aio
@@ -48,6 +48,17 @@ class Candidate:
     source: str
     concurrency: int
     timeout_seconds: float
+    is_primary: bool = False
+    """Its rows are kept apart then."""
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the pair ids of its rows."""
+        return ITSELF if self.is_primary else ""
+
+    def headers(self, call: StoredCall) -> dict[str, str]:
+        """What a call is sent with."""
+        return headers_of(call, self.source, self.prefix)
 
 
 class Connection:
@@ -90,7 +101,7 @@ class Connection:
             async with self._session.post(
                 self._candidate.target.url(call),
                 data=_payload(call.body or b""),
-                headers=headers_of(call, self._candidate.source),
+                headers=self._candidate.headers(call),
                 allow_redirects=False,
             ) as response:
                 async for _ in response.content.iter_any():
@@ -127,7 +138,7 @@ class Connection:
                 ("grpc.max_reconnect_backoff_ms", 2000),
             ]
             self._channel = aio.insecure_channel(self._candidate.grpc, options=options)
-        headers = headers_of(call, self._candidate.source)
+        headers = self._candidate.headers(call)
         metadata = tuple((k, v) for k, v in headers.items() if k not in NOT_METADATA)
         try:
             await self._channel.unary_unary(MODEL_INFER)(

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from rich.console import Console
 
 from shadow_report import INTERRUPTED, OneLineError, SettingWrong
-from shadow_report.compare import compare
+from shadow_report.compare import compare, noise_floor
 from shadow_report.judging.verdict import Verdict
 from shadow_report.output import print_report, progress_bar
 from shadow_report.output.files import replace_file
@@ -30,6 +30,7 @@ from shadow_report.replay.calls import (
 )
 from shadow_report.replay.candidate import Candidate, Connection, NoAnswer, NotSendable, Pace
 from shadow_report.settings import Comparison
+from shadow_report.wording import counted, percent, percent_range
 
 VERSION = 1
 
@@ -282,7 +283,10 @@ class Run:
             async for remaining, portion in portions:
                 self._total = before + remaining
                 # A run that was killed noted its last calls in the tables only.
-                known = await calls.answered(portion, state.started) if self._resumed else {}
+                known: dict[str, int] = {}
+                if self._resumed:
+                    prefix = self._plan.candidate.prefix
+                    known = await calls.answered(portion, state.started, prefix)
                 for call in portion:
                     self.journal.begin(call)
                     if self.journal.was_done(call):
@@ -345,7 +349,7 @@ LOOK_SECONDS = 0.5
 
 
 async def wait_for_records(
-    calls: StoredCalls, journal: Journal, started: datetime, console: Console
+    calls: StoredCalls, journal: Journal, started: datetime, console: Console, prefix: str = ""
 ) -> str | None:
     """The candidate's InferenceService, as its records name it; None when it recorded nothing.
 
@@ -355,7 +359,7 @@ async def wait_for_records(
     most, shadow = 0, None
     waited = 0.0
     while expected and waited < RECORDS_SECONDS:
-        recorded = await calls.recorded(expected, started)
+        recorded = await calls.recorded(expected, started, prefix)
         if recorded:
             shadow = next(iter(recorded))
             if recorded[shadow] >= len(expected):
@@ -368,7 +372,7 @@ async def wait_for_records(
         console.print(
             f"Of the last {len(expected):,} pairs {most:,} are in the tables after "
             f"{RECORDS_SECONDS:g} s. Does the candidate's transformer record to this database, "
-            "with SHADOW_ROLE=shadow?",
+            f"with SHADOW_ROLE={'primary' if prefix else 'shadow'}?",
             style="yellow",
             highlight=False,
         )
@@ -390,6 +394,23 @@ def compare_run(uri: str, state: State, shadow: str | None) -> int:
     return Verdict(report.verdict).exit_code
 
 
+def print_noise(uri: str, state: State) -> int:
+    """Print how often the primary differs from itself, and what to do with that."""
+    settings = Comparison(primary=state.primary, since=state.since, until=state.until)
+    found = noise_floor(uri, settings)
+    if found is None:
+        raise OneLineError(
+            f"None of the answers of {state.primary} to its own calls can be compared; is --to its "
+            "transformer, with the same MODEL_VERSION and SHADOW_ROLE=primary?"
+        )
+    print(
+        f"{state.primary} differs from itself in {percent(found.share)} of "
+        f"{counted(found.comparisons, 'answer')} ({percent_range(found.interval)}). "
+        "shadow-report compare --noise-floor auto judges what exceeds that."
+    )
+    return 0
+
+
 async def replay(uri: str, plan: Plan) -> int:
     """Run the replay and the comparison; the exit code."""
     console = Console(stderr=True)
@@ -402,14 +423,17 @@ async def replay(uri: str, plan: Plan) -> int:
         if not finished:
             console.print(
                 f"Stopped. Go on with: shadow-report replay --to {plan.target.base} --resume "
-                f"--state {plan.state_file}",
+                f"{'--itself ' * plan.candidate.is_primary}--state {plan.state_file}",
                 highlight=False,
                 markup=False,
                 soft_wrap=True,
             )
             return INTERRUPTED
         plan.state_file.unlink(missing_ok=True)
-        shadow = await wait_for_records(calls, run.journal, state.started, console)
+        prefix = plan.candidate.prefix
+        shadow = await wait_for_records(calls, run.journal, state.started, console, prefix)
+    if plan.candidate.is_primary:
+        return print_noise(uri, state)
     return compare_run(uri, state, shadow)
 
 

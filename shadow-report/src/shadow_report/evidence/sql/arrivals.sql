@@ -12,6 +12,6 @@ SELECT r.role, r.pair_id, r.request_time,
 FROM inference_requests r
 WHERE r.request_time >= %(part_since)s::timestamptz AND r.request_time < %(part_until)s::timestamptz
   AND r.created_at >= %(delivered_since)s::timestamptz
-  AND ((r.role = 'primary' AND r.inference_service = %(primary)s)
+  AND ((r.role = 'primary' AND r.inference_service = %(primary)s AND NOT starts_with(r.pair_id, 'itself:'))
     OR (r.role = 'shadow' AND r.inference_service = %(shadow)s
         AND r.created_at >= %(shadow_recorded_since)s::timestamptz))

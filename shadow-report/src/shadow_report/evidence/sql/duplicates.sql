@@ -2,7 +2,7 @@
 -- the ids takes a fraction of the time and memory of the ids; what they find is looked at by id again.
 SELECT 'primary' AS role, count(*) - count(DISTINCT hashtextextended(pair_id, 0)) AS duplicates
 FROM inference_requests
-WHERE role = 'primary' AND inference_service = %(primary)s
+WHERE role = 'primary' AND inference_service = %(primary)s AND NOT starts_with(pair_id, 'itself:')
   AND request_time >= %(since)s::timestamptz AND request_time < %(until)s::timestamptz
   AND (%(pair_ids)s::text[] IS NULL OR pair_id = ANY (%(pair_ids)s::text[]))
 UNION ALL

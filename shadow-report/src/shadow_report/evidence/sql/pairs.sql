@@ -22,7 +22,7 @@ WITH primary_call AS (
                     THEN row_number() OVER (PARTITION BY pair_id ORDER BY request_time, record_id)
                     ELSE 1 END                                        AS attempt
         FROM inference_requests r
-        WHERE r.role = 'primary' AND r.inference_service = %(primary)s
+        WHERE r.role = 'primary' AND r.inference_service = %(primary)s AND NOT starts_with(r.pair_id, 'itself:')
           AND r.request_time >= %(since)s::timestamptz AND r.request_time < %(until)s::timestamptz
           AND (%(pair_ids)s::text[] IS NULL OR r.pair_id = ANY (%(pair_ids)s::text[]))
     ) AS calls

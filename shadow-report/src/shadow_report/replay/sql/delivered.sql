@@ -8,6 +8,7 @@ WHERE (created_at, record_id) > (%(after_time)s::timestamptz, %(after_record)s::
   AND created_at < %(before)s::timestamptz
   AND request_time >= %(since)s::timestamptz
   AND CASE WHEN request_time < %(until)s::timestamptz AND role = 'primary'
-           THEN inference_service = coalesce(%(primary)s, inference_service) ELSE false END
+           THEN inference_service = coalesce(%(primary)s, inference_service) AND NOT starts_with(pair_id, 'itself:')
+           ELSE false END
 ORDER BY created_at, record_id
 LIMIT %(limit)s

@@ -5,7 +5,7 @@ SELECT record_id, request_time, pair_id, request_size, count(*) OVER () AS total
 FROM (
     SELECT DISTINCT ON (pair_id) pair_id, record_id, request_time, request_size
     FROM inference_requests
-    WHERE role = 'primary' AND inference_service = %(primary)s
+    WHERE role = 'primary' AND inference_service = %(primary)s AND NOT starts_with(pair_id, 'itself:')
       AND request_time >= %(since)s::timestamptz AND request_time < %(until)s::timestamptz
     ORDER BY pair_id, request_time, record_id
 ) AS first_calls
