@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import openai
+import psutil
 import pytest
-from serving import Storyteller, Transformer, new_pair, row, stored
+from kserve_openai import ChatCompletionRequest, CompletionRequest, OpenAIProxyModel
+from serving import Storyteller, Transformer, new_pair, request_row, row, stored, until
 from streaming import StreamingPredictor
 
 WEATHER = {
@@ -189,6 +194,103 @@ def test_many_callers_stream_at_once(telling: Transformer, shared_uri: str) -> N
         found, data = recorded(shared_uri, pair)
         assert data["choices"][0]["message"]["content"] == text
         assert found["request_data"]["messages"][0]["content"] == pair
+
+
+@pytest.mark.parametrize("prefix", ["/openai", ""])
+def test_kserves_own_client_is_answered(
+    telling: Transformer, shared_uri: str, prefix: str
+) -> None:
+    """OpenAIProxyModel, by which KServe's servers call others: in one piece and streamed."""
+    url = f"http://127.0.0.1:{telling.http_port}{prefix}"
+    talked = ChatCompletionRequest.model_validate(talk("A lamp?"))
+    written = CompletionRequest(model="model", prompt="A lamp", max_tokens=5)
+
+    async def ask() -> tuple[Any, str, Any, str]:
+        async with httpx.AsyncClient(timeout=60) as http:
+            model = OpenAIProxyModel("model", url, http, health_endpoint="/v1/models/model")
+            assert await model.healthy()
+            whole = await model.create_chat_completion(talked)
+            events = await model.create_chat_completion(
+                talked.model_copy(update={"stream": True})
+            )
+            told = "".join([event.choices[0].delta.content or "" async for event in events])
+            text = await model.create_completion(written)
+            pieces = await model.create_completion(written.model_copy(update={"stream": True}))
+            return whole, told, text, "".join([piece.choices[0].text async for piece in pieces])
+
+    whole, told, text, written_on = asyncio.run(ask())
+    assert told == whole.choices[0].message.content
+    assert written_on == text.choices[0].text
+    assert whole.usage.completion_tokens > 0
+
+
+def _say(client: openai.OpenAI, pair: str, started: threading.Event) -> str:
+    """All that a stream says; `started` when it has begun."""
+    told = ""
+    for event in client.chat.completions.create(**talk("A ship?"), stream=True, **named(pair)):
+        told += event.choices[0].delta.content or ""
+        if told:
+            started.set()
+    return told
+
+
+async def _say_async(client: openai.AsyncOpenAI, pair: str, started: threading.Event) -> str:
+    told = ""
+    stream = await client.chat.completions.create(**talk("A ship?"), stream=True, **named(pair))
+    async for event in stream:
+        told += event.choices[0].delta.content or ""
+        if told:
+            started.set()
+    return told
+
+
+@pytest.mark.parametrize("dies", ["predictor", "transformer"])
+def test_who_dies_in_the_middle_is_no_end_for_openais_clients(
+    tmp_path: Path, shared_uri: str, dies: str
+) -> None:
+    """kill -9 of KServe's server or of ours: both clients raise, and nobody has half an answer.
+
+    Of a dead predictor the row has what came, of a dead transformer the request's row is there. The
+    next server on the predictor's port is called as if nothing had been.
+    """
+    pairs, started = [new_pair(), new_pair()], [threading.Event(), threading.Event()]
+    spool = str(tmp_path / "spool")
+    with (
+        Storyteller(tmp_path, TOKENS_PER_SECOND="2") as storyteller,
+        Transformer(tmp_path, shared_uri, storyteller.address, SPOOL_DIR=spool) as transformer,
+    ):
+        url = f"http://127.0.0.1:{transformer.http_port}/v1"
+        both = {"base_url": url, "api_key": "any", "max_retries": 0}
+
+        async def ask() -> str:
+            async with openai.AsyncOpenAI(**both) as client:
+                return await _say_async(client, pairs[1], started[1])
+
+        with openai.OpenAI(**both) as client, ThreadPoolExecutor(2) as pool:
+            asked = [
+                pool.submit(_say, client, pairs[0], started[0]),
+                pool.submit(asyncio.run, ask()),
+            ]
+            assert all(one.wait(60) for one in started)
+            victim = {"predictor": storyteller, "transformer": transformer}[dies].process
+            for process in [*psutil.Process(victim.pid).children(recursive=True), victim]:
+                process.kill()
+            for one in asked:
+                with pytest.raises((openai.APIError, httpx.HTTPError)):
+                    one.result()
+        if dies == "predictor":
+            for pair in pairs:
+                found, data = recorded(shared_uri, pair)
+                assert found["generation"]["stream_end"] == "cut"
+                assert found["error"].startswith("the predictor's answer was cut off after")
+                assert data["choices"][0]["message"]["content"]
+                assert data["choices"][0]["finish_reason"] is None
+            assert transformer.post("/v1/chat/completions", b"{}").status == 503
+    if dies == "transformer":
+        with Transformer(tmp_path, shared_uri, storyteller.address, SPOOL_DIR=spool):
+            for pair in pairs:
+                found = until(lambda pair=pair: request_row(shared_uri, pair), "the request's row")
+                assert found["status_code"] is None
 
 
 def test_other_paths_are_passed_where_a_setting_names_them(
