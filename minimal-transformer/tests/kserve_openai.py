@@ -8,8 +8,8 @@ import sys
 from serving import Storyteller
 
 sys.path.append(str(Storyteller.runs_in))
-import openai_types  # noqa: E402, F401  before what imports vllm
-from kserve.protocol.rest.openai import (  # noqa: E402
+import openai_types  # noqa: F401  before what imports vllm
+from kserve.protocol.rest.openai import (
     ChatCompletionRequest,
     CompletionRequest,
     OpenAIProxyModel,

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from delivering import ROUTE, SAMPLE, figures, record, request, respond, settings
 from hypothesis import given
@@ -24,6 +25,7 @@ from hypothesis import strategies as st
 from minimal_transformer.exchange import Arrival, Route
 from minimal_transformer.recording.handler import PredictionDBHandler
 from minimal_transformer.recording.rows import decode_row
+from minimal_transformer.recording.stream import BUDGET_BYTES, GRANT_BYTES
 from minimal_transformer.spool.format import Kind
 from minimal_transformer.spool.reader import Reader
 
@@ -404,6 +406,26 @@ def test_handler_is_pickled_before_open(tmp_path: Path) -> None:
     copy.close()
     rows = requests_of(spooled(tmp_path / "spool"))
     assert len({row["recorder_id"] for row in rows}) == 2
+
+
+@pytest.mark.parametrize("processes", [1, 4])
+def test_workers_share_what_is_kept_of_streams(tmp_path: Path, processes: int) -> None:
+    """A pod has one limit: with four workers each keeps a quarter, also after it was pickled."""
+    chosen = settings(tmp_path, record_max_body_bytes=CAP)
+    made = PredictionDBHandler(chosen, processes=processes)
+    handler = pickle.loads(pickle.dumps(made))
+    handler.open()
+    call = handler.record_request(Arrival(ROUTE._replace(protocol="openai"), SAMPLE, {}))
+    piece = orjson.dumps({"choices": [{"index": 0, "delta": {"content": "x" * (CAP - 10_000)}}]})
+    kept = []
+    under_way = [handler.assembly(call, []) for _ in range(110)]
+    for assembly in under_way:
+        assembly.feed(b"data: " + piece + b"\n\n")
+    for assembly in under_way:
+        streamed = assembly.finish("done")
+        kept.append(max(0, len(streamed.data or streamed.raw or b"") - GRANT_BYTES))
+    assert 0.9 * BUDGET_BYTES / processes < sum(kept) <= BUDGET_BYTES / processes
+    handler.close()
 
 
 def test_counters_of_a_killed_process_are_removed_by_the_next_start(

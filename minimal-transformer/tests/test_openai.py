@@ -197,9 +197,7 @@ def test_many_callers_stream_at_once(telling: Transformer, shared_uri: str) -> N
 
 
 @pytest.mark.parametrize("prefix", ["/openai", ""])
-def test_kserves_own_client_is_answered(
-    telling: Transformer, shared_uri: str, prefix: str
-) -> None:
+def test_kserves_own_client_is_answered(telling: Transformer, shared_uri: str, prefix: str) -> None:
     """OpenAIProxyModel, by which KServe's servers call others: in one piece and streamed."""
     url = f"http://127.0.0.1:{telling.http_port}{prefix}"
     talked = ChatCompletionRequest.model_validate(talk("A lamp?"))
@@ -210,9 +208,7 @@ def test_kserves_own_client_is_answered(
             model = OpenAIProxyModel("model", url, http, health_endpoint="/v1/models/model")
             assert await model.healthy()
             whole = await model.create_chat_completion(talked)
-            events = await model.create_chat_completion(
-                talked.model_copy(update={"stream": True})
-            )
+            events = await model.create_chat_completion(talked.model_copy(update={"stream": True}))
             told = "".join([event.choices[0].delta.content or "" async for event in events])
             text = await model.create_completion(written)
             pieces = await model.create_completion(written.model_copy(update={"stream": True}))

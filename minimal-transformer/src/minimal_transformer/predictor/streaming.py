@@ -51,9 +51,9 @@ class StreamingPredictor(RestPredictor):
         return made
 
     def _session_options(self) -> dict[str, Any]:
-        until_first_byte = self._settings.timeout_seconds
+        silence = self._settings.timeout_seconds  # until a stream's first byte
         return super()._session_options() | {
-            "timeout": aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=until_first_byte),
+            "timeout": aiohttp.ClientTimeout(sock_connect=CONNECT_SECONDS, sock_read=silence),
             "read_bufsize": READ_BYTES,
         }
 

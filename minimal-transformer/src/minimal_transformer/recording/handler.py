@@ -86,8 +86,9 @@ class PredictionDBHandler:
     """Records calls so that no failure of recording changes, delays or fails an answer.
 
     One object per serving process, of which there are `processes` that share what is kept of
-    streams: `open()` there, `close()` at its end. It can be pickled to a worker before that. Each process numbers the calls that it chooses to record and puts them on
-    the spool in that order: a number that is not in the tables is a lost record.
+    streams: `open()` there, `close()` at its end. It can be pickled to a worker before that. Each
+    process numbers the calls that it chooses to record and puts them on the spool in that order: a
+    number that is not in the tables is a lost record.
     """
 
     metrics: RecordMetrics
@@ -322,9 +323,10 @@ class PredictionDBHandler:
         elif self._unreadable.count:
             self._unreadable.passed()
         if streamed.starved:
+            kept_mib = BUDGET_BYTES // self._processes >> 20
             self._starving.hit(
                 "Streamed answers are recorded cut: those that are under way are kept up to"
-                f" {BUDGET_BYTES // self._processes >> 20} MiB. Lower RECORD_MAX_BODY_BYTES or MAX_STREAMS."
+                f" {kept_mib} MiB. Lower RECORD_MAX_BODY_BYTES or MAX_STREAMS."
             )
         elif self._starving.count:
             self._starving.passed()
