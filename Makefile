@@ -18,9 +18,9 @@ unexport PYTHONDONTWRITEBYTECODE
 unexport PYTHONPATH PYTHONHOME
 
 IMAGES := minimal-predictor minimal-transformer shadow-report
-EXAMPLES := examples/generative examples/runtime examples/scikit-learn examples/scripted
+EXAMPLES := examples/gallery examples/generative examples/own-transformer examples/runtime examples/scikit-learn examples/scripted
 # What its train.py writes; files of other names are someone's own.
-TRAINED := $(addprefix examples/,scikit-learn/models/first.joblib scikit-learn/models/retrained.joblib runtime/iris-models)
+TRAINED := $(addprefix examples/,scikit-learn/models/first.joblib scikit-learn/models/retrained.joblib runtime/iris-models gallery/models)
 PROJECTS := embedded-postgres $(IMAGES) $(EXAMPLES) local
 # The images that the manifests name.
 SETTINGS := manifests/settings/settings.yaml
@@ -95,7 +95,7 @@ check: $(PROJECTS:%=%/.venv/tests) ## Formatting, lint, types, imports, locks, s
 	@local/.venv/bin/shellcheck .ci/run
 	@local/.venv/bin/hadolint Dockerfile $(wildcard $(PROJECTS:%=%/Dockerfile))
 	@local/.venv/bin/shadow-local check
-	@local/.venv/bin/yamllint --strict kustomization.yaml postgres-crd.yml manifests .github $(wildcard $(EXAMPLES:%=%/*.yaml))
+	@local/.venv/bin/yamllint --strict kustomization.yaml postgres-crd.yml manifests .github $(wildcard $(EXAMPLES:%=%/*.yaml) $(EXAMPLES:%=%/*/*.yaml))
 	@$(call schema,github-workflows,$(wildcard .github/workflows/*.yml))
 	@$(call schema,dependabot,.github/dependabot.yml)
 	@$(call schema,github-issue-forms,$(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml)))

@@ -12,7 +12,11 @@ from test_schemas import WHAT_RUNS_IT
 from tree import REPOSITORY, Tree, kustomize, parse
 
 ROLLOUTS = sorted(REPOSITORY.glob("examples/rollouts/*.yaml"))
-EXAMPLES = sorted(path.parent for path in REPOSITORY.glob("examples/*/kustomization.yaml"))
+EXAMPLES = sorted(
+    path.parent
+    for depth in ("*", "*/*")
+    for path in REPOSITORY.glob(f"examples/{depth}/kustomization.yaml")
+)
 
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda folder: folder.name)

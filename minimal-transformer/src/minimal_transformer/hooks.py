@@ -45,7 +45,8 @@ Result = dict[str, Any] | list[Any] | InferResponse | bytes
 Headers = dict[str, str]
 
 # Whose lines are no news to who wrote a hook.
-_OURS = tuple(str(Path(m.__file__).parent) for m in (kserve, importlib)) + (
+_OURS = (
+    *(str(Path(str(module.__file__)).parent) for module in (kserve, importlib)),
     str(Path(__file__).parent),
     "<frozen",
 )
