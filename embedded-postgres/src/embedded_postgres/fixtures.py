@@ -76,7 +76,7 @@ def template_day() -> date:
 @pytest.fixture(scope="session")
 def postgres_template(postgres_server: str, template_day: date) -> Iterator[str]:
     """Name of a database with the schema, which each test's database is copied from."""
-    with _database(postgres_server, "template0") as uri:
+    with database(postgres_server, "template0") as uri:
         apply_schema(uri)
         for role in ROLES:
             as_role(uri, role)
@@ -86,7 +86,7 @@ def postgres_template(postgres_server: str, template_day: date) -> Iterator[str]
 @pytest.fixture
 def postgres_uri(postgres_server: str, postgres_template: str, template_day: date) -> Iterator[str]:
     """URI of a superuser in a database of this test's own, with the schema as applied today."""
-    with _database(postgres_server, postgres_template) as uri:
+    with database(postgres_server, postgres_template) as uri:
         if datetime.now(UTC).date() != template_day:
             apply_schema(uri)
         yield uri
@@ -102,7 +102,7 @@ def one_day() -> None:
 @pytest.fixture
 def empty_postgres_uri(postgres_server: str) -> Iterator[str]:
     """URI of a superuser in a database of this test's own, without any table."""
-    with _database(postgres_server, "template0") as uri:
+    with database(postgres_server, "template0") as uri:
         yield uri
 
 
@@ -119,7 +119,8 @@ def own_postgres(tmp_path: Path) -> Iterator[Postgres]:
 
 
 @contextmanager
-def _database(server_uri: str, template: str) -> Iterator[str]:
+def database(server_uri: str, template: str) -> Iterator[str]:
+    """URI of a superuser in a new copy of the template on the server; dropped at the end."""
     name = f"test_{uuid.uuid4().hex}"
     parts = conninfo_to_dict(server_uri)
     password = f":{parts['password']}" if parts.get("password") else ""

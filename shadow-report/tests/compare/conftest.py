@@ -1,35 +1,56 @@
-"""A database with the schema, read as the role that the report has on a cluster."""
+"""Tables that are empty when a test begins, read as the role that the report has on a cluster."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from traffic import Call, Command, Compare, record
 
 from embedded_postgres import as_role
+from embedded_postgres.fixtures import database
 from shadow_report.__main__ import main
 from shadow_report.compare import compare
 from shadow_report.report import Report
 from shadow_report.settings import Comparison
 
 
-@pytest.fixture
-def report_uri(postgres_uri: str) -> str:
-    """The test's database as the role `report`."""
-    return as_role(postgres_uri, "report")
+@pytest.fixture(scope="session")
+def shared_tables(postgres_server: str, postgres_template: str) -> Iterator[str]:
+    """The database that these tests use one after the other."""
+    with database(postgres_server, postgres_template) as uri:
+        yield uri
 
 
 @pytest.fixture
-def compared(postgres_uri: str, report_uri: str) -> Compare:
+def tables(shared_tables: str) -> Iterator[str]:
+    """URI of a superuser whose tables are empty; only rows may be added.
+
+    To empty them takes a tenth of what a database of a test's own does: `postgres_uri`, for tests
+    that change more.
+    """
+    yield shared_tables
+    with psycopg.connect(shared_tables) as connection:
+        connection.execute("TRUNCATE inference_requests, inference_responses, inference_retention")
+
+
+@pytest.fixture
+def report_uri(tables: str) -> str:
+    """The tables as the role `report`."""
+    return as_role(tables, "report")
+
+
+@pytest.fixture
+def compared(tables: str, report_uri: str) -> Compare:
     """Records calls and compares all that is in the tables, by settings given as keywords."""
 
     def run(calls: Iterable[Call] = (), **settings: object) -> Report:
-        record(postgres_uri, calls)
+        record(tables, calls)
         return compare(report_uri, Comparison(**settings))  # type: ignore[arg-type]
 
     return run
@@ -37,7 +58,7 @@ def compared(postgres_uri: str, report_uri: str) -> Compare:
 
 @pytest.fixture
 def command(
-    monkeypatch: pytest.MonkeyPatch, report_uri: str, tmp_path: Path, postgres_uri: str
+    monkeypatch: pytest.MonkeyPatch, report_uri: str, tmp_path: Path, tables: str
 ) -> Command:
     """Records calls, runs `shadow-report compare` on all that is in the tables, reads its JSON.
 
@@ -46,7 +67,7 @@ def command(
     monkeypatch.setenv("POSTGRES_URI", report_uri)
 
     def run(calls: Iterable[Call] = (), *options: str) -> dict[str, Any]:
-        record(postgres_uri, calls)
+        record(tables, calls)
         file = tmp_path / "report.json"
         arguments = ["compare", *options, "--json", str(file), "--html", str(tmp_path / "r.html")]
         monkeypatch.setattr(sys, "argv", ["shadow-report", *arguments])

@@ -69,9 +69,9 @@ def test_zero_is_for_all_of_them(command: Command, monkeypatch: pytest.MonkeyPat
     assert (report["verdict"], report["exit_code"]) == ("PROMOTE", 0)
 
 
-def test_alpha_is_shared(report_uri: str, postgres_uri: str) -> None:
+def test_alpha_is_shared(report_uri: str, tables: str) -> None:
     """Each candidate is judged as it would be alone at half of alpha, and the report says so."""
-    record(postgres_uri, three_sided(3_000))
+    record(tables, three_sided(3_000))
     both = compare_candidates(report_uri, Comparison(candidates=(SHADOW, SECOND)))
     for report in both.candidates:
         alone = compare(

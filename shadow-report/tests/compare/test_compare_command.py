@@ -33,23 +33,23 @@ def run(monkeypatch: pytest.MonkeyPatch, uri: str | None, *options: str) -> int:
 
 
 def test_exit_codes_are_the_contracts(
-    monkeypatch: pytest.MonkeyPatch, postgres_uri: str, report_uri: str
+    monkeypatch: pytest.MonkeyPatch, tables: str, report_uri: str
 ) -> None:
     """INVALID 12 without calls, WAIT 11 with few, REJECT 10 and PROMOTE 0 with enough."""
     assert run(monkeypatch, report_uri) == 12
-    record(postgres_uri, pairs(100))
+    record(tables, pairs(100))
     assert run(monkeypatch, report_uri) == 11
-    record(postgres_uri, pairs(9_000, first=100))
+    record(tables, pairs(9_000, first=100))
     assert run(monkeypatch, report_uri) == 0
-    record(postgres_uri, [c for i in range(9_100, 9_600) for c in pair(i, None, {"answer": "[]"})])
+    record(tables, [c for i in range(9_100, 9_600) for c in pair(i, None, {"answer": "[]"})])
     assert run(monkeypatch, report_uri) == 10
 
 
 def test_json_has_the_contracts_keys(
-    monkeypatch: pytest.MonkeyPatch, postgres_uri: str, report_uri: str, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tables: str, report_uri: str, tmp_path: Path
 ) -> None:
     """--json writes the report with the fixed top-level keys."""
-    record(postgres_uri, pairs(200) + pair(200, None, {"answer": b"NaN"}))
+    record(tables, pairs(200) + pair(200, None, {"answer": b"NaN"}))
     file = tmp_path / "report.json"
     code = run(monkeypatch, report_uri, "--json", str(file), "--slo-ms", "100")
     report = json.loads(file.read_text())
@@ -65,12 +65,12 @@ def test_json_has_the_contracts_keys(
 def test_an_option_that_named_nothing_is_said(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    postgres_uri: str,
+    tables: str,
     report_uri: str,
     tmp_path: Path,
 ) -> None:
     """A typo, on the terminal, on the page and in the JSON; what took effect is noted."""
-    record(postgres_uri, pairs(20, answer='{"request_id": 1, "predictions": [1.0]}'))
+    record(tables, pairs(20, answer='{"request_id": 1, "predictions": [1.0]}'))
     files = "--json", str(tmp_path / "report.json"), "--html", str(tmp_path / "report.html")
     options = [
         *("--ignore", "$['request_id']", "--ignore", "$.reqest_id", "--slice", "$.values[0]"),
@@ -162,7 +162,6 @@ def test_a_full_disk_of_the_server_is_said(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     postgres_uri: str,
-    report_uri: str,
 ) -> None:
     """The server reports the fault as it does when the sort of a large comparison finds no room."""
     record(postgres_uri, pairs(10))
@@ -175,7 +174,7 @@ def test_a_full_disk_of_the_server_is_said(
         """)
         connection.execute("ALTER TABLE inference_responses ENABLE ROW LEVEL SECURITY")
         connection.execute("CREATE POLICY full_disk ON inference_responses USING (no_room())")
-    assert run(monkeypatch, report_uri) == 1
+    assert run(monkeypatch, as_role(postgres_uri, "report")) == 1
     assert_one_line(capsys, "no room", "No space left on device", "--last")
 
 
@@ -195,9 +194,9 @@ def test_missing_tables_are_said(
 
 
 def test_a_wrong_role_is_said(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], postgres_uri: str
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tables: str
 ) -> None:
-    assert run(monkeypatch, as_role(postgres_uri, "transformer")) == 1
+    assert run(monkeypatch, as_role(tables, "transformer")) == 1
     assert_one_line(capsys, "role report")
 
 
@@ -273,10 +272,10 @@ def test_an_unwritable_file_is_said(
 
 
 def test_the_mirror_percentage_is_the_measure_of_coverage(
-    monkeypatch: pytest.MonkeyPatch, postgres_uri: str, report_uri: str, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tables: str, report_uri: str, tmp_path: Path
 ) -> None:
     """MIRROR_PERCENTAGE says what is mirrored; --mirrored-share knows better."""
-    record(postgres_uri, [c for i in range(400) for c in pair(i)[: 2 - i % 2]])
+    record(tables, [c for i in range(400) for c in pair(i)[: 2 - i % 2]])
     file = tmp_path / "report.json"
 
     def coverage(*options: str) -> float:
@@ -314,12 +313,12 @@ def test_a_wrong_mirror_percentage_is_a_usage_error(
 def test_the_model_version_stands_beside_the_service(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    postgres_uri: str,
+    tables: str,
     report_uri: str,
 ) -> None:
     """Of the side that recorded one; the other recorded NULL."""
     calls = (c for i in range(10) for c in pair(i, {"version": "first"}, {"version": None}))
-    record(postgres_uri, calls)
+    record(tables, calls)
     assert run(monkeypatch, report_uri) == 11
     lines = capsys.readouterr().out.splitlines()
     assert f"primary  {PRIMARY}, version first" in lines
@@ -327,27 +326,27 @@ def test_the_model_version_stands_beside_the_service(
 
 
 def test_the_service_can_be_chosen(
-    monkeypatch: pytest.MonkeyPatch, postgres_uri: str, report_uri: str
+    monkeypatch: pytest.MonkeyPatch, tables: str, report_uri: str
 ) -> None:
-    record(postgres_uri, pairs(10))
+    record(tables, pairs(10))
     assert run(monkeypatch, report_uri, "--primary", PRIMARY) == 11
     assert run(monkeypatch, report_uri, "--primary", "other") == 12
 
 
 def test_only_the_newest_version_is_compared_when_asked_to(
-    monkeypatch: pytest.MonkeyPatch, postgres_uri: str, report_uri: str
+    monkeypatch: pytest.MonkeyPatch, tables: str, report_uri: str
 ) -> None:
     old = [replace(call, version="old") for call in pairs(10)]
-    record(postgres_uri, old + pairs(10, first=100))
+    record(tables, old + pairs(10, first=100))
     assert run(monkeypatch, report_uri) == 12
     assert run(monkeypatch, report_uri, "--since-rollout") == 11
 
 
 def test_times_are_in_utc_whatever_the_sessions_zone(
-    monkeypatch: pytest.MonkeyPatch, postgres_uri: str, report_uri: str, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tables: str, report_uri: str, tmp_path: Path
 ) -> None:
     """The page's "When (UTC)", and the times in the JSON."""
-    record(postgres_uri, pairs(20) + pair(20, None, {"answer": "[]"}))
+    record(tables, pairs(20) + pair(20, None, {"answer": "[]"}))
     file, page = tmp_path / "report.json", tmp_path / "report.html"
     tokyo = make_conninfo(report_uri, options="-c timezone=Asia/Tokyo")
     assert run(monkeypatch, tokyo, "--json", str(file), "--html", str(page)) == 11
@@ -358,7 +357,7 @@ def test_times_are_in_utc_whatever_the_sessions_zone(
 
 
 def test_many_ways_of_differing_are_named_by_what_they_have_in_common(
-    monkeypatch: pytest.MonkeyPatch, postgres_uri: str, report_uri: str, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tables: str, report_uri: str, tmp_path: Path
 ) -> None:
     """With 200 fields that differ now and then, no two pairs differ in the same places."""
     chooser = random.Random(1)
@@ -368,7 +367,7 @@ def test_many_ways_of_differing_are_named_by_what_they_have_in_common(
         differing = chooser.sample(range(200), 2 if i % 2 else 20)
         shadow = primary | {f"f{k}": 2.0 for k in differing}
         calls += pair(i, {"answer": json.dumps(primary)}, {"answer": json.dumps(shadow)})
-    record(postgres_uri, calls)
+    record(tables, calls)
     file = tmp_path / "report.json"
     assert run(monkeypatch, report_uri, "--json", str(file)) == 10
     report = json.loads(file.read_text())
@@ -378,14 +377,14 @@ def test_many_ways_of_differing_are_named_by_what_they_have_in_common(
 
 
 def test_one_share_is_rounded_once(
-    monkeypatch: pytest.MonkeyPatch, postgres_uri: str, report_uri: str, tmp_path: Path
+    monkeypatch: pytest.MonkeyPatch, tables: str, report_uri: str, tmp_path: Path
 ) -> None:
     """The tile and the gate of a share have the same number of pairs below the line."""
     calls = pairs(100) + [c for i in range(100, 150) for c in pair(i, None, {"status": 500})]
     calls += [
         c for i in range(150, 157) for c in pair(i, None, {"answer": '{"predictions": [1, 2, 3]}'})
     ]
-    record(postgres_uri, calls)
+    record(tables, calls)
     page = tmp_path / "report.html"
     run(monkeypatch, report_uri, "--html", str(page), "--json", str(tmp_path / "r.json"))
     gate = json.loads((tmp_path / "r.json").read_text())["gates"][2]

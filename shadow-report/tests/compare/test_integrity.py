@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -264,17 +265,29 @@ def test_losses_after_the_window_are_not_of_it(compared: Compare) -> None:
     assert compared(calls, **window).shadow.lost_records == 50
 
 
+@pytest.fixture
+def citus(tables: str) -> Iterator[None]:
+    """The tables' database says that it is one of Citus."""
+
+    def execute(statement: str) -> None:
+        with psycopg.connect(tables) as connection:
+            connection.execute("SET allow_system_table_mods = on")
+            connection.execute(statement)
+
+    execute(
+        "INSERT INTO pg_extension (oid, extname, extowner, extnamespace, extrelocatable,"
+        " extversion) SELECT 99999, 'citus', extowner, extnamespace, false, '14'"
+        " FROM pg_extension WHERE extname = 'plpgsql'"
+    )
+    yield
+    execute("DELETE FROM pg_extension WHERE extname = 'citus'")
+
+
+@pytest.mark.usefixtures("citus")
 def test_without_a_common_snapshot_only_what_is_settled_is_read(
-    compared: Compare, postgres_uri: str
+    compared: Compare,
 ) -> None:
     """Citus: rows that arrive between two questions are in none of them."""
-    with psycopg.connect(postgres_uri) as connection:
-        connection.execute("SET allow_system_table_mods = on")
-        connection.execute(
-            "INSERT INTO pg_extension (oid, extname, extowner, extnamespace, extrelocatable,"
-            " extversion) SELECT 99999, 'citus', extowner, extnamespace, false, '14'"
-            " FROM pg_extension WHERE extname = 'plpgsql'"
-        )
     now = datetime.now(UTC)
     report = compared(pairs(100) + pair(100, time=now) + pair(101, {"status": None}, time=now))
     assert (report.pairs, report.window.in_flight, report.primary.calls) == (100, 0, 100)

@@ -13,31 +13,37 @@ from traffic import PRIMARY, SHADOW, Compare, pairs, record
 from shadow_report.evidence.database import Scope
 
 
+@pytest.fixture
+def tables(postgres_uri: str) -> str:
+    """A database of the test's own: no statistics of others' rows decide on a plan."""
+    return postgres_uri
+
+
 @pytest.mark.parametrize("analysed", [False, True])
 @pytest.mark.parametrize("resent", [False, True])
 def test_further_calls_are_left_out_by_a_sort(
-    compared: Compare, postgres_uri: str, analysed: bool, resent: bool
+    compared: Compare, tables: str, analysed: bool, resent: bool
 ) -> None:
     """However many there are and however little memory, with and without statistics.
 
     Nothing looks each call up in a list.
     """
     again = [replace(call, time=call.time + timedelta(minutes=5)) for call in pairs(3000)]
-    record(postgres_uri, pairs(6000) + again)
+    record(tables, pairs(6000) + again)
     if analysed:
-        with psycopg.connect(postgres_uri, autocommit=True) as connection:
+        with psycopg.connect(tables, autocommit=True) as connection:
             connection.execute("ANALYZE")
-    plan = plan_of_pairs(postgres_uri, deduplicate=True, resent=resent)
+    plan = plan_of_pairs(tables, deduplicate=True, resent=resent)
     assert plan.count("WindowAgg") == 2, plan
     assert "SubPlan" not in plan
     assert "Anti Join" not in plan
     assert compared().pairs == 6000
 
 
-def test_without_further_calls_nothing_is_numbered(compared: Compare, postgres_uri: str) -> None:
+def test_without_further_calls_nothing_is_numbered(compared: Compare, tables: str) -> None:
     """The usual case pays for no sort."""
-    record(postgres_uri, pairs(100))
-    plan = plan_of_pairs(postgres_uri, deduplicate=False, resent=False)
+    record(tables, pairs(100))
+    plan = plan_of_pairs(tables, deduplicate=False, resent=False)
     assert "WindowAgg" not in plan
     assert plan.count(" on inference_responses_default ") == 2, plan
     assert compared().pairs == 100

@@ -525,9 +525,7 @@ def test_calls_that_a_followed_shadow_did_not_answer_are_faults(command: Command
     assert report["verdict"] == "REJECT"
 
 
-def test_what_a_follower_sent_again_counts_by_its_answer(
-    command: Command, postgres_uri: str
-) -> None:
+def test_what_a_follower_sent_again_counts_by_its_answer(command: Command, tables: str) -> None:
     """An attempt that died with the shadow's process is none, once another one is answered."""
     calls = followed(6_000, until=6_000)
     again = [died(call) for call in calls if call.role == "shadow"][::60]
@@ -536,7 +534,7 @@ def test_what_a_follower_sent_again_counts_by_its_answer(
     assert (report["new_faults"], report["integrity"]["resent"]) == (0, 100)
     assert (report["shadow"]["duplicates"], report["shadow"]["unanswered"]) == (0, 0)
     assert "100 attempts ended without an answer" in finding(report, "resent")["what"]
-    with psycopg.connect(postgres_uri) as connection:
+    with psycopg.connect(tables) as connection:
         unanswered = "SELECT count(*) FROM inference_pairs WHERE shadow_status IS NULL"
         assert connection.execute(unanswered).fetchone() == (0,)
 

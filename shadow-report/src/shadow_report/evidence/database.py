@@ -346,6 +346,8 @@ def _meaning(error: psycopg.Error, where: str, what: str, role: str) -> str:
                 "POSTGRES_URI is not a connection URI; "
                 "write it like postgresql://report:password@host:5432/inference."
             )
+        case psycopg.OperationalError() if "the database system is" in what:
+            text = f"{where} does not answer: {what}; wait until it is up."
         case psycopg.OperationalError() if error.sqlstate is None and "FATAL:" in str(error):
             text = (
                 f"{where} refuses the connection: {what}; "
