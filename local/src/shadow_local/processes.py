@@ -8,7 +8,9 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import envoy
 
@@ -207,11 +209,18 @@ def project_of(image: str, repository: Path) -> Project | None:
     for path in sorted(
         [*repository.glob("*/pyproject.toml"), *repository.glob("examples/*/pyproject.toml")]
     ):
-        scripts = tomllib.loads(path.read_text()).get("project", {}).get("scripts", {})
+        scripts = _scripts(path.read_text())
         if name in scripts:
             module = str(scripts[name]).split(":")[0].removesuffix(".__main__")
             return Project(path.parent, module)
     return None
+
+
+@cache  # each of a dozen files is read for every container, and takes milliseconds to parse
+def _scripts(pyproject: str) -> dict[str, Any]:
+    """A project's console scripts by name."""
+    scripts: dict[str, Any] = tomllib.loads(pyproject).get("project", {}).get("scripts", {})
+    return scripts
 
 
 def expand(text: str, env: Mapping[str, str]) -> str:
