@@ -6,7 +6,7 @@ import hashlib
 import json
 import uuid
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -95,9 +95,7 @@ def record(uri: str, calls: Iterable[Call]) -> None:
         recorder = call.recorder or RECORDERS[call.role]
         numbers[recorder] = call.sequence or numbers.get(recorder, 0) + 1
         record_id = uuid.uuid4()
-        requests.append(
-            _request_row(replace(call, recorder=recorder), record_id, numbers[recorder])
-        )
+        requests.append(_request_row(call, record_id, recorder, numbers[recorder]))
         if call.status is not None:
             responses.append(_response_row(call, record_id))
     with psycopg.connect(uri) as connection, connection.cursor() as cursor:
@@ -110,12 +108,14 @@ def record(uri: str, calls: Iterable[Call]) -> None:
                     copy.write_row(row)
 
 
-def _request_row(call: Call, record_id: uuid.UUID, sequence: int) -> tuple[object, ...]:
+def _request_row(
+    call: Call, record_id: uuid.UUID, recorder: uuid.UUID, sequence: int
+) -> tuple[object, ...]:
     body = call.request.encode() if isinstance(call.request, str) else call.request
     return (
         record_id,
         call.time,
-        call.recorder,
+        recorder,
         sequence,
         call.pair_id,
         call.source,

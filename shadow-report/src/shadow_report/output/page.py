@@ -11,6 +11,7 @@ import json
 import re
 from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
+from functools import cache
 from pathlib import Path
 
 import orjson
@@ -144,6 +145,7 @@ def view(report: Report, pairs: int, characters: int) -> dict[str, object]:
     }
 
 
+@cache  # to compile the templates takes longer than to render them
 def environment_of_templates() -> Environment:
     """Templates in which every printed value is made visible and then escaped."""
     environment = Environment(
