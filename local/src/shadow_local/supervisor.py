@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import shlex
 import signal
 import subprocess
@@ -160,7 +161,8 @@ def _status(url: str) -> str:
             return str(response.status)
     except urllib.error.HTTPError as error:
         return str(error.code)
-    except OSError as error:
+    except (OSError, http.client.HTTPException) as error:
+        # No HTTP: someone else took the port; then our own server ends, and says so.
         return str(error)
 
 
