@@ -118,10 +118,6 @@ class Killable:
             self._supervisor.stop(self._command.name)
         self._pid = None
 
-    @property
-    def is_running(self) -> bool:
-        return self._pid is not None
-
 
 class Callers:
     """Calls to the primary at a steady rate, of all kinds."""

@@ -14,8 +14,7 @@ from shadow_report.answers.outcome import Outcome
 from shadow_report.counting.classify import Classifier, Clock
 from shadow_report.counting.generated import GeneratedTally
 from shadow_report.counting.latency import LatencyTally
-from shadow_report.counting.ledger import Ledger, MissingTally
-from shadow_report.counting.margins import MarginTally
+from shadow_report.counting.ledger import Ledger, MarginTally, MissingTally
 from shadow_report.counting.noise import NoiseTally
 from shadow_report.counting.slices import SliceTally
 from shadow_report.counting.timeline import Timeline, microseconds

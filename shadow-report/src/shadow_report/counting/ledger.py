@@ -1,4 +1,4 @@
-"""Pairs by outcome, status and path, and whether the calls without a pair are like the others."""
+"""Pairs by outcome, status, path and margin, and how the calls without a pair differ from them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shadow_report.answers.outcome import Answer, Outcome
+from shadow_report.answers.paths import Rules
 from shadow_report.counting.classify import Classified
 from shadow_report.counting.timeline import MISSING, PAIRED, Timeline
 from shadow_report.evidence.batch import NO_ANSWER
-from shadow_report.report import MissingContrast, PairedTable, StatusPair
+from shadow_report.report import MissingContrast, PairedTable, PathMargin, StatusPair
 from shadow_report.statistics.agreement import kolmogorov_smirnov_p, same_shares_p
 from shadow_report.statistics.samples import PairSample, Sketch, distance
 
@@ -182,3 +183,25 @@ def _contrast(
 def _counter(values: NDArray[np.int64]) -> dict[Hashable, int]:
     found, counts = np.unique(values, return_counts=True)
     return dict(zip(found.tolist(), counts.tolist(), strict=True))
+
+
+class MarginTally:
+    """By rule with a margin: in how many pairs its place stands, and in how many it differs."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._pairs: Counter[int] = Counter()
+        self._differing: Counter[int] = Counter()
+
+    def add(self, classified: Classified) -> None:
+        for rule, (standing, differing) in classified.by_margin.items():
+            self._pairs[rule] += standing.size
+            self._differing[rule] += differing.size
+
+    def report(self) -> tuple[PathMargin, ...]:
+        """One per rule, in their order; a rule that named nothing has no pairs."""
+        return tuple(
+            PathMargin(rule.spelling, rule.kind, rule.margin, self._pairs[i], self._differing[i])
+            for i, rule in enumerate(self._rules.by_path)
+            if rule.margin is not None
+        )
