@@ -91,6 +91,7 @@ class Process:
     # KServe's own default takes over without it.
     names_grpc_port = True
     runs_in: Path | None = None
+    python = sys.executable
     # A program that starts the server with other rights or limits.
     started_by: tuple[str, ...] = ()
 
@@ -102,7 +103,7 @@ class Process:
             ports += ["--grpc_port", str(self.grpc_port)]
         with self.log_file.open("w") as log:
             self.process = subprocess.Popen(
-                [*self.started_by, sys.executable, "-m", module, *ports, *arguments],
+                [*self.started_by, self.python, "-m", module, *ports, *arguments],
                 cwd=self.runs_in,
                 env=environment(**variables),
                 stdout=log,
