@@ -273,6 +273,21 @@ def test_a_mistake_over_grpc_is_the_callers_500(named: Transformer, shared_uri: 
     assert "in numbers" in line
 
 
+def test_what_is_redacted_is_not_in_the_log(
+    folder: Path, shared_uri: str, predictor: Predictor
+) -> None:
+    """A mistake's words may quote the call: with RECORD_REDACT its kind and place are logged."""
+    settings = {"MODULE": "hooked", "RECORD_REDACT": "$.customer"}
+    with Transformer(folder, shared_uri, predictor.address, **settings) as running:
+        pair = new_pair()
+        answered = running.post(PREDICT, b'{"customer": "s3cret"}', x_shadow_pair_id=pair)
+        assert (answered.status, b"s3cret" in answered.body) == (500, True)
+        found = row(shared_uri, pair)
+        assert "s3cret" not in str(found)
+        assert "gets 500: KeyError (hooked.py, line " in running.log
+        assert "s3cret" not in running.log
+
+
 def test_what_is_not_json_stays_bytes(
     folder: Path, shared_uri: str, scripted: ScriptedPredictor
 ) -> None:

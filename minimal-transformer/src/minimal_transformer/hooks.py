@@ -123,10 +123,10 @@ def _function(variable: str, name: str) -> Any:
     return hook
 
 
-def mistake_of(failure: BaseException) -> str:
-    """What a hook's failure was and where, in one line."""
-    text = " ".join(str(failure).split())
-    return f"{type(failure).__name__}: {text}{_place(failure)}"
+def mistake_of(failure: BaseException, *, quotes: bool) -> str:
+    """What a hook's failure was and where, in one line; its words only where it `quotes`."""
+    text = ": " + " ".join(str(failure).split()) if quotes else ""
+    return f"{type(failure).__name__}{text}{_place(failure)}"
 
 
 def _place(failure: BaseException) -> str:

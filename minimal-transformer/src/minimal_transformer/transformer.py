@@ -116,6 +116,8 @@ class PersistTransformer(Model):  # type: ignore[misc]
         super().__init__(name)
         self.handler = PredictionDBHandler(records, processes=predictor.serving_processes)
         self._predictor_settings = replace(predictor, is_shadow=records.shadow_role == "shadow")
+        # An error may quote the call, and what is redacted never leaves the process.
+        self._quotes_errors = records.record_errors or not records.record_redact
         self._hook_settings: HookSettings | None = None
         self._hooks = Hooks()
         self.logs_calls = False
@@ -384,9 +386,8 @@ class PersistTransformer(Model):  # type: ignore[misc]
         except Exception as failure:
             if not is_unexpected(failure):
                 raise
-            mistake = mistake_of(failure)
+            mistake = mistake_of(failure, quotes=self._quotes_errors)
             log.error("a hook failed at %s, its caller gets 500: %s", arrival.route.path, mistake)
-            log.debug("the hook's traceback", exc_info=failure)
             raise Failed(answer_to(failure)) from None
 
     async def preprocess(self, payload: Any, headers: Headers | None = None) -> Any:

@@ -313,6 +313,17 @@ def test_unparseable_on_both_sides(compared: Compare) -> None:
     assert_invalid(report, "unparseable", "byte for byte")
 
 
+def test_bytes_of_another_service_are_compared_as_such(compared: Compare) -> None:
+    """What was passed on as it is may be a picture: equal or not, byte for byte."""
+    drawn = [({"answer": b"\x89PNG1"}, {"answer": b"\x89PNG%d" % (1 + (i < 5))}) for i in range(50)]
+    report = compared(
+        [call for i, both in enumerate(drawn) for call in pair(i, *both, protocol="other")]
+    )
+    assert not finding(report, "unparseable").unsound
+    assert report.outcomes == {"equal": 45, "text": 5}
+    assert report.verdict == "REJECT"
+
+
 def test_unanswered_calls_fail(compared: Compare) -> None:
     """A call whose process died has no response row; it failed."""
     report = compared(pairs(99) + pair(99, None, {"status": None}))

@@ -319,9 +319,11 @@ def bodies(facts: Facts) -> Iterator[Finding]:
         )
     both = min(facts.primary.unparseable, facts.shadow.unparseable)
     if both > (1 - facts.min_coverage) * max(1, facts.pairs):
+        # What PASS_PATHS opens may answer with a picture; v1, v2 and OpenAI's API do not.
+        passed_on = facts.primary.protocols.get("other", 0)
         yield Finding(
             "unparseable",
-            True,
+            both > passed_on,
             f"{facts.primary.unparseable:,} answers of the primary are neither JSON nor tensors, "
             "so they can only be compared byte for byte.",
             "Compare JSON answers, or let the model answer in JSON.",
