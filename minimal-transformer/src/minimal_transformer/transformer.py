@@ -31,17 +31,9 @@ from minimal_transformer.exchange import (
     Stream,
 )
 from minimal_transformer.failures import Failed, abandoned, answer_to, is_unexpected
-from minimal_transformer.hooks import (
-    Headers,
-    Hooks,
-    mistake_of,
-    payload_of,
-    result_of,
-    returned_by,
-    sent_back,
-    sent_on,
-)
+from minimal_transformer.hooks import Hooks, mistake_of, returned_by
 from minimal_transformer.limits import Limits
+from minimal_transformer.payloads import Headers, payload_of, result_of, sent_back, sent_on
 from minimal_transformer.predictor import Predictor, Readiness
 from minimal_transformer.predictor.grpc import GrpcPredictor
 from minimal_transformer.predictor.rest import RestPredictor
@@ -172,8 +164,10 @@ class PersistTransformer(Model):  # type: ignore[misc]
             self._explainer = _hop(
                 replace(self._predictor_settings, host=self.explainer_host, protocol="v1")
             )
-        self._reads_requests = bool(self._hooks.preprocess) or self._overrides(*_READ_REQUESTS)
-        self._reads_answers = bool(self._hooks.postprocess) or self._overrides(*_READ_ANSWERS)
+        self._reads_requests = self._hooks.preprocess is not None or self._overrides(
+            *_READ_REQUESTS
+        )
+        self._reads_answers = self._hooks.postprocess is not None or self._overrides(*_READ_ANSWERS)
         self._passes_through = not (
             self._reads_requests or self._reads_answers or self.enable_latency_logging
         )
