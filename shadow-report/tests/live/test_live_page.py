@@ -33,7 +33,7 @@ def test_it_takes_over_what_is_new_and_keeps_what_is_unfolded(
     browser: Browser, served: Served, postgres_uri: str
 ) -> None:
     """New pairs appear without a reload; an unfolded pair, the focus and the place stay."""
-    page = opened(browser, served)
+    page = opened(browser, served, reduced_motion="reduce")
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -43,6 +43,7 @@ def test_it_takes_over_what_is_new_and_keeps_what_is_unfolded(
     last.locator("summary").focus()
     page.keyboard.press("Enter")
     expect(last).to_have_attribute("open", "")
+    page.wait_for_function("scrollY > 0")
     place = page.evaluate("scrollY")
     record(postgres_uri, numbered(pairs(300, first=404), 404))
     expect(page.locator(".tile").first).to_contain_text("704", timeout=PATIENCE_MS)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -13,12 +15,15 @@ from hypothesis import strategies as st
 from traffic import START, Call, pair, pairs, record
 
 from embedded_postgres import as_role
+from shadow_report import OneLineError
+from shadow_report.answers.paths import RequestField
 from shadow_report.compare import compare
 from shadow_report.evidence.database import open_tables
 from shadow_report.live.tally import Tally
+from shadow_report.maintain import maintain
 from shadow_report.output.files import plain
 from shadow_report.report import Report
-from shadow_report.settings import Comparison
+from shadow_report.settings import TIME_UNITS, Comparison
 
 SECONDS = 180
 
@@ -93,6 +98,90 @@ def test_adds_what_is_new_and_says_what_compare_says(live: Live) -> None:
 def numbered(calls: list[Call], first: int) -> list[Call]:
     """The calls of some pairs, with the numbers that one recorder of each side would give them."""
     return [replace(call, sequence=first + i // 2 + 1) for i, call in enumerate(calls)]
+
+
+def test_what_came_a_little_late_is_counted_from_a_checkpoint(live: Live) -> None:
+    """And what came later than that from the start."""
+    for i in range(5):
+        record(live.admin, numbered(pairs(300, first=300 * i), 300 * i))
+        live.agrees(at(30 * (i + 1)))
+    late = pairs(1, first=1300, pair_id="late")
+    record(live.admin, [replace(call, sequence=9000) for call in late])
+    live.agrees(at(155))
+    assert live.tally.looks == {"added": 5, "rebuilt": 1, "failed": 0}
+    early = pairs(1, first=1, pair_id="early")
+    record(live.admin, [replace(call, sequence=9001) for call in early])
+    live.agrees(at(156))
+    assert live.tally.looks == {"added": 5, "rebuilt": 2, "failed": 0}
+
+
+def test_days_that_retention_drops_are_forgotten(live: Live) -> None:
+    """`maintain --keep` takes a day's pairs away, and the verdict is about the others."""
+    days_ago = START - timedelta(days=4)
+    record(live.admin, [replace(call, recorder=uuid.UUID(int=9)) for call in pairs(30)])
+    old = [replace(call, time=days_ago, pair_id=f"old-{call.pair_id}") for call in pairs(20)]
+    record(live.admin, old)
+    maintain(live.admin, None, 1)
+    assert live.agrees(at(60)).pairs == 50
+    maintain(live.admin, timedelta(days=2), 1)
+    assert live.agrees(at(61)).pairs == 30
+
+
+def test_a_rollout_begins_anew(postgres_uri: str) -> None:
+    """With --since-rollout a new version of the shadow is judged alone, as soon as it is there."""
+    live = Live(postgres_uri, Comparison(since_rollout=True))
+    record(live.admin, numbered(pairs(200), 0))
+    assert live.agrees(at(20)).pairs == 200
+    record(live.admin, numbered(pairs(400, first=200, shadow={"version": "2"}), 200))
+    report = live.agrees(at(60))
+    assert report.shadow.model_versions.keys() == {"2"}
+    assert 300 < report.pairs < 400
+
+
+def test_a_look_that_fails_leaves_nothing_half_counted(live: Live) -> None:
+    """The server ends the connection in the middle; the next look says what `compare` says."""
+    record(live.admin, numbered(pairs(100), 0))
+    live.agrees(at(10))
+    record(live.admin, numbered(pairs(300, first=100), 100))
+    with pytest.raises(OneLineError):
+        look_and_lose_the_server(live, at(40))
+    assert live.agrees(at(40)).pairs == 400
+
+
+def look_and_lose_the_server(live: Live, until: datetime) -> None:
+    """The connection is ended when the look knows what is new."""
+    with open_tables(live.uri) as tables:
+        arrivals = tables.arrivals
+
+        def ended(*asked: Any) -> Any:
+            found = arrivals(*asked)
+            live.sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'shadow-report'"
+            )
+            return found
+
+        tables.arrivals = ended  # type: ignore[method-assign]
+        live.tally.look(tables, until)
+
+
+@pytest.mark.parametrize(
+    "settings_",
+    [
+        {"slo_ms": 4.0, "warm_up": timedelta(seconds=7)},
+        {"slices": (RequestField.of("values"),), "cluster": RequestField.of("values")},
+        {"cluster": TIME_UNITS["second"], "mirrored_share": 0.5},
+    ],
+    ids=["slo and warm-up", "slices and clusters", "share and seconds"],
+)
+def test_every_counter_adds_up(postgres_uri: str, settings_: dict[str, Any]) -> None:
+    """Whatever is asked for is the same when it is counted in parts."""
+    live = Live(postgres_uri, Comparison(**settings_))
+    kinds = sorted(OUTCOMES)
+    for turn in range(4):
+        calls = [c for i in range(20) for c in OUTCOMES[kinds[i % len(kinds)]](20 * turn + i)]
+        record(live.admin, [replace(call, sequence=number(call)) for call in calls])
+        live.agrees(at(20 * (turn + 1)))
 
 
 OUTCOMES: dict[str, Callable[[int], list[Call]]] = {
