@@ -66,7 +66,7 @@ def compare(uri: str, settings: Comparison, progress: Progress = lambda done, of
     has one, and else up to what is settled.
     """
     with open_tables(uri) as tables:
-        observed = _observe(tables, settings, progress)
+        observed = observe(tables, settings, progress)
     return observed.report()
 
 
@@ -79,7 +79,7 @@ def compare_candidates(
     alpha. Raises as `compare` does.
     """
     with open_tables(uri) as tables:
-        reports = [_observe(tables, each, progress).report() for each in settings.each_candidate()]
+        reports = [observe(tables, each, progress).report() for each in settings.each_candidate()]
     return side_by_side(reports, settings.margins.alpha)
 
 
@@ -99,7 +99,8 @@ def side_by_side(reports: Sequence[Report], alpha: float) -> SideBySide:
     )
 
 
-def _observe(tables: Tables, settings: Comparison, progress: Progress) -> Observed:
+def observe(tables: Tables, settings: Comparison, progress: Progress) -> Observed:
+    """All that a comparison reads and counts, in one pass."""
     now = tables.now()
     if not tables.has_snapshot():
         # What is settled no longer changes, so that all questions are about the same calls.

@@ -17,7 +17,7 @@ from traffic import START, Call, pair, pairs, record
 from embedded_postgres import as_role
 from shadow_report import OneLineError
 from shadow_report.answers.paths import RequestField
-from shadow_report.compare import compare
+from shadow_report.compare import observe
 from shadow_report.evidence.database import open_tables
 from shadow_report.live.tally import Tally
 from shadow_report.maintain import maintain
@@ -46,7 +46,11 @@ class Live:
         return report
 
     def compared(self, until: datetime) -> Report:
-        return compare(self.uri, replace(self.settings, until=until))
+        """What `compare --until` says when that has just settled."""
+        settings = replace(self.settings, until=until)
+        with open_tables(self.uri) as tables:
+            tables.now = lambda: until + settings.settle  # type: ignore[method-assign]
+            return observe(tables, settings, lambda done, of: None).report()
 
     def agrees(self, until: datetime) -> Report:
         """A look, which must say what `compare` says."""
@@ -113,6 +117,35 @@ def test_what_came_a_little_late_is_counted_from_a_checkpoint(live: Live) -> Non
     record(live.admin, [replace(call, sequence=9001) for call in early])
     live.agrees(at(156))
     assert live.tally.looks == {"added": 5, "rebuilt": 2, "failed": 0}
+
+
+def test_what_was_missing_may_still_come(live: Live) -> None:
+    """An answer, and the primary's call of one that the shadow recorded alone: both were counted
+    as missing, and are not any more.
+    """
+    record(live.admin, numbered(pairs(100, first=100), 0))
+    early, late = OUTCOMES["unanswered"](20), OUTCOMES["without its primary"](30)
+    record(live.admin, [replace(call, sequence=number(call) + 200) for call in (*early, *late)])
+    first = live.agrees(at(60))
+    assert (first.shadow.unanswered, first.integrity.mirrored_only) == (1, 1)
+    apply(live, "answer")
+    assert live.agrees(at(61)).shadow.unanswered == 0
+    record(live.admin, [replace(pair(30, time=at(30))[0], sequence=300)])
+    last = live.agrees(at(62))
+    assert (last.integrity.mirrored_only, last.pairs) == (0, first.pairs + 1)
+
+
+@pytest.mark.parametrize("change", ["delete", "correct"])
+def test_rows_that_are_changed_are_counted_as_they_are(live: Live, change: str) -> None:
+    """Deleting or correcting a row that was counted long ago."""
+    record(live.admin, numbered(pairs(100), 0))
+    before = live.agrees(at(60))
+    apply(live, change)
+    with psycopg.connect(live.admin) as connection:
+        # Postgres adds up a session's changes at its end, or a second later.
+        connection.execute("SELECT pg_stat_force_next_flush()")
+    after = live.agrees(at(61))
+    assert (before.pairs, before.new_faults) != (after.pairs, after.new_faults)
 
 
 def test_days_that_retention_drops_are_forgotten(live: Live) -> None:

@@ -378,13 +378,16 @@ class Tally:
         so. Returns the ids of the others.
         """
         pending: set[str] = set()
+        counts_settled = self._settings.mirrored_share < 1 and self._sides.is_mirrored
 
         def final() -> Iterator[Batch]:
             settled_before = microseconds(until)
             for batch in batches:
                 chosen, complete = _of_part(base, batch, part), _is_complete(batch)
                 newest = np.maximum(batch.integers("primary_time"), batch.integers("shadow_time"))
-                waits = chosen & ~complete & (newest >= settled_before)
+                # Where a share is mirrored, the coverage counts settled pairs only.
+                unsure = np.ones_like(complete) if counts_settled else ~complete
+                waits = chosen & unsure & (newest >= settled_before)
                 pending.update(batch.pair_id(row) for row in np.flatnonzero(waits).tolist())
                 for row in np.flatnonzero(chosen & ~waits & ~complete).tolist():
                     _watch(base, batch, row)
