@@ -76,6 +76,7 @@ RECOUNTING_SHARE = 0.1
 RECOUNT_EVERY = timedelta(hours=1)
 
 FIRST = -(2**63)
+FIRST_TIME = datetime.min.replace(tzinfo=UTC)
 # Of few pairs, their calls are numbered whether there are further ones or not.
 ANY_DUPLICATES = Duplicates(primary=1, shadow=1, resent=1)
 
@@ -126,6 +127,20 @@ class WholeTables:
     replayed: NoiseFloor | None
 
 
+@dataclass(frozen=True, slots=True)
+class Noted:
+    """What tells a look what is new in the past.
+
+    seen: by record id, when it was delivered, of what came lately. changes: as `Tables` has them.
+    """
+
+    at: datetime
+    long_at: datetime
+    """When a look last went further back."""
+    seen: dict[UUID, datetime]
+    changes: dict[str, int]
+
+
 class Changed(Exception):
     """The tallies are not those of the tables any more, for this reason."""
 
@@ -146,6 +161,7 @@ class Tally:
         self._asked_for, self._last, self._share = settings, last, recounting_share
         self.looks = dict.fromkeys(("added", "rebuilt", "failed"), 0)
         self._base: Base | None = None
+        self._noted = Noted(FIRST_TIME, FIRST_TIME, {}, {})
         self._why = "nothing was counted yet"
         self._recount_after = 0.0
         self._checkpoints: list[Base] = []
@@ -154,13 +170,9 @@ class Tally:
         self._window_since: datetime | None = None
         self._sides: Sides
         self._kinds: frozenset[tuple[str | None, ...]] = frozenset()
-        self._changes: dict[str, int] = {}
         self._counted_at: datetime
         # Of the last look:
         self._until: datetime
-        self._looked_at: datetime
-        self._looked_long_at: datetime
-        self._seen: dict[UUID, datetime] = {}
         self._whole: WholeTables | None = None
         self._whole_after = 0.0
 
@@ -172,6 +184,8 @@ class Tally:
         # First: what is changed after this look's snapshot must not seem known.
         changes = tables.changes()
         now = tables.now()
+        # A look that fails leaves what was: it adds to a copy of the base.
+        known = self._base, [*self._checkpoints], self._noted
         try:
             report = self._add(tables, now, before, changes)
             if report is not None:
@@ -183,9 +197,12 @@ class Tally:
             report = self._recount(tables, now, before, changes)
             self.looks["rebuilt"] += 1
             return report
+        except Changed as change:
+            # Rows from a clock that is more than a minute fast may say so even then.
+            self._forget(str(change))
+            return None
         except BaseException:
-            # What was being added to may have half of it.
-            self._forget("the look before failed")
+            self._base, self._checkpoints, self._noted = known
             self.looks["failed"] += 1
             raise
 
@@ -200,7 +217,8 @@ class Tally:
             until = self._watermark(tables, now, before)
             settled = max(self._base.until, until - TAIL)
             late = self._changed_since(tables, self._base, now, settled)
-            base = self._base if late is None else self._before(late)
+            rules = self._settings.rules
+            base = self._base.copy(rules) if late is None else self._before(late)
             self._advance(tables, base, settled, until)
             self._base = base
             return self._judge(tables, base, now, until)
@@ -218,10 +236,12 @@ class Tally:
     ) -> Report:
         """The report from all that is in the tables."""
         began = time.monotonic()
-        self._changes, self._seen, self._whole = changes, {}, None
+        self._whole = None
         base = self._base = self._begin(tables, now, before)
-        self._note_deliveries(tables, now - LONG_OVERLAP - LONG_LOOK_EVERY, base.until)
-        self._counted_at = self._looked_at = self._looked_long_at = now
+        scope, since = self._sides.scope, now - LONG_OVERLAP - LONG_LOOK_EVERY
+        rows = tables.deliveries(scope, since, base.until)
+        self._noted = Noted(now, now, {row.record_id: row.created_at for row in rows}, changes)
+        self._counted_at = now
         report = self._judge(tables, base, now, self._until)
         ended = time.monotonic()
         self._recount_after = ended + (ended - began) * (1 / self._share - 1)
@@ -428,11 +448,12 @@ class Tally:
         since = self._window_since
         if self._last is not None and since is not None and now - since > self._last * (17 / 16):
             raise Changed("the window moved on")
-        if self._changes.keys() - changes.keys():
+        noted = self._noted.changes
+        if noted.keys() - changes.keys():
             raise Changed("a day was dropped")
-        if any(changes[partition] != count for partition, count in self._changes.items()):
+        if any(changes[partition] != count for partition, count in noted.items()):
             raise Changed("rows were changed or deleted")
-        self._changes = changes
+        self._noted = replace(self._noted, changes=changes)
 
     def _refuse_another_comparison(self, live: Base) -> None:
         """A new service, version, protocol or source of ids may be another comparison."""
@@ -464,23 +485,19 @@ class Tally:
         self, tables: Tables, base: Base, now: datetime, settled: datetime
     ) -> datetime | None:
         """The time of the earliest call that was counted and is not as it was; None without any."""
-        is_long = now - self._looked_long_at > LONG_LOOK_EVERY
-        since = self._looked_at - (LONG_OVERLAP if is_long else OVERLAP)
-        late = self._late(tables, base, self._note_deliveries(tables, since, settled))
-        late += self._answered_late(tables, base)
-        self._looked_at = now
+        noted = self._noted
+        is_long = now - noted.long_at > LONG_LOOK_EVERY
+        since = noted.at - (LONG_OVERLAP if is_long else OVERLAP)
+        rows = tables.deliveries(self._sides.scope, since, settled)
+        unseen = [row for row in rows if row.record_id not in noted.seen]
+        late = self._late(tables, base, unseen) + self._answered_late(tables, base)
+        seen = noted.seen | {row.record_id: row.created_at for row in unseen}
         if is_long:
-            self._looked_long_at = now
             kept = now - LONG_OVERLAP - LONG_LOOK_EVERY - OVERLAP
-            self._seen = {record: at for record, at in self._seen.items() if at >= kept}
+            seen = {record: at for record, at in seen.items() if at >= kept}
+        long_at = now if is_long else noted.long_at
+        self._noted = replace(noted, at=now, long_at=long_at, seen=seen)
         return min(late, default=None)
-
-    def _note_deliveries(self, tables: Tables, since: datetime, before: datetime) -> list[Delivery]:
-        """What no earlier look has seen, of what was delivered from `since` on."""
-        rows = tables.deliveries(self._sides.scope, since, before)
-        unseen = [row for row in rows if row.record_id not in self._seen]
-        self._seen |= {row.record_id: row.created_at for row in unseen}
-        return unseen
 
     def _late(self, tables: Tables, base: Base, deliveries: Sequence[Delivery]) -> list[datetime]:
         """The times of those that belong to pairs that were counted."""
