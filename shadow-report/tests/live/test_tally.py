@@ -99,6 +99,18 @@ def test_adds_what_is_new_and_says_what_compare_says(live: Live) -> None:
     assert live.tally.looks == {"added": 11, "rebuilt": 1, "failed": 0}
 
 
+@pytest.mark.parametrize("source", ["x-shadow-pair-id", "generated"])
+def test_begins_before_there_is_a_call(live: Live, source: str) -> None:
+    """Started first, it takes up the calls as they come: those of an entry, and those of a primary
+    that nobody follows yet.
+    """
+    assert live.agrees(at(0)).primary.calls == 0
+    calls = numbered(pairs(50), 0)
+    alone = [replace(call, source=source) for call in calls if call.role == "primary"]
+    record(live.admin, alone)
+    assert live.agrees(at(60)).primary.calls == 50
+
+
 def numbered(calls: list[Call], first: int) -> list[Call]:
     """The calls of some pairs, with the numbers that one recorder of each side would give them."""
     return [replace(call, sequence=first + i // 2 + 1) for i, call in enumerate(calls)]

@@ -305,7 +305,8 @@ class Tally:
         """Up to when calls are judged; never before what was judged already."""
         assert self._base is not None  # noqa: S101 - the caller knows; for the type checker
         until = now - self._settings.settle
-        if not self._sides.is_mirrored:
+        # Before the first call of a shadow there is nobody to wait for.
+        if not self._sides.is_mirrored and self._sides.groups_of("shadow"):
             lately = replace(self._sides.scope, delivered_since=now - CHECKPOINT_KEPT)
             until = min(until, tables.followed_until(lately) or self._until)
         return max(until if before is None else min(until, before), self._base.until)
