@@ -26,11 +26,13 @@ from candidate import Candidate, record, serving, store
 
 from embedded_postgres import as_role
 from shadow_report import OneLineError, SettingWrong
+from shadow_report.evidence.batch import CUT_REQUEST, REDACTED_REQUEST
+from shadow_report.evidence.database import Duplicates, Scope, open_tables
 from shadow_report.replay import follow as module
 from shadow_report.replay.calls import parse_target, sql
 from shadow_report.replay.candidate import Candidate as Address
 from shadow_report.replay.candidate import Connection
-from shadow_report.replay.delivered import FIRST_RECORD, PAGE
+from shadow_report.replay.delivered import FIRST_RECORD, PAGE, DeliveredCalls, Place, Window
 from shadow_report.replay.follow import Follower, Plan, parse_part
 from shadow_report.replay.metrics import served
 
@@ -615,3 +617,49 @@ def test_a_backlog_without_statistics_is_read_by_its_index(postgres_uri: str) ->
     plan = "\n".join(row[0] for row in rows)
     assert "Index Scan using inference_requests_" in plan
     assert "Bitmap" not in plan
+
+
+def test_compare_says_of_each_call_what_the_follower_does(postgres_uri: str) -> None:
+    """Whether a stored call can be sent again, and why not, is one rule in SQL and in Python."""
+    odd = {
+        "cut": {"request_raw": b"{", "request_data": None, "request_truncated": True},
+        "redacted and too large": {"request_data": None, "request_truncated": True},
+        "redacted gRPC": {"protocol": "grpc"},
+        "shortened by redaction": {"request_size": 500},
+        "gzip": {"request_raw": b"\x1f\x8b1", "request_data": None, "request_size": 3},
+    }
+    for pair_id in odd:
+        call(postgres_uri, pair_id)
+    call(postgres_uri, "json")
+    call(postgres_uri, "empty", body=b"", as_json=False)
+    call(postgres_uri, "text", body="é".encode(), as_json=False)
+    call(postgres_uri, "accents", body='{"é": "ü"}'.encode())
+    call(postgres_uri, "redacted", body=b'{"values": "[redacted]"}')
+    call(postgres_uri, "redacted bytes", body=b'\x00"[redacted]"', as_json=False)
+    call(postgres_uri, "gRPC", body=b"\x0a\x05model", as_json=False, protocol="grpc")
+    call(postgres_uri, "any", role="shadow")
+    with psycopg.connect(postgres_uri) as connection:
+        for pair_id, columns in odd.items():
+            for column, value in columns.items():
+                change = f"UPDATE inference_requests SET {column} = %s WHERE pair_id = %s"
+                connection.execute(change.encode(), [value, pair_id])
+    window = Window(None, LONG_AGO, None)
+
+    async def withheld() -> dict[str, str | None]:
+        tables = DeliveredCalls(postgres_uri, lambda _: None)
+        stored = await tables.calls(await tables.page(Place(LONG_AGO), None, window))
+        await tables.close()
+        return {call.pair_id: call.withheld for call in stored}
+
+    said: dict[str, str | None] = {}
+    with open_tables(postgres_uri) as tables:
+        none = Duplicates(primary=0, shadow=0, resent=0)
+        scope = Scope(primary="double", shadow="triple", since=LONG_AGO, until=None)
+        for batch in tables.pairs(scope, none, with_requests=False, followed=True):
+            for row, flags in enumerate(batch.integers("flags").tolist()):
+                why = "body cut" if flags & CUT_REQUEST else None
+                why = "body redacted" if flags & REDACTED_REQUEST else why
+                said[batch.pair_id(row)] = why
+    del said["any"]
+    assert said == asyncio.run(withheld())
+    assert Counter(said.values()) == {None: 6, "body cut": 1, "body redacted": 5}

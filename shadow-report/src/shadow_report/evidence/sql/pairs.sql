@@ -70,14 +70,15 @@ SELECT coalesce(p.request_time, '-infinity')                                  AS
            -- alone that a follower left out.
            + CASE WHEN %(followed)s AND s.record_id IS NULL AND p.record_id IS NOT NULL THEN (
                  SELECT CASE WHEN q.request_truncated AND q.request_raw IS NOT NULL THEN 256
-                             WHEN q.request_truncated
-                               OR coalesce(octet_length(q.request_raw), octet_length(q.request_data::text), 0)
-                                  <> q.request_size
-                               OR position('"[redacted]"'::bytea IN coalesce(
-                                      q.request_raw, convert_to(q.request_data::text, 'UTF8'))) > 0 THEN 512
+                             WHEN q.request_truncated OR coalesce(octet_length(q.body), 0) <> q.request_size
+                               OR position('"[redacted]"'::bytea IN q.body) > 0 THEN 512
                              ELSE 0 END
-                 FROM inference_requests q
-                 WHERE q.record_id = p.record_id AND q.request_time = p.request_time AND q.pair_id = p.pair_id)
+                 FROM (
+                     SELECT r.*, CASE WHEN r.protocol = 'grpc' OR r.request_data IS NULL THEN r.request_raw
+                                      ELSE convert_to(r.request_data::text, 'UTF8') END AS body
+                     FROM inference_requests r
+                     WHERE r.record_id = p.record_id AND r.request_time = p.request_time AND r.pair_id = p.pair_id
+                 ) AS q)
              ELSE 0 END
            -- A stream that broke off, or in which the engine reported an error; one whose caller left.
            + CASE pa.generation ->> 'stream_end' WHEN 'cut' THEN 1024 WHEN 'left' THEN 2048
