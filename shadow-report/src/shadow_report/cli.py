@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from rich.console import Console
 from shadow_report import OneLineError, SettingWrong
 from shadow_report.answers.kinds import Tolerance
 from shadow_report.answers.paths import Rule, Rules
-from shadow_report.compare import compare, compare_candidates
+from shadow_report.compare import Ask, compare, compare_candidates
 from shadow_report.judging.gates import Margins, NoiseFloor
 from shadow_report.judging.verdict import Verdict
 from shadow_report.maintain import keep_of, maintain
@@ -194,6 +195,25 @@ def compare_command(
         str | None,
         typer.Option(help="The shadow's calls from this ISO time on count, whenever they came."),
     ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="An OpenAI-compatible endpoint, as http://judge/v1, that is asked which of two "
+            "differing answers is better; requests and answers are sent there. Its key: "
+            "OPENAI_API_KEY.",
+        ),
+    ] = None,
+    judge_model: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The judge's model.")
+    ] = None,
+    judge_sample: Annotated[
+        int, typer.Option(min=1, help="Differing pairs that the judge is asked of, twice each.")
+    ] = 100,
+    judge_margin: Annotated[
+        str | None,
+        _share(help="Largest share judged worse, less that judged better; else only shown."),
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the report as JSON.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write the report as one page.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write the gates as JUnit XML.")] = None,
@@ -211,14 +231,34 @@ def compare_command(
         since=_since(since, last),
         until=parse_time(until, "--until") if until else None,
         shadow_since=parse_time(shadow_since, "--shadow-since") if shadow_since else None,
+        judge=judge_model if judge else None,
+        judge_sample=judge_sample if judge else 0,
     )
+    if judge_margin is not None:
+        worse = parse_share(judge_margin, "--judge-margin")
+        settings = replace(settings, margins=replace(settings.margins, max_judged_worse=worse))
+    ask = _judge(judge, judge_model, judge_margin)
     with progress_bar("comparing pairs", Console(stderr=True)) as progress:
         if settings.candidates:
-            report: Judged = compare_candidates(database_uri(), settings, progress)
+            report: Judged = compare_candidates(database_uri(), settings, progress, ask)
         else:
-            report = compare(database_uri(), settings, progress)
+            report = compare(database_uri(), settings, progress, ask)
     publish(report, json=json, html=html, junit=junit, verbose=verbose)
     raise typer.Exit(Verdict(report.verdict).exit_code)
+
+
+def _judge(url: str | None, model: str | None, margin: str | None) -> Ask | None:
+    """Whom to ask for an opinion; nobody without an address."""
+    if url is None:
+        if model is not None or margin is not None:
+            raise SettingWrong("--judge-model and --judge-margin are of a judge; give --judge URL.")
+        return None
+    if model is None:
+        raise SettingWrong(f"--judge is '{url}'; name its model with --judge-model.")
+    # aiohttp takes a while to import, and most comparisons ask nobody.
+    from shadow_report.judge import Judge  # noqa: PLC0415
+
+    return Judge(url=url, model=model, key=os.environ.get("OPENAI_API_KEY")).ask
 
 
 def publish(

@@ -19,6 +19,7 @@ from shadow_report.counting.classify import Classifier, Clock
 from shadow_report.counting.noise import NoiseFloor, replayed_floor
 from shadow_report.counting.timeline import from_microseconds, microseconds
 from shadow_report.counting.worst import signatures
+from shadow_report.evidence.batch import WholePair
 from shadow_report.evidence.database import CallGroup, Duplicates, Scope, Tables, open_tables
 from shadow_report.evidence.services import (
     Sides,
@@ -42,6 +43,7 @@ from shadow_report.report import (
     SCHEMA_VERSION,
     Integrity,
     Noise,
+    Opinion,
     PathMargin,
     PathReport,
     Report,
@@ -53,33 +55,43 @@ from shadow_report.report import (
 from shadow_report.rules import read_rules
 from shadow_report.settings import Comparison
 from shadow_report.statistics.sequences import share_is_exceeded
-from shadow_report.wording import counted, percent
+from shadow_report.wording import counted, percent, percent_range
 
 # Called with pairs done and pairs expected, after each batch.
 Progress = Callable[[int, int], None]
+Ask = Callable[[Sequence[WholePair]], Opinion]
 
 
-def compare(uri: str, settings: Comparison, progress: Progress = lambda done, of: None) -> Report:
+def compare(
+    uri: str,
+    settings: Comparison,
+    progress: Progress = lambda done, of: None,
+    ask: Ask | None = None,
+) -> Report:
     """Compare what the tables at `uri` hold, and judge it.
+
+    ask: gives another model's opinion of the sampled pairs that differ.
 
     Raises OneLineError when the tables cannot be read. Reads only, in one snapshot where the server
     has one, and else up to what is settled.
     """
     with open_tables(uri) as tables:
         observed = observe(tables, settings, progress)
-    return observed.report()
+    return observed.asked(ask).report()
 
 
 def compare_candidates(
     uri: str,
     settings: Comparison,
     progress: Progress = lambda done, of: None,
+    ask: Ask | None = None,
 ) -> SideBySide:
     """Compare each of the candidates with the primary in one snapshot, and judge it at its share of
-    alpha. Raises as `compare` does.
+    alpha. Asks and raises as `compare` does.
     """
     with open_tables(uri) as tables:
-        reports = [observe(tables, each, progress).report() for each in settings.each_candidate()]
+        observed = [observe(tables, each, progress) for each in settings.each_candidate()]
+    reports = [each.asked(ask).report() for each in observed]
     return side_by_side(reports, settings.margins.alpha)
 
 
@@ -125,6 +137,7 @@ def observe(tables: Tables, settings: Comparison, progress: Progress) -> Observe
         followed=not is_mirrored(sides, settings),
     )
     counters.take_in(batches, lambda done: progress(done, calls))
+    asked = counters.differing.pair_ids
     return Observed(
         settings=settings,
         sides=sides,
@@ -132,6 +145,7 @@ def observe(tables: Tables, settings: Comparison, progress: Progress) -> Observe
         duplicates=duplicates,
         lost={role: lost_records(tables, sides, role, settings) for role in ("primary", "shadow")},
         signatures=explained(tables, sides.scope, counters, settings),
+        sampled=tuple(tables.whole_pairs(sides.scope, asked)) if asked else (),
         replayed=replayed_floor(tables.with_itself(sides.scope), settings.rules),
         generated_at=now.astimezone(UTC),
     )
@@ -261,7 +275,14 @@ class Observed:
     signatures: tuple[Signature, ...]
     replayed: NoiseFloor | None = None
     """The noise floor by a replay to the primary itself; without it, repeated requests tell."""
+    sampled: tuple[WholePair, ...] = ()
+    """Pairs that differ, for a judge's opinion."""
+    opinion: Opinion | None = None
     generated_at: datetime
+
+    def asked(self, ask: Ask | None) -> Observed:
+        """The same with a judge's opinion. It takes minutes: no tables should be open meanwhile."""
+        return self if ask is None else replace(self, opinion=ask(self.sampled))
 
     def report(self) -> Report:
         """The report, with gates and verdict."""
@@ -286,7 +307,7 @@ class Observed:
             schema_version=SCHEMA_VERSION,
             verdict=decision.verdict.value,
             reasons=decision.reasons,
-            remarks=_remarks(noise, settings),
+            remarks=(*_remarks(noise, settings), *_remark_of(self._opinion())),
             pairs=ledger.pairs,
             gates=decision.gates,
             more_pairs=decision.more_pairs,
@@ -308,6 +329,7 @@ class Observed:
             latency=counters.latency.report(alpha),
             generated=counters.generated.report(alpha),
             noise=noise,
+            opinion=self._opinion(),
             clusters=counters.trials.report(),
             slices=counters.slices.report(alpha),
             signatures=self.signatures,
@@ -326,6 +348,16 @@ class Observed:
         if floor is None:
             return Noise(None, 0, 0, 0, None, None, share)
         return floor.report(share, self.settings.margins.alpha)
+
+    def _net_opinion(self) -> Net | None:
+        opinion = self.opinion
+        return None if opinion is None else Net(opinion.worse, opinion.better, opinion.consistent)
+
+    def _opinion(self) -> Opinion | None:
+        if self.opinion is None or (net := self._net_opinion()) is None or not net.trials:
+            return self.opinion
+        alpha = self.settings.margins.alpha
+        return replace(self.opinion, net_worse=net.bounds(alpha, alpha))
 
     def _expected_pairs(self) -> int:
         """Primary calls that should have a shadow call."""
@@ -438,6 +470,7 @@ class Observed:
             unanswered=ledger.unanswered if share.mirrored_share == 1 else 0,
             unknown=self.counters.classifier.counts.cut_pairs,
             slow=slow,
+            opinion=self._net_opinion(),
             noise=None if (floor := self._floor()) is None else floor.rate,
             scans=trials.scans(),
             slices=self.counters.slices.report(self.settings.margins.alpha)
@@ -490,6 +523,24 @@ class Observed:
         if settings.slo_ms is None:
             notes.append("Without --slo-ms no answer is too slow for the verdict.")
         return tuple(notes)
+
+
+def _remark_of(opinion: Opinion | None) -> tuple[str, ...]:
+    """What the judge says, which is a gate only with --judge-margin."""
+    if opinion is None:
+        return ()
+    failed = f"{opinion.failed:,} questions failed ({opinion.failure})" if opinion.failed else ""
+    if not opinion.consistent or opinion.net_worse is None:
+        return (f"The judge {opinion.model} has no opinion of {opinion.asked:,} pairs. {failed}",)
+    changed = opinion.inconsistent
+    further = f"its opinion changed with their order in {changed:,}" if changed else ""
+    said = (
+        f"The judge {opinion.model} calls the shadow's answer better in {opinion.better:,}, worse "
+        f"in {opinion.worse:,} and as good in {opinion.ties:,} of "
+        f"{counted(opinion.consistent, 'differing pair')} (worse less better "
+        f"{percent_range(opinion.net_worse)})"
+    )
+    return (f"{'; '.join(filter(None, (said, further, failed)))}.",)
 
 
 def _remarks(noise: Noise, settings: Comparison) -> tuple[str, ...]:

@@ -478,6 +478,31 @@ class Noise:
 
 
 @dataclass(frozen=True, slots=True)
+class Opinion:
+    """Which answers another model called better, of sampled pairs that differ.
+
+    better, worse, ties: the shadow's answers, where both orders of the sides gave the same opinion.
+    """
+
+    model: str
+    asked: int
+    better: int
+    worse: int
+    ties: int
+    inconsistent: int
+    """The opinion changed with the order."""
+    failed: int
+    failure: str
+    """What the last failed question met; empty when none failed."""
+    net_worse: Interval | None = None
+    """Share that is worse less share that is better, of the consistent opinions."""
+
+    @property
+    def consistent(self) -> int:
+        return self.better + self.worse + self.ties
+
+
+@dataclass(frozen=True, slots=True)
 class Slice:
     """The pairs of one value of a request field or header, against all other pairs."""
 
@@ -534,6 +559,8 @@ class Report:
     generated: Generated | None
     """None where no answer was generated."""
     noise: Noise
+    opinion: Opinion | None
+    """None where no judge was asked."""
     clusters: Clusters | None
     slices: tuple[Slice, ...]
     signatures: tuple[Signature, ...]

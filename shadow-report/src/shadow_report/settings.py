@@ -114,6 +114,10 @@ class Comparison:
     settle: timedelta = timedelta(seconds=30)
     mirrored_share: float = 1.0
     slo_ms: float | None = None
+    judge: str | None = None
+    """Whose opinion is asked: a model's name."""
+    judge_sample: int = 0
+    """Of how many pairs that differ."""
     slices: tuple[RequestField, ...] = ()
     cluster: RequestField | TimeUnit | None = None
     """What calls that repeat each other have in common; None is the request."""
@@ -177,6 +181,9 @@ class Comparison:
             "max_newest_block": margins.newest_factor,
             "max_worst_block": margins.worst_factor,
             "noise_floor": margins.noise_floor,
+            "judge": self.judge,
+            "judge_sample": self.judge_sample,
+            "max_judged_worse": margins.max_judged_worse,
             "allow_worse_slices": margins.allow_worse_slices,
             "alpha": margins.alpha,
             "min_duration_seconds": margins.min_duration.total_seconds(),

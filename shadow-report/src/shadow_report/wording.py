@@ -52,6 +52,7 @@ GATE_TITLES = {
     "newest": "Newest calls",
     "worst": "Worst run",
     "slices": "Slices",
+    "judge": "Judged worse",
 }
 VERDICT_MEANINGS = {
     "PROMOTE": "The shadow may replace the primary.",

@@ -406,6 +406,7 @@ def rejected() -> Report:
             interval=(0.0001, 0.0049),
             shadow_share=0.0288,
         ),
+        opinion=None,
         clusters=Clusters(
             by="request", clusters=10211, pairs=12480, design_effect=1.09, source="likeness"
         ),

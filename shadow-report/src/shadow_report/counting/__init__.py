@@ -12,7 +12,7 @@ from datetime import datetime
 from shadow_report.answers.comparer import Comparer
 from shadow_report.answers.outcome import Outcome
 from shadow_report.counting.classify import Classifier, Clock
-from shadow_report.counting.generated import GeneratedTally
+from shadow_report.counting.generated import DifferingSample, GeneratedTally
 from shadow_report.counting.latency import LatencyTally
 from shadow_report.counting.ledger import Ledger, MarginTally, MissingTally
 from shadow_report.counting.noise import NoiseTally
@@ -36,6 +36,7 @@ class Counters:
     missing: MissingTally
     latency: LatencyTally
     generated: GeneratedTally
+    differing: DifferingSample
     slices: SliceTally
     trials: TrialTally
     groups: Groups
@@ -75,6 +76,7 @@ class Counters:
             missing=MissingTally(timeline),
             latency=LatencyTally(settings.slo_ms),
             generated=GeneratedTally(settings.rules),
+            differing=DifferingSample(settings.judge_sample),
             slices=SliceTally(settings.slices),
             trials=TrialTally(settings, microseconds(first), microseconds(last)),
             groups=Groups(),
@@ -91,6 +93,7 @@ class Counters:
             self.missing,
             self.latency,
             self.generated,
+            self.differing,
             self.slices,
             self.trials,
             self.groups,

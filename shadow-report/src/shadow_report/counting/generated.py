@@ -147,6 +147,29 @@ class GeneratedTally:
         )
 
 
+class DifferingSample:
+    """A fair sample, by the least hashes, of the pairs that differ and have two whole answers."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._kept: list[tuple[int, str]] = []
+
+    def add(self, classified: Classified) -> None:
+        if not self._size:
+            return
+        primary, shadow = classified.answers
+        differ = classified.disagreements | classified.allowed
+        rows = np.flatnonzero(differ & (primary == Answer.VALUES) & (shadow == Answer.VALUES))
+        hashes = classified.batch.integers("pair_hash")[rows]
+        for i in np.argsort(hashes, kind="stable")[: self._size].tolist():
+            self._kept.append((int(hashes[i]), classified.batch.pair_id(int(rows[i]))))
+        self._kept = sorted(self._kept)[: self._size]
+
+    @property
+    def pair_ids(self) -> list[str]:
+        return [pair_id for _, pair_id in self._kept]
+
+
 # In this order in the report: the figure's name, and its unit.
 DRIFTS = (
     ("first token", "ms"),

@@ -57,6 +57,8 @@ class Margins:
     noise_floor: disagreement counts as far as it exceeds this share, or what is known of the
         primary's with itself (`auto`); `off` takes nothing off.
     allow_worse_slices: a discovered slice does not hold a promotion up.
+    max_judged_worse: of the differing answers, how many more a judge may call worse than better;
+        None judges by no opinion.
     alpha: the chance, over all looks together, that a shadow beyond a margin is promoted.
 
     Raises ValueError with the name, the value and the remedy when a value makes no sense.
@@ -70,12 +72,20 @@ class Margins:
     newest_factor: float = 1.0
     worst_factor: float = WORST_FACTOR
     noise_floor: NoiseFloor = "off"
+    max_judged_worse: float | None = None
     allow_worse_slices: bool = False
     alpha: float = 0.05
     min_duration: timedelta = timedelta(0)
 
     def __post_init__(self) -> None:
-        for name in ("min_coverage", "max_faults", "max_disagreement", "max_slow", "max_bad"):
+        for name in (
+            "min_coverage",
+            "max_faults",
+            "max_disagreement",
+            "max_slow",
+            "max_bad",
+            "max_judged_worse",
+        ):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and 0 <= value <= 1):
                 raise ValueError(
@@ -306,6 +316,8 @@ class Evidence:
     disagreement: pairs whose answers differ beyond the tolerance, among the pairs compared.
     bad: calls or pairs that are any of these, or that nobody could compare.
     slow: pairs slower than the SLO on one side only, among all pairs; None without an SLO.
+    opinion: pairs of a sample of those that differ in which a judge calls the shadow's answer worse,
+        and better; None where none was asked.
     noise: how often the primary disagrees with itself; None where nobody knows.
     scans: by gate, its trials over time; slices: what was found in slices of the requests, None
         where nobody asked. why: by gate, why its trials are worth less than they are.
@@ -320,6 +332,7 @@ class Evidence:
     unanswered: int = 0
     unknown: int = 0
     slow: Net | None = None
+    opinion: Net | None = None
     noise: Rate | None = None
     scans: Mapping[str, BlockScan] = field(default_factory=dict)
     slices: tuple[Slice, ...] | None = None
@@ -399,6 +412,11 @@ def questions(evidence: Evidence, margins: Margins) -> tuple[Question, ...]:
     if (slow := evidence.slow) is not None:
         seen = f"{_of(slow.gained, slow.trials)} are newly slow, {slow.lost:,} no longer slow"
         asked.append(Question(name="slow", count=slow, margin=margins.max_slow, seen=seen))
+    if (opinion := evidence.opinion) is not None and margins.max_judged_worse is not None:
+        seen = f"{_of(opinion.gained, opinion.trials, 'judged pair')} are worse, {opinion.lost:,} better"
+        maximum = margins.max_judged_worse
+        hint = "ask of more pairs with --judge-sample"
+        asked.append(Question(name="judge", count=opinion, margin=maximum, seen=seen, hint=hint))
     return (*asked, *(_of_margin(found, rate) for found, rate in evidence.margins))
 
 
