@@ -152,7 +152,10 @@ class _File(BaseModel):
 
     absolute: NotNegative | None = None
     relative: NotNegative | None = None
-    noise_floor: float | str | None = None
+    # YAML reads a bare `off` as false.
+    noise_floor: Annotated[
+        float | str | None, BeforeValidator(lambda given: "off" if given is False else given)
+    ] = None
     presets: list[str] = []
     rules: list[dict[str, Any]] = []
 
@@ -192,8 +195,7 @@ def read_rules(file: Path) -> Rules:
             default.relative if found.relative is None else found.relative,
         ),
         by_path=tuple(rules),
-        # YAML reads a bare `off` as false.
-        noise_floor="off" if found.noise_floor is False else found.noise_floor,
+        noise_floor=found.noise_floor,
     )
 
 

@@ -256,9 +256,14 @@ class Tables:
         """As `pairs`, the primary's calls with its answers to the same requests once more in the
         shadow's place; at most 100,000.
         """
+        if not self._one(_sql("has_itself"), scope.parameters):
+            return
+        # Of a prefix Postgres expects a few rows, and would look each up in a scan of its own.
+        self._connection.execute("SET LOCAL enable_nestloop = off")
         query = b"COPY (" + _sql("itself") + b") TO STDOUT (FORMAT BINARY)"
         with self._connection.cursor().copy(query, scope.parameters) as copy:
             yield from batches(_messages(copy))
+        self._connection.execute("SET LOCAL enable_nestloop = on")
 
     def whole_pairs(self, scope: Scope, pair_ids: Sequence[str]) -> list[WholePair]:
         """These pairs with their bodies."""

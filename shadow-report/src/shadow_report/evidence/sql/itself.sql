@@ -1,6 +1,5 @@
 -- The primary's calls of the window next to the same version's answers to the same requests once more, from
--- `replay --itself`, in the columns of pairs.sql. The prefix stands in a range too: in any collation the
--- index on pair_id finds it.
+-- `replay --itself`, in the columns of pairs.sql.
 SELECT p.request_time                                                         AS primary_time,
        n.request_time                                                         AS shadow_time,
        coalesce(pa.status_code, 0)                                            AS primary_status,
@@ -34,6 +33,6 @@ LEFT JOIN inference_responses pa
   ON pa.record_id = p.record_id AND pa.request_time = p.request_time AND pa.pair_id = p.pair_id
 LEFT JOIN inference_responses na
   ON na.record_id = n.record_id AND na.request_time = n.request_time AND na.pair_id = n.pair_id
-WHERE n.pair_id >= 'itself' AND n.pair_id < 'itselg' AND starts_with(n.pair_id, 'itself:')
+WHERE starts_with(n.pair_id, 'itself:')
   AND n.role = 'primary' AND n.inference_service = %(primary)s
 LIMIT 100000
