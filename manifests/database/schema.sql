@@ -292,7 +292,7 @@ SELECT maintain_partitions();
 CREATE OR REPLACE VIEW inference_pairs AS
 WITH calls AS NOT MATERIALIZED (
     SELECT r.pair_id, r.role, r.record_id, r.request_time, r.inference_service, r.request_data,
-           r.request_sha256, a.status_code, a.response_data, a.duration_ms,
+           r.request_sha256, a.status_code, a.response_data, a.duration_ms, a.ttft_ms, a.generation,
            a.record_id IS NULL AND r.request_headers ->> 'x-shadow-source' IS NOT NULL AS died
     FROM inference_requests r
     LEFT JOIN inference_responses a USING (record_id, request_time, pair_id)
@@ -319,7 +319,11 @@ SELECT pair_id,
        p.inference_service AS primary_service,
        s.inference_service AS shadow_service,
        p.request_sha256 = s.request_sha256          AS same_request,
-       p.record_id IS NOT NULL AND s.record_id IS NOT NULL AS paired
+       p.record_id IS NOT NULL AND s.record_id IS NOT NULL AS paired,
+       p.ttft_ms           AS primary_ttft_ms,
+       s.ttft_ms           AS shadow_ttft_ms,
+       p.generation        AS primary_generation,
+       s.generation        AS shadow_generation
 FROM first_primary p
 FULL JOIN first_shadow s USING (pair_id);
 

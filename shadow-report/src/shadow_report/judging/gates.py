@@ -316,8 +316,8 @@ class Evidence:
     disagreement: pairs whose answers differ beyond the tolerance, among the pairs compared.
     bad: calls or pairs that are any of these, or that nobody could compare.
     slow: pairs slower than the SLO on one side only, among all pairs; None without an SLO.
-    opinion: pairs of a sample of those that differ in which a judge calls the shadow's answer worse,
-        and better; None where none was asked.
+    opinion: pairs of a sample of those that differ in which a judge calls the shadow's answer
+        worse, and better; None where none was asked.
     noise: how often the primary disagrees with itself; None where nobody knows.
     scans: by gate, its trials over time; slices: what was found in slices of the requests, None
         where nobody asked. why: by gate, why its trials are worth less than they are.
