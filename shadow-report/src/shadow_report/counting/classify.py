@@ -203,7 +203,7 @@ class Classifier:
         outcomes = _gravest(judged, marks, own >= 0)
         uncompared = usable & (outcomes == Outcome.NOT_COMPARED)
         # Nobody waited for one of the answers, or the primary never gave one.
-        waited = ~np.isin(primary, _NOT_AWAITED) & (shadow != Answer.LEFT)
+        waited = ~_NOT_AWAITED[primary] & (shadow != Answer.LEFT)
         self.counts.cut_pairs += int(np.count_nonzero(uncompared & waited))
         self.counts.abandoned += int(np.count_nonzero(uncompared & ~waited))
         return Classified(
@@ -318,7 +318,9 @@ class Classifier:
                 self.counts.retried += 1
 
 
-_NOT_AWAITED = (Answer.ABANDONED, Answer.LEFT, Answer.NO_ANSWER)
+_NOT_AWAITED = np.isin(list(Answer), [Answer.ABANDONED, Answer.LEFT, Answer.NO_ANSWER])
+_FAILS = np.isin(list(Answer), [Answer.SERVER_ERROR, Answer.BROKEN, Answer.NO_ANSWER])
+"""By answer, for whole arrays of them."""
 
 
 def _answers(
@@ -335,7 +337,8 @@ def _answers(
     sound = (status >= 200) & (status < 300)
     answers[sound] = Answer.VALUES
     for answer, found in ((Answer.CUT, cut), (Answer.LEFT, left), (Answer.BROKEN, broken)):
-        answers[sound & (found > 0)] = answer
+        if found.any():
+            answers[sound & (found > 0)] = answer
     answers[(status >= 300) & (status < 400)] = Answer.REDIRECT
     answers[(status >= 400) & (status < 500)] = Answer.CLIENT_ERROR
     answers[status == ABANDONED_STATUS] = Answer.ABANDONED
@@ -349,8 +352,7 @@ def _can_agree(outcomes: NDArray[np.int8], primary: Answers) -> Bools:
 
     That both sides fail alike is equal to the caller, and says nothing of the models' answers.
     """
-    failed = np.isin(primary, (Answer.SERVER_ERROR, Answer.BROKEN, Answer.NO_ANSWER))
-    agrees = (outcomes <= Outcome.WITHIN_TOLERANCE) & ~failed
+    agrees = (outcomes <= Outcome.WITHIN_TOLERANCE) & ~_FAILS[primary]
     return np.asarray(agrees | IS_DISAGREEMENT[outcomes])
 
 

@@ -29,6 +29,8 @@ PRIMARY_MIRRORED, SHADOW_MIRRORED, UNMIRRORED = 32, 64, 128
 CUT_REQUEST, REDACTED_REQUEST = 256, 512
 # The answer was a stream that broke off; one that its caller left.
 PRIMARY_BROKEN, PRIMARY_LEFT, SHADOW_BROKEN, SHADOW_LEFT = 1024, 2048, 4096, 8192
+# Either answer was generated.
+GENERATED = 16384 | 32768
 
 # The leading columns of pairs.sql in its order: each value follows its 4-byte length.
 _SCALARS = [
@@ -122,12 +124,12 @@ class Batch:
         """The rows whose answers were generated, and their figures by name, as `_GENERATION` has
         them.
         """
-        at = self.starts + _ROW.itemsize
+        rows = np.flatnonzero(self.integers("flags") & GENERATED)
+        at = self.starts[rows] + _ROW.itemsize
         for _ in range(6):
             at = at + 4 + np.maximum(self._lengths(at), 0)
-        rows = np.flatnonzero(self._lengths(at) == _GENERATION.itemsize)
         octets = np.frombuffer(self.data, dtype=np.uint8)
-        found = octets[at[rows, None] + 4 + np.arange(_GENERATION.itemsize)]
+        found = octets[at[:, None] + 4 + np.arange(_GENERATION.itemsize)]
         return rows, np.ascontiguousarray(found).view(_GENERATION).ravel()
 
     def primary_body(self, row: int) -> bytes | None:

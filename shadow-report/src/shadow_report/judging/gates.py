@@ -413,7 +413,8 @@ def questions(evidence: Evidence, margins: Margins) -> tuple[Question, ...]:
         seen = f"{_of(slow.gained, slow.trials)} are newly slow, {slow.lost:,} no longer slow"
         asked.append(Question(name="slow", count=slow, margin=margins.max_slow, seen=seen))
     if (opinion := evidence.opinion) is not None and margins.max_judged_worse is not None:
-        seen = f"{_of(opinion.gained, opinion.trials, 'judged pair')} are worse, {opinion.lost:,} better"
+        worse = _of(opinion.gained, opinion.trials, "judged pair")
+        seen = f"{worse} are worse, {opinion.lost:,} better"
         maximum = margins.max_judged_worse
         hint = "ask of more pairs with --judge-sample"
         asked.append(Question(name="judge", count=opinion, margin=maximum, seen=seen, hint=hint))

@@ -81,12 +81,14 @@ SELECT coalesce(p.request_time, '-infinity')                                  AS
                  ) AS q)
              ELSE 0 END
            -- A stream that broke off, or in which the engine reported an error; one whose caller left.
-           + CASE pa.generation ->> 'stream_end' WHEN 'cut' THEN 1024 WHEN 'left' THEN 2048
-                  WHEN 'stopped' THEN 2048 WHEN 'done' THEN 1024 * (pa.error IS NOT NULL)::int
-                  WHEN 'no_done' THEN 1024 * (pa.error IS NOT NULL)::int ELSE 0 END
-           + CASE sa.generation ->> 'stream_end' WHEN 'cut' THEN 4096 WHEN 'left' THEN 8192
-                  WHEN 'stopped' THEN 8192 WHEN 'done' THEN 4096 * (sa.error IS NOT NULL)::int
-                  WHEN 'no_done' THEN 4096 * (sa.error IS NOT NULL)::int ELSE 0 END
+           + CASE WHEN pa.generation IS NULL THEN 0 ELSE
+                 16384 + CASE pa.generation ->> 'stream_end' WHEN 'cut' THEN 1024 WHEN 'left' THEN 2048
+                     WHEN 'stopped' THEN 2048 WHEN 'done' THEN 1024 * (pa.error IS NOT NULL)::int
+                     WHEN 'no_done' THEN 1024 * (pa.error IS NOT NULL)::int ELSE 0 END END
+           + CASE WHEN sa.generation IS NULL THEN 0 ELSE
+                 32768 + CASE sa.generation ->> 'stream_end' WHEN 'cut' THEN 4096 WHEN 'left' THEN 8192
+                     WHEN 'stopped' THEN 8192 WHEN 'done' THEN 4096 * (sa.error IS NOT NULL)::int
+                     WHEN 'no_done' THEN 4096 * (sa.error IS NOT NULL)::int ELSE 0 END END
                                                                               AS flags,
        hashtextextended(coalesce(p.pair_id, s.pair_id), 0)                    AS pair_hash,
        -- A sixteen-bit choice by content: all repeats of a request are in or out together.
