@@ -203,10 +203,7 @@ def test_a_stream_may_take_longer_than_the_timeout(
 def test_a_stream_has_an_idle_timeout_of_its_own(
     tmp_path: Path, streaming: StreamingPredictor, shared_uri: str
 ) -> None:
-    """A first token may take as long as any call; what has begun may not fall silent for so long.
-
-    The same goes for a caller that reads nothing.
-    """
+    """A first token may take as long as any call; what has begun may not be silent for so long."""
     over = threading.Event()
     streaming.scripts["thinks"] = [
         *(lambda: time.sleep(3), event("A"), event(" la")),
