@@ -211,8 +211,8 @@ def test_an_object_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
         translate([*rendered("standard"), unknown], tmp_path)
 
 
-def test_two_services_of_one_role_are_refused(tmp_path: Path) -> None:
-    """Pairs need one of each side."""
+def test_two_primaries_are_refused(tmp_path: Path) -> None:
+    """Callers have one answer; shadows may be several."""
     doubled = [
         copy.deepcopy(item) for item in rendered("standard") if item["kind"] == "InferenceService"
     ]

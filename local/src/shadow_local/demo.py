@@ -31,13 +31,17 @@ DELIVERY_SECONDS = 60
 # Where only a share is mirrored, nobody knows how many pairs there will be.
 SHARE_SECONDS = 5
 COMPLETE_PAIRS = """
-SELECT pair_id, request_data, primary_status, shadow_status, primary_response, shadow_response
-FROM inference_pairs
-WHERE pair_id = ANY(coalesce(%s::text[], ARRAY(
+WITH answered AS (
+    SELECT pair_id, role, inference_service, request_time, request_data, status_code, response_data
+    FROM inference_requests JOIN inference_responses USING (record_id, request_time, pair_id)
+    WHERE pair_id = ANY(coalesce(%s::text[], ARRAY(
         SELECT pair_id FROM inference_requests WHERE role = 'primary' AND request_time >= %s
-    ))) AND primary_record_id IS NOT NULL AND shadow_record_id IS NOT NULL
-    AND primary_status IS NOT NULL AND shadow_status IS NOT NULL
-ORDER BY request_time
+    )))
+)
+SELECT pair_id, p.request_data, p.status_code, s.status_code, p.response_data, s.response_data
+FROM answered p JOIN answered s USING (pair_id)
+WHERE p.role = 'primary' AND s.role = 'shadow' AND s.inference_service = %s
+ORDER BY p.request_time
 """
 
 
@@ -153,13 +157,18 @@ def _round(stack: Stack, scene: Scene, requests: int, screen: Console, title: st
     began = datetime.now(UTC)
     screen.rule(title)
     answers = _send(stack, scene.calls(requests), requests, screen)
-    pairs = _delivered(stack, scene, answers, began, screen)
     failed = [answer for answer in answers if answer.status != 200]
-    differing = sum(pair.differs for pair in pairs)
-    screen.print(_pairs_table(pairs[:SHOWN_PAIRS]))
-    screen.print(
-        f"{len(pairs)} of {requests} calls paired; in {differing} of them the answers differ."
-    )
+    all_there = True
+    for candidate in stack.candidates:
+        pairs = _delivered(stack, scene, answers, began, screen, candidate=candidate)
+        all_there &= len(pairs) == requests or stack.mirror_percentage != 100
+        differing = sum(pair.differs for pair in pairs)
+        if len(stack.candidates) > 1:
+            screen.print(f"\n{candidate}:", style="bold")
+        screen.print(_pairs_table(pairs[:SHOWN_PAIRS]))
+        screen.print(
+            f"{len(pairs)} of {requests} calls paired; in {differing} of them the answers differ."
+        )
     for answer in failed[:SHOWN_PAIRS]:
         shown = scene.shown(json.loads(answer.call.body))
         screen.print(f"no answer to {shown}: {answer.status} {answer.body}", style="red")
@@ -167,8 +176,7 @@ def _round(stack: Stack, scene: Scene, requests: int, screen: Console, title: st
     uri = stack.database.of_role("report")
     more = [*scene.compare, "--since", began.isoformat()]
     screen.print("judging")
-    code = stack.supervisor.run(*comparison(uri, stack.mirror_percentage, more))
-    all_there = len(pairs) == requests or stack.mirror_percentage != 100
+    code = stack.supervisor.run(*comparison(uri, stack.mirror_percentage, more, stack.candidates))
     return not failed and all_there and code not in FAILURES
 
 
@@ -253,9 +261,15 @@ SCENES = {
 
 
 def _delivered(
-    stack: Stack, scene: Scene, answers: list[Answer], began: datetime, screen: Console
+    stack: Stack,
+    scene: Scene,
+    answers: list[Answer],
+    began: datetime,
+    screen: Console,
+    *,
+    candidate: str,
 ) -> list[Pair]:
-    """The pairs of the answered calls, once they are all there, or as many as there are.
+    """The candidate's pairs of the answered calls, once all are there, or as many as there are.
 
     Only an entry that mirrors tells its callers the pair ids; else all calls since then are these.
     """
@@ -270,7 +284,7 @@ def _delivered(
     ):
         while True:
             stack.check()
-            found = list(_complete_pairs(connection, scene, wanted or None, began))
+            found = list(_complete_pairs(connection, scene, wanted or None, began, candidate))
             grew = time.monotonic() if len(found) > len(pairs) else grew
             pairs = found
             done(len(pairs))
@@ -284,9 +298,10 @@ def _complete_pairs(
     scene: Scene,
     wanted: list[str] | None,
     began: datetime,
+    candidate: str,
 ) -> Iterator[Pair]:
     shown = scene.shown
-    rows = connection.execute(COMPLETE_PAIRS, [wanted, began])
+    rows = connection.execute(COMPLETE_PAIRS, [wanted, began, candidate])
     for pair_id, request, primary_status, shadow_status, primary, shadow in rows:
         yield Pair(
             pair_id, shown(request), primary_status, shadow_status, shown(primary), shown(shadow)

@@ -177,7 +177,7 @@ def _command(  # noqa: PLR0917
 
 def pod_name(service: InferenceService, kind: Kind, number: int = 1) -> str:
     """What a pod's process is called: `primary-transformer`, its second `primary-transformer-2`."""
-    return f"{service.role}-{kind}" + (f"-{number}" if number > 1 else "")
+    return f"{service.side}-{kind}" + (f"-{number}" if number > 1 else "")
 
 
 def gateway_command(

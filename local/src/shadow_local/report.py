@@ -13,6 +13,7 @@ from shadow_local.database import with_port
 from shadow_local.state import read_state
 from shadow_local.translate.document import render, repository
 from shadow_local.translate.routes import mirror_percentage
+from shadow_local.translate.services import candidates, inference_services
 
 # shadow-report's exit codes without a verdict on the shadow: errors, and evidence that is unsound.
 FAILURES = (1, 2, 12)
@@ -23,16 +24,21 @@ def compare(
 ) -> NoReturn:
     """Become `shadow-report compare` on a database, else on that of the stack in a folder.
 
-    How much is mirrored is what the running stack says, or for a database the kustomization.
+    How much is mirrored, and to whom, is what the running stack says, or for a database the
+    kustomization.
     """
     if "--help" in more:
         words, env = comparison("", None, more)
     elif postgres_uri:
-        words, env = comparison(postgres_uri, mirror_percentage(render(kustomization)), more)
+        manifests = render(kustomization)
+        names = candidates(inference_services(manifests))
+        words, env = comparison(postgres_uri, mirror_percentage(manifests), more, names)
     else:
         state = running(folder)
         uri = as_role(str(state["postgres_uri"]), "report")
-        words, env = comparison(uri, state.get("mirror_percentage"), more)
+        named = state.get("candidates")
+        names = tuple(map(str, named)) if isinstance(named, list) else ()
+        words, env = comparison(uri, state.get("mirror_percentage"), more, names)
     os.execve(words[0], words, env)  # noqa: S606 - Ctrl-C and the exit code are then its own
 
 
@@ -44,15 +50,20 @@ def psql(postgres_uri: str | None, folder: Path, more: Sequence[str]) -> NoRetur
 
 
 def comparison(
-    postgres_uri: str, percentage: object, more: Sequence[str]
+    postgres_uri: str, percentage: object, more: Sequence[str], shadows: Sequence[str] = ()
 ) -> tuple[list[str], dict[str, str]]:
-    """The words and the environment of `shadow-report compare` on the rows in a database."""
+    """The words and the environment of `shadow-report compare` on the rows in a database.
+
+    Several shadows are named; a single one it finds, whatever it was called in earlier runs.
+    """
     program = repository() / "shadow-report" / ".venv" / "bin" / "shadow-report"
     if not program.exists():
         raise Explained(f"{program} is missing; run `make install PROJECT=shadow-report`.")
     env = os.environ | {"POSTGRES_URI": postgres_uri}
     if percentage is not None:
         env.setdefault("MIRROR_PERCENTAGE", f"{percentage:g}")
+    if len(shadows) > 1:
+        env.setdefault("SHADOW_CANDIDATES", ",".join(shadows))
     return [str(program), "compare", *more], env
 
 

@@ -34,7 +34,8 @@ from shadow_local.translate.services import InferenceService, Kind, Ports, infer
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 DEBOUNCE_SECONDS = 1.0
-# The components of Deployments: what brings calls to the shadow, and what judges them all the time.
+# The components of Deployments: what brings calls to a shadow ends in the first, the other judges
+# them all the time.
 FOLLOWER, LIVE_VERDICT = "follower", "live-verdict"
 LIVE_SETTLE = "3s"
 Progress = Callable[[str], None]
@@ -73,7 +74,7 @@ class Stack:
         if options.live_verdict and not self._has(LIVE_VERDICT):
             self.deployments += deployments(render(repository() / "local" / "live-verdict"))
         # A follower copies all that is recorded.
-        followed = 100.0 if self._has(FOLLOWER) else None
+        followed = 100.0 if self._followers else None
         self.mirror_percentage = mirror_percentage(self.manifests) or followed
         self.database = Database(options.folder / "postgres", options.postgres_uri)
         self.supervisor = Supervisor(options.folder / "logs")
@@ -122,6 +123,13 @@ class Stack:
     def environment(self, name: str) -> Mapping[str, str]:
         """A process' environment."""
         return self._commands[name].env
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """The shadows' names, as their rows say."""
+        shadows = [service for service in self.services if service.role == "shadow"]
+        transformers = [pod_name(service, "transformer") for service in shadows]
+        return tuple(self.environment(name)["INFERENCE_SERVICE"] for name in transformers)
 
     def restart(
         self, name: str, env: Mapping[str, str], words: Mapping[str, str] | None = None
@@ -215,7 +223,8 @@ class Stack:
         mirror's; and records are in Postgres within a second, so that no one has to wait longer.
         """
         share = f"{self.mirror_percentage or 100:g}"
-        return {"MIRROR_PERCENTAGE": share, "SERVE_SETTLE": LIVE_SETTLE}
+        several = {"SHADOW_CANDIDATES": ",".join(names)} if (names := self.candidates)[1:] else {}
+        return {"MIRROR_PERCENTAGE": share, "SERVE_SETTLE": LIVE_SETTLE, **several}
 
     def _left_out(self) -> Command | None:
         """The process that is started by hand, if one is."""
@@ -226,7 +235,9 @@ class Stack:
         raise Untranslated(f"There is no {name} to leave out; there are {names}.")
 
     def _describe(self, gateway_url: str, mesh: Mesh) -> State:
-        sides = {service.role: self._side(service) for service in self.services}
+        primary = [self._side(item) for item in self.services if item.role == "primary"]
+        shadows = [self._side(item) for item in self.services if item.role == "shadow"]
+        followers = [self._follower(name) for name in self._followers]
         call = self.services[0].call_path
         direct = mesh.direct_paths
         return State(
@@ -236,10 +247,13 @@ class Stack:
             serving_path=mesh.serving_path,
             postgres_uri=self.database.uri,
             mirror_percentage=self.mirror_percentage,
-            primary=sides.get("primary"),
-            shadow=sides.get("shadow"),
-            follower=self._follower(),
+            primary=next(iter(primary), None),
+            shadow=next(iter(shadows), None),
+            follower=next(iter(followers), None),
             verdict_url=self._url(LIVE_VERDICT),
+            candidates=self.candidates,
+            more_shadows=tuple(shadows[1:]),
+            more_followers=tuple(followers[1:]),
         )
 
     def _url(self, component: str) -> str | None:
@@ -247,11 +261,14 @@ class Stack:
         listens = component in self._commands
         return f"http://127.0.0.1:{self._ports[component].http}/" if listens else None
 
-    def _follower(self) -> Follower | None:
-        url = self._url(FOLLOWER)
-        if url is None:
-            return None
-        return Follower(metrics_url=f"{url}metrics", pid=self._pids.get(FOLLOWER))
+    @property
+    def _followers(self) -> list[str]:
+        """The processes that bring calls to the shadows."""
+        names = [deployment.component for deployment in self.deployments]
+        return [name for name in names if name == FOLLOWER or name.endswith(f"-{FOLLOWER}")]
+
+    def _follower(self, name: str) -> Follower:
+        return Follower(metrics_url=f"{self._url(name)}metrics", pid=self._pids.get(name))
 
     def _side(self, service: InferenceService) -> Side:
         first, *more = (self._pods(service, number) for number in self._numbers)

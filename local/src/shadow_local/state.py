@@ -54,9 +54,12 @@ class State:
     postgres_uri: str
     mirror_percentage: float | None
     primary: Side | None
-    shadow: Side | None
+    shadow: Side | None  # the first of them
     follower: Follower | None = None
     verdict_url: str | None = None  # the page of the live verdict
+    candidates: tuple[str, ...] = ()  # the shadows' names
+    more_shadows: tuple[Side, ...] = ()
+    more_followers: tuple[Follower, ...] = ()
 
     def write(self, folder: Path) -> None:
         """Replace `state.json` at once, so that no reader sees half of it."""

@@ -8,21 +8,35 @@ from typing import Any
 
 from pod_security import violations
 from promises_of_pods import environment
-from routes import COMPONENT, Objects, of_kind, transformer_hosts
+from routes import COMPONENT, Objects, of_kind, shadow_sides, transformer_hosts
 from routes import service_reached as reached
 
 
 def broken(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
     """What is wrong with the follower; a deployment that mirrors has none."""
     for item in of_kind(objects, "Deployment"):
-        if item["metadata"]["labels"].get(COMPONENT) == "follower":
-            yield from _follower(item, objects, settings)
+        labels = item["metadata"]["labels"]
+        if labels.get(COMPONENT) == "follower":
+            is_second = labels.get("shadow-deployment/candidate") == "second"
+            own = {"shadow": settings["second-shadow"]} if is_second else {}
+            yield from _follower(item, objects, settings | own)
+    followers = [i for i in of_kind(objects, "Deployment") if "follower" in i["metadata"]["name"]]
+    if followers and len(followers) != len(shadow_sides(objects)):
+        yield f"{len(followers)} followers, and {len(shadow_sides(objects))} shadows"
+    if any(_finds(one, other) for one in followers for other in followers if one is not other):
+        yield "a follower's Deployment finds another's pods"
     for item in of_kind(objects, "CronJob"):
         if item["metadata"]["labels"][COMPONENT] == "follow-later":
             pod = item["spec"]["jobTemplate"]["spec"]["template"]["spec"]
             if item["spec"]["concurrencyPolicy"] != "Forbid":
                 yield "two followers at once would send calls twice"
             yield from _command(pod, objects, settings, {"since": "24h", "until": "0s"})
+
+
+def _finds(item: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether a Deployment selects the pods of another."""
+    labels = other["spec"]["template"]["metadata"]["labels"]
+    return bool(item["spec"]["selector"]["matchLabels"].items() <= labels.items())
 
 
 def _follower(item: dict[str, Any], objects: Objects, settings: dict[str, str]) -> Iterator[str]:

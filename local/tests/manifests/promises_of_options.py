@@ -6,7 +6,18 @@ from collections.abc import Iterator
 from typing import Any
 
 from pod_security import violations
-from routes import COMPONENT, GRPC, SERVING_PATH, Objects, mode, of_kind, routed, routes_of
+from promises_of_pods import environment
+from routes import (
+    COMPONENT,
+    GRPC,
+    SERVING_PATH,
+    Objects,
+    mode,
+    of_kind,
+    routed,
+    routes_of,
+    shadow_sides,
+)
 
 ISVC = "serving.kserve.io/inferenceservice"
 PART = {"app.kubernetes.io/part-of": "shadow-deployment"}
@@ -20,11 +31,15 @@ FOLLOWERS = {
     },
     False: {"matchLabels": {COMPONENT: "follow-later"}},
 }
+SECOND_FOLLOWER = {
+    "matchExpressions": [{"key": COMPONENT, "operator": "In", "values": ["second-follower"]}]
+}
 
 
 def broken(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
     """What is wrong with the options that are in the output; those that are not say nothing."""
-    sides = [settings["primary"], settings["shadow"]]
+    shadows = [settings[side] for side in shadow_sides(objects)]
+    sides = [settings["primary"], *shadows]
     for policy in of_kind(objects, "AuthorizationPolicy"):
         yield f"AuthorizationPolicy {policy['metadata']['name']} may cut off ports of other people"
     guarded = [r for r in routes_of(objects, settings["gateway"]) if "x-api-key" in str(r["match"])]
@@ -35,13 +50,22 @@ def broken(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
         if monitor["metadata"]["labels"][COMPONENT] == "pod-monitor":
             yield from _monitor(monitor["spec"], sides)
         else:
-            yield from _monitor_of_reports(monitor["spec"])
+            yield from _monitor_of_reports(monitor["spec"], followers=len(shadows))
     for job in of_kind(objects, "CronJob"):
-        pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
-        if pod.get("enableServiceLinks") is not False:
-            yield f"{job['metadata']['name']}: Services write into its environment"
-        for violation in violations(pod):
-            yield f"{job['metadata']['name']}: {violation}"
+        yield from _job(job, shadows)
+
+
+def _job(job: dict[str, Any], shadows: list[str]) -> Iterator[str]:
+    name, labels = job["metadata"]["name"], job["metadata"]["labels"]
+    pod = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    # One shadow is found, whatever it is called; several are named.
+    named = environment(pod).get("SHADOW_CANDIDATES")
+    if labels[COMPONENT] == "report" and named != (",".join(shadows) if shadows[1:] else None):
+        yield f"{name}: it judges {named}"
+    if pod.get("enableServiceLinks") is not False:
+        yield f"{name}: Services write into its environment"
+    for violation in violations(pod):
+        yield f"{name}: {violation}"
 
 
 def _monitor(spec: dict[str, Any], sides: list[str]) -> Iterator[str]:
@@ -52,8 +76,9 @@ def _monitor(spec: dict[str, Any], sides: list[str]) -> Iterator[str]:
     yield from _endpoint(spec)
 
 
-def _monitor_of_reports(spec: dict[str, Any]) -> Iterator[str]:
-    named = [{"key": COMPONENT, "operator": "In", "values": ["follower", "live-verdict"]}]
+def _monitor_of_reports(spec: dict[str, Any], followers: int) -> Iterator[str]:
+    components = ["follower", "live-verdict", "second-follower"][: followers + 1]
+    named = [{"key": COMPONENT, "operator": "In", "values": components}]
     if spec["selector"] != {"matchLabels": PART, "matchExpressions": named}:
         yield "the monitor does not find the follower and the live verdict"
     yield from _endpoint(spec)
@@ -125,6 +150,9 @@ def _network(
         yield f"{name} is not for the port that serves"
     sender = {"podSelector": FOLLOWERS[followed]}
     copies = [sender] if target == {ISVC: settings["shadow"], "component": "transformer"} else []
+    if followed and target == {ISVC: settings["second-shadow"], "component": "transformer"}:
+        sender = {"podSelector": SECOND_FOLLOWER}
+        copies = [sender]
     grpc = [rule for rule in spec["ingress"] if {"protocol": "TCP", "port": 8081} in rule["ports"]]
     expected_for_grpc = [[gateway, *copies]] if target["component"] == "transformer" else []
     if [rule["from"] for rule in grpc] != expected_for_grpc:

@@ -8,24 +8,25 @@ from typing import Any
 
 from environment import known_variables
 from pod_security import violations
-from routes import Objects, mode, of_kind
+from routes import Objects, mode, of_kind, shadow_sides
 
 READY = "/v1/models/model"
 KSERVE_HTTP_PORT = 8080
-FACTORS = {"primary": "2", "shadow": "3"}
+FACTORS = {"primary": "2", "shadow": "3", "second-shadow": "4"}
 BYTES = {"Mi": 2**20, "Gi": 2**30}
 CLUSTER_LOCAL = ("networking.kserve.io/visibility", "networking.knative.dev/visibility")
 
 
 def broken(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
     services = {s["metadata"]["name"]: s for s in of_kind(objects, "InferenceService")}
-    if services.keys() != {settings["primary"], settings["shadow"]}:
+    sides = ["primary", *shadow_sides(objects)]
+    if services.keys() != {settings[side] for side in sides}:
         yield f"the InferenceServices are {sorted(services)}"
         return
-    for side in ("primary", "shadow"):
+    for side in sides:
         yield from _service(services[settings[side]], side, settings)
-    alike = [_without_own_values(services[settings[side]]) for side in ("primary", "shadow")]
-    if alike[0] != alike[1]:
+    alike = [_without_own_values(services[settings[side]]) for side in sides]
+    if any(other != alike[0] for other in alike):
         yield "primary and shadow differ in more than name, role, version and factor"
 
 
@@ -52,7 +53,8 @@ def _service(service: dict[str, Any], side: str, settings: dict[str, str]) -> It
 def _scaling(
     component: dict[str, Any], name: str, knative: bool, side: str, settings: dict[str, str]
 ) -> Iterator[str]:
-    least, most = (int(settings[f"{side}-{bound}-replicas"]) for bound in ("min", "max"))
+    role = side.removeprefix("second-")
+    least, most = (int(settings[f"{role}-{bound}-replicas"]) for bound in ("min", "max"))
     if (component.get("minReplicas"), component.get("maxReplicas")) != (least, most):
         yield f"{name}: its pods are not as many as the settings say"
     if not 1 <= component.get("minReplicas", 0) <= component.get("maxReplicas", 0):
@@ -70,7 +72,7 @@ def _identity(service: dict[str, Any], side: str, settings: dict[str, str]) -> I
     variables = environment(service["spec"]["transformer"])
     if variables.get("PREDICT_TIMEOUT_SECONDS") != settings["predict-timeout-seconds"]:
         yield f"{side}: a call may end otherwise in the table than for the caller"
-    if variables.get("SHADOW_ROLE") != side:
+    if variables.get("SHADOW_ROLE") != side.removeprefix("second-"):
         yield f"{side}: SHADOW_ROLE is {variables.get('SHADOW_ROLE')}"
     own_name: object = service["metadata"]["name"]
     if mode(service) != "Knative":  # which refuses the downward API

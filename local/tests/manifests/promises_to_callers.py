@@ -6,7 +6,16 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from routes import GRPC, SERVING_PATH, Objects, of_kind, rewritten, routed, routes_of
+from routes import (
+    GRPC,
+    SERVING_PATH,
+    Objects,
+    of_kind,
+    rewritten,
+    routed,
+    routes_of,
+    shadow_sides,
+)
 from routes import service_reached as reached
 
 PAIR_ID = {"x-shadow-pair-id": "%REQ(x-request-id)%"}
@@ -169,10 +178,11 @@ def _entry(
     mirrors = served["mirrored"].get("mirrors", [])
     authority = served["mirrored"].get("rewrite", {}).get("authority")
     got = [reached(objects, mirror["destination"], authority) for mirror in mirrors]
-    if got != [settings["shadow"]]:
-        yield f"copies go to {got}, not to the shadow"
+    shadows = [settings[side] for side in shadow_sides(objects)]
+    if got != shadows:
+        yield f"copies go to {got}, not to {shadows}"
     shares = [mirror.get("percentage", {}).get("value") for mirror in mirrors]
-    if shares != [float(settings["mirror-percentage"])]:
+    if shares != [float(settings["mirror-percentage"])] * len(shadows):
         yield f"{shares} percent are mirrored, not {settings['mirror-percentage']}"
 
 

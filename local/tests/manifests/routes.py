@@ -22,6 +22,13 @@ def mode(service: dict[str, Any]) -> str | None:
     return value
 
 
+def shadow_sides(objects: Objects) -> list[str]:
+    """The shadows as the settings call them; the second one is an option."""
+    labels = [item["metadata"].get("labels", {}) for item in of_kind(objects, "InferenceService")]
+    is_there = any(label.get("shadow-deployment/candidate") == "second" for label in labels)
+    return ["shadow", "second-shadow"] if is_there else ["shadow"]
+
+
 def transformer_hosts(objects: Objects, wanted_mode: str) -> dict[str, str]:
     """The host of each transformer that KServe makes in a mode -> the InferenceService's name."""
     hosts = {}

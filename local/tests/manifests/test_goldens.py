@@ -17,6 +17,7 @@ SCALED = {"standard-scale-metric", "standard-scale-target"}
 SCALED_BY_KNATIVE = {"knative-scale-metric", "knative-scale-target"}
 OF_MIRROR = {"mirror-percentage", "mirror-content-length", "mirror-grpc-copies"}
 MIRROR_PORT = {"mirror-port", "mirror-port-name"}
+MIRROR_PORT |= {f"second-{name}" for name in MIRROR_PORT}
 NOT_IN = {
     "standard": SCALED_BY_KNATIVE | MIRROR_PORT,
     "knative": SCALED,

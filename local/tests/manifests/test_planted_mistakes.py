@@ -13,6 +13,7 @@ CALLERS = "manifests/mirroring/routes/callers.yaml"
 GRPC = "manifests/mirroring/routes/grpc.yaml"
 GRPC_SERVICES = "manifests/mirroring/grpc-services/grpc-services.yaml"
 FOLLOW = "manifests/mirroring/follow"
+FOLLOWER = "manifests/mirroring/follower/follower.yaml"
 GRPC_LIMITS = "manifests/mirroring/routes/grpc-limits.yaml"
 LIMITS = "manifests/mirroring/standard/shadow-limits.yaml"
 KNATIVE = "manifests/mirroring/knative"
@@ -31,12 +32,19 @@ MONITOR = "manifests/options/pod-monitor/pod-monitor.yaml"
 VERDICT = "manifests/options/live-verdict"
 RULES = "manifests/options/rules/kustomization.yaml"
 ALERTS = "manifests/options/alerts/rules.yaml"
+SECOND = "manifests/options/second-shadow"
 INFERENCE = (
     "(v1/models(/.*)?|v1/((chat/)?completions|embeddings|rerank|responses)|openai/v1/.*"
     "|v2|v2/(models|health)/.*)"
 )
 
 IN_STANDARD = [
+    # the second shadow
+    (f"{SECOND}/inference/base/second-shadow.yaml", 'value: "4"', 'value: "3"'),
+    (f"{SECOND}/standard/limits.yaml", "connectTimeout: 3s", "connectTimeout: 30s"),
+    (f"{SECOND}/grpc/kustomization.yaml", "host: ENTRY-second-shadow", "host: ENTRY-shadow"),
+    (REPLACEMENTS, "data.second-shadow}", "data.shadow}"),
+    (REPLACEMENTS, "[name=mirrored].mirrors.1.", "[name=mirrored].mirrors.0."),
     # hosts
     (CALLERS, "PRIMARY-transformer.PROFILE.svc", "PRIMARY-predictor.PROFILE.svc"),
     (CALLERS, "SHADOW-transformer.PROFILE.svc", "SHADOW-predictor.PROFILE.svc"),
@@ -181,19 +189,29 @@ IN_FOLLOW = [
     (f"{FOLLOW}/grpc.yaml", "method: ModelInfer}", "method: RepositoryModelUnload}"),
     (f"{FOLLOW}/grpc.yaml", "ENTRY-primary-grpc", "ENTRY-shadow-grpc"),
     (f"{FOLLOW}/grpc.yaml", "x-request-id, authorization", "authorization"),
-    (f"{FOLLOW}/follower.yaml", "$(SHADOW_NAME)-transformer", "$(PRIMARY_NAME)-transformer"),
-    (f"{FOLLOW}/follower.yaml", "-shadow-grpc.", "-primary-grpc."),
-    (f"{FOLLOW}/follower.yaml", "--shadow=$(SHADOW_NAME)", "--shadow=$(PRIMARY_NAME)"),
-    (f"{FOLLOW}/follower.yaml", "replicas: 1", "replicas: 2"),
-    (f"{FOLLOW}/follower.yaml", "type: Recreate", "type: RollingUpdate"),
+    (FOLLOWER, "$(SHADOW_NAME)-transformer", "$(PRIMARY_NAME)-transformer"),
+    (FOLLOWER, "-shadow-grpc.", "-primary-grpc."),
+    (FOLLOWER, "--shadow=$(SHADOW_NAME)", "--shadow=$(PRIMARY_NAME)"),
+    (FOLLOWER, "replicas: 1", "replicas: 2"),
+    (FOLLOWER, "type: Recreate", "type: RollingUpdate"),
     (
-        f"{FOLLOW}/follower.yaml",
+        FOLLOWER,
         "pguser-report, key: password",
         "pguser-transformer, key: password",
     ),
-    (f"{FOLLOW}/follower.yaml", "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false"),
-    (f"{FOLLOW}/follower.yaml", "path: /ready", "path: /"),
-    (f"{FOLLOW}/follower.yaml", "--port=8080", "--port=9090"),
+    (FOLLOWER, "readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false"),
+    (FOLLOWER, "path: /ready", "path: /"),
+    (FOLLOWER, "--port=8080", "--port=9090"),
+    (
+        f"{SECOND}/follow/follower/kustomization.yaml",
+        "value: --to-grpc=$(ENTRY_NAME)-second-shadow-grpc",
+        "value: --to-grpc=$(ENTRY_NAME)-shadow-grpc",
+    ),
+    (
+        f"{SECOND}/follow/follower/kustomization.yaml",
+        "metadata/labels/app.kubernetes.io~1component, value: second-follower",
+        "metadata/labels/app.kubernetes.io~1component, value: follower",
+    ),
     (
         f"{FOLLOW}/kustomization.yaml",
         "component=live-verdict}",
@@ -224,6 +242,8 @@ IN_KNATIVE = [
     (REPLACEMENTS, "[spec.ports.0.port, spec.ports.0.targetPort]", "[spec.ports.0.targetPort]"),
     (f"{KNATIVE}/mirror-service.yaml", "istio: ingressgateway", "ingress: gateway"),
     (f"{KNATIVE}/shadow-limits.yaml", "host: PROFILE-ENTRY-mirror", "host: PROFILE-ENTRY-shadow"),
+    (f"{SECOND}/knative/mirror.yaml", "authority: SECOND-", "authority: SHADOW-"),
+    (f"{SECOND}/knative/kustomization.yaml", "ENTRY-second-mirror.", "ENTRY-mirror."),
     (KNATIVE_MODE, "deploymentMode: Knative", "deploymentMode: Standard"),
     (KNATIVE_MODE, "transformer/timeout, value: 60", "transformer/timout, value: 60"),
     (KNATIVE_MODE, "predictor/scaleMetric, value", "predictor/scaleMetrik, value"),

@@ -93,6 +93,39 @@ def test_promotion_swaps_the_roles_and_nothing_else_of_the_models(tree: Tree) ->
     assert after == before
 
 
+@pytest.fixture
+def two_shadows(tree: Tree, request: pytest.FixtureRequest) -> Tree:
+    """The same topology with the option second-shadow."""
+    tree.switch_on(f"second-shadow/{request.node.callspec.params['tree']}")
+    return tree
+
+
+def test_stages_take_both_shadows_along(two_shadows: Tree) -> None:
+    """Before them there is no trace of either; added, neither has copies; what one promotes leaves
+    the other a shadow, without calls.
+    """
+    settings = two_shadows.settings()
+    alone = two_shadows.text("manifests/stages/primary-alone")
+    assert settings["shadow"] not in alone
+    assert settings["second-shadow"] not in alone
+    added = two_shadows.objects("manifests/stages/shadow-added")
+    assert len(of_kind(added, "InferenceService")) == 3
+    assert {item["spec"]["replicas"] for item in of_kind(added, "Deployment")} <= {0}
+    promoted = two_shadows.objects("manifests/stages/shadow-promoted")
+    for objects in (added, promoted):
+        routes = routes_of(objects, settings["gateway"])
+        assert not any("mirrors" in route for route in routes)
+    roles = {
+        service["metadata"]["name"]: environment(service["spec"]["transformer"])["SHADOW_ROLE"]
+        for service in of_kind(promoted, "InferenceService")
+    }
+    assert roles == {
+        settings["primary"]: "shadow",
+        settings["shadow"]: "primary",
+        settings["second-shadow"]: "shadow",
+    }
+
+
 def _answering(objects: Objects, route: dict[str, Any]) -> str | None:
     authority = route.get("rewrite", {}).get("authority")
     return reached(objects, route["route"][0]["destination"], authority)

@@ -18,6 +18,7 @@ STAGES = ("primary-alone", "shadow-added", "mirroring-on", "mirroring-off", "sha
 TOPOLOGIES = ("standard", "knative", "follow")
 # What takes an object of Istio's has no place in a topology without a mesh.
 ISTIO_OPTIONS = ("api-key",)
+OF_TOPOLOGY = ("network-policies", "second-shadow")
 
 # Values that differ in form too: a port in the registry, a number as tag, more and fewer hyphens.
 OTHER_SETTINGS = {
@@ -29,13 +30,17 @@ OTHER_SETTINGS = {
     "entry": "score",
     "primary": "fraud-2024-11",
     "shadow": "fraudnext",
+    "second-shadow": "other-2025-02-01",
     "primary-version": "2",
     "shadow-version": "churn-2024.11",
+    "second-shadow-version": "churn-2025.02",
     "mirror-percentage": "12.5",
     "mirror-content-length": "[0-9]{1,4}",
     "mirror-grpc-copies": "17",
     "mirror-port": "8190",
     "mirror-port-name": "http-copies",
+    "second-mirror-port": "8191",
+    "second-mirror-port-name": "http-more-copies",
     "follow-concurrency": "41",
     "follow-rate": "1777/s",
     "predict-timeout-seconds": "135",
@@ -89,13 +94,23 @@ class Tree:
 
     def switch_on_options(self, topology: str) -> None:
         """Every option that fits the topology."""
-        others = {f"network-policies/{other}" for other in TOPOLOGIES if other != topology}
+        unfit = [other for other in TOPOLOGIES if other != topology]
+        others = {f"{option}/{other}" for option in OF_TOPOLOGY for other in unfit}
         if topology == "follow":
             others |= set(ISTIO_OPTIONS)
         path = self.folder / OPTIONS
         lines = path.read_text().splitlines()
         kept = [line for line in lines if not any(other in line for other in others)]
         path.write_text("\n".join(line.replace("  # - ", "  - ") for line in kept) + "\n")
+
+    def switch_on(self, option: str) -> None:
+        """One option, by its folder."""
+        path = self.folder / OPTIONS
+        off, on = f"  # - {option}", f"  - {option}"
+        lines = path.read_text().splitlines()
+        kept = [on if f"{line} ".startswith(f"{off} ") else line for line in lines]
+        assert kept != lines, option
+        path.write_text("\n".join(kept) + "\n")
 
     def settings(self) -> dict[str, str]:
         data: dict[str, str] = yaml.safe_load((self.folder / SETTINGS).read_text())["data"]

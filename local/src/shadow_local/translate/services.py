@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from shadow_local.translate.document import Manifest, Object, Section, Untranslated, objects
@@ -53,6 +53,7 @@ OF_CONTAINER = (
     "startupProbe",
     "volumeMounts",
 )
+FURTHER = "shadow-deployment/candidate"  # the label of shadows after the first
 HTTP_PORT, GRPC_PORT = 8080, 8081  # where KServe starts every container
 MODEL_FOLDER = "/mnt/models"  # where a runtime finds the model of a storageUri
 MODES: dict[str | None, Mode] = {"Standard": "standard", "RawDeployment": "standard"}
@@ -127,6 +128,12 @@ class InferenceService:
     role: Role
     predictor: Component
     transformer: Component
+    number: int = 1  # among the shadows
+
+    @property
+    def side(self) -> str:
+        """What it is called here: `primary`, `shadow`, the second shadow `shadow-2`."""
+        return self.role if self.number == 1 else f"{self.role}-{self.number}"
 
     def labels(self, kind: Kind) -> dict[str, str]:
         """What KServe puts on a component's pods."""
@@ -157,19 +164,29 @@ class InferenceService:
 
 
 def inference_services(manifests: Iterable[Manifest]) -> list[InferenceService]:
-    """The InferenceServices among rendered objects, primary first."""
+    """The InferenceServices among rendered objects: primary, shadow, and further shadows."""
     manifests = list(manifests)
     runtimes = dict(_runtime(item) for item in objects(manifests, "ServingRuntime"))
-    services: dict[Role, InferenceService] = {}
+    services, further = [], set()
     for item in objects(manifests, "InferenceService"):
-        service = _service(item, runtimes)
-        if other := services.get(service.role):
-            raise Untranslated(
-                f"InferenceServices {service.name} and {other.name} both have SHADOW_ROLE "
-                f"{service.role}; only one can."
-            )
-        services[service.role] = service
-    return [services[role] for role in sorted(services)]
+        services.append(_service(item, runtimes))
+        if FURTHER in item.metadata.table("labels"):
+            further.add(item.name)
+    primaries = [service for service in services if service.role == "primary"]
+    if len(primaries) > 1:
+        raise Untranslated(
+            f"InferenceServices {primaries[1].name} and {primaries[0].name} both have SHADOW_ROLE "
+            "primary; only one can."
+        )
+    shadows = [service for service in services if service.role == "shadow"]
+    # By label: Kustomize renders them by name.
+    shadows.sort(key=lambda service: service.name in further)
+    return primaries + [replace(item, number=n) for n, item in enumerate(shadows, start=1)]
+
+
+def candidates(services: Iterable[InferenceService]) -> tuple[str, ...]:
+    """The shadows' names."""
+    return tuple(service.name for service in services if service.role == "shadow")
 
 
 def _service(item: Object, runtimes: Mapping[str, Runtime]) -> InferenceService:
