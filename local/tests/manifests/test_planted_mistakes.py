@@ -44,7 +44,7 @@ IN_STANDARD = [
     (f"{SECOND}/standard/limits.yaml", "connectTimeout: 3s", "connectTimeout: 30s"),
     (f"{SECOND}/grpc/kustomization.yaml", "host: ENTRY-second-shadow", "host: ENTRY-shadow"),
     (REPLACEMENTS, "data.second-shadow}", "data.shadow}"),
-    (REPLACEMENTS, "[name=mirrored].mirrors.1.", "[name=mirrored].mirrors.0."),
+    (REPLACEMENTS, "mirrors.1.destination.host", "mirrors.0.destination.host"),
     # hosts
     (CALLERS, "PRIMARY-transformer.PROFILE.svc", "PRIMARY-predictor.PROFILE.svc"),
     (CALLERS, "SHADOW-transformer.PROFILE.svc", "SHADOW-predictor.PROFILE.svc"),
@@ -242,7 +242,11 @@ IN_KNATIVE = [
     (REPLACEMENTS, "[spec.ports.0.port, spec.ports.0.targetPort]", "[spec.ports.0.targetPort]"),
     (f"{KNATIVE}/mirror-service.yaml", "istio: ingressgateway", "ingress: gateway"),
     (f"{KNATIVE}/shadow-limits.yaml", "host: PROFILE-ENTRY-mirror", "host: PROFILE-ENTRY-shadow"),
-    (f"{SECOND}/knative/mirror.yaml", "authority: SECOND-", "authority: SHADOW-"),
+    (
+        f"{SECOND}/knative/mirror.yaml",
+        "authority: SECOND-transformer",
+        "authority: SECOND-predictor",
+    ),
     (f"{SECOND}/knative/kustomization.yaml", "ENTRY-second-mirror.", "ENTRY-mirror."),
     (KNATIVE_MODE, "deploymentMode: Knative", "deploymentMode: Standard"),
     (KNATIVE_MODE, "transformer/timeout, value: 60", "transformer/timout, value: 60"),
