@@ -168,7 +168,9 @@ class Tables:
         return None
 
     def followed_until(self, scope: Scope) -> datetime | None:
-        """The time of the primary's calls up to which a follower has sent them; None before any."""
+        """The time of the primary's oldest call that a follower has not sent, or now; None before
+        it has sent any.
+        """
         found: datetime | None = self._one(_sql("followed"), scope.parameters)
         return found
 
