@@ -255,7 +255,7 @@ CHANGES = st.lists(
 
 
 @settings(
-    max_examples=25,
+    max_examples=12,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(events=EVENTS, changes=CHANGES, keeps_order=st.booleans())

@@ -248,7 +248,8 @@ def _labels(tally: LabelTally) -> Labels:
     for (primary, shadow), count in tally.counts.items():
         totals[primary] += count
         totals[shadow] += count
-    ranked = [label for label, _ in totals.most_common()]
+    # Of equally frequent ones the order of arrival must not matter.
+    ranked = sorted(totals, key=lambda label: (-totals[label], str(label)))
     index = {label: i for i, label in enumerate(ranked)}
     matrix: NDArray[np.float64] = np.zeros((len(ranked), len(ranked)))
     for (primary, shadow), count in tally.counts.items():

@@ -105,9 +105,10 @@ class Ledger:
 
     def status_pairs(self) -> tuple[StatusPair, ...]:
         """The most frequent status pairs first."""
+        ranked = sorted(self.statuses.items(), key=lambda item: (-item[1], item[0]))
         return tuple(
             StatusPair(_status(primary), _status(shadow), count)
-            for (primary, shadow), count in self.statuses.most_common(STATUSES_SHOWN)
+            for (primary, shadow), count in ranked[:STATUSES_SHOWN]
         )
 
 
