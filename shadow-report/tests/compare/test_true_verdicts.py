@@ -515,6 +515,10 @@ def test_calls_that_a_follower_has_not_sent_yet_wait(command: Command) -> None:
     assert report["window"]["in_flight"] == 1_000
     late = START + timedelta(seconds=300)
     assert command([], "--since", late.isoformat())["integrity"]["mirrored_only"] == 0
+    # Of a window that ends, the shadow's calls come after its end.
+    early = START + timedelta(seconds=30)
+    report = command([], "--until", early.isoformat())
+    assert (report["pairs"], report["shadow"]["recorders"]) == (300, 1)
 
 
 def test_calls_that_a_followed_shadow_did_not_answer_are_faults(command: Command) -> None:

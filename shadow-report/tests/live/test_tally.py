@@ -116,6 +116,22 @@ def numbered(calls: list[Call], first: int) -> list[Call]:
     return [replace(call, sequence=first + i // 2 + 1) for i, call in enumerate(calls)]
 
 
+def test_what_a_follower_sends_is_judged_as_far_as_it_has_come(live: Live) -> None:
+    """However few calls there are: what it has not sent yet is in flight, and nothing else."""
+    calls = numbered(pairs(100), 0)
+    sent = {"x-shadow-source": "follow"}
+    shadow = [
+        replace(call, time=call.time + timedelta(seconds=9), headers=sent)
+        for call in calls
+        if call.role == "shadow"
+    ]
+    record(live.admin, [replace(c, source="generated") for c in calls if c.role == "primary"])
+    for first, last in ((0, 5), (5, 90), (90, 100)):
+        record(live.admin, shadow[first:last])
+        report = live.agrees(at(60))
+        assert (report.pairs, report.integrity.coverage) == (last, 1.0), report.reasons
+
+
 def test_what_came_a_little_late_is_counted_from_a_checkpoint(live: Live) -> None:
     """And what came later than that from the start."""
     for i in range(5):

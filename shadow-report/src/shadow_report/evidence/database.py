@@ -49,6 +49,7 @@ class Scope:
     """Which calls: the two services, the window of the primary's calls, the shadow's first call in
     it, and for a replay the time from which on the shadow's calls were recorded for it.
 
+    is_followed: the shadow's calls are those of the window's primary calls, whenever they came.
     pair_ids: of all these only the pairs with one of these ids. delivered_since: nothing of what
     was asked for came to the tables earlier, which makes it cheap to find.
     """
@@ -59,6 +60,7 @@ class Scope:
     until: datetime | None
     shadow_began: datetime | None = None
     shadow_since: datetime | None = None
+    is_followed: bool = False
     pair_ids: Sequence[str] | None = None
     delivered_since: datetime | None = None
 
@@ -75,7 +77,8 @@ class Scope:
             "since": since,
             "until": until,
             "shadow_since": joined if self.shadow_since else self.shadow_began or since,
-            "shadow_until": "infinity" if self.shadow_since else until,
+            "shadow_until": "infinity" if self.shadow_since or self.is_followed else until,
+            "is_followed": self.is_followed,
             "shadow_joined_since": joined,
             # A candidate's clock may be off; the database's own says which rows came after that.
             "shadow_recorded_since": self.shadow_since or "-infinity",

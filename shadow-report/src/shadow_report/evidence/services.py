@@ -167,6 +167,17 @@ class Sides:
         return groups_of(self.groups, role, service)
 
 
+def _calls(tables: Tables, asked: Scope) -> tuple[Scope, list[CallGroup]]:
+    """The groups of the window, in which a follower's calls are those of the primary's calls."""
+    groups = tables.calls(asked)
+    sources = {group.pair_source for group in groups if group.role == "primary"}
+    came_later = sources and "x-shadow-pair-id" not in sources
+    if came_later and asked.until is not None and asked.shadow_since is None:
+        asked = replace(asked, is_followed=True)
+        groups = tables.calls(asked)
+    return asked, groups
+
+
 def find_sides(tables: Tables, settings: Comparison) -> Sides:
     """Choose the services, find when mirroring began, and read who recorded since then."""
     asked = Scope(
@@ -176,7 +187,7 @@ def find_sides(tables: Tables, settings: Comparison) -> Sides:
         until=settings.until,
         shadow_since=settings.shadow_since,
     )
-    groups = tables.calls(asked)
+    asked, groups = _calls(tables, asked)
     primary = choose_service(groups, "primary", settings.primary)
     shadow = choose_service(groups, "shadow", settings.shadow)
     scope = replace(
@@ -203,6 +214,6 @@ def find_sides(tables: Tables, settings: Comparison) -> Sides:
 
 def from_rollout(tables: Tables, settings: Comparison) -> Comparison:
     """The same comparison, from where each side's newest service, model and version stood alone."""
-    groups = tables.calls(Scope("", "", settings.since, settings.until))
+    _, groups = _calls(tables, Scope("", "", settings.since, settings.until))
     since = uniform_since(groups, settings.primary, settings.shadow)
     return settings if since is None else replace(settings, since=since)

@@ -256,7 +256,7 @@ class Tally:
         settled = max(until - TAIL, sides.began or until - TAIL)
         duplicates = tables.duplicates(scope)
         retries = worst_retries(tables, scope, settings, duplicates) if duplicates.shadow else {}
-        history = Scope("", "", self._window_since, until)
+        history = Scope("", "", self._window_since, until, is_followed=scope.is_followed)
         self._kinds = frozenset(map(kind_of, tables.calls(history)))
         base = Base(
             until=settled,
@@ -352,7 +352,14 @@ class Tally:
         ).report()
 
     def _part(self, base: Base, until: datetime) -> Scope:
-        return Scope("", "", base.until, until, delivered_since=base.until - CLOCKS_APART)
+        return Scope(
+            "",
+            "",
+            base.until,
+            until,
+            is_followed=self._sides.scope.is_followed,
+            delivered_since=base.until - CLOCKS_APART,
+        )
 
     def _pairs_of(
         self, tables: Tables, base: Base, part: Scope, until: datetime
@@ -367,7 +374,9 @@ class Tally:
         clock = counters.classifier.clock
         counters.classifier.clock = replace(clock, settled_before=microseconds(until))
         arrivals = tables.arrivals(scope, part)
-        if further := {arrival.pair_id for arrival in arrivals if arrival.is_further}:
+        # A follower's further calls come when they come, of whichever part their primary's is.
+        is_followed = scope.is_followed
+        if further := {a.pair_id for a in arrivals if a.is_further or is_followed}:
             base.duplicates += self._further(tables, part, until, further)
         ids = {*(arrival.pair_id for arrival in arrivals), *base.pending}
         for some in _portions(sorted(ids)):

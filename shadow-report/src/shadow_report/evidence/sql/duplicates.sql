@@ -7,8 +7,12 @@ WHERE role = 'primary' AND inference_service = %(primary)s AND NOT starts_with(p
   AND (%(pair_ids)s::text[] IS NULL OR pair_id = ANY (%(pair_ids)s::text[]))
 UNION ALL
 SELECT 'shadow', count(*) - count(DISTINCT hashtextextended(pair_id, 0))
-FROM inference_requests
+FROM inference_requests r
 WHERE role = 'shadow' AND inference_service = %(shadow)s
   AND request_time >= %(shadow_since)s::timestamptz AND request_time < %(shadow_until)s::timestamptz
   AND created_at >= %(shadow_recorded_since)s::timestamptz
+  AND (NOT %(is_followed)s OR EXISTS (
+      SELECT FROM inference_requests p
+      WHERE p.pair_id = r.pair_id AND p.role = 'primary'
+        AND p.request_time >= %(since)s::timestamptz AND p.request_time < %(until)s::timestamptz))
   AND (%(pair_ids)s::text[] IS NULL OR pair_id = ANY (%(pair_ids)s::text[]))
