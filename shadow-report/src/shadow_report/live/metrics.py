@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from shadow_report.live.standing import STATUS_OF, Judged, Standing
+from shadow_report.live.standing import STATUS_OF, Conclusion, Standing
 from shadow_report.report import Gate, Report, Side
 
 GATE_STATUSES = ("pass", "fail", "wait")
@@ -44,8 +44,8 @@ class Standings(Collector):
         now, health = self._clock(), self._health()
         families = {name: _family(name) for name in HELP}
         for standing in self._standings():
-            judged = standing.judged(now, self._max_age)
-            for name, labels, value in _samples(judged):
+            conclusion = standing.conclude(now, self._max_age)
+            for name, labels, value in _samples(conclusion):
                 if value is not None:
                     families[name].add_metric([standing.candidate, *labels], value)
         yield from families.values()
@@ -93,11 +93,11 @@ def _family(name: str) -> GaugeMetricFamily:
     return GaugeMetricFamily(name, HELP[name], labels=labels)
 
 
-def _samples(judged: Judged) -> Iterator[Sample]:
+def _samples(conclusion: Conclusion) -> Iterator[Sample]:
     for verdict in STATUS_OF:
-        yield "shadow_verdict", [verdict], float(verdict == judged.verdict)
-    yield "shadow_verdict_age_seconds", [], judged.age_seconds
-    report = judged.standing.report
+        yield "shadow_verdict", [verdict], float(verdict == conclusion.verdict)
+    yield "shadow_verdict_age_seconds", [], conclusion.age_seconds
+    report = conclusion.standing.report
     if report is None:
         return
     yield from _figures(report)

@@ -25,7 +25,7 @@ from markupsafe import escape
 from shadow_report import OneLineError
 from shadow_report.evidence.database import open_tables
 from shadow_report.live.metrics import Health, Standings, exposition
-from shadow_report.live.standing import Judged, Standing
+from shadow_report.live.standing import Conclusion, Standing
 from shadow_report.live.tally import Tally
 from shadow_report.output.page import CandidateLink
 from shadow_report.report import Report
@@ -150,18 +150,18 @@ class Site:
         return application
 
     async def _page(self, request: web.Request) -> web.Response:
-        judged = self._judged(request, self._first_candidate())
+        conclusion = self._conclusion(request, self._first_candidate())
         # A page takes a moment to make, in which the gate must answer.
-        page = await asyncio.to_thread(self._rendered, judged)
-        text = page.replace(self._mark.encode(), str(escape(judged.age_text())).encode())
+        page = await asyncio.to_thread(self._rendered, conclusion)
+        text = page.replace(self._mark.encode(), str(escape(conclusion.age_text())).encode())
         return _answer(text, HTML)
 
     async def _document(self, request: web.Request) -> web.Response:
-        return _answer(self._judged(request, self._only_candidate()).document(), JSON)
+        return _answer(self._conclusion(request, self._only_candidate()).document(), JSON)
 
     async def _gate(self, request: web.Request) -> web.Response:
-        judged = self._judged(request, self._only_candidate())
-        return _answer(judged.gate(), JSON, judged.status)
+        conclusion = self._conclusion(request, self._only_candidate())
+        return _answer(conclusion.gate(), JSON, conclusion.status)
 
     async def _show_metrics(self, _: web.Request) -> web.Response:
         return _answer(exposition(self._metrics), PROMETHEUS)
@@ -177,7 +177,7 @@ class Site:
             return web.Response(text="alive\n")
         return web.Response(status=500, text="The looks at the tables ended; see the log.\n")
 
-    def _judged(self, request: web.Request, default: Standing | None) -> Judged:
+    def _conclusion(self, request: web.Request, default: Standing | None) -> Conclusion:
         wanted = request.query.get("candidate")
         standing = default
         if wanted is not None:
@@ -186,7 +186,7 @@ class Site:
         if standing is None:
             names = sorted(s.candidate for s in self._looks.standings.values())
             raise _refusal(wanted, names)
-        return standing.judged(time.monotonic(), self._plan.max_age)
+        return standing.conclude(time.monotonic(), self._plan.max_age)
 
     def _first_candidate(self) -> Standing:
         return next(iter(self._looks.standings.values()))
@@ -195,24 +195,24 @@ class Site:
         standings = list(self._looks.standings.values())
         return standings[0] if len(standings) == 1 else None
 
-    def _rendered(self, judged: Judged) -> bytes:
-        """The page of what is judged, made once for each look."""
-        links = self._links(judged)
-        known, page = self._pages.get(judged.standing.name, (None, b""))
-        what = (judged.standing, judged.is_stale and judged.reasons, links)
+    def _rendered(self, conclusion: Conclusion) -> bytes:
+        """The page of the conclusion, made once for each look."""
+        links = self._links(conclusion)
+        known, page = self._pages.get(conclusion.standing.name, (None, b""))
+        what = (conclusion.standing, conclusion.is_stale and conclusion.reasons, links)
         if known != what:
-            page = judged.page(self._plan.every, self._mark, links).encode()
-            self._pages[judged.standing.name] = (what, page)
+            page = conclusion.page(self._plan.every, self._mark, links).encode()
+            self._pages[conclusion.standing.name] = (what, page)
         return page
 
-    def _links(self, judged: Judged) -> tuple[CandidateLink, ...]:
+    def _links(self, conclusion: Conclusion) -> tuple[CandidateLink, ...]:
         now, max_age = time.monotonic(), self._plan.max_age
         return tuple(
             CandidateLink(
                 name=standing.candidate,
-                verdict=standing.judged(now, max_age).verdict,
+                verdict=standing.conclude(now, max_age).verdict,
                 link="?" + urlencode({"candidate": standing.candidate}),
-                is_shown=standing.name == judged.standing.name,
+                is_shown=standing.name == conclusion.standing.name,
             )
             for standing in self._looks.standings.values()
         )

@@ -1,4 +1,4 @@
-"""Where a candidate stands: its last report, how old that is, and what may be concluded from it."""
+"""Where a candidate stands: its last report, how old that is, and what may be conclusion from it."""
 
 from __future__ import annotations
 
@@ -39,24 +39,24 @@ class Standing:
         """Seconds since its last look; None before the first."""
         return None if self.seen_at is None else max(0.0, now - self.seen_at)
 
-    def judged(self, now: float, max_age: timedelta) -> Judged:
-        """What may be concluded now: the last verdict, or WAIT when that is too old."""
+    def conclude(self, now: float, max_age: timedelta) -> Conclusion:
+        """What may be conclusion now: the last verdict, or WAIT when that is too old."""
         age = self.age(now)
         if self.report is None or age is None:
             why = self.fault or "The tables are being read for the first time."
-            return Judged(self, "WAIT", (why,), None, is_stale=True)
+            return Conclusion(self, "WAIT", (why,), None, is_stale=True)
         if age <= max_age.total_seconds():
-            return Judged(self, self.report.verdict, self.report.reasons, age, is_stale=False)
+            return Conclusion(self, self.report.verdict, self.report.reasons, age, is_stale=False)
         why = (
             f"The last verdict, {self.report.verdict}, is {duration(timedelta(seconds=age))} old; "
             f"past {duration(max_age)} nothing is promoted on it."
         )
         reasons = (why, *([self.fault] if self.fault else []))
-        return Judged(self, "WAIT", reasons, age, is_stale=True)
+        return Conclusion(self, "WAIT", reasons, age, is_stale=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Conclusion:
     """A candidate's verdict at one moment."""
 
     standing: Standing
