@@ -1,4 +1,4 @@
-"""Where a candidate stands: its last report, how old that is, and what may be conclusion from it."""
+"""Where a candidate stands: its last report, how old that is, and what may be concluded from it."""
 
 from __future__ import annotations
 
