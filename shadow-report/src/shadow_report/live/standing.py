@@ -40,7 +40,7 @@ class Standing:
         return None if self.seen_at is None else max(0.0, now - self.seen_at)
 
     def conclude(self, now: float, max_age: timedelta) -> Conclusion:
-        """What may be conclusion now: the last verdict, or WAIT when that is too old."""
+        """What may be concluded now: the last verdict, or WAIT when that is too old."""
         age = self.age(now)
         if self.report is None or age is None:
             why = self.fault or "The tables are being read for the first time."
