@@ -428,6 +428,7 @@ class Observed:
             unanswered=ledger.unanswered,
             cut_pairs=counts.cut_pairs,
             abandoned=counts.abandoned,
+            shadow_left=counts.shadow_left,
             retried=counts.retried,
             resent=self.duplicates.resent,
             withheld_cut=counts.withheld_cut,

@@ -316,7 +316,9 @@ class Integrity:
     cut_pairs: int
     """Pairs with a response stored cut; their answers are not compared."""
     abandoned: int
-    """Pairs whose caller did not wait for the primary's answer; not compared."""
+    """Pairs of which nobody waited for an answer; not compared."""
+    shadow_left: int
+    """Of those, the ones in which the primary's answer was awaited and the shadow's stream not."""
     retried: int
     """Pairs that a further shadow call made worse."""
     resent: int

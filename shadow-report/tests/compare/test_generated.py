@@ -50,6 +50,17 @@ def table(counts: dict[str, int]) -> tuple[int, ...]:
     return tuple(counts[name] for name in ("neither", "shadow_only", "primary_only", "both"))
 
 
+def test_a_shadow_too_slow_to_be_waited_for_is_not_promoted(command: Command) -> None:
+    """Its slow answers are left out of the comparison, which must not make it look fast."""
+    whole, left = spoken(chat("Yes.")), spoken(chat("Ye"), end="left", error="the caller left")
+    report = command(calls(*[(whole, left if i % 50 == 0 else whole) for i in range(6_000)]))
+    assert report["integrity"]["shadow_left"] == 120
+    assert report["verdict"] == "INVALID"
+    assert "let go before its end" in report["reasons"][0]
+    report = command(calls(*[(left, left)] * 3))
+    assert report["integrity"]["shadow_left"] == 120
+
+
 def test_what_generated_answers_have_in_common_is_counted(command: Command) -> None:
     """Every paired table by pairs of its own, the words, and the reasons that changed."""
     tool = chat(None, tool_calls=[{"function": {"name": "f", "arguments": "{}"}}])

@@ -147,6 +147,7 @@ class CallCounts:
     mirrored_only: int = 0
     cut_pairs: int = 0
     abandoned: int = 0
+    shadow_left: int = 0
     retried: int = 0
     withheld_cut: int = 0
     withheld_redacted: int = 0
@@ -206,6 +207,9 @@ class Classifier:
         waited = ~_NOT_AWAITED[primary] & (shadow != Answer.LEFT)
         self.counts.cut_pairs += int(np.count_nonzero(uncompared & waited))
         self.counts.abandoned += int(np.count_nonzero(uncompared & ~waited))
+        self.counts.shadow_left += int(
+            np.count_nonzero(uncompared & ~_NOT_AWAITED[primary] & (shadow == Answer.LEFT))
+        )
         return Classified(
             batch=batch,
             called=called,

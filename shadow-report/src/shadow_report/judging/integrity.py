@@ -284,13 +284,23 @@ def unanswered(facts: Facts) -> Iterator[Finding]:
             "process; those calls were sent again, and their answers count.",
             "Did the shadow crash on them, or was it restarted?",
         )
-    if integrity.abandoned:
+    if abandoned := integrity.abandoned - integrity.shadow_left:
         yield Finding(
             "abandoned",
             False,
-            f"{counted(integrity.abandoned, 'pair')} not compared: the caller did not wait for the "
+            f"{counted(abandoned, 'pair')} not compared: the caller did not wait for the "
             "primary's answer (499), or the primary died in the middle of it.",
             "Do callers give up before the primary answers?",
+        )
+    if left := integrity.shadow_left:
+        # What is left out is what takes long, and a slow shadow must not look better for it.
+        yield Finding(
+            "shadow-left",
+            left > (1 - facts.min_coverage) * max(1, facts.pairs),
+            f"{counted(left, 'pair')} not compared: the shadow's stream was let go before its end, "
+            "the primary's was not.",
+            "Raise the route's timeout for the shadow (or the follower's --timeout): it is "
+            "slower than that, or its pods stop in the middle of answers.",
         )
 
 
