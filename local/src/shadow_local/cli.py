@@ -93,7 +93,7 @@ Edge = Annotated[
     ),
 ]
 Topology = Annotated[
-    str, typer.Option("--topology", envvar="TOPOLOGY", help="standard, knative or follow")
+    str, typer.Option("--topology", envvar="TOPOLOGY", help="knative or follow; standard is the root")
 ]
 Kustomization = Annotated[
     Path | None,
