@@ -500,6 +500,8 @@ class Observed:
             details.setdefault(gate, f"Most often {signature.signature} ({pairs}).")
         if "disagreement" in details and (hint := advice(paths)):
             details["disagreement"] += f" {hint}"
+            if "--" in hint and any(rule.is_preset for rule in self.settings.rules.by_path):
+                details["disagreement"] += " Keep the preset beside it: --rules openai."
         return details
 
     def _notes(self) -> tuple[str, ...]:
@@ -549,7 +551,8 @@ def _remarks(noise: Noise, settings: Comparison) -> tuple[str, ...]:
     floor = settings.margins.noise_floor
     if floor == "auto" and not noise.comparisons:
         unknown = "The noise floor is not known, so nothing is taken off"
-        return (f"{unknown}: send the primary its own calls (shadow-report replay --itself).",)
+        how = "shadow-report replay --itself --to <its transformer>"
+        return (f"{unknown}: send the primary its own calls ({how}).",)
     if not noise.disagreements or noise.shadow_share is None:
         return ()
     what = (

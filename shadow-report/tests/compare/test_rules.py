@@ -530,6 +530,20 @@ def test_other_kinds_name_their_rule(
     assert command([], "--rule", rule)["outcomes"] == {outcome: 300}
 
 
+def test_advice_under_the_preset_loosens_it_and_keeps_it(command: Command) -> None:
+    """A rule alone would put the preset out of force, and ids would differ in every pair."""
+    calls = [
+        replace(call, protocol="openai") for call in answers(*[(chat(PARIS), chat("xyz"))] * 300)
+    ]
+    rule = "choices[*].message.content=text,least=0.8,margin=10%"
+    for options in ((), ("--rules", "openai")):
+        reason = told(command(calls, *options))
+        assert f"--rule '{rule}', or a lower least. Keep the preset beside it: --rules" in reason
+        calls = []
+    lower = rule.replace("0.8", "0")
+    assert command([], "--rules", "openai", "--rule", lower)["disagreements"] == 0
+
+
 def test_answers_of_another_size_are_not_talked_away(command: Command) -> None:
     """FACTOR 3 instead of 2: no tolerance is worth thinking about."""
     calls = answers(*(([2.0 * i], [3.0 * i]) for i in range(1, 301)))

@@ -98,7 +98,7 @@ def advice(paths: tuple[PathReport, ...]) -> str:
     if told.faults.get("order", 0) * 2 > told.differing_pairs and of_list != told.path:
         return f"If its order means nothing: {_rule(of_list, 'unordered')}."
     if told.kind == "text":
-        return f"If the wording may differ: {_rule(told.path, 'text,least=0.9')}."
+        return _of_wording(told)
     if told.numbers is None or told.kind not in ("number", "probability vector"):
         return ""
     sizes = told.numbers.absolute_quantiles
@@ -120,6 +120,15 @@ def advice(paths: tuple[PathReport, ...]) -> str:
             f"{_rule(of_list, 'top_class')} compares that alone."
         )
     return " ".join(said)
+
+
+def _of_wording(told: PathReport) -> str:
+    """A rule for texts; where one holds already, what makes it looser."""
+    asked = next((found.least for found in told.similarities), None)
+    if asked is None:
+        return f"If the wording may differ: {_rule(told.path, 'text,least=0.9')}."
+    rule = _rule(told.path, f"text,least={asked:g},margin=10%")
+    return f"If more of the wording may differ: {rule}, or a lower least."
 
 
 def _rule(path: str, how: str) -> str:
