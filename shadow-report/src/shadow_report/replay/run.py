@@ -317,7 +317,8 @@ class Run:
         except NoAnswer as error:
             self._no_answer = OneLineError(
                 f"The candidate at {self._plan.target.base} does not answer: {error}; "
-                "start it and go on with --resume."
+                f"start it and go on with --resume. Where --to is wrong, delete "
+                f"{self._plan.state_file} first."
             )
             if self.journal.unanswered(call) >= self._plan.unanswered_limit:
                 raise self._no_answer from error
@@ -471,7 +472,7 @@ async def state_of(calls: StoredCalls, plan: Plan) -> State:
         if state.to != plan.target.base:
             raise SettingWrong(
                 f"--to is {plan.target.base}, but the replay in {plan.state_file} goes to "
-                f"{state.to}; resume with that address."
+                f"{state.to}; resume with that address, or delete the file."
             )
         return state
     if plan.state_file.exists():
