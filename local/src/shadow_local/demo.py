@@ -60,6 +60,7 @@ class Scene:
     differing: str  # titles; {0} is the primary's value and {1} the shadow's
     agreeing: str
     again: str  # the command that runs the same deployment until Ctrl-C
+    page: str  # of docs, for a model of one's own
     compare: tuple[str, ...] = ()  # options
 
 
@@ -145,7 +146,7 @@ def _what_next(scene: Scene) -> str:
     lines = {
         scene.again: "the same until Ctrl-C, for curl, make traffic and make psql",
         "make demo REQUESTS=4000": "calls enough for PROMOTE in the second round",
-        "docs/your-own-model.md": "a model of your own in the place of this one",
+        scene.page: "a model of your own in the place of this one",
     }
     width = max(map(len, lines))
     shown = [f"  {command:{width}}  {what}" for command, what in lines.items()]
@@ -245,6 +246,7 @@ SCENES = {
         differing="The primary multiplies by {0}, the shadow by {1}",
         agreeing="The primary multiplies by {0}, and so does the shadow",
         again="make up",
+        page="docs/your-own-model.md",
     ),
     "llm": Scene(
         example="generative",
@@ -255,6 +257,7 @@ SCENES = {
         differing="The primary is the {0} model, the shadow the {1} one",
         agreeing="The primary is the {0} model, and so is the shadow",
         again="make up KUSTOMIZATION=examples/generative",
+        page="docs/models/language-model.md",
         compare=("--rules", "openai"),
     ),
 }
