@@ -124,6 +124,7 @@ def test_a_field_planted_anywhere_is_refused(topology: str, tmp_path: Path) -> N
             "a/gone:1",
             "is not built from",
         ),
+        ("InferenceService", "spec.transformer.containers.0.env.2.value", 2025, "in quotes"),
         ("InferenceService", "spec.transformer.containers.0.command", ["sh"], "the image's own"),
         ("InferenceService", "spec.transformer.containers.0.args", ["--http_port=1"], "itself"),
         ("InferenceService", "spec.transformer.volumes", [], "mounts"),

@@ -110,7 +110,8 @@ class Section:
         """A string; a missing one without a default is refused."""
         value = self.take(name, default)
         if not isinstance(value, str):
-            raise self.refusal(name, "a string is needed")
+            quotes = ", in quotes" if isinstance(value, int | float) else ""
+            raise self.refusal(name, f"a string is needed{quotes}")
         return value
 
     def integer(self, name: str, default: int | None = None) -> int:
