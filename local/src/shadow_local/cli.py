@@ -93,7 +93,7 @@ Edge = Annotated[
     ),
 ]
 Topology = Annotated[
-    str, typer.Option("--topology", envvar="TOPOLOGY", help="knative or follow; standard is the root")
+    str, typer.Option("--topology", envvar="TOPOLOGY", help="knative or follow, not standard")
 ]
 Kustomization = Annotated[
     Path | None,
