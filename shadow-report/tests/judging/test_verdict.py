@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -100,6 +101,9 @@ def test_wait_that_heads_for_a_reject_says_so() -> None:
     verdict = _decide(3_000, faulty=6)
     assert verdict.verdict is Verdict.WAIT
     assert "would settle it as REJECT" in verdict.reasons[0]
+    newest = replace(verdict.gates[0], name="newest", status="wait", need=None)
+    bad_now = decide((*verdict.gates, newest), Margins())
+    assert "pairs like these would settle it as REJECT" in bad_now.reasons[0]
     heading_for_invalid = _decide(400, missing=7)
     assert "would settle it as INVALID" in heading_for_invalid.reasons[0]
 

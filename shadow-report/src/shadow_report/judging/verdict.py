@@ -111,8 +111,9 @@ def _wait(
     summary = _least(gates)
     if waiting and more is not None and not summary:
         when = f", {in_words(eta)} at the present rate" if eta is not None else ""
-        # Where the newest calls are bad, more like them settle nothing.
-        like = "good pair" if any(gate.name == "newest" for gate in waiting) else "pair like these"
+        # Where the newest calls are bad, more like them promote nothing.
+        is_bad_now = towards is Verdict.PROMOTE and any(gate.name == "newest" for gate in waiting)
+        like = "good pair" if is_bad_now else "pair like these"
         summary = (f"{_more_of(more, like)} would settle it as {towards}{when}.",)
     elif (stuck := _stuck(waiting)) and not summary:
         summary = (f"More pairs like these settle nothing. What would: {stuck}.",)
