@@ -184,7 +184,7 @@ class TrialTally:
         found = self.effective(name)
         distinct = f"{found.clusters:,} distinct {'request' if self.by == 'request' else self.by}s"
         return {
-            "clusters": f"{distinct}: until their calls are known to differ, those of one are one",
+            "clusters": f"{distinct}; more calls of the same ones add nothing yet, new ones do",
             "likeness": f"{distinct}, and the calls of one turn out alike",
             "clumps": "what is bad comes in clumps of time",
         }.get(found.source, "")

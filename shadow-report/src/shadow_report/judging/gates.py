@@ -496,10 +496,11 @@ def judge(evidence: Evidence, margins: Margins) -> tuple[Gate, ...]:
         # What fails by its average needs no run to tell.
         if each.name in evidence.scans and gate.status != "fail"
     ]
+    but_for = "But for what fails by its average, " if len(scanned) < len(evidence.scans) else ""
     if margins.newest_factor and evidence.scans:
-        gates.append(_newest_gate(scanned, margins.newest_factor))
+        gates.append(_newest_gate(scanned, margins.newest_factor, but_for))
     if margins.worst_factor and evidence.scans:
-        gates.append(_worst_gate(scanned, margins.worst_factor))
+        gates.append(_worst_gate(scanned, margins.worst_factor, but_for))
     if evidence.slices is not None:
         gates.append(_slices_gate(evidence.slices, is_allowed=margins.allow_worse_slices))
     return tuple(gates)
@@ -634,10 +635,11 @@ def _surest(
     return min(found, key=lambda both: both[1].p_value, default=None)
 
 
-def _newest_gate(scanned: list[Scanned], factor: float) -> Gate:
+def _newest_gate(scanned: list[Scanned], factor: float, but_for: str) -> Gate:
     found = _surest(scanned, factor, NEWEST_LEVEL, lambda s, m, a: s.scan.newest_bad(m, a))
     if found is None:
-        return _passing("newest", "The newest calls are not worse than allowed.")
+        the = "the" if but_for else "The"
+        return _passing("newest", f"{but_for}{the} newest calls are not worse than allowed.")
     bad, block = found
     level = NEWEST_LEVEL / len(scanned)
     clear = bad.scan.trials_until_newest_clears(bad.maximum(factor), level)
@@ -652,10 +654,11 @@ def _newest_gate(scanned: list[Scanned], factor: float) -> Gate:
     return _block_gate("newest", bad, block, bad.maximum(factor), what, need)
 
 
-def _worst_gate(scanned: list[Scanned], factor: float) -> Gate:
+def _worst_gate(scanned: list[Scanned], factor: float, but_for: str) -> Gate:
     found = _surest(scanned, factor, WORST_LEVEL, lambda s, m, a: s.scan.worst_bad(m, a))
     if found is None:
-        return _passing("worst", "No past run of calls is worse than allowed.")
+        no = "no" if but_for else "No"
+        return _passing("worst", f"{but_for}{no} past run of calls is worse than allowed.")
     bad, block = found
     need = Need(
         pairs=None,
