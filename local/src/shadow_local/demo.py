@@ -30,6 +30,12 @@ SHOWN_PAIRS = 5
 DELIVERY_SECONDS = 60
 # Where only a share is mirrored, nobody knows how many pairs there will be.
 SHARE_SECONDS = 5
+NOT_ALL_THERE = (
+    "The shadow did not get every call, or its answers are late. On a busy machine it is slower "
+    "than the calls come, and the gateway drops copies past its limits rather than hold up the "
+    "primary: try again with fewer calls (REQUESTS=200) or with less else running. Else look "
+    "into {}."
+)
 COMPLETE_PAIRS = """
 WITH answered AS (
     SELECT pair_id, role, inference_service, request_time, request_data, status_code, response_data
@@ -170,6 +176,8 @@ def _round(stack: Stack, scene: Scene, requests: int, screen: Console, title: st
         screen.print(
             f"{len(pairs)} of {requests} calls paired; in {differing} of them the answers differ."
         )
+        if len(pairs) < requests - len(failed) and stack.mirror_percentage == 100:
+            screen.print(NOT_ALL_THERE.format(stack.options.folder / "logs"), style="red")
     for answer in failed[:SHOWN_PAIRS]:
         shown = scene.shown(json.loads(answer.call.body))
         screen.print(f"no answer to {shown}: {answer.status} {answer.body}", style="red")
