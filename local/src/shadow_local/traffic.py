@@ -139,7 +139,8 @@ def read_calls(file: Path, predict_url: str) -> list[Call]:
     Without a path the body's own form decides, else it is that of `predict_url`.
     """
     if not file.is_file():
-        raise Explained(f"FILE is '{file}'; name a file with one request a line (local/README.md).")
+        given = "not set" if file == Path() else f"'{file}'"  # make passes on what is unset as ""
+        raise Explained(f"FILE is {given}; name a file with one request a line (local/README.md).")
     parts = PREDICT_URL.fullmatch(predict_url)
     if parts is None:
         raise Explained(
@@ -151,7 +152,10 @@ def read_calls(file: Path, predict_url: str) -> list[Call]:
             try:
                 found.append(_call(json.loads(line), parts[1], parts[2], number))
             except (ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
-                raise Explained(f"{file}, line {number} is not a request: {error}") from None
+                raise Explained(
+                    f"{file}, line {number} is not a request: {error}; "
+                    "write each request as one JSON object on one line (local/README.md)."
+                ) from None
     if not found:
         raise Explained(f"{file} has no request; write one JSON object a line.")
     return found
