@@ -46,7 +46,7 @@ export REQUESTS GATEWAY_PORT TOPOLOGY
 .PHONY: $(TESTS) $(TYPES) help demo up traffic report psql install test check bench soak soak-follow pictures format lock release images sbom deploy schema clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(IMAGES:%=%/.venv/runs) local/.venv/runs ## Run the whole deployment here, send traffic, show the verdict, stop (REQUESTS=200, MODEL=llm, HTML=folder for the pages)
 demo: $(if $(filter llm,$(MODEL)),examples/generative/.venv/runs)

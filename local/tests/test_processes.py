@@ -24,7 +24,17 @@ from shadow_local.translate.services import inference_services
 )
 def test_an_image_is_found_by_its_name(image: str, folder: str, module: str) -> None:
     """Registry, tag and digest make no difference; the module is what the script starts."""
-    assert project_of(image, repository()) == Project(repository() / folder, module)
+    found = project_of(image, repository(), repository())
+    assert found == Project(repository() / folder, module)
+
+
+def test_a_copy_of_an_example_is_run_from_its_own_folder(tmp_path: Path) -> None:
+    """Both have the same console script; which kustomization is run decides."""
+    for name in ("copy", "original"):
+        folder = tmp_path / "examples" / name
+        folder.mkdir(parents=True)
+        (folder / "pyproject.toml").write_text('[project.scripts]\nmlserver = "mlserver:main"\n')
+        assert project_of("mlserver:1", tmp_path, folder) == Project(folder, "mlserver")
 
 
 def test_an_image_of_no_project_is_refused_with_a_remedy(tmp_path: Path) -> None:

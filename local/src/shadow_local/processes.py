@@ -91,7 +91,7 @@ def component_command(
     if component.model is not None:
         mounts[MODEL_FOLDER] = _stored_model(container, component.model, node.storage)
     env, differences = _environment(container, pod, mounts, node)
-    project = _installed_project(container, node.repository)
+    project = _installed_project(container, node)
     _check_entrypoint(container, project.module)
     if component.model is None:
         args = _arguments(service, component, ports, predictor_port, env)
@@ -118,12 +118,14 @@ def deployment_command(
         for file, text in deployment.files[volume].items():
             (mounts[path] / file).write_text(text)
     env, differences = _environment(container, pod, mounts, node)
-    project = _installed_project(container, node.repository)
+    project = _installed_project(container, node)
     _check_entrypoint(container, project.module)
     args = []
     for word in container.args:
         option, equals, value = expand(word, env).rpartition("=")
         value = _pod_behind(_local_port(option, value, ports), upstreams)
+        if option == "--address":
+            value = "127.0.0.1"  # nobody else on this network is to read what was recorded
         args.append(option + equals + _below_mount(value, mounts))
     stop_seconds, folder = deployment.stop_seconds, node.folder / name
     command = _command(project, container, name, folder, ports, args, env, stop_seconds)
@@ -200,15 +202,15 @@ def gateway_command(
     return Command(name, tuple(words), env, folder, ready, stop_seconds=10), admin_url
 
 
-def project_of(image: str, repository: Path) -> Project | None:
+def project_of(image: str, repository: Path, nearest: Path) -> Project | None:
     """The project with a console script named like the image; None when there is none.
 
-    Projects are in the repository's root and in examples/.
+    Projects are in the repository's root and in examples/; one in the folder `nearest` comes first,
+    since a copied example has the script of its original.
     """
     name = _image_name(image)
-    for path in sorted(
-        [*repository.glob("*/pyproject.toml"), *repository.glob("examples/*/pyproject.toml")]
-    ):
+    projects = [*repository.glob("*/pyproject.toml"), *repository.glob("examples/*/pyproject.toml")]
+    for path in sorted(projects, key=lambda path: (path.parent != nearest.resolve(), path)):
         scripts = _scripts(path.read_text())
         if name in scripts:
             module = str(scripts[name]).split(":")[0].removesuffix(".__main__")
@@ -237,9 +239,10 @@ def _image_name(image: str) -> str:
     return image.rsplit("/", 1)[-1].split("@", 1)[0].split(":", 1)[0]
 
 
-def _installed_project(container: Container, repository: Path) -> Project:
+def _installed_project(container: Container, node: Node) -> Project:
     """The project behind a container's image, with an environment of its own."""
-    project = project_of(container.image, repository)
+    repository = node.repository
+    project = project_of(container.image, repository, node.storage)
     if project is None:
         raise Untranslated(
             f"{container.owner}: image {container.image} is not built from a project here; name it "
