@@ -45,16 +45,19 @@ def absent(facts: Facts) -> Iterator[Finding]:
             f"{facts.window.in_flight:,} as incomplete."
             if left_out
             else "There is not one call in the window.",
-            "Send traffic, widen the window (--since, --last), and check that the transformers' "
-            "POSTGRES_URI is this database.",
+            "Incomplete calls count once they are older than --settle; look again then."
+            if facts.window.in_flight
+            else "Send traffic, widen the window (--since, --last), and check that the "
+            "transformers' POSTGRES_URI is this database.",
         )
     elif not facts.shadow.calls:
         yield Finding(
             "no-shadow-calls",
             True,
             f"The primary recorded {counted(facts.primary.calls, 'call')} and the shadow none.",
-            "Is mirroring on? Check the mirror section of the entry VirtualService, that calls go "
-            "through it, and that the shadow runs with SHADOW_ROLE=shadow.",
+            "Is the shadow up, with SHADOW_ROLE=shadow and this database's POSTGRES_URI? Is "
+            "mirroring on? Check the mirror section of the entry VirtualService, and that calls "
+            "go through it.",
         )
     elif not facts.primary.calls:
         yield Finding(
@@ -77,7 +80,8 @@ def services(facts: Facts) -> Iterator[Finding]:
                 "several-services",
                 True,
                 f"Several services recorded as {side.role}: {', '.join(names)}.",
-                f"Choose one with --{side.role}{together * (side is facts.shadow)}, or a window in "
+                f"Does each of them run with the right SHADOW_ROLE? If so, choose one with "
+                f"--{side.role}{together * (side is facts.shadow)}, or a window in "
                 f"which only one ran{_since(facts)}.",
             )
 
@@ -200,7 +204,8 @@ def missing(facts: Facts) -> Iterator[Finding]:
             True,
             f"{counted(facts.pairs, 'pair')} among {counted(facts.primary.calls, 'primary call')} "
             f"are more than the {percent(share)} that should be mirrored.",
-            "Give the share that is: --mirrored-share, or MIRROR_PERCENTAGE.",
+            "Give the share that is (--mirrored-share, or MIRROR_PERCENTAGE), or a window in which "
+            "it was the same all the time (--since).",
         )
     # Where a share is mirrored, the coverage varies by chance; its gate knows how much.
     is_short = facts.coverage_fails or (share == 1 and (coverage or 1) < facts.min_coverage)
@@ -213,8 +218,8 @@ def missing(facts: Facts) -> Iterator[Finding]:
             f"(coverage {percent(coverage)}).",
             f"{percent(share)} of the calls should be mirrored: if it is another "
             "share (mirror-percentage), say so with --mirrored-share. Else look for a stopped "
-            "shadow, calls past the entry path, large bodies, and connection limits in the "
-            "DestinationRule."
+            "shadow, calls past the entry path, large bodies, a RECORD_SAMPLE of the shadow's "
+            "alone, and connection limits in the DestinationRule."
             if facts.is_mirrored
             else FOLLOWED,
         )
