@@ -330,6 +330,7 @@ def _rules(
         tolerance=tolerance,
         by_path=(*(r for rules in read for r in rules.by_path), *by_path),
         noise_floor=next((r.noise_floor for r in read[::-1] if r.noise_floor is not None), None),
+        is_of_file=bool(files),
     )
 
 

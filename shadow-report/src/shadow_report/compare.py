@@ -175,12 +175,15 @@ def explained(
 
 
 def with_rules_of_protocol(settings: Comparison, groups: Sequence[CallGroup]) -> Comparison:
-    """The same comparison, by the rules for the calls' protocol where none were given."""
-    if settings.rules.by_path or {group.protocol for group in groups} != {"openai"}:
+    """The same comparison, by the rules for the calls' protocol where no file of rules was named;
+    those that were given come after them.
+    """
+    given = settings.rules
+    if given.is_of_file or {group.protocol for group in groups} != {"openai"}:
         return settings
     # Each generated answer has an id of its own: without rules no two would ever agree.
-    generated = replace(read_rules(Path("openai")), tolerance=settings.rules.tolerance)
-    return replace(settings, rules=generated, rules_by_protocol=True)
+    by_path = (*read_rules(Path("openai")).by_path, *given.by_path)
+    return replace(settings, rules=replace(given, by_path=by_path), rules_by_protocol=True)
 
 
 def noise_floor(uri: str, settings: Comparison) -> Noise | None:
@@ -500,8 +503,6 @@ class Observed:
             details.setdefault(gate, f"Most often {signature.signature} ({pairs}).")
         if "disagreement" in details and (hint := advice(paths)):
             details["disagreement"] += f" {hint}"
-            if "--" in hint and any(rule.is_preset for rule in self.settings.rules.by_path):
-                details["disagreement"] += " Keep the preset beside it: --rules openai."
         return details
 
     def _notes(self) -> tuple[str, ...]:

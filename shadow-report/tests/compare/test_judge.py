@@ -121,7 +121,7 @@ def test_a_judge_that_prefers_what_it_reads_first_has_no_opinion(command: Comman
     """What changes with the order is counted, and is no opinion."""
     with serving(ScriptedJudge(lambda a, b: "A")) as judge:
         report = command(chats(0, 4, 4), *asked(judge))
-    assert (report["opinion"]["inconsistent"], report["judged"]["better"]) == (8, 0)
+    assert (report["opinion"]["inconsistent"], report["opinion"]["better"]) == (8, 0)
     assert report["opinion"]["net_worse"] is None
 
 

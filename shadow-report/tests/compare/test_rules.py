@@ -440,13 +440,18 @@ def test_a_file_builds_on_a_preset(command: Command, tmp_path: Path) -> None:
     assert next(gate for gate in report["gates"] if gate["path"])["estimate"] == 0.5
 
 
-def test_generated_answers_are_known_by_their_protocol(command: Command) -> None:
-    """Without a rule no two would agree, for their ids; the notes say so, and rules are kept to."""
+def test_generated_answers_are_known_by_their_protocol(command: Command, tmp_path: Path) -> None:
+    """Without rules no two would agree, for their ids; the notes say so. What is given comes on top;
+    a file stands alone.
+    """
     calls = [replace(call, protocol="openai") for call in answers((chat(PARIS), chat(PARIS)))]
     report = command(calls)
     assert report["outcomes"] == {"equal": 1}
     assert "Generated answers are compared by the rules of --rules openai." in report["notes"]
-    own = command([], "--ignore", "created")
+    assert command([], "--ignore", "usage")["outcomes"] == {"equal": 1}
+    file = tmp_path / "rules.yaml"
+    file.write_text("rules: [{path: created, compare: ignore}]")
+    own = command([], "--rules", str(file))
     assert own["outcomes"] == {"label": 1}
     assert not any("openai" in note for note in own["notes"])
 
@@ -530,18 +535,18 @@ def test_other_kinds_name_their_rule(
     assert command([], "--rule", rule)["outcomes"] == {outcome: 300}
 
 
-def test_advice_under_the_preset_loosens_it_and_keeps_it(command: Command) -> None:
-    """A rule alone would put the preset out of force, and ids would differ in every pair."""
+def test_advice_under_the_preset_loosens_it(command: Command) -> None:
+    """And a rule comes on top of the preset: else ids would differ in every pair."""
     calls = [
         replace(call, protocol="openai") for call in answers(*[(chat(PARIS), chat("xyz"))] * 300)
     ]
     rule = "choices[*].message.content=text,least=0.8,margin=10%"
     for options in ((), ("--rules", "openai")):
         reason = told(command(calls, *options))
-        assert f"--rule '{rule}', or a lower least. Keep the preset beside it: --rules" in reason
+        assert f"--rule '{rule}', or a lower least." in reason
         calls = []
-    lower = rule.replace("0.8", "0")
-    assert command([], "--rules", "openai", "--rule", lower)["disagreements"] == 0
+        lower = rule.replace("0.8", "0")
+        assert command([], *options, "--rule", lower)["disagreements"] == 0
 
 
 def test_answers_of_another_size_are_not_talked_away(command: Command) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from traffic import START, Call, pair, pairs, record
 
@@ -275,6 +275,7 @@ CHANGES = st.lists(
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(events=EVENTS, changes=CHANGES, keeps_order=st.booleans())
+@example(events=[("agrees", 1)] * 8, changes=["none"] * 6, keeps_order=False)
 def test_any_order_of_arrival_gives_what_compare_gives(
     postgres_uri: str, events: list[tuple[str, int]], changes: list[str], keeps_order: bool
 ) -> None:

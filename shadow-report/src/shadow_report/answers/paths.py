@@ -175,6 +175,8 @@ class Rules:
     by_path: tuple[Rule, ...] = ()
     noise_floor: float | str | None = None
     """What their file says of the noise floor, as `--noise-floor` does."""
+    is_of_file: bool = False
+    """A file or a preset was named, so that none is taken unasked."""
 
     @property
     def has_filters(self) -> bool:

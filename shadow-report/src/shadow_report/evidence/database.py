@@ -135,6 +135,7 @@ class Delivery:
 
     record_id: UUID
     role: str
+    inference_service: str
     pair_id: str
     request_time: datetime
     created_at: datetime
@@ -241,8 +242,8 @@ class Tables:
         return cursor.execute(_sql("arrivals"), asked).fetchall()
 
     def deliveries(self, scope: Scope, since: datetime, before: datetime) -> list[Delivery]:
-        """What was delivered from `since` on: the shadow's calls, and the primary's of a time
-        `before`.
+        """What was delivered from `since` on: the shadow's calls, and those of a time `before` by
+        the primary and any other service.
         """
         cursor = self._connection.cursor(row_factory=class_row(Delivery))
         asked = scope.parameters | {"delivered_since": since, "before": before}

@@ -511,12 +511,22 @@ class Tally:
 
     def _late(self, tables: Tables, base: Base, deliveries: Sequence[Delivery]) -> list[datetime]:
         """The times of those that belong to pairs that were counted."""
+        scope = self._sides.scope
+        known = {(role, service) for role, service, *_ in self._kinds}
+        for row in deliveries:
+            if (row.role, row.inference_service) not in known and row.request_time < base.until:
+                raise Changed(f"{row.inference_service} has calls of a time that was counted")
         late = [
             row.request_time
             for row in deliveries
-            if row.role == "primary" and row.request_time < base.until
+            if (row.role, row.inference_service) == ("primary", scope.primary)
+            and row.request_time < base.until
         ]
-        shadow = [row for row in deliveries if row.role == "shadow"]
+        shadow = [
+            row
+            for row in deliveries
+            if (row.role, row.inference_service) == ("shadow", scope.shadow)
+        ]
         firsts = self._first_calls(tables, [row.pair_id for row in shadow])
         for row in shadow:
             first = firsts.get(row.pair_id, row.request_time)
