@@ -33,8 +33,8 @@ SOURCE ?= $(shell git remote get-url origin)
 REVISION ?= $(shell git describe --always --dirty --abbrev=40 --exclude='*')
 
 # Many tests wait for servers: four suites at a time, the longest first, keep two cores busy.
-LONG_TESTS := local/test minimal-transformer/faults minimal-transformer/test shadow-report/test
-LONG_TESTS += minimal-predictor/test shadow-report/statistics
+LONG_TESTS := local/test minimal-transformer/faults minimal-transformer/test shadow-report/compare
+LONG_TESTS += local/manifests shadow-report/test minimal-predictor/test shadow-report/statistics
 TESTS := $(LONG_TESTS) $(filter-out $(LONG_TESTS),$(PROJECTS:%=%/test))
 TYPES := $(PROJECTS:%=%/types)
 
@@ -83,9 +83,12 @@ $(TESTS): $$(@D)/.venv/tests
 	(cd $(@D) && exec .venv/bin/pytest $(SELECTED)) || code=$$?; \
 	[ $$code = 0 ] || echo $@ >> $${BROKEN:-/dev/null}; \
 	printf -- '-- %s ends after %d:%02d\n' $@ $$((SECONDS / 60)) $$((SECONDS % 60)) >&$${PROGRESS:-1}; exit $$code
+local/test: SELECTED := --ignore=tests/manifests
+local/manifests: SELECTED := tests/manifests
 minimal-transformer/test: SELECTED := --ignore=tests/faults
 minimal-transformer/faults: SELECTED := tests/faults
-shadow-report/test: SELECTED := --ignore=tests/statistics
+shadow-report/test: SELECTED := --ignore=tests/compare --ignore=tests/statistics
+shadow-report/compare: SELECTED := tests/compare
 shadow-report/statistics: SELECTED := tests/statistics
 
 check: $(PROJECTS:%=%/.venv/tests) ## Formatting, lint, types, imports, locks, shell, Dockerfiles, YAML, workflows, links
