@@ -40,7 +40,6 @@ TYPES := $(PROJECTS:%=%/types)
 
 REQUESTS ?= 200
 GATEWAY_PORT ?= 8080
-TOPOLOGY ?= standard
 export REQUESTS GATEWAY_PORT TOPOLOGY
 
 .PHONY: $(TESTS) $(TYPES) help demo up traffic report psql install test check bench soak soak-follow pictures format lock release images sbom deploy schema clean
@@ -156,7 +155,7 @@ sbom: | $(BOOTSTRAP) ## List what each image installs, as CycloneDX in sbom/
 		"$(UV)" export --quiet --project $$project --no-dev --format cyclonedx1.5 > sbom/$${project##*/}.cdx.json; \
 	done
 
-DEPLOYED = $(or $(KUSTOMIZATION),$(if $(filter-out standard,$(TOPOLOGY)),manifests/mirroring/$(TOPOLOGY),.))
+DEPLOYED = $(or $(KUSTOMIZATION),$(if $(TOPOLOGY),manifests/mirroring/$(TOPOLOGY),.))
 deploy: local/.venv/runs ## Check the deployment, then apply it to kubectl's current context (TOPOLOGY=follow, or KUSTOMIZATION=manifests/stages/...)
 	@local/.venv/bin/shadow-local check
 	kubectl apply -k $(DEPLOYED)

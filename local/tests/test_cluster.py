@@ -17,6 +17,8 @@ from tree import LONG_NAMES, OTHER_SETTINGS, SETTINGS, STAGES, TOPOLOGIES, Tree
 from shadow_local.translate.cluster import problems
 from shadow_local.translate.document import Manifest, render, repository
 
+# The second shadow's mirror has a Service with a longer name than the first one's.
+LONG_WITH_SECOND = LONG_NAMES | {"entry": "entry-of-22-characters"}
 DENIES_BY_PATH: Manifest = {
     "kind": "AuthorizationPolicy",
     "metadata": {"name": "api-key", "namespace": "istio-system"},
@@ -35,7 +37,9 @@ DENIES_BY_PATH: Manifest = {
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 @pytest.mark.parametrize(
-    "settings", [{}, OTHER_SETTINGS, LONG_NAMES], ids=["defaults", "other settings", "long names"]
+    "settings",
+    [{}, OTHER_SETTINGS, LONG_WITH_SECOND],
+    ids=["defaults", "other settings", "long names"],
 )
 def test_nothing_of_ours_is_refused(
     tmp_path: Path, topology: str, settings: dict[str, str]
@@ -81,6 +85,46 @@ def test_names_are_refused_where_kserve_refuses_them(
     found = [line for line in problems(render(tree.folder)) if primary in line]
     assert bool(found) == refused
     assert all("\n" not in line and SETTINGS in line for line in found)
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("fits", TOPOLOGIES)
+@pytest.mark.parametrize(
+    "option", ["network-policies/{}", "second-shadow/{}", "second-shadow/{}/network-policies"]
+)
+def test_an_option_of_another_topology_is_refused(
+    tmp_path: Path, topology: str, fits: str, option: str
+) -> None:
+    """Its objects would be taken, and do nothing or shut the callers out."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(topology)
+    tree.switch_on(option.format(fits))
+    for folder in (tree.folder, tree.folder / "manifests/stages/shadow-added"):
+        found = list(problems(render(folder)))
+        assert len(found) == (fits != topology)
+        assert all(f"for {fits} is on, and the topology is {topology}" in line for line in found)
+        assert all("manifests/options/kustomization.yaml" in line for line in found)
+
+
+def test_a_key_that_nobody_would_ask_for_is_refused(tmp_path: Path) -> None:
+    """The option api-key is two VirtualServices' matches, which `follow` does not have."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology("follow")
+    tree.switch_on("api-key")
+    (line,) = problems(render(tree.folder))
+    assert "an option for standard, knative is on, and the topology is follow" in line
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("side", ["primary", "shadow"])
+def test_an_entry_that_hides_a_model_is_refused(tmp_path: Path, topology: str, side: str) -> None:
+    """Its direct path would be the callers' path."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(topology)
+    tree.choose_settings(tree.settings() | {"entry": tree.settings()[side]})
+    (line,) = problems(render(tree.folder))
+    assert f"called like InferenceService {tree.settings()[side]}, whose path" in line
+    assert SETTINGS in line
 
 
 def plant(path: str, value: Any) -> Callable[[Manifest], None]:
@@ -194,6 +238,20 @@ def test_the_command_says_one_line_and_fails(start: Start, tmp_path: Path) -> No
         assert line.startswith(f"shadow-local: InferenceService {'n' * 31}: KServe cannot make")
     run = start("check", "--kustomization", str(tree.folder / "manifests/database"))
     assert run.ends() == 0
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_a_topology_that_the_stages_do_not_have_is_said(start: Start, topology: str) -> None:
+    """`make deploy TOPOLOGY=follow` writes nothing down; a stage after it would take it back."""
+    run = start("check", TOPOLOGY=topology)
+    assert run.ends() == 0
+    lines = run.output.read_text().splitlines()
+    assert f"mirroring/{topology}: a cluster would refuse nothing in these" in lines[0]
+    warning = (
+        f"The stages apply standard; write `- {topology}` into "
+        "manifests/mirroring/kustomization.yaml before the first of them."
+    )
+    assert lines[1:] == ([] if topology == "standard" else [warning])
 
 
 def test_make_deploy_asks_before_it_applies(tmp_path: Path) -> None:

@@ -77,6 +77,16 @@ def test_a_second_demo_is_told_how_to_run_a_demo(start: Start, tmp_path: Path) -
             {"TOPOLOGY": "mesh"},
             "TOPOLOGY is 'mesh'; set it to standard, knative or follow.",
         ),
+        (
+            "up",
+            {"TOPOLOGY": "follow", "KUSTOMIZATION": "manifests/stages/shadow-added"},
+            "write `- follow` there and leave TOPOLOGY out.",
+        ),
+        (
+            "check",
+            {"TOPOLOGY": "follow", "KUSTOMIZATION": "manifests/stages/shadow-added"},
+            "TOPOLOGY is 'follow', and manifests/stages/shadow-added has the topology of manif",
+        ),
         ("up", {"WITHOUT": "green-model"}, "There is no green-model to leave out; there are prim"),
         ("up", {"KUSTOMIZATION": "gone"}, "KUSTOMIZATION is 'gone', which holds no kustomization"),
         ("up", {"MIRROR_HOST_SUFFIX": "x"}, "MIRROR_HOST_SUFFIX"),
@@ -102,7 +112,8 @@ def test_a_wrong_setting_is_one_line(
 ) -> None:
     """The variable, its value without a password, and the remedy; no trace and no box."""
     port = str(free_port())
-    run = start(command, "--folder", str(tmp_path / "stack"), **({"GATEWAY_PORT": port} | settings))
+    folder = () if command == "check" else ("--folder", str(tmp_path / "stack"))
+    run = start(command, *folder, **({"GATEWAY_PORT": port} | settings))
     assert run.ends() == 1
     assert words in _only_line(run)
     assert "s3cret" not in run.output.read_text()

@@ -31,6 +31,7 @@ PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
 POSTGRES_FULL = ("No space left on device", "Check free disk space")
+CHOICE = "manifests/mirroring/kustomization.yaml"
 MAKE_ROOM = "make room there, or remove what earlier runs left: `make clean`."
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -93,7 +94,12 @@ Edge = Annotated[
     ),
 ]
 Topology = Annotated[
-    str, typer.Option("--topology", envvar="TOPOLOGY", help="knative or follow, not standard")
+    str | None,
+    typer.Option(
+        "--topology",
+        envvar="TOPOLOGY",
+        help="standard, knative or follow; as manifests/mirroring/kustomization.yaml has it",
+    ),
 ]
 Kustomization = Annotated[
     Path | None,
@@ -126,7 +132,7 @@ Suffix = Annotated[
 @app.command()
 def up(  # noqa: PLR0917 - typer calls it with keywords
     gateway_port: GatewayPort = 8080,
-    topology_name: Topology = "standard",
+    topology_name: Topology = None,
     kustomization: Kustomization = None,
     without: Without = None,
     x_api_key: ApiKey = None,
@@ -140,7 +146,7 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
     base = _run_folder(folder)
     options = Options(
         folder=base / data_folder(kustomization),
-        kustomization=kustomization or topology(topology_name),
+        kustomization=_chosen(topology_name, kustomization),
         gateway_port=gateway_port,
         api_key=x_api_key or None,
         postgres_uri=postgres_uri or None,
@@ -161,20 +167,27 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
 
 @app.command()
 def check(
-    topology_name: Topology = "standard", kustomization: Kustomization = None, edge: Edge = False
+    topology_name: Topology = None, kustomization: Kustomization = None, edge: Edge = False
 ) -> None:
     """Say in one line what a cluster would refuse of the manifests, or misunderstand."""
-    folder = kustomization or topology(topology_name)
+    folder = _chosen(topology_name, kustomization)
     manifests = render(folder)
     cluster.check(manifests, edge)
     text = f"{folder}: a cluster would refuse nothing in these {len(manifests)} objects"
     screen.print(text, soft_wrap=True)
+    if topology_name and (staged := cluster.topology_of(render(repository()))) != topology_name:
+        errors.print(
+            f"The stages apply {staged}; write `- {topology_name}` into "
+            f"{CHOICE} before the first of them.",
+            style="yellow",
+            soft_wrap=True,
+        )
 
 
 @app.command()
 def demo(  # noqa: PLR0917 - typer calls it with keywords
     requests: Requests = 200,
-    topology_name: Topology = "standard",
+    topology_name: Topology = None,
     model: Model = "number",
     html: Html = None,
     postgres_uri: PostgresUri = None,
@@ -187,7 +200,7 @@ def demo(  # noqa: PLR0917 - typer calls it with keywords
     own = base / "demo"
     second = f"`local/.venv/bin/shadow-local demo --folder {base}/second`."
     with claimed(own, second):
-        options = Options(own, topology(topology_name), postgres_uri=postgres_uri or None)
+        options = Options(own, _chosen(topology_name), postgres_uri=postgres_uri or None)
         demonstrate(options, requests, screen, model, html)
 
 
@@ -212,13 +225,13 @@ def traffic(
 @app.command(context_settings=PASSED_ON | {"help_option_names": []})
 def report(
     context: typer.Context,
-    topology_name: Topology = "standard",
+    topology_name: Topology = None,
     kustomization: Kustomization = None,
     postgres_uri: PostgresUri = None,
     folder: Folder = None,
 ) -> None:
     """Compare what a running `up`, or POSTGRES_URI, has recorded; more options go to compare."""
-    manifests = kustomization or topology(topology_name)
+    manifests = _chosen(topology_name, kustomization)
     compare(postgres_uri or None, manifests, _run_folder(folder), context.args)
 
 
@@ -265,6 +278,16 @@ def run() -> int:
             raise
         errors.print(f"shadow-local: {line}", style="red", soft_wrap=True)
         return 1
+
+
+def _chosen(name: str | None, kustomization: Path | None = None) -> Path:
+    """The folder to render: a topology, a kustomization, or the root; Explained for both."""
+    if name and kustomization:
+        raise Explained(
+            f"TOPOLOGY is {name!r}, and {kustomization} has the topology of {CHOICE}; write "
+            f"`- {name}` there and leave TOPOLOGY out."
+        )
+    return topology(name) if name else kustomization or repository()
 
 
 def _run_folder(given: Path | None) -> Path:

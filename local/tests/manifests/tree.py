@@ -62,6 +62,7 @@ LONG_NAMES = {
     "entry": "an-entry-of-29-characters-too",
     "primary": "a-model-of-24-characters",
     "shadow": "another-of-24-characters",
+    "second-shadow": "a-third-of-24-characters",
 }
 
 

@@ -25,6 +25,9 @@ METRICS = {"Standard": ("cpu", "memory"), "Knative": ("concurrency", "rps")}
 HTTP_ONLY = ("hosts", "notHosts", "methods", "notMethods", "paths", "notPaths")
 # Envoy holds so much of a copy that its shadow does not read; past it, the caller waits as well.
 BUFFER, EDGE_BUFFER = 1_048_576, 32_768
+# Annotations: which topology a deployment has, and which ones an object of an option fits.
+TOPOLOGY, FITS = "shadow-deployment/topology", "shadow-deployment/fits"
+CALLERS = ".callers"  # behind the entry, in the name of its routes
 
 
 class RefusedByCluster(Explained):
@@ -44,6 +47,8 @@ def problems(manifests: list[Manifest], edge: bool = False) -> Iterator[str]:
         yield from _names(service)
         yield from _scaling(service)
     yield from _object_names(manifests)
+    yield from _misfits(manifests)
+    yield from _entry(manifests, services)
     for policy in _of(manifests, "AuthorizationPolicy"):
         yield from _tcp_chains(policy)
     for item in _of(manifests, "Service"):
@@ -55,6 +60,12 @@ def problems(manifests: list[Manifest], edge: bool = False) -> Iterator[str]:
         for item in _of(manifests, kind):
             yield from _hostnames(item)
     yield from _timeouts(services, _of(manifests, "VirtualService"))
+
+
+def topology_of(manifests: Iterable[Manifest]) -> str | None:
+    """The topology that a deployment says it has; None for manifests that are none."""
+    said = (item["metadata"].get("annotations", {}).get(TOPOLOGY) for item in manifests)
+    return next((name for name in said if name), None)
 
 
 def _of(manifests: Iterable[Manifest], kind: str) -> list[Manifest]:
@@ -102,6 +113,36 @@ def _object_names(manifests: Iterable[Manifest]) -> Iterator[str]:
         for label in (namespace, *item["metadata"].get("labels", {}).values()):
             if len(label) > LABEL_CHARACTERS:
                 yield f"{kind} {name}: {label} has more than {LABEL_CHARACTERS} characters."
+
+
+def _misfits(manifests: list[Manifest]) -> Iterator[str]:
+    """Of another topology's option some objects do nothing, and some shut the callers out."""
+    topology = topology_of(manifests)
+    misfits = {
+        fits: item
+        for item in reversed(manifests)
+        if (fits := item["metadata"].get("annotations", {}).get(FITS))
+        and topology not in (None, *fits.split(", "))
+    }
+    for fits, item in misfits.items():
+        yield (
+            f"{item['kind']} {item['metadata']['name']}: an option for {fits} is on, and the "
+            f"topology is {topology}; put a # before it in manifests/options/kustomization.yaml, "
+            f"and take the one from {topology}'s line, if there is one."
+        )
+
+
+def _entry(manifests: Iterable[Manifest], services: Iterable[Manifest]) -> Iterator[str]:
+    """Each direct path is the entry's with another name; the first of two equal ones is taken."""
+    names = {_named(service) for service in services}
+    for item in manifests:
+        route, namespace = _named(item)
+        entry = route.removesuffix(CALLERS)
+        if entry != route and (entry, namespace) in names:
+            yield (
+                f"{item['kind']} {route}: the entry is called like InferenceService {entry}, "
+                "whose path it would hide; choose another one in manifests/settings/settings.yaml."
+            )
 
 
 def _scaling(service: Manifest) -> Iterator[str]:

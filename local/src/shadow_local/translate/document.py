@@ -17,6 +17,7 @@ import yaml
 from shadow_local import Explained
 
 Manifest = dict[str, Any]
+TOPOLOGIES = ("standard", "knative", "follow")
 
 # What kubectl looks for.
 _FILES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
@@ -37,12 +38,9 @@ def repository() -> Path:
 
 
 def topology(name: str) -> Path:
-    """The kustomization of a topology; `standard` is the repository's root."""
-    root = repository()
-    if name == "standard":
-        return root
-    folder = root / "manifests" / "mirroring" / name
-    if not (folder / "kustomization.yaml").exists():
+    """The kustomization of a topology, whichever one manifests/mirroring chooses."""
+    folder = repository() / "manifests" / "mirroring" / name
+    if name not in TOPOLOGIES:
         raise Explained(f"TOPOLOGY is {name!r}; set it to standard, knative or follow.")
     return folder
 
