@@ -8,13 +8,16 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import Connection
 
-from embedded_postgres import apply_schema, as_role
+from embedded_postgres import apply_schema, as_role, schema
+from embedded_postgres.__main__ import main
+from embedded_postgres.schema import schema_path
 
 NOW = datetime.now(UTC)
 
@@ -78,6 +81,28 @@ def test_a_second_run_changes_nothing(postgres_uri: str) -> None:
     assert description(postgres_uri) == before
     with psycopg.connect(postgres_uri) as connection:
         assert connection.execute("SELECT count(*) FROM inference_pairs").fetchone() == (1,)
+
+
+def test_a_server_that_is_too_old_is_refused_whole(
+    empty_postgres_uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One line that says which version is needed; no table, no role. Here the script asks for a
+    version that no server has yet."""
+    script = schema_path().read_text()
+    assert script.count("160000") == 1
+    newer = tmp_path / "schema.sql"
+    newer.write_text(script.replace("160000", "990000"))
+    monkeypatch.setattr(schema, "schema_path", lambda: newer)
+    monkeypatch.setenv("POSTGRES_URI", empty_postgres_uri)
+    before = description(empty_postgres_uri)
+    assert main() == 1
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("The schema was not applied to POSTGRES_URI: the server is Postgres ")
+    assert line.endswith(", and the schema needs 16 or newer; nothing was changed.")
+    assert description(empty_postgres_uri) == before
 
 
 def test_clients_at_once_agree(empty_postgres_uri: str, postgres_uri: str) -> None:

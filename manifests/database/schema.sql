@@ -5,6 +5,16 @@
 
 BEGIN;
 
+DO $version$
+BEGIN
+    IF current_setting('server_version_num')::integer < 160000 THEN
+        RAISE EXCEPTION USING ERRCODE = 'feature_not_supported', MESSAGE = format(
+            'the server is Postgres %s, and the schema needs 16 or newer; nothing was changed',
+            current_setting('server_version'));
+    END IF;
+END
+$version$;
+
 -- Two clients that run this at once would race in CREATE ... IF NOT EXISTS.
 SELECT pg_advisory_xact_lock(hashtextextended('shadow-deployment-schema', 0));
 

@@ -18,6 +18,10 @@ def main() -> int:
         return 2
     try:
         apply_schema(uri)
+    except psycopg.errors.FeatureNotSupported as error:
+        # Without the place in the script, which is where a version that is too old ends it.
+        print(f"The schema was not applied to POSTGRES_URI: {error.diag.message_primary}.")
+        return 1
     except psycopg.Error as error:
         print(f"The schema was not applied to POSTGRES_URI: {str(error).strip()}")
         return 1
