@@ -8,7 +8,7 @@ from typing import Any
 
 from pod_security import violations
 from promises_of_pods import environment
-from routes import COMPONENT, Objects, of_kind, shadow_sides, transformer_hosts
+from routes import COMPONENT, ENTRY, Objects, of_kind, shadow_sides, transformer_hosts
 from routes import service_reached as reached
 
 
@@ -27,7 +27,10 @@ def broken(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
         yield "a follower's Deployment finds another's pods"
     for item in of_kind(objects, "CronJob"):
         if item["metadata"]["labels"][COMPONENT] == "follow-later":
-            pod = item["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+            template = item["spec"]["jobTemplate"]["spec"]["template"]
+            pod = template["spec"]
+            if template["metadata"]["labels"].get(ENTRY) != settings["entry"]:
+                yield "no network policy lets follow-later through"
             if item["spec"]["concurrencyPolicy"] != "Forbid":
                 yield "two followers at once would send calls twice"
             yield from _command(pod, objects, settings, {"since": "24h", "until": "0s"})
@@ -58,6 +61,8 @@ def server(
     if not spec["selector"]["matchLabels"].items() <= labels.items():
         yield f"{name}: the Deployment does not find its pods"
     yield from (f"{name}: {violation}" for violation in violations(pod))
+    if spec["selector"]["matchLabels"].get(ENTRY) != settings["entry"]:
+        yield f"{name}: the Deployment finds pods of another entry's deployment"
     if pod.get("enableServiceLinks") is not False:
         yield f"{name}: Services of the namespace write into its environment"
     image = f"{settings['image-registry']}/shadow-report:{settings['image-tag']}"

@@ -9,6 +9,7 @@ from pod_security import violations
 from promises_of_pods import environment
 from routes import (
     COMPONENT,
+    ENTRY,
     GRPC,
     SERVING_PATH,
     Objects,
@@ -21,19 +22,12 @@ from routes import (
 
 ISVC = "serving.kserve.io/inferenceservice"
 PART = {"app.kubernetes.io/part-of": "shadow-deployment"}
-FOLLOWER = PART | {COMPONENT: "follower"}
-# Who calls a shadow's transformer besides the gateway.
-FOLLOWERS = {
-    True: {
-        "matchExpressions": [
-            {"key": COMPONENT, "operator": "In", "values": ["follower", "follow-later"]}
-        ]
-    },
-    False: {"matchLabels": {COMPONENT: "follow-later"}},
-}
-SECOND_FOLLOWER = {
-    "matchExpressions": [{"key": COMPONENT, "operator": "In", "values": ["second-follower"]}]
-}
+
+
+def _senders(entry: str, *components: str) -> dict[str, Any]:
+    """Who calls a shadow's transformer besides the gateway, of this deployment alone."""
+    among = [{"key": COMPONENT, "operator": "In", "values": [*components]}]
+    return {"podSelector": {"matchLabels": {ENTRY: entry}, "matchExpressions": among}}
 
 
 def broken(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
@@ -50,7 +44,7 @@ def broken(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
         if monitor["metadata"]["labels"][COMPONENT] == "pod-monitor":
             yield from _monitor(monitor["spec"], sides)
         else:
-            yield from _monitor_of_reports(monitor["spec"], followers=len(shadows))
+            yield from _monitor_of_reports(monitor["spec"], settings["entry"], len(shadows))
     for job in of_kind(objects, "CronJob"):
         yield from _job(job, shadows)
 
@@ -76,10 +70,10 @@ def _monitor(spec: dict[str, Any], sides: list[str]) -> Iterator[str]:
     yield from _endpoint(spec)
 
 
-def _monitor_of_reports(spec: dict[str, Any], followers: int) -> Iterator[str]:
+def _monitor_of_reports(spec: dict[str, Any], entry: str, followers: int) -> Iterator[str]:
     components = ["follower", "live-verdict", "second-follower"][: followers + 1]
     named = [{"key": COMPONENT, "operator": "In", "values": components}]
-    if spec["selector"] != {"matchLabels": PART, "matchExpressions": named}:
+    if spec["selector"] != {"matchLabels": PART | {ENTRY: entry}, "matchExpressions": named}:
         yield "the monitor does not find the follower and the live verdict"
     yield from _endpoint(spec)
 
@@ -124,7 +118,8 @@ def _policies(objects: Objects, sides: list[str], settings: dict[str, str]) -> I
     followed = not of_kind(objects, "VirtualService")
     for policy in policies:
         yield from _network(policy, knative, followed, settings)
-    if followed and FOLLOWER not in [_chosen(p) for p in of_kind(objects, "NetworkPolicy")]:
+    follower = PART | {COMPONENT: "follower", ENTRY: settings["entry"]}
+    if followed and follower not in [_chosen(p) for p in of_kind(objects, "NetworkPolicy")]:
         yield "anybody reaches the follower"
 
 
@@ -148,10 +143,13 @@ def _network(
     port = 8012 if knative else 8080
     if first["ports"][0] != {"protocol": "TCP", "port": port}:
         yield f"{name} is not for the port that serves"
-    sender = {"podSelector": FOLLOWERS[followed]}
+    entry = settings["entry"]
+    sender = {"podSelector": {"matchLabels": {COMPONENT: "follow-later", ENTRY: entry}}}
+    if followed:
+        sender = _senders(entry, "follower", "follow-later")
     copies = [sender] if target == {ISVC: settings["shadow"], "component": "transformer"} else []
     if followed and target == {ISVC: settings["second-shadow"], "component": "transformer"}:
-        sender = {"podSelector": SECOND_FOLLOWER}
+        sender = _senders(entry, "second-follower")
         copies = [sender]
     grpc = [rule for rule in spec["ingress"] if {"protocol": "TCP", "port": 8081} in rule["ports"]]
     expected_for_grpc = [[gateway, *copies]] if target["component"] == "transformer" else []

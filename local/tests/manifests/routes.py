@@ -8,6 +8,7 @@ from typing import Any
 Objects = list[dict[str, Any]]
 KNATIVE_GATEWAY = "knative-local-gateway.istio-system.svc.cluster.local"
 COMPONENT = "app.kubernetes.io/component"
+ENTRY = "shadow-deployment/entry"
 GRPC = "/inference.GRPCInferenceService/"
 SERVING_PATH = "x-serving-path"
 
