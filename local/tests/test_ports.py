@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+from pathlib import Path
 
 import pytest
 
 from shadow_local.ports import PortBusy, claim, free_port, is_free
+from shadow_local.stack import Options, Stack
+from shadow_local.translate.document import topology
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
@@ -25,3 +29,25 @@ def test_no_port_is_given_out_twice() -> None:
     ports = [free_port() for _ in range(500)]
     assert len(set(ports)) == len(ports)
     assert free_port(ports[0]) != ports[0]
+
+
+@pytest.mark.parametrize(("after_gateway", "who"), [(0, "gateway"), (1, "primary-transformer")])
+def test_a_port_that_is_lost_meanwhile_is_named(
+    tmp_path: Path, after_gateway: int, who: str
+) -> None:
+    """Whoever takes it after it was chosen: one line with the variable that a user can set, not
+    with an option of the server that found it taken."""
+    gateway_port = free_port()
+    port = gateway_port + after_gateway
+    stack = Stack(Options(tmp_path, topology("standard"), gateway_port=gateway_port))
+    with contextlib.ExitStack() as taking:
+
+        def take_it(step: str) -> None:
+            if step == "starting Postgres":  # the ports are chosen, and no server has begun
+                taking.enter_context(socket.create_server(("0.0.0.0", port)))
+
+        try:
+            with pytest.raises(PortBusy, match=rf"^Port {port} \({who}\) was .* GATEWAY_PORT to"):
+                stack.start(take_it)
+        finally:
+            stack.stop()

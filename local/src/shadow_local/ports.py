@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import random
 import socket
+from collections.abc import Iterable
 
 from shadow_local import Explained
 
@@ -47,6 +48,16 @@ def claim(port: int, who: str, variable: str) -> int:
         )
     _claimed.add(port)
     return port
+
+
+def check_lost(ports: Iterable[int], who: str, variable: str) -> None:
+    """PortBusy when something else has one of the ports of a server that has ended."""
+    for port in ports:
+        if not is_free(port):
+            raise PortBusy(
+                f"Port {port} ({who}) was taken by something else meanwhile; stop what listens "
+                f"there or set {variable} to another, which the models' ports follow."
+            )
 
 
 def _binding_error(host: str, port: int) -> int:

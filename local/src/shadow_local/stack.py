@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.status import Status
 
 from shadow_local.database import Database
-from shadow_local.ports import claim, free_port
+from shadow_local.ports import check_lost, claim, free_port
 from shadow_local.processes import (
     Node,
     component_command,
@@ -24,7 +24,7 @@ from shadow_local.processes import (
     pod_name,
 )
 from shadow_local.state import Follower, Pods, Side, State
-from shadow_local.supervisor import Command, StopRequested, Supervisor
+from shadow_local.supervisor import ChildDied, Command, StopRequested, Supervisor
 from shadow_local.translate.cluster import check
 from shadow_local.translate.deployments import deployments
 from shadow_local.translate.document import Untranslated, render, repository
@@ -108,10 +108,17 @@ class Stack:
                 self._pids[item.name] = self.supervisor.start(item)
         if by_hand is not None:
             progress(f"waiting for {by_hand.name}; start it by hand:\n\n{by_hand}\n")
-        for number, item in enumerate((*commands, gateway)):
-            if by_hand is None:
-                progress(f"waiting for the models ({number} of {len(commands)} ready)")
-            self.supervisor.wait_until_ready(item, endless=item is by_hand)
+        try:
+            for number, item in enumerate((*commands, gateway)):
+                if by_hand is None:
+                    progress(f"waiting for the models ({number} of {len(commands)} ready)")
+                self.supervisor.wait_until_ready(item, endless=item is by_hand)
+        except ChildDied as death:
+            # Free when it was chosen; between then and now nothing holds it.
+            own = self._ports.get(death.name)
+            lost = (own.http, own.grpc) if own else (gateway_port,)
+            check_lost(lost, death.name, "GATEWAY_PORT")
+            raise
         self.state = self._describe(f"http://127.0.0.1:{gateway_port}", mesh)
         return self.state
 

@@ -25,6 +25,10 @@ _without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 class ChildDied(Explained):
     """A child ended by itself; the message has its name, how it ended and its last log lines."""
 
+    def __init__(self, name: str, end: str) -> None:
+        super().__init__(f"{name} {end}")
+        self.name = name
+
 
 class StopRequested(Exception):
     """Someone asked this process to end."""
@@ -108,7 +112,7 @@ class Supervisor:
                 log = self._log(name)
                 lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
                 tail = "\n".join(f"  {line}" for line in lines or ["(nothing)"])
-                raise ChildDied(f"{name} {_ending(code)}; {log} ends:\n{tail}")
+                raise ChildDied(name, f"{_ending(code)}; {log} ends:\n{tail}")
 
     def stop(self, name: str) -> None:
         """End one child: SIGTERM, its grace period, SIGKILL."""
