@@ -22,10 +22,13 @@ PAIR_ID = {"x-shadow-pair-id": "%REQ(x-request-id)%"}
 CREDENTIALS = {"authorization", "x-api-key", "cookie"}
 PREDICT = "/v1/models/model:predict"
 INFERENCE = (PREDICT, "/v1/models", "/v1/models/model", "/v2", "/v2/models/model/infer")
-INFERENCE += ("/v2/models/model/ready", "/v2/health/live", "/v2/health/ready")
+INFERENCE += ("/v2/models/model/ready", "/v2/health/live", "/v2/health/ready", "/openai/v1/models")
+INFERENCE += ("/openai/v1/chat/completions", "/v1/chat/completions", "/v1/completions")
+INFERENCE += ("/v1/embeddings", "/v1/rerank", "/v1/responses")
 # What KServe's servers also answer, and is not for callers; and paths that only begin alike.
 OTHER = ("/", "/metrics", "/docs", "/openapi.json", "/v2/repository/index", "/v1/modelsx")
 OTHER += ("/v2/repository/models/model/unload", "/v2x", "/v2/models", "")
+OTHER += ("/v1/chat", "/v1/completionsx", "/v1/load_lora_adapter", "/openai/v2/models")
 METHODS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata")
 
 
@@ -98,8 +101,8 @@ def _gateway_api(
 ) -> Iterator[str]:
     """Without a mesh: the entry is answered by the primary, and nothing pairs or copies."""
     yield from _api_objects(objects, settings)
-    if len(routes) != 18:
-        yield f"{len(routes)} rules; there are five for REST and one for gRPC, three times"
+    if len(routes) != 33:
+        yield f"{len(routes)} rules; there are ten for REST and one for gRPC, three times"
     ways = {settings["entry"]: settings["primary"]}
     ways |= {settings[side]: settings[side] for side in ("primary", "shadow")}
     for way, name in ways.items():

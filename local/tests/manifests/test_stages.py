@@ -12,6 +12,7 @@ from routes import service_reached as reached
 from tree import TOPOLOGIES, Tree
 
 API_PATHS = ("v1", "openai", "models", "health", "server")
+OPENAI_PATHS = ("chat", "completions", "embeddings", "rerank", "responses")
 
 
 @pytest.fixture(params=TOPOLOGIES)
@@ -55,6 +56,7 @@ def test_primary_alone_has_no_trace_of_a_shadow(tree: Tree) -> None:
     assert of_kind(objects, "Deployment") == []
     names = [route["name"] for route in routes_of(objects, tree.settings()["gateway"])]
     by_api = [f"{way}-{path}" for way in ("entry", "primary") for path in API_PATHS]
+    by_api += [f"{way}-{path}" for way in ("entry", "primary") for path in OPENAI_PATHS]
     by_api += ["entry", "primary"]
     assert names in (["refused", "mirrored", "not-copied", "primary"] * 2, by_api)
 
@@ -71,6 +73,7 @@ def test_promoted_shadow_answers_the_callers(tree: Tree) -> None:
     routes = routes_of(objects, settings["gateway"])
     path = f"/serving/{settings['profile']}/{settings['entry']}"
     calls = [(f"{path}/v1/models/model:predict", {"content-length": "2"}), (f"{path}/v2", {})]
+    calls += [(f"{path}/v1/chat/completions", {}), (f"{path}/v1/responses", {})]
     calls += [(f"{GRPC}{method}", {SERVING_PATH: path}) for method in ("ModelInfer", "ModelReady")]
     for called, headers in calls:
         route = routed(routes, called, headers)
