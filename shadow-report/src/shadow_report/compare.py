@@ -434,6 +434,8 @@ class Observed:
             shadow_left=counts.shadow_left,
             retried=counts.retried,
             resent=self.duplicates.resent,
+            unmirrored_bodies=counts.unmirrored_bodies,
+            past_entry=counts.past_entry,
             withheld_cut=counts.withheld_cut,
             withheld_redacted=counts.withheld_redacted,
             mirrored_only=counts.mirrored_only,

@@ -324,6 +324,10 @@ class Integrity:
     resent: int
     """A follower's attempts that ended with the shadow's process, of calls that it sent again and
     that were answered; only the answer counts."""
+    unmirrored_bodies: int
+    """Calls without a pair whose body no entry mirrors: 1 MB and more, or of unknown length."""
+    past_entry: int
+    """Calls without a pair that did not come through the entry, which alone mirrors."""
     withheld_cut: int
     """Calls without a pair that no follower sends, since their stored body is cut."""
     withheld_redacted: int

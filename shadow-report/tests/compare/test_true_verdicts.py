@@ -105,6 +105,40 @@ def test_calls_that_the_gateway_never_mirrors_are_no_faults(command: Command) ->
     assert report["verdict"] == "PROMOTE", report["reasons"]
     assert report["integrity"]["unanswered"] == 0
     assert (report["primary"]["unpaired"], report["new_faults"]) == (9, 0)
+    assert "6 calls" in finding(report, "unmirrored-bodies")["what"]
+    assert "3 calls" in finding(report, "past-entry")["what"]
+
+
+def test_callers_that_send_chunked_bodies_are_told_why_they_are_not_mirrored(
+    command: Command,
+) -> None:
+    """A quarter of the callers: the rows know the reason, which is not the size of their bodies."""
+    chunked = {"headers": {"transfer-encoding": "chunked"}}
+    calls = pairs(300)
+    for i in range(300, 400):
+        calls += without_shadow(pair(i, chunked))
+    report = command(calls)
+    assert report["verdict"] == "INVALID"
+    why = finding(report, "unmirrored-bodies")
+    assert "100 calls" in why["what"]
+    assert "chunked" in why["what"]
+    assert "content-length" in why["remedy"]
+
+
+def test_an_identical_shadow_near_the_slo_is_promoted(command: Command) -> None:
+    """One call in twenty is slow on either side by chance, and nearly never on both."""
+    random = np.random.default_rng(1)
+    slow = random.random((2, 30_000)) < 0.05
+    sides = np.where(slow, 120.0, 80.0)
+    calls = [
+        call
+        for i, (p, s) in enumerate(sides.T.tolist())
+        for call in pair(i, {"duration_ms": p}, {"duration_ms": s})
+    ]
+    report = command(calls, "--slo-ms", "100")
+    slow_gate = gate(report, "slow")
+    assert slow_gate["status"] == "pass", slow_gate["reason"]
+    assert report["verdict"] == "PROMOTE", report["reasons"]
 
 
 def mirrored_tenth(count: int, lost: float = 0.0) -> Iterator[Call]:

@@ -149,6 +149,8 @@ class CallCounts:
     abandoned: int = 0
     shadow_left: int = 0
     retried: int = 0
+    unmirrored_bodies: int = 0
+    past_entry: int = 0
     withheld_cut: int = 0
     withheld_redacted: int = 0
     primary: SideCounts = field(default_factory=SideCounts)
@@ -254,8 +256,11 @@ class Classifier:
     def _never_sent(self, missing: Bools, flags: NDArray[np.int64]) -> Bools:
         """Missing calls that the sender leaves out by its own rules: no failure of the shadow."""
         if self._is_mirrored:
-            unmirrored = (flags & UNMIRRORED > 0) | (flags & PRIMARY_MIRRORED == 0)
-            return np.asarray(missing & unmirrored)
+            past = missing & (flags & PRIMARY_MIRRORED == 0)
+            bodies = missing & ~past & (flags & UNMIRRORED > 0)
+            self.counts.past_entry += int(np.count_nonzero(past))
+            self.counts.unmirrored_bodies += int(np.count_nonzero(bodies))
+            return np.asarray(past | bodies)
         cut, redacted = (missing & (flags & why > 0) for why in (CUT_REQUEST, REDACTED_REQUEST))
         self.counts.withheld_cut += int(np.count_nonzero(cut))
         self.counts.withheld_redacted += int(np.count_nonzero(redacted))

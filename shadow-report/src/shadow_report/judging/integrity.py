@@ -185,8 +185,8 @@ def missing(facts: Facts) -> Iterator[Finding]:
     unlike = [contrast for contrast in contrasts if contrast.unlike]
     for contrast in unlike:
         remedies = {
-            "request size": "Bodies over the proxy's buffer are never mirrored; look at the "
-            "content-length guard and the gateway's buffer limit.",
+            "request size": "Are they large, or small ones from callers of another kind? Bodies "
+            "of 1 MB and more and chunked ones are never mirrored.",
             "hour": "Was the shadow or its connection limit down for a while?",
             "status": "Are some calls answered before they reach the mirror?",
         }
@@ -270,6 +270,23 @@ def unanswered(facts: Facts) -> Iterator[Finding]:
             "DestinationRule, a gateway that was restarted, another --mirrored-share?"
             if facts.is_mirrored
             else f"Did the shadow crash on them? {FOLLOWED}",
+        )
+    if bodies := integrity.unmirrored_bodies:
+        yield Finding(
+            "unmirrored-bodies",
+            False,
+            f"{counted(bodies, 'call')} without a shadow call had a body that is not mirrored: of "
+            "1 MB and more, or chunked, so that nobody knows its length before.",
+            "Have those callers send a content-length, or follow (topology follow): a follower "
+            "sends every recorded body.",
+        )
+    if past := integrity.past_entry:
+        yield Finding(
+            "past-entry",
+            False,
+            f"{counted(past, 'call')} without a shadow call came past the entry, which alone "
+            "mirrors.",
+            "Send callers to the entry's path, not to the primary's own or to its Service.",
         )
     cut, redacted = integrity.withheld_cut, integrity.withheld_redacted
     if cut or redacted:
