@@ -185,8 +185,8 @@ def missing(facts: Facts) -> Iterator[Finding]:
     unlike = [contrast for contrast in contrasts if contrast.unlike]
     for contrast in unlike:
         remedies = {
-            "request size": "Are they large, or small ones from callers of another kind? Bodies "
-            "of 1 MB and more and chunked ones are never mirrored.",
+            "request size": "Neither bodies over the proxy's buffer nor chunked ones are ever "
+            "mirrored; look at the content-length guard and the gateway's buffer limit.",
             "hour": "Was the shadow or its connection limit down for a while?",
             "status": "Are some calls answered before they reach the mirror?",
         }
