@@ -21,7 +21,7 @@ INLINE = re.compile(r"`((?:kubectl|make) [^`]+)`")
 VARIABLES = {"PROFILE_NAME": "profile", "ENTRY": "entry", "SHADOW": "shadow"}
 PGO = "postgres-operator.crunchydata.com"
 # Made by the command before.
-OF_A_PAGE = {("job", "verdict")}
+OF_A_PAGE = {("job", "verdict"), ("job", "retention-now")}
 
 Words = list[str]
 
