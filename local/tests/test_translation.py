@@ -16,7 +16,7 @@ from shadow_local.processes import Node, component_command, deployment_command, 
 from shadow_local.translate.deployments import deployments
 from shadow_local.translate.document import Untranslated, repository
 from shadow_local.translate.mesh import KINDS, Mesh, build_mesh
-from shadow_local.translate.services import Ports, inference_services
+from shadow_local.translate.services import Ports, candidates, inference_services
 
 Manifest = dict[str, Any]
 
@@ -32,6 +32,19 @@ WITHOUT_A_MEANING_HERE = {
 }
 # Their keys are names of the user's choosing: headers, labels, selectors.
 OPEN_MAPPINGS = {"headers", "set", "add", "selector", "withoutHeaders"}
+
+
+@pytest.mark.parametrize("stage", ["shadow-added", "mirroring-on", "shadow-promoted"])
+def test_the_candidates_are_the_manifests_own(tmp_path: Path, stage: str) -> None:
+    """Also once one of them is promoted, when the former primary has the role shadow."""
+    tree = Tree(tmp_path / "tree")
+    for option in ("report", "second-shadow/standard"):
+        tree.switch_on(option)
+    manifests = tree.objects(f"manifests/stages/{stage}")
+    (report,) = [item for item in manifests if item["metadata"]["name"].endswith("-report")]
+    pod = report["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    (named,) = [v["value"] for v in pod["containers"][0]["env"] if v["name"] == "SHADOW_CANDIDATES"]
+    assert candidates(inference_services(manifests)) == tuple(named.split(","))
 
 
 def translate(manifests: list[Manifest], folder: Path) -> Mesh:

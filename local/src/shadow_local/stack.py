@@ -133,9 +133,9 @@ class Stack:
 
     @property
     def candidates(self) -> tuple[str, ...]:
-        """The shadows' names, as their rows say."""
-        shadows = [service for service in self.services if service.role == "shadow"]
-        transformers = [pod_name(service, "transformer") for service in shadows]
+        """The names of those that are judged, as their rows say."""
+        judged = [service for service in self.services if service.judged]
+        transformers = [pod_name(service, "transformer") for service in judged]
         return tuple(self.environment(name)["INFERENCE_SERVICE"] for name in transformers)
 
     def restart(

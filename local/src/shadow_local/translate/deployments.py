@@ -6,9 +6,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from shadow_local.translate.document import Manifest, Object, Section, objects
-from shadow_local.translate.services import ONLY_IN_CLUSTERS, Container, container_of, volume_of
+from shadow_local.translate.services import (
+    COMPONENT,
+    ONLY_IN_CLUSTERS,
+    Container,
+    container_of,
+    volume_of,
+)
 
-COMPONENT = "app.kubernetes.io/component"
 ConfigMaps = Mapping[str, Mapping[str, str]]
 
 

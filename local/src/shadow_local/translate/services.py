@@ -53,6 +53,7 @@ OF_CONTAINER = (
     "startupProbe",
     "volumeMounts",
 )
+COMPONENT = "app.kubernetes.io/component"
 FURTHER = "shadow-deployment/candidate"  # the label of shadows after the first
 HTTP_PORT, GRPC_PORT = 8080, 8081  # where KServe starts every container
 MODEL_FOLDER = "/mnt/models"  # where a runtime finds the model of a storageUri
@@ -129,6 +130,7 @@ class InferenceService:
     predictor: Component
     transformer: Component
     number: int = 1  # among the shadows
+    judged: bool = False  # as a candidate; a promotion changes roles, and not who that is
 
     @property
     def side(self) -> str:
@@ -185,8 +187,8 @@ def inference_services(manifests: Iterable[Manifest]) -> list[InferenceService]:
 
 
 def candidates(services: Iterable[InferenceService]) -> tuple[str, ...]:
-    """The shadows' names."""
-    return tuple(service.name for service in services if service.role == "shadow")
+    """Those that are judged, in each stage the ones of the manifests' SHADOW_CANDIDATES."""
+    return tuple(service.name for service in services if service.judged)
 
 
 def _service(item: Object, runtimes: Mapping[str, Runtime]) -> InferenceService:
@@ -201,7 +203,16 @@ def _service(item: Object, runtimes: Mapping[str, Runtime]) -> InferenceService:
     role: Role
     match roles:
         case ["primary" | "shadow" as role]:
-            return InferenceService(item.name, item.namespace, mode, role, predictor, transformer)
+            component = item.metadata.table("labels").get(COMPONENT, role)
+            return InferenceService(
+                item.name,
+                item.namespace,
+                mode,
+                role,
+                predictor,
+                transformer,
+                judged=component == "shadow",
+            )
     raise Untranslated(
         f"InferenceService {item.name}: SHADOW_ROLE of its transformer is "
         f"{' and '.join(roles) or 'missing'}; set it to primary or shadow."
