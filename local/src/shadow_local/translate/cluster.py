@@ -127,8 +127,8 @@ def _misfits(manifests: list[Manifest]) -> Iterator[str]:
     for fits, item in misfits.items():
         yield (
             f"{item['kind']} {item['metadata']['name']}: an option for {fits} is on, and the "
-            f"topology is {topology}; put a # before it in manifests/options/kustomization.yaml, "
-            f"and take the one from {topology}'s line, if there is one."
+            f"topology is {topology}; in manifests/options/kustomization.yaml put a # before it, "
+            f"and take the # from the line for {topology}, where there is one."
         )
 
 
