@@ -28,7 +28,8 @@ INFERENCE += ("/v1/embeddings", "/v1/rerank", "/v1/responses")
 # What KServe's servers also answer, and is not for callers; and paths that only begin alike.
 OTHER = ("/", "/metrics", "/docs", "/openapi.json", "/v2/repository/index", "/v1/modelsx")
 OTHER += ("/v2/repository/models/model/unload", "/v2x", "/v2/models", "")
-OTHER += ("/v1/chat", "/v1/completionsx", "/v1/load_lora_adapter", "/openai/v2/models")
+OTHER += ("/v1/chat", "/v1/chat/completions/1", "/v1/completionsx", "/v1/load_lora_adapter")
+OTHER += ("/openai/v2/models",)
 METHODS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata")
 
 

@@ -194,7 +194,7 @@ IN_FOLLOW = [
     (f"{FOLLOW}/callers.yaml", "timeouts: {request: 60s}", "timeouts: {request: 1m}"),
     (f"{FOLLOW}/callers.yaml", "hostnames: [DOMAIN]", "hostnames: [DOMAIN, other.example.com]"),
     (f"{FOLLOW}/callers.yaml", "name: ENTRY.callers", "name: ENTRY"),
-    (f"{FOLLOW}/openai.yaml", "- {name: PRIMARY-transformer", "- {name: SHADOW-transformer"),
+    (f"{FOLLOW}/openai.yaml", "- {name: PRIMARY-transformer", "- {name: PRIMARY-predictor"),
     (f"{FOLLOW}/openai.yaml", "ENTRY/v1/rerank}", "ENTRY/v1/score}"),
     (f"{FOLLOW}/openai.yaml", "type: Exact", "type: PathPrefix"),
     (f"{FOLLOW}/openai.yaml", "replaceFullPath: /v1/responses", "replaceFullPath: /v1/response"),
