@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -246,6 +247,19 @@ def test_connection_closed_while_idle_costs_no_call(
     assert (answered.status, answered.body) == (200, ANSWER)
     assert sum(s.headers.get("x-shadow-pair-id") == pair for s in scripted.seen) == 2
     assert row(shared_uri, pair)["status_code"] == 200
+
+
+def test_what_an_idle_connection_lost_goes_on_a_new_one(
+    fronting: Transformer, scripted: ScriptedPredictor
+) -> None:
+    """Also when other idle ones are there: a predictor that closes one may have closed them all."""
+    with ThreadPoolExecutor(4) as callers:
+        slow = [callers.submit(fronting.post, PREDICT, body("slow 0.5")) for _ in range(4)]
+        assert [call.result().status for call in slow] == [200] * 4
+    before = scripted.connections
+    scripted.drop_next = 1
+    assert fronting.post(PREDICT, body("answer")).status == 200
+    assert scripted.connections == before + 1
 
 
 def test_fresh_connection_closed_unanswered_is_not_tried_again(

@@ -161,10 +161,12 @@ def test_whatever_a_connection_carries_answers_and_rows_agree(
         stream = stream[:at] + noise + stream[at + gone :]
     got = b""
     with closing(socket.create_connection(("127.0.0.1", transformer.http_port), 30)) as caller:
-        for size in pieces:
-            caller.sendall(stream[:size])
-            stream = stream[size:]
-        caller.sendall(stream)
+        # What is damaged may be answered, and the connection closed, before all of it is sent.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            for size in pieces:
+                caller.sendall(stream[:size])
+                stream = stream[size:]
+            caller.sendall(stream)
         caller.settimeout(0.5 if damage else 30)
         with contextlib.suppress(OSError):
             while got.count(b"HTTP/1.1 200 OK") < len(calls) and (piece := caller.recv(65536)):

@@ -55,11 +55,15 @@ _NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 
 
 class _Attempt:
-    """Whether one attempt opened a connection of its own or reused an idle one."""
+    """One attempt of a call; `connected`: it opened a connection, and reused no idle one.
 
-    __slots__ = ("connected",)
+    deadline: on the loop's clock; None for the session's own limit.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("connected", "deadline", "session")
+
+    def __init__(self, session: aiohttp.ClientSession, deadline: float | None) -> None:
+        self.session, self.deadline = session, deadline
         self.connected = False
 
 
@@ -77,17 +81,23 @@ class RestPredictor:
         self._unreachable = Unreachable(settings.host)
         self._unknown_model = UnknownModel(settings.host, settings.model_name)
         self._session: aiohttp.ClientSession
+        self._fresh_session: aiohttp.ClientSession
+        """Opens a connection for each call."""
         self._in_binary = False
         self._ask_extensions_at = 0.0
 
     async def open(self) -> None:
+        self._session = self._make_session(keepalive_timeout=IDLE_SECONDS)
+        self._fresh_session = self._make_session(force_close=True)
+
+    def _make_session(self, **reuse: Any) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
             limit=self.max_connections,
-            keepalive_timeout=IDLE_SECONDS,
             ssl=self._settings.ssl_context() if self._settings.use_tls else True,
             socket_factory=self._make_socket,
+            **reuse,
         )
-        self._session = aiohttp.ClientSession(
+        return aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -114,6 +124,7 @@ class RestPredictor:
 
     async def close(self) -> None:
         await self._session.close()
+        await self._fresh_session.close()
 
     async def forward(self, arrival: Arrival) -> Answer | Stream:
         headers = to_predictor(arrival.headers, self._settings)
@@ -211,10 +222,11 @@ class RestPredictor:
         loop = asyncio.get_running_loop()
         started = loop.time()
         while True:
-            attempt = _Attempt()
+            # A predictor that closed one idle connection may have closed them all.
+            attempt = _Attempt(self._fresh_session if raced else self._session, deadline)
             _attempt.set(attempt)
             try:
-                return await self._attempt_post(url, body, headers, deadline, room)
+                return await self._attempt_post(attempt, url, body, headers, room)
             except _NO_CONNECTION as failure:
                 last: Exception = failure
             except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as failure:
@@ -236,17 +248,17 @@ class RestPredictor:
 
     async def _attempt_post(
         self,
+        attempt: _Attempt,
         url: URL,
         body: bytes,
         headers: dict[str, str],
-        deadline: float | None,
         room: Room | None,
     ) -> Answer | Stream:
         options: dict[str, Any] = {}
-        if deadline is not None:
-            left = max(deadline - asyncio.get_running_loop().time(), 0.001)
+        if attempt.deadline is not None:
+            left = max(attempt.deadline - asyncio.get_running_loop().time(), 0.001)
             options["timeout"] = aiohttp.ClientTimeout(total=left, sock_connect=CONNECT_SECONDS)
-        response = await self._session.post(
+        response = await attempt.session.post(
             url,
             data=body if len(body) <= STREAM_BYTES else io.BytesIO(body),
             headers=headers,
