@@ -206,6 +206,7 @@ def test_every_option_is_translated(tmp_path: Path, name: str) -> None:
     (judge,) = [item for item in deployments(manifests) if item.component == "live-verdict"]
     command, _ = deployment_command(judge, Ports(7, 8), mesh.upstreams, node(tmp_path / "run"))
     assert "--port=7" in command.words
+    assert "--address=127.0.0.1" in command.words, "nobody else on this network reads it"
     rules = Path(command.words[-1].removeprefix("--rules="))
     assert rules.is_relative_to(tmp_path / "run")
     assert rules.read_text() == (tree.folder / "manifests/options/rules/rules.yaml").read_text()

@@ -22,7 +22,7 @@ class CallerLeft(Exception):
 class Streaming:
     """The stream of one call. Enter it once: its end, whatever ends it, writes the response row.
 
-    What ends a stream is no failure of ours, so leaving the block raises nothing that is known.
+    What ends a stream is not a failure of ours, so leaving the block raises nothing that is known.
     """
 
     def __init__(

@@ -550,7 +550,7 @@ def _remark_of(opinion: Opinion | None) -> tuple[str, ...]:
 
 
 def _remarks(noise: Noise, settings: Comparison) -> tuple[str, ...]:
-    """What is no reason and moves the verdict all the same: the noise floor."""
+    """What moves the verdict without being a reason for it: the noise floor."""
     floor = settings.margins.noise_floor
     if floor == "auto" and not noise.comparisons:
         unknown = "The noise floor is not known, so nothing is taken off"

@@ -71,7 +71,7 @@ class PairedTable:
 
 @dataclass(frozen=True, slots=True)
 class StatusPair:
-    """How often these two statuses came together; None is no answer."""
+    """How often these two statuses came together; None means no answer."""
 
     primary: int | None
     shadow: int | None

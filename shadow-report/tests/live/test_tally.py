@@ -130,6 +130,10 @@ def test_what_a_follower_sends_is_judged_as_far_as_it_has_come(live: Live) -> No
         record(live.admin, shadow[first:last])
         report = live.agrees(at(60))
         assert (report.pairs, report.integrity.coverage) == (last, 1.0), report.reasons
+    # Sent twice, by a follower that was killed in between: both come after the window's end.
+    again = [replace(call, time=call.time + timedelta(seconds=60)) for call in shadow[90:]]
+    record(live.admin, [replace(call, sequence=200 + i) for i, call in enumerate(again)])
+    assert live.agrees(at(61)).shadow.duplicates == 10
 
 
 def test_what_came_a_little_late_is_counted_from_a_checkpoint(live: Live) -> None:

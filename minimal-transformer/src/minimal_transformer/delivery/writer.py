@@ -106,7 +106,7 @@ class Writer:
     def _deliver(self, records: list[Frame]) -> None:
         """Have the records in Postgres, or set aside those that it refuses for what is in them.
 
-        EveryRowRefused when that is no row's fault; nothing is set aside then.
+        EveryRowRefused when the fault is not a row's; nothing is set aside then.
         """
         refused: list[Refusal] = []
         try:

@@ -69,7 +69,7 @@ class PatientProtocol(HttpToolsProtocol):
     """Uvicorn's, for callers that are slow, gone, too many, or would rather speak another protocol.
 
     It answers in one TCP segment, where uvicorn writes head and body apart; every wait for a caller
-    has an end; trailers are no headers; an upgrade is not done, and the call counts.
+    has an end; trailers are not headers; an upgrade is not done, and the call counts.
     """
 
     def connection_made(self, transport: Any) -> None:

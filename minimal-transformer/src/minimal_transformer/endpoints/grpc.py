@@ -196,7 +196,7 @@ class GrpcServer:
         self, model: PersistTransformer, data_plane: TruthfulDataPlane, options: dict[str, Any]
     ) -> None:
         longest, body = options["grpc_max_receive_message_length"], model.limits.max_body_bytes
-        # gRPC's -1 is no limit.
+        # gRPC's -1 means no limit.
         self._inference = InferOnWire(model, min(longest, body) if longest > 0 else body)
         self._data_plane = data_plane
         self._options = options

@@ -130,7 +130,7 @@ class InferenceEndpoints:
         return self._model.passed_route(scope["raw_path"].decode("latin-1"))
 
     async def _serve_other(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """What is no call: the predictor's word on its models, and all that KServe's app serves."""
+        """All but calls: the predictor's word on its models, and what KServe's app serves."""
         path = scope.get("path", "")
         if scope["type"] == "http" and scope["method"] == "GET":
             answer = None

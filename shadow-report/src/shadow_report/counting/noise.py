@@ -145,7 +145,7 @@ class NoiseTally:
                 comparer.compare(one, other, row)
         marks = comparer.flush()
         counted = comparer.own_margins(marks) < 0
-        # A broken answer is no noise: as disagreement of the shadow's it would not count either.
+        # A broken answer is not noise: as disagreement of the shadow's it would not count either.
         gravest: NDArray[np.int64] = np.full(len(changed), Outcome.EQUAL, dtype=np.int64)
         np.maximum.at(gravest, marks.rows[counted], marks.outcomes[counted])
         return count + int(np.count_nonzero(IS_DISAGREEMENT[gravest]))

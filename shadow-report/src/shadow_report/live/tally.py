@@ -252,7 +252,7 @@ class Tally:
         until, settings, sides = self._window(tables, now, before)
         settings = with_rules_of_protocol(settings, sides.groups)
         self._until, self._settings, self._sides, scope = until, settings, sides, sides.scope
-        # What came before the first pair is no part of the base, nor of what is added to it.
+        # What came before the first pair is not part of the base, nor of what is added to it.
         settled = max(until - TAIL, sides.began or until - TAIL)
         duplicates = tables.duplicates(scope)
         retries = worst_retries(tables, scope, settings, duplicates) if duplicates.shadow else {}

@@ -1,6 +1,6 @@
 """The report on a terminal: read in ten seconds, and just as well through a pipe.
 
-Foreign text enters as `rich.text.Text`, so its square brackets are no markup, and with its control
+Foreign text enters as `rich.text.Text`, so its square brackets are not markup, and with its control
 characters written out, so it cannot move the cursor.
 """
 

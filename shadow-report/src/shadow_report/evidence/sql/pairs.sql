@@ -7,8 +7,8 @@
 -- done only when duplicates.sql found some, and grows as a sort does: NOT IN looks each call up in a
 -- list once the further calls do not fit in memory, and without statistics an anti-join may do so too.
 -- "< 2" and not "= 1": the planner expects a third of the rows and not one of two hundred.
--- With %(resent)s an attempt of a follower that ended with the candidate's process is none: it comes after
--- the one that was answered, and is no further call. Else that join is planned away.
+-- With %(resent)s an attempt of a follower that ended with the candidate's process does not count: it comes after
+-- the one that was answered, and is not a further call. Else that join is planned away.
 WITH primary_call AS (
     SELECT * FROM (
         SELECT r.pair_id, r.record_id, r.request_time, r.request_size, r.request_sha256,
