@@ -20,7 +20,8 @@ from rich.console import Console
 from shadow_report import OneLineError, SettingWrong
 from shadow_report.answers.kinds import Tolerance
 from shadow_report.answers.paths import Rule, Rules
-from shadow_report.compare import Ask, compare, compare_candidates
+from shadow_report.assemble import Ask
+from shadow_report.compare import compare, compare_candidates
 from shadow_report.judging.gates import Margins, NoiseFloor
 from shadow_report.judging.verdict import Verdict
 from shadow_report.maintain import keep_of, maintain
@@ -256,7 +257,7 @@ def _judge(url: str | None, model: str | None, margin: str | None) -> Ask | None
     if model is None:
         raise SettingWrong(f"--judge is '{url}'; name its model with --judge-model.")
     # aiohttp takes a while to import, and most comparisons ask nobody.
-    from shadow_report.judge import Judge  # noqa: PLC0415
+    from shadow_report.llm_judge import Judge  # noqa: PLC0415
 
     return Judge(url=url, model=model, key=os.environ.get("OPENAI_API_KEY")).ask
 

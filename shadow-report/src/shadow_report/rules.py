@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from shadow_report import SettingWrong
-from shadow_report.answers import kinds
+from shadow_report.answers import kinds, similarity
 from shadow_report.answers.paths import IGNORED, Rule, Rules, compile_path
 
 PRESETS = ("openai",)
@@ -87,14 +87,14 @@ class _Ranking(_Rule):
     key: str | None = None
 
     def how(self) -> kinds.How:
-        return kinds.Ranking(self.top, self.overlap, self.correlation, self.key)
+        return similarity.Ranking(self.top, self.overlap, self.correlation, self.key)
 
 
 class _Cosine(_Rule):
     least: Annotated[float, Field(ge=-1, le=1)] = 0.99
 
     def how(self) -> kinds.How:
-        return kinds.Cosine(self.least)
+        return similarity.Cosine(self.least)
 
 
 class _TopClass(_Rule):
@@ -107,7 +107,7 @@ class _Text(_Rule):
     normalize: bool = True
 
     def how(self) -> kinds.How:
-        return kinds.Text(self.least, self.normalize)
+        return similarity.Text(self.least, self.normalize)
 
 
 class _Json(_Rule):

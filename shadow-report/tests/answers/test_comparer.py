@@ -15,19 +15,17 @@ from shadow_report.answers.bodies import UNPARSEABLE, parse
 from shadow_report.answers.comparer import OUTCOMES, Comparer
 from shadow_report.answers.explain import differences, first_difference
 from shadow_report.answers.kinds import (
-    Cosine,
     Json,
     Labels,
     Matched,
     Patterns,
-    Ranking,
-    Text,
     Tolerance,
     TopClass,
     Unordered,
 )
 from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.paths import IGNORED, Rule, Rules
+from shadow_report.answers.similarity import Cosine, Ranking, Text
 
 RULES = Rules(tolerance=Tolerance(1e-3, 1e-3))
 

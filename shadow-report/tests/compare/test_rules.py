@@ -20,7 +20,8 @@ from scipy.stats import ks_2samp, spearmanr, wasserstein_distance
 from traffic import Call, Command, pair
 
 from shadow_report.__main__ import main
-from shadow_report.answers.kinds import TITLES, Ranking
+from shadow_report.answers.kinds import TITLES
+from shadow_report.answers.similarity import Ranking
 from shadow_report.rules import read_rules
 
 

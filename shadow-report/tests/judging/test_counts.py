@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from shadow_report.judging.gates import Excess, Net, Rate, Unmirrored
+from shadow_report.judging.rates import Excess, Net, Rate, Unmirrored
 
 ALPHA = 0.05
 

@@ -7,7 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from shadow_report.judging.gates import Evidence, Margins, Rate, judge
+from shadow_report.judging.gates import Evidence, Margins, judge
+from shadow_report.judging.rates import Rate
 from shadow_report.judging.verdict import Decision, Verdict, decide
 
 HOUR = timedelta(hours=1)

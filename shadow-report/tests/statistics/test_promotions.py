@@ -10,7 +10,8 @@ import pytest
 from looks import ALPHA, clears, share_ever
 from numpy.typing import NDArray
 
-from shadow_report.judging.gates import Evidence, Excess, Margins, Rate, Unmirrored, judge
+from shadow_report.judging.gates import Evidence, Margins, judge
+from shadow_report.judging.rates import Excess, Rate, Unmirrored
 from shadow_report.judging.verdict import Verdict, decide
 from shadow_report.statistics.block_scan import BlockScan
 from shadow_report.statistics.dependence import effective_size

@@ -22,12 +22,9 @@ from shadow_report.answers.bodies import UNPARSEABLE, Tensor, parse_text, shape_
 from shadow_report.answers.kinds import (
     TITLES,
     Aligned,
-    Cosine,
     Ignored,
     Matched,
     Patterns,
-    Ranking,
-    Ranks,
     TopClass,
     Unordered,
     are_equal,
@@ -42,6 +39,7 @@ from shadow_report.answers.numbers import (
 )
 from shadow_report.answers.outcome import IS_DISAGREEMENT, Outcome
 from shadow_report.answers.paths import NONE_CHOSEN, Progress, Rules, RulesHere, Step, join
+from shadow_report.answers.similarity import Cosine, Ranking, Ranks
 
 # Marks are (place, outcome) in one number.
 OUTCOMES = 32

@@ -13,11 +13,9 @@ from shadow_report.answers.bodies import UNPARSEABLE, Tensor, parse_text, shape_
 from shadow_report.answers.comparer import MAX_DEPTH
 from shadow_report.answers.kinds import (
     TITLES,
-    Cosine,
     Labels,
     Matched,
     Patterns,
-    Ranking,
     Tolerance,
     TopClass,
     Unordered,
@@ -27,6 +25,7 @@ from shadow_report.answers.kinds import (
 from shadow_report.answers.numbers import FIRST_INEXACT, Number, nearest_float
 from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.paths import NONE_CHOSEN, Progress, Rules, RulesHere, join
+from shadow_report.answers.similarity import Cosine, Ranking
 
 VALUE_CHARACTERS = 60
 

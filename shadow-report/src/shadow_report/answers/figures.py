@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from shlex import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shadow_report.answers.comparer import Place
-from shadow_report.answers.kinds import Cosine, Ranking
 from shadow_report.answers.numbers import Label, LabelTally, NumberTally, SimilarityTally
 from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.paths import RulesHere
+from shadow_report.answers.similarity import Cosine, Ranking
 from shadow_report.report import Labels, Numbers, PathReport, Similarity
 from shadow_report.statistics.agreement import cohens_kappa, limits_of_agreement, pearson
 from shadow_report.statistics.distribution_shift import DistributionShift, distribution_shift
@@ -85,7 +86,7 @@ WORTH_A_TOLERANCE = 0.2
 EMBEDDING_LENGTH = 32
 
 
-def advice(paths: tuple[PathReport, ...]) -> str:
+def advice(paths: Sequence[PathReport]) -> str:
     """Which option to think about when the answers differ most at a place of this kind, with the
     value that would have made it agree; empty when there is none.
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from shadow_report.answers.kinds import Patterns, normalized
+from shadow_report.answers.kinds import Patterns
 from shadow_report.answers.paths import Rules
+from shadow_report.answers.similarity import normalized
 
 # The class of a `pattern` rule whose texts are refusals.
 REFUSAL = "refusal"

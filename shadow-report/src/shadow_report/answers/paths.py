@@ -30,18 +30,17 @@ from jsonpath.selectors import (
 from shadow_report.answers.bodies import Tensor
 from shadow_report.answers.kinds import (
     TITLES,
-    Cosine,
     How,
     Ignored,
     Json,
     Labels,
     ListKind,
     Patterns,
-    Text,
     Tolerance,
     Variant,
 )
 from shadow_report.answers.outcome import Outcome
+from shadow_report.answers.similarity import Cosine, Text
 
 # A step is an object's key, or a position in a list; None stands for every position.
 Step = str | int | None

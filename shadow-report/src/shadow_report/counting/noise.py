@@ -21,7 +21,7 @@ from shadow_report.answers.outcome import IS_DISAGREEMENT, Outcome
 from shadow_report.answers.paths import Rules
 from shadow_report.counting.classify import Classified, Classifier, Clock
 from shadow_report.evidence.batch import PRIMARY_BROKEN, PRIMARY_CUT, PRIMARY_LEFT, Batch
-from shadow_report.judging.gates import Rate
+from shadow_report.judging.rates import Rate
 from shadow_report.report import Noise
 from shadow_report.statistics.sequences import beta_binomial_interval
 

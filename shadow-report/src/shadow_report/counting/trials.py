@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from shadow_report.answers.paths import NO_VALUE, RequestField, request_parts
 from shadow_report.counting.classify import Bools, Classified
-from shadow_report.judging.gates import Rate
+from shadow_report.judging.rates import Rate
 from shadow_report.report import Clusters
 from shadow_report.settings import Comparison, TimeUnit
 from shadow_report.statistics.block_scan import BlockScan

@@ -24,15 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shadow_report.answers.paths import Rules
+from shadow_report.assemble import Observed
 from shadow_report.compare import (
-    Observed,
     begin_counters,
     explained,
     extent,
-    is_mirrored,
     lost_records,
     reads_requests,
-    settled_watermark,
     with_rules_of_protocol,
     worst_retries,
 )
@@ -50,6 +48,7 @@ from shadow_report.evidence.services import (
     merged,
     uniform_since,
 )
+from shadow_report.evidence.watermark import is_mirrored, settled_watermark
 from shadow_report.report import Report
 from shadow_report.settings import Comparison
 

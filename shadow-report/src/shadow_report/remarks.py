@@ -1,0 +1,99 @@
+"""What a report says beside its figures: remarks and notes, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from shadow_report.answers.figures import advice
+from shadow_report.report import Finding, Noise, Opinion, PathReport, Signature
+from shadow_report.settings import Comparison
+from shadow_report.wording import counted, percent, percent_range
+
+
+def remarks(noise: Noise, opinion: Opinion | None, settings: Comparison) -> tuple[str, ...]:
+    """What stands next to the reasons: the noise floor, and what a judge says."""
+    return (*_of_noise(noise, settings), *_of_judge(opinion))
+
+
+def notes(settings: Comparison, warm_up: int, ignored: Sequence[str]) -> tuple[str, ...]:
+    """What the verdict is about, and what was left out of it.
+
+    warm_up: pairs left out as such. ignored: paths that are not compared.
+    """
+    said = ["The verdict is about this window's traffic; other days may bring other requests."]
+    if (of := len(settings.candidates)) > 1:
+        alpha = settings.margins.alpha
+        said.append(
+            f"Judged at alpha {alpha:g}, its share of {of * alpha:g} among {of} candidates."
+        )
+    if warm_up:
+        said.append(f"{counted(warm_up, 'pair')} of the warm-up left out.")
+    if settings.mirrored_share < 1:
+        said.append(
+            "Coverage is judged against the configured mirrored share of "
+            f"{settings.mirrored_share:g}."
+        )
+    if settings.rules_by_protocol:
+        said.append("Generated answers are compared by the rules of --rules openai.")
+    if ignored:
+        said.append(f"Not compared: {', '.join(ignored)}.")
+    if settings.slo_ms is None:
+        said.append("Without --slo-ms no answer is too slow for the verdict.")
+    return tuple(said)
+
+
+def details(
+    findings: Sequence[Finding], signatures: Sequence[Signature], paths: Sequence[PathReport]
+) -> dict[str, str]:
+    """By gate, what its reason adds: the most frequent fault and disagreement, what may mend the
+    coverage.
+    """
+    said = {f.code: f.remedy for f in findings if f.code == "coverage"}
+    for signature in signatures:
+        if signature.has_own_margin:
+            continue
+        gate = "faults" if signature.is_fault else "disagreement"
+        pairs = counted(signature.pairs, "pair")
+        said.setdefault(gate, f"Most often {signature.signature} ({pairs}).")
+    if "disagreement" in said and (hint := advice(paths)):
+        said["disagreement"] += f" {hint}"
+    return said
+
+
+def _of_judge(opinion: Opinion | None) -> tuple[str, ...]:
+    """What the judge says, which is a gate only with --judge-margin."""
+    if opinion is None:
+        return ()
+    failed = f"{opinion.failed:,} questions failed ({opinion.failure})" if opinion.failed else ""
+    if not opinion.consistent or opinion.net_worse is None:
+        return (f"The judge {opinion.model} has no opinion of {opinion.asked:,} pairs. {failed}",)
+    changed = opinion.inconsistent
+    further = f"its opinion changed with their order in {changed:,}" if changed else ""
+    said = (
+        f"The judge {opinion.model} calls the shadow's answer better in {opinion.better:,}, worse "
+        f"in {opinion.worse:,} and as good in {opinion.ties:,} of "
+        f"{counted(opinion.consistent, 'differing pair')} (worse less better "
+        f"{percent_range(opinion.net_worse)})"
+    )
+    return (f"{'; '.join(filter(None, (said, further, failed)))}.",)
+
+
+def _of_noise(noise: Noise, settings: Comparison) -> tuple[str, ...]:
+    """What moves the verdict without being a reason for it: the noise floor."""
+    floor = settings.margins.noise_floor
+    if floor == "auto" and not noise.comparisons:
+        unknown = "The noise floor is not known, so nothing is taken off"
+        how = "shadow-report replay --itself --to <its transformer>"
+        return (f"{unknown}: send the primary its own calls ({how}).",)
+    if not noise.disagreements or noise.shadow_share is None:
+        return ()
+    what = (
+        f"The primary disagrees with itself in {percent(noise.share)} of "
+        f"{counted(noise.comparisons, 'repeated request')} (noise), and the shadow with it in "
+        f"{percent(noise.shadow_share)}"
+    )
+    if floor == "auto":
+        return (f"{what}; disagreement is judged above the noise.",)
+    if floor != "off":
+        return (f"{what}; disagreement is judged above the {percent(floor)} that are given.",)
+    return (f"{what}; --noise-floor auto judges what exceeds the noise.",)
