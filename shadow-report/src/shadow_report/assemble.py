@@ -235,10 +235,6 @@ class Observed:
 
     def _evidence(self) -> Evidence:
         ledger, trials, share = self.counters.ledger, self.counters.trials, self.settings
-        slow = None
-        if "slow" in trials.gates:
-            gate, latency = trials.rate("slow"), self.counters.latency
-            slow = Net(gate.events, latency.primary_only, gate.trials, gate.effective_trials)
         coverage = trials.rate("coverage")
         missing: Rate | Unmirrored = coverage
         if share.mirrored_share < 1:
@@ -251,7 +247,9 @@ class Observed:
             bad=trials.rate("bad"),
             unanswered=ledger.unanswered if share.mirrored_share == 1 else 0,
             unknown=self.counters.classifier.counts.cut_pairs,
-            slow=slow,
+            slow=trials.net("slow"),
+            first_token=trials.net("first_token"),
+            first_token_ratio=share.first_token_ratio,
             opinion=self._net_opinion(),
             noise=None if (floor := self._floor()) is None else floor.rate,
             scans=trials.scans(),

@@ -96,6 +96,15 @@ def comparison_of(
     max_new_faults: Annotated[str, _share(help="Largest share of new faults.")] = "0.001",
     max_disagreement: Annotated[str, _share(help="Largest share that disagrees.")] = "0.01",
     max_newly_slow: Annotated[str, _share(help="Largest share of newly slow.")] = "0.01",
+    first_token_ratio: Annotated[
+        float,
+        typer.Option(
+            help="Of a stream, the first token is late after so many times the primary's; 0: never."
+        ),
+    ] = 1.5,
+    max_late_first_tokens: Annotated[
+        str, _share(help="Largest share of late first tokens, of the streams.")
+    ] = "0.1",
     max_bad: Annotated[
         str | None,
         _share(help="Largest share that is bad in any way; by default the largest of the above."),
@@ -144,6 +153,7 @@ def comparison_of(
             max_faults=parse_share(max_new_faults, "--max-new-faults"),
             max_disagreement=parse_share(max_disagreement, "--max-disagreement"),
             max_slow=parse_share(max_newly_slow, "--max-newly-slow"),
+            max_late_first_tokens=parse_share(max_late_first_tokens, "--max-late-first-tokens"),
             max_bad=None if max_bad is None else parse_share(max_bad, "--max-bad"),
             newest_factor=max_newest_block,
             worst_factor=max_worst_block,
@@ -163,6 +173,7 @@ def comparison_of(
         if mirrored_share is None
         else parse_share(mirrored_share, "--mirrored-share"),
         slo_ms=slo_ms,
+        first_token_ratio=first_token_ratio,
         slices=tuple(parse_field(text, "--slice") for text in slices or []),
         cluster=parse_cluster(cluster) if cluster else None,
     )

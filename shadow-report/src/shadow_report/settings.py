@@ -114,6 +114,8 @@ class Comparison:
     settle: timedelta = timedelta(seconds=30)
     mirrored_share: float = 1.0
     slo_ms: float | None = None
+    first_token_ratio: float = 1.5
+    """A stream's first token is late after so many times the primary's; 0 judges none."""
     judge: str | None = None
     """Whose opinion is asked: a model's name."""
     judge_sample: int = 0
@@ -130,6 +132,12 @@ class Comparison:
             )
         if self.slo_ms is not None and not 0 < self.slo_ms < float("inf"):
             raise SettingWrong(f"--slo-ms is {self.slo_ms}; set it to milliseconds above 0.")
+        ratio = self.first_token_ratio
+        if not (ratio == 0 or 1 <= ratio < float("inf")):
+            raise SettingWrong(
+                f"--first-token-ratio is {ratio}; set it to 1 or more times the primary's, or to 0 "
+                "for any."
+            )
         if self.since and self.until and self.since >= self.until:
             raise SettingWrong(
                 f"The window from {self.since} to {self.until} is empty; "
@@ -162,6 +170,7 @@ class Comparison:
             "settle_seconds": self.settle.total_seconds(),
             "mirrored_share": self.mirrored_share,
             "slo_ms": self.slo_ms,
+            "first_token_ratio": self.first_token_ratio,
             "slices": [field.name for field in self.slices],
             "cluster": self.cluster.name if self.cluster else "request",
             "absolute_tolerance": rules.tolerance.absolute,
@@ -177,6 +186,7 @@ class Comparison:
             "max_new_faults": margins.max_faults,
             "max_disagreement": margins.max_disagreement,
             "max_newly_slow": margins.max_slow,
+            "max_late_first_tokens": margins.max_late_first_tokens,
             "max_bad": margins.allowed_bad,
             "max_newest_block": margins.newest_factor,
             "max_worst_block": margins.worst_factor,

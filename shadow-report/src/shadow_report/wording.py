@@ -48,6 +48,7 @@ GATE_TITLES = {
     "faults": "New faults",
     "disagreement": "Disagreement",
     "slow": "Newly slow",
+    "first_token": "Late first token",
     "bad": "All that is bad",
     "newest": "Newest calls",
     "worst": "Worst run",

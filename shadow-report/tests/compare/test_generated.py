@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,72 @@ def test_speed_and_length_have_intervals_around_the_truth(command: Command, tmp_
     page = (tmp_path / "r.html").read_text()
     assert "Generated answers" in page
     assert "tokens per second" in page
+
+
+def gate(report: dict[str, Any], name: str) -> dict[str, Any] | None:
+    return next((each for each in report["gates"] if each["name"] == name), None)
+
+
+def streams(count: int, *, times: float = 1.0, jitter: float = 0.0) -> list[Call]:
+    """Pairs of streams that take a second each; the shadow's first token after so many times the
+    primary's, both by chance a factor of exp(jitter) off.
+    """
+    chance = random.Random(3)
+    sides = [
+        (100 * chance.lognormvariate(0, jitter), 100 * times * chance.lognormvariate(0, jitter))
+        for _ in range(count)
+    ]
+    return calls(*((spoken(chat("Yes."), p), spoken(chat("Yes."), s)) for p, s in sides))
+
+
+def test_a_first_token_that_comes_later_rejects(command: Command, tmp_path: Path) -> None:
+    """Twice as late, though the whole answer takes as long: REJECT, and everything says why."""
+    report = command(streams(4_000, times=2.0))
+    assert report["verdict"] == "REJECT"
+    late = gate(report, "first_token")
+    assert late is not None
+    assert (late["status"], late["n"], late["margin"]) == ("fail", 4_000, 0.1)
+    assert report["reasons"] == [f"first_token: {late['reason']}"]
+    assert (
+        "4,000 of 4,000 streams have their first token after more than 1.5 times" in late["reason"]
+    )
+    assert "Late first token" in (tmp_path / "r.html").read_text()
+
+    allowed = command((), "--first-token-ratio", "2.5")
+    assert allowed["verdict"] == "PROMOTE"
+    assert gate(allowed, "first_token") is not None
+    assert command((), "--max-late-first-tokens", "100%")["verdict"] == "PROMOTE"
+    unasked = command((), "--first-token-ratio", "0")
+    assert unasked["verdict"] == "PROMOTE"
+    assert gate(unasked, "first_token") is None
+    prints = {each["settings_sha256"] for each in (report, allowed, unasked)}
+    assert len(prints) == 3
+
+
+def test_a_first_token_that_is_as_late_by_chance_promotes(command: Command) -> None:
+    """One pair in six is beyond the ratio, either way: the same model must be able to pass."""
+    report = command(streams(4_000, jitter=0.3))
+    late = gate(report, "first_token")
+    assert late is not None
+    assert report["verdict"] == "PROMOTE", report["reasons"]
+    assert "the other way round" in late["reason"]
+    assert abs(late["estimate"]) < 0.05
+
+
+def test_too_few_streams_wait(command: Command) -> None:
+    """Enough calls for every other gate, and a twentieth of them streamed: it waits for streams,
+    and counts the calls that those take.
+    """
+    unary = {"answer": chat("Yes."), "protocol": "openai", "generation": {}}
+    report = command(
+        streams(20) + [call for i in range(20, 4_000) for call in pair(i, unary, unary)]
+    )
+    late = gate(report, "first_token")
+    assert late is not None
+    assert (report["verdict"], late["status"], late["n"]) == ("WAIT", "wait", 20)
+    assert [each["name"] for each in report["gates"] if each["status"] != "pass"] == ["first_token"]
+    more = int(re.search(r"([\d,]+) more streams", late["reason"])[1].replace(",", ""))  # type: ignore[index]
+    assert report["more_pairs"] == late["need"]["pairs"] == 200 * more
 
 
 def test_without_figures_there_are_none(command: Command) -> None:

@@ -24,6 +24,7 @@ def _gates(
     disagreement: Rate = CLEAN,
     bad: Rate = CLEAN,
     slow: Net | None = None,
+    first_token: Net | None = None,
     noise: Rate | None = None,
     unanswered: int = 0,
     scans: Mapping[str, BlockScan] | None = None,
@@ -36,6 +37,8 @@ def _gates(
         disagreement=disagreement,
         bad=bad,
         slow=slow,
+        first_token=first_token,
+        first_token_ratio=1.5,
         noise=noise,
         unanswered=unanswered,
         scans=scans or {},
@@ -53,10 +56,16 @@ def _scan(*runs: tuple[int, bool]) -> BlockScan:
 
 
 def test_gates_come_in_the_order_of_the_report() -> None:
-    """Integrity first; time only when there is an SLO, runs and slices last."""
+    """Integrity first; time only when there is an SLO or a stream, runs and slices last."""
     assert list(_gates()) == ["coverage", "faults", "disagreement", "bad"]
-    everything = _gates(slow=Net(0, 0, 20_000), scans={"faults": _scan((9, False))}, slices=())
-    assert list(everything)[4:] == ["slow", "newest", "worst", "slices"]
+    assert list(_gates(first_token=Net(0, 0, 0))) == list(_gates())
+    everything = _gates(
+        slow=Net(0, 0, 20_000),
+        first_token=Net(0, 0, 1),
+        scans={"faults": _scan((9, False))},
+        slices=(),
+    )
+    assert list(everything)[4:] == ["slow", "first_token", "newest", "worst", "slices"]
 
 
 def test_clean_evidence_passes_every_gate() -> None:
@@ -111,6 +120,15 @@ def test_slow_is_judged_net_of_chance_crossings() -> None:
     slower = _gates(slow=Net(7_000, 5_000, 100_000))["slow"]
     assert slower.status == "fail"
     assert slower.estimate == pytest.approx(0.02)
+
+
+def test_first_tokens_are_judged_net_of_chance_too() -> None:
+    """A fifth of the pairs beyond the ratio either way; then a tenth more on the shadow's side."""
+    assert _gates(first_token=Net(2_000, 2_000, 10_000))["first_token"].status == "pass"
+    later = _gates(first_token=Net(3_500, 2_000, 10_000))["first_token"]
+    assert later.status == "fail"
+    assert "3,500 of 10,000 streams" in later.reason
+    assert "2,000 the other way round" in later.reason
 
 
 def test_all_that_is_bad_is_allowed_what_the_largest_kind_is() -> None:

@@ -99,6 +99,18 @@ def test_adds_what_is_new_and_says_what_compare_says(live: Live) -> None:
     assert live.tally.looks == {"added": 11, "rebuilt": 1, "failed": 0}
 
 
+def test_first_tokens_of_new_streams_are_added(live: Live) -> None:
+    """Fifty that come as early, then many that are late; each look says what compare says."""
+    portions = ((0, 50, 100.0, "WAIT"), (50, 550, 200.0, "REJECT"))
+    for first, end, first_token_ms, verdict in portions:
+        stream = {"protocol": "openai", "generation": {"stream_end": "done"}}
+        sides = ({"ttft_ms": 100.0} | stream, {"ttft_ms": first_token_ms} | stream)
+        streams = [call for i in range(first, end) for call in pair(i, *sides)]
+        record(live.admin, numbered(streams, first))
+        assert live.agrees(at(end / 10)).verdict == verdict
+    assert live.tally.looks["added"] == 1
+
+
 @pytest.mark.parametrize("source", ["x-shadow-pair-id", "generated"])
 def test_begins_before_there_is_a_call(live: Live, source: str) -> None:
     """Started first, it takes up the calls as they come: those of an entry, and those of a primary

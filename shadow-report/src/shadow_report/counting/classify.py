@@ -109,6 +109,15 @@ class Classified:
                 np.asarray(self.usable & (self.shadow_durations_ms > slo_ms)),
             )
 
+    def first_tokens_ms(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """How long the first token took on the primary's and on the shadow's side; NaN where the
+        answer was not streamed.
+        """
+        rows, figures = self.batch.generated()
+        primary, shadow = np.full((2, len(self.batch)), np.nan)
+        primary[rows], shadow[rows] = figures["primary_ttft_ms"], figures["shadow_ttft_ms"]
+        return primary, shadow
+
 
 @dataclass(frozen=True, slots=True)
 class Clock:

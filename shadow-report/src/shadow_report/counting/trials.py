@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from shadow_report.answers.paths import NO_VALUE, RequestField, request_parts
 from shadow_report.counting.classify import Bools, Classified
-from shadow_report.judging.rates import Rate
+from shadow_report.judging.rates import Net, Rate
 from shadow_report.report import Clusters
 from shadow_report.settings import Comparison, TimeUnit
 from shadow_report.statistics.block_scan import BlockScan
@@ -28,6 +28,8 @@ class GateTrials:
 
     trials: Bools
     events: Bools
+    reverse: Bools | None = None
+    """Where the same happened to the primary alone, for a gate that counts the difference."""
 
 
 # In this order everywhere: by gate, its trials and events in a batch.
@@ -38,13 +40,15 @@ class GateCounts:
     """What one gate counted."""
 
     def __init__(self, first: int, last: int) -> None:
-        self.events = self.trials = 0
+        self.events = self.trials = self.reverse = 0
         self.scan = BlockScan(first, last)
 
     def add(self, found: GateTrials, times: NDArray[np.int64], repeats: Bools) -> None:
         trials, events = found.trials, found.events & found.trials
         self.trials += int(np.count_nonzero(trials))
         self.events += int(np.count_nonzero(events))
+        if found.reverse is not None:
+            self.reverse += int(np.count_nonzero(found.reverse & trials))
         self.scan.add(times[trials], events[trials], repeats[trials])
 
 
@@ -59,6 +63,7 @@ class TrialTally:
     def __init__(self, settings: Comparison, first: int, last: int) -> None:
         self._is_full = settings.mirrored_share == 1
         self._slo_ms = settings.slo_ms
+        self._first_token_ratio = settings.first_token_ratio
         self._cluster = settings.cluster
         self._is_named = False
         self.gates = {name: GateCounts(first, last) for name in self._names()}
@@ -70,7 +75,8 @@ class TrialTally:
 
     def _names(self) -> tuple[str, ...]:
         slow = () if self._slo_ms is None else ("slow",)
-        return ("coverage", "faults", "disagreement", "bad", *slow)
+        first_token = ("first_token",) if self._first_token_ratio else ()
+        return ("coverage", "faults", "disagreement", "bad", *slow, *first_token)
 
     def extend(self, last: int) -> None:
         """Make room for the calls up to `last`."""
@@ -115,7 +121,15 @@ class TrialTally:
         }
         if self._slo_ms is not None:
             slow_primary, slow_shadow = classified.slow(self._slo_ms)
-            found["slow"] = GateTrials(classified.usable, slow_shadow & ~slow_primary)
+            found["slow"] = GateTrials(
+                classified.usable, slow_shadow & ~slow_primary, slow_primary & ~slow_shadow
+            )
+        if ratio := self._first_token_ratio:
+            primary, shadow = classified.first_tokens_ms()
+            streams = classified.usable & np.isfinite(primary) & np.isfinite(shadow)
+            found["first_token"] = GateTrials(
+                streams, shadow > ratio * primary, primary > ratio * shadow
+            )
         return found
 
     def _keys(
@@ -170,13 +184,21 @@ class TrialTally:
         gate = self.gates[name]
         return Rate(gate.events, gate.trials, self.effective(name).n_eff)
 
+    def net(self, name: str) -> Net | None:
+        """The same less how often it happened to the primary; None where nobody counts it."""
+        gate = self.gates.get(name)
+        if gate is None:
+            return None
+        return Net(gate.events, gate.reverse, gate.trials, self.effective(name).n_eff)
+
     def scans(self) -> dict[str, BlockScan]:
         """By gate, its trials over time, where a run of them tells something.
 
-        Answers near an SLO cross it both ways in any run. Where everything is mirrored, the calls
-        without an answer are among the faults, and those that are never mirrored come as they come.
+        Answers near an SLO cross it both ways in any run, and first tokens their ratio. Where
+        everything is mirrored, the calls without an answer are among the faults, and those that are
+        never mirrored come as they come.
         """
-        left_out = {"slow", "coverage"} if self._is_full else {"slow"}
+        left_out = {"slow", "first_token"} | ({"coverage"} if self._is_full else set())
         return {name: gate.scan for name, gate in self.gates.items() if name not in left_out}
 
     def why(self, name: str) -> str:

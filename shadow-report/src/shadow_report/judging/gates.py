@@ -57,6 +57,7 @@ class Margins:
     max_faults: float = 0.001
     max_disagreement: float = 0.01
     max_slow: float = 0.01
+    max_late_first_tokens: float = 0.1
     max_bad: float | None = None
     newest_factor: float = 1.0
     worst_factor: float = WORST_FACTOR
@@ -72,6 +73,7 @@ class Margins:
             "max_faults",
             "max_disagreement",
             "max_slow",
+            "max_late_first_tokens",
             "max_bad",
             "max_judged_worse",
         ):
@@ -114,6 +116,8 @@ class Evidence:
     disagreement: pairs whose answers differ beyond the tolerance, among the pairs compared.
     bad: calls or pairs that are any of these, or that nobody could compare.
     slow: pairs slower than the SLO on one side only, among all pairs; None without an SLO.
+    first_token: pairs of streams in which one side's first token took more than `first_token_ratio`
+        times the other's; None where nobody asked.
     opinion: pairs of a sample of those that differ in which a judge calls the shadow's answer
         worse, and better; None where none was asked.
     noise: how often the primary disagrees with itself; None where nobody knows.
@@ -130,6 +134,8 @@ class Evidence:
     unanswered: int = 0
     unknown: int = 0
     slow: Net | None = None
+    first_token: Net | None = None
+    first_token_ratio: float = 0.0
     opinion: Net | None = None
     noise: Rate | None = None
     scans: Mapping[str, BlockScan] = field(default_factory=dict)
@@ -147,7 +153,7 @@ class Question:
         then also what the gate shows.
     seen: the count in words, as in "3 of 9 pairs disagree". unit: what is counted.
     nothing: what would have to change while there are no trials. hint: how to know sooner.
-    stuck: why no number of trials settles it.
+    stuck: why no number of trials settles it. share: how many of the calls are trials of it.
     """
 
     name: str
@@ -159,6 +165,7 @@ class Question:
     nothing: str = ""
     hint: str = ""
     stuck: str = ""
+    share: float = 1.0
     path: str | None = None
 
     @property
@@ -168,11 +175,12 @@ class Question:
 
 
 def questions(evidence: Evidence, margins: Margins) -> tuple[Question, ...]:
-    """Every gate of a rate, in the order of the report; `slow` only with an SLO.
+    """Every gate of a rate, in the order of the report; `slow` only with an SLO, and
+    `first_token` only where both sides streamed.
 
     New faults are judged whatever the shadow does better. Slow answers are judged net of those that
     are slow on the primary's side only: near an SLO both sides cross it by chance, and an identical
-    shadow must be able to pass.
+    shadow must be able to pass. So are late first tokens.
     """
     faults, differing, bad = evidence.faults, evidence.disagreement, evidence.bad
     unit = "pair" if isinstance(evidence.missing, Unmirrored) else "call"
@@ -210,6 +218,8 @@ def questions(evidence: Evidence, margins: Margins) -> tuple[Question, ...]:
     if (slow := evidence.slow) is not None:
         seen = f"{_of(slow.gained, slow.trials)} are newly slow, {slow.lost:,} no longer slow"
         asked.append(Question(name="slow", count=slow, margin=margins.max_slow, seen=seen))
+    if (first := evidence.first_token) is not None and first.trials:
+        asked.append(_first_token(first, evidence, margins))
     if (opinion := evidence.opinion) is not None and margins.max_judged_worse is not None:
         worse = _of(opinion.gained, opinion.trials, "judged pair")
         seen = f"{worse} are worse, {opinion.lost:,} better"
@@ -244,6 +254,19 @@ def _of_margin(found: PathMargin, rate: Rate) -> Question:
         margin=found.margin,
         seen=f"{found.path} differs in {share} of {counted(rate.trials, 'pair')}",
         path=found.path,
+    )
+
+
+def _first_token(count: Net, evidence: Evidence, margins: Margins) -> Question:
+    return Question(
+        name="first_token",
+        count=count,
+        margin=margins.max_late_first_tokens,
+        seen=f"{_of(count.gained, count.trials, 'stream')} have their first token after more than "
+        f"{evidence.first_token_ratio:g} times the primary's wait, {count.lost:,} the other way "
+        "round",
+        unit="stream",
+        share=count.trials / max(count.trials, evidence.faults.trials),
     )
 
 
@@ -375,7 +398,7 @@ def _need(question: Question, alpha: float, reject_alpha: float) -> Need:
     reason = f"{counted(more, f'more {unit}')} at this rate would {towards} it"
     if towards == "pass" and question.hint:
         reason += f" ({question.hint})"
-    return Need(pairs=more, towards=towards, reason=reason)
+    return Need(pairs=math.ceil(more / question.share), towards=towards, reason=reason)
 
 
 def _need_from_nothing(question: Question, alpha: float) -> Need:
