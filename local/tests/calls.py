@@ -34,11 +34,14 @@ def get(url: str, headers: Iterable[tuple[str, str]] = ()) -> Answered:
     return _answer(connection)
 
 
-def post_chunked(url: str, chunks: Iterable[bytes]) -> Answered:
+def post_chunked(
+    url: str, chunks: Iterable[bytes], headers: Iterable[tuple[str, str]] = ()
+) -> Answered:
     """POST a body whose length is not announced."""
     parts = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=90)
-    connection.request("POST", parts.path, body=iter(chunks), encode_chunked=True)
+    sent = dict(headers)
+    connection.request("POST", parts.path, iter(chunks), sent, encode_chunked=True)
     return _answer(connection)
 
 

@@ -97,14 +97,19 @@ def test_only_inference_passes(follow: Stack) -> None:
         assert get(entry + path)[0] == 404
 
 
-def test_a_callers_ids_are_not_taken(follow: Stack) -> None:
-    """Repeated ids of a caller make no repeated pairs."""
+def test_a_callers_ids_and_marks_are_not_taken(follow: Stack) -> None:
+    """Repeated ids of a caller make no repeated pairs, and no call of it passes for a replay's."""
     assert follow.state is not None
     before = counts(follow, "primary")[0]
-    ids = [("x-request-id", "same"), ("x-shadow-pair-id", "same")]
+    own = [("x-request-id", "same"), ("x-shadow-pair-id", "same"), ("x-shadow-source", "replay")]
     for _ in range(5):
-        assert post(follow.state.predict_url, headers=ids)[0] == 200
+        assert post(follow.state.predict_url, headers=own)[0] == 200
     wait_until_followed(follow, before + 5)
+    with psycopg.connect(follow.database.uri) as connection:
+        sources = connection.execute(
+            "SELECT DISTINCT role, request_headers->>'x-shadow-source' FROM inference_requests"
+        ).fetchall()
+    assert sorted(sources, key=str) == [("primary", None), ("shadow", "follow")]
 
 
 def test_what_the_shadow_misses_comes_later(follow: Stack) -> None:

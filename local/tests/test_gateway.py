@@ -16,6 +16,7 @@ from waiting import until
 from shadow_local.translate.document import render
 
 CREDENTIALS = {"authorization": "Bearer secret", "x-api-key": "secret", "cookie": "session=secret"}
+MARKS = {"x-shadow-source": "follow", "x-shadow": "true"}
 TOPOLOGIES = [(name, suffix) for name in ("standard", "knative") for suffix in (False, True)]
 CLIENT_IDS = {
     "none": [],
@@ -76,20 +77,22 @@ def test_pair_id_of_the_caller_is_overwritten(
 
 
 @pytest.mark.parametrize("topology", ["standard", "knative"])
-def test_credentials_do_not_reach_the_models(
+def test_credentials_and_a_callers_own_marks_do_not_reach_the_models(
     start_gateway: StartGateway, primary: Backend, shadow: Backend, topology: str
 ) -> None:
-    """Neither model sees what the caller proved itself with, by any path."""
+    """By no path does a model see what the caller proved itself with, or a header by which a
+    replay, a follower or a transformer says what a call is."""
     gateway = start_gateway(primary.port, shadow.port, topology)
-    sent = [*CREDENTIALS.items(), ("x-tenant", "kept")]
+    sent = [*CREDENTIALS.items(), *MARKS.items(), ("x-tenant", "kept")]
     for path in ("mirrored-inference", "double-minimal-inference"):
         url = gateway.predict_url.replace("mirrored-inference", path)
         assert post(url, headers=sent)[0] == 200
+    assert post_chunked(gateway.predict_url, [b"x"], headers=sent)[0] == 200
     url = gateway.predict_url.replace("mirrored-inference", "triple-minimal-inference")
     assert post(url, headers=sent)[0] == 200
-    until(lambda: len(shadow.calls) == 2 and len(primary.calls) == 2)
+    until(lambda: len(shadow.calls) == 2 and len(primary.calls) == 3)
     for call in primary.calls + shadow.calls:
-        assert not call.headers.keys() & CREDENTIALS.keys()
+        assert not call.headers.keys() & (CREDENTIALS | MARKS).keys()
         assert call.headers["x-tenant"] == "kept"
 
 

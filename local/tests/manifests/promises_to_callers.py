@@ -20,6 +20,8 @@ from routes import service_reached as reached
 
 PAIR_ID = {"x-shadow-pair-id": "%REQ(x-request-id)%"}
 CREDENTIALS = {"authorization", "x-api-key", "cookie"}
+# What only the gateway, a follower, a replay or a transformer says of a call.
+OURS = {"x-shadow-pair-id", "x-shadow-source", "x-shadow"}
 PREDICT = "/v1/models/model:predict"
 INFERENCE = (PREDICT, "/v1/models", "/v1/models/model", "/v2", "/v2/models/model/infer")
 INFERENCE += ("/v2/models/model/ready", "/v2/health/live", "/v2/health/ready", "/openai/v1/models")
@@ -119,8 +121,8 @@ def _gateway_api(
         yield "gRPC without our header is taken from whoever else serves it here"
     for route in routes:
         removed = set(route["headers"]["request"]["remove"])
-        if removed != CREDENTIALS | {"x-shadow-pair-id", "x-request-id"}:
-            yield f"{route['name']}: credentials or a caller's own ids get through"
+        if removed != CREDENTIALS | OURS | {"x-request-id"}:
+            yield f"{route['name']}: credentials, or a caller's own ids or marks get through"
         wanted = f"{settings['predict-timeout-seconds']}s"
         if "rewrite" in route and route["timeout"] != wanted:
             yield f"{route['name']}: the timeout is not the one in the settings"
@@ -217,8 +219,11 @@ def _guards(route: dict[str, Any], settings: dict[str, str]) -> Iterator[str]:
         yield f"{name}: the timeout is not the one in the settings"
     if route.get("retries") != {"attempts": 0}:
         yield f"{name}: a retry would record a call twice"
-    if not set(route["headers"]["request"].get("remove", ())) >= CREDENTIALS:
+    removed = set(route["headers"]["request"].get("remove", ()))
+    if not removed >= CREDENTIALS:
         yield f"{name}: credentials reach the models"
+    if not removed | PAIR_ID.keys() >= OURS:
+        yield f"{name}: a caller's own x-shadow headers get through"
 
 
 def _virtual_services(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
