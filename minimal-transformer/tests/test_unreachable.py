@@ -1,15 +1,21 @@
-"""A predictor that is away or serves another model is told of once, and so is its return."""
+"""A predictor that is away, fails or serves another model is logged once, and so is its return."""
 
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import grpc
 import pytest
 from delivering import NOWHERE
 from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from scripted import ScriptedPredictor, body
-from serving import PREDICT, SAMPLE, Predictor, Transformer, free_port, give_back, until
+from serving import INFER, PREDICT, SAMPLE, Predictor, Transformer, free_port, give_back, until
+
+from minimal_transformer import predictor as hop
+from minimal_transformer.exchange import Answer
+from minimal_transformer.predictor import Failing
 
 MODEL = "/v1/models/model"
 
@@ -86,3 +92,76 @@ def test_unknown_model_is_told_once(folder: Path, predictor: Predictor, protocol
             f"predictor {address} does not know model 'other', so this pod is not ready; set"
             " --model_name to the name that the predictor serves."
         ) in server.log
+
+
+def test_a_run_of_failed_calls_is_logged_once_and_its_end_too(
+    folder: Path, shared_uri: str, scripted: ScriptedPredictor
+) -> None:
+    """Whatever fails: a status, an answer that is cut off; a 4xx is not the predictor's failure.
+
+    A second run within the minute adds no line.
+    """
+    with Transformer(folder, shared_uri, scripted.address) as server:
+        for what in ("busy", "truncated", "broken"):
+            assert server.post(PREDICT, body(what)).status >= 500
+        for _ in range(2):
+            time.sleep(1.1)  # a run is over once none has failed for a second
+            assert server.post(PREDICT, body("bad request")).status == 400
+            assert server.post(PREDICT, body("broken")).status == 500
+    assert server.log.count(" failed ") == 1
+    line = f"WARNING minimal_transformer.predictor: predictor {scripted.address} failed a call with"
+    assert f"{line} 503: busy; its own log may say why." in server.log
+    assert server.log.count(" answers again; calls that failed: 3.") == 1
+    assert server.log.count(" answers again; ") == 1
+
+
+def test_what_is_redacted_is_not_logged_with_a_failure(
+    folder: Path, shared_uri: str, scripted: ScriptedPredictor
+) -> None:
+    """A predictor's error may quote its call."""
+    with Transformer(folder, shared_uri, scripted.address, RECORD_REDACT="$.secret") as server:
+        assert server.post(PREDICT, body("busy")).status == 503
+    assert f"predictor {scripted.address} failed a call with 503; its own" in server.log
+
+
+def test_a_grpc_predictors_failures_are_logged(folder: Path, shared_uri: str) -> None:
+    """With its own words; a refusal of the call is none of them."""
+    tensors = b'{"inputs": [{"name": "x", "datatype": "FP64", "shape": [1], "data": [1]}]}'
+    codes = [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.INTERNAL]
+
+    def infer(_: bytes, context: grpc.ServicerContext) -> bytes:
+        context.abort(codes.pop(0), "out of\nmemory")
+        raise AssertionError
+
+    handler = grpc.unary_unary_rpc_method_handler(infer)
+    service = "inference.GRPCInferenceService"
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers(
+        [grpc.method_handlers_generic_handler(service, {"ModelInfer": handler})]
+    )
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    with Transformer(folder, shared_uri, address, "--predictor_protocol=grpc-v2") as transformer:
+        statuses = [transformer.post(INFER, tensors).status for _ in range(2)]
+    server.stop(None).wait()
+    assert statuses == [400, 500]
+    assert transformer.log.count(" failed ") == 1
+    assert f"predictor {address} failed a call with 500: out of memory; its own" in transformer.log
+
+
+def test_a_long_run_is_logged_again_with_its_number(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So many since the last line; the last one's reason, on one line and not endless."""
+    failing = Failing("model:80", quotes=True)
+    failed = Answer(500, b"", [], "first")
+    failing.saw(failed)
+    for _ in range(40):
+        failing.saw(failed)
+    monkeypatch.setattr(hop, "LOGGED_EVERY_SECONDS", 0.0)  # a minute later
+    failing.saw(failed._replace(error="a\n\x1b[31m" + 300 * "b"))
+    said = "predictor model:80 failed {}; its own log may say why."
+    assert [record.getMessage() for record in caplog.records] == [
+        said.format("a call with 500: first"),
+        said.format(f"41 calls, the last with 500: a ?[31m{193 * 'b'}…"),
+    ]

@@ -404,6 +404,7 @@ class PredictorSettings:
     max_in_flight_bytes: int
     passing: PassingSettings = field(default_factory=PassingSettings)
     is_shadow: bool = False
+    quotes_errors: bool = True  # whether the log may have the predictor's words
     serving_processes: int = 1  # --workers: they share what a pod may keep of streams
 
     @classmethod

@@ -107,9 +107,13 @@ class PersistTransformer(Model):  # type: ignore[misc]
     def __init__(self, name: str, records: RecordSettings, predictor: PredictorSettings) -> None:
         super().__init__(name)
         self.handler = PredictionDBHandler(records, processes=predictor.serving_processes)
-        self._predictor_settings = replace(predictor, is_shadow=records.shadow_role == "shadow")
         # An error may quote the call, and what is redacted never leaves the process.
         self._quotes_errors = records.record_errors or not records.record_redact
+        self._predictor_settings = replace(
+            predictor,
+            is_shadow=records.shadow_role == "shadow",
+            quotes_errors=self._quotes_errors,
+        )
         self._hook_settings: HookSettings | None = None
         self._hooks = Hooks()
         self.logs_calls = False

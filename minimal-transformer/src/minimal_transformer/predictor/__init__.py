@@ -9,13 +9,15 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
 from minimal_transformer.exchange import Answer, Arrival, RawHeaders, Stream, header_text
-from minimal_transformer.logs import Episode
+from minimal_transformer.logs import QUIET_SECONDS, Episode
 from minimal_transformer.settings import OF_ONE_HOP, SHADOW_HEADER, HeaderRules, PredictorSettings
 
 log = logging.getLogger(__name__)
 
 READY_SECONDS = 2.0
 FRESH_SECONDS = 1.0
+LOGGED_EVERY_SECONDS = 60.0
+REASON_CHARACTERS = 200
 
 _LOOK = "check --predictor_host and that the predictor runs"
 _NO_HOST = ("no such host", _LOOK)
@@ -110,6 +112,59 @@ class Unreachable(Episode):
         self.hit(
             f"predictor {self._host} is unreachable ({reason}), calls are answered 503; {remedy}."
         )
+
+
+class Failing:
+    """Logs runs of calls that the predictor fails, in each process: a line at the first, at most
+    one a minute with how many and the last one's reason, and one when it answers again.
+
+    Calls that find no predictor are Unreachable's. `quotes`: the line may have its words.
+    """
+
+    def __init__(self, host: str | None, quotes: bool) -> None:
+        self._host = host
+        self._quotes = quotes
+        self._count = self._unlogged = 0
+        self._last = self._logged_at = float("-inf")
+        self._is_logged = False
+
+    def saw(self, answer: Answer | Stream) -> None:
+        """A call has this answer, of the predictor's own or for want of one."""
+        if answer.status < 500:
+            if self._count:
+                self._passed()
+            return
+        self._last = time.monotonic()
+        self._count += 1
+        self._unlogged += 1
+        if self._last - self._logged_at < LOGGED_EVERY_SECONDS:
+            return
+        calls = "a call" if self._unlogged == 1 else f"{self._unlogged} calls, the last"
+        reason = _reason(answer, self._quotes) if isinstance(answer, Answer) else ""
+        log.warning(
+            "predictor %s failed %s with %d%s; its own log may say why.",
+            *(self._host, calls, answer.status, reason),
+        )
+        self._logged_at, self._unlogged, self._is_logged = self._last, 0, True
+
+    def _passed(self) -> None:
+        """A call succeeded; a run is over once none has failed for a second."""
+        now = time.monotonic()
+        if now - self._last <= QUIET_SECONDS:
+            return
+        # A run that began and ended within a minute of the last line is counted in the next one.
+        if self._is_logged or now - self._logged_at >= LOGGED_EVERY_SECONDS:
+            log.info("predictor %s answers again; calls that failed: %d.", self._host, self._count)
+            self._count = self._unlogged = 0
+            self._is_logged = False
+
+
+def _reason(answer: Answer, quotes: bool) -> str:
+    """What a failed answer says, as part of a line; nothing where it may quote redacted data."""
+    if answer.error is None or (answer.quotes and not quotes):
+        return ""
+    text = "".join(c if c.isprintable() else "?" for c in " ".join(answer.error.split()))
+    return f": {text}" if len(text) <= REASON_CHARACTERS else f": {text[:REASON_CHARACTERS]}…"
 
 
 class UnknownModel(Episode):

@@ -23,7 +23,13 @@ from kserve.protocol.grpc.grpc_predict_v2_pb2 import (
 
 from minimal_transformer.exchange import JSON_HEADERS, Answer, Arrival
 from minimal_transformer.failures import refusal, status_of
-from minimal_transformer.predictor import READY_SECONDS, UnknownModel, Unreachable, to_predictor
+from minimal_transformer.predictor import (
+    READY_SECONDS,
+    Failing,
+    UnknownModel,
+    Unreachable,
+    to_predictor,
+)
 from minimal_transformer.predictor.v2 import (
     grpc_from_rest_request,
     metadata_document,
@@ -45,6 +51,7 @@ class GrpcPredictor:
     def __init__(self, settings: PredictorSettings) -> None:
         self._settings = settings
         self._unreachable = Unreachable(settings.host)
+        self._failing = Failing(settings.host, settings.quotes_errors)
         self._unknown_model = UnknownModel(settings.host, settings.model_name)
         self._channel: aio.Channel
         self._infer: Any = None
@@ -132,9 +139,14 @@ class GrpcPredictor:
             )
         except aio.AioRpcError as failure:
             self._log_state(failure)
-            return self._failed(failure)
+            answer = self._failed(failure)
+            if failure.code() is not grpc.StatusCode.UNAVAILABLE:
+                self._failing.saw(answer)
+            return answer
         self._unreachable.passed()
-        return Answer(200, body, [])
+        answer = Answer(200, body, [])
+        self._failing.saw(answer)
+        return answer
 
     def _log_state(self, failure: aio.AioRpcError) -> None:
         """Have the log say whether there is a predictor at all."""

@@ -19,6 +19,7 @@ from minimal_transformer.failures import error_text, refusal
 from minimal_transformer.limits import SMALL_BYTES, Room
 from minimal_transformer.predictor import (
     READY_SECONDS,
+    Failing,
     UnknownModel,
     Unreachable,
     to_caller,
@@ -79,6 +80,7 @@ class RestPredictor:
         self._settings = settings
         self._urls: dict[str, URL] = {}
         self._unreachable = Unreachable(settings.host)
+        self._failing = Failing(settings.host, settings.quotes_errors)
         self._unknown_model = UnknownModel(settings.host, settings.model_name)
         self._session: aiohttp.ClientSession
         self._fresh_session: aiohttp.ClientSession
@@ -237,14 +239,21 @@ class RestPredictor:
                     deadline = started + self._settings.timeout_seconds
                     continue
             except (aiohttp.ClientError, TimeoutError) as failure:
-                return failed(failure, self._settings)
+                return self._given_up(failure)
             if tried >= retries:
-                if isinstance(last, _NO_CONNECTION):
-                    self._unreachable.met(str(last))
-                return failed(last, self._settings)
+                return self._given_up(last)
             tried += 1
             deadline = started + self._settings.timeout_seconds
             await asyncio.sleep(min(0.1 * 2 ** (tried - 1), 1.0))
+
+    def _given_up(self, failure: Exception) -> Answer:
+        """The answer to a call after its last attempt, which the log hears of."""
+        answer = failed(failure, self._settings)
+        if isinstance(failure, _NO_CONNECTION):
+            self._unreachable.met(str(failure))
+        else:
+            self._failing.saw(answer)
+        return answer
 
     async def _attempt_post(
         self,
@@ -267,10 +276,12 @@ class RestPredictor:
         )
         self._unreachable.passed()
         try:
-            return await self._received(response, room)
+            answer = await self._received(response, room)
         except BaseException:
             response.close()
             raise
+        self._failing.saw(answer)
+        return answer
 
     async def _received(
         self, response: aiohttp.ClientResponse, room: Room | None
