@@ -20,8 +20,8 @@ from minimal_transformer.recording.stream import (
     Assembly,
     Budget,
     Streamed,
-    token_counts,
 )
+from minimal_transformer.recording.tokens import TokenClock, token_counts
 
 MAX_BYTES = 1024 * 1024
 texts = some.text(some.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
@@ -45,13 +45,15 @@ deltas = some.fixed_dictionaries(
 
 
 def assembled(stream: bytes, *cuts: int, budget: int = BUDGET_BYTES, **options: Any) -> Streamed:
-    """What is recorded of a stream that comes in pieces, cut at those places."""
-    assembly = Assembly(Budget(budget), options.pop("max_bytes", MAX_BYTES), **options)
+    """What is recorded of a stream that comes in pieces, cut at those places; but for its times."""
+    assembly = Assembly(
+        Budget(budget), options.pop("max_bytes", MAX_BYTES), TokenClock(0), **options
+    )
     places = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
     for start, end in pairwise(places):
         if stream[start:end]:
             assembly.feed(stream[start:end])
-    return assembly.finish("done")
+    return assembly.finish("done")._replace(ttft_ms=None)
 
 
 def chunk(number: int, delta: dict[str, Any]) -> dict[str, Any]:
@@ -138,7 +140,7 @@ def test_the_budget_of_all_streams_bounds_each() -> None:
     """A stream has its first bytes for nothing; what it takes beyond is given back at its end."""
     budget = Budget(4 * GRANT_BYTES)
     long = [event("word " * 1000) for _ in range(100)]
-    many = [Assembly(budget, MAX_BYTES) for _ in range(10)]
+    many = [Assembly(budget, MAX_BYTES, TokenClock(0)) for _ in range(10)]
     for assembly in many:
         for one in long:
             assembly.feed(one)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Self
@@ -41,7 +40,6 @@ class Streaming:
         self._handler = handler
         self._call = call
         self._at_end = at_end
-        self._first_output_ns: int | None = None
         # Nothing is kept of a call that is not recorded.
         self._assembly = None if call is None else handler.assembly(call, stream.headers)
 
@@ -58,8 +56,6 @@ class Streaming:
             raise StopAsyncIteration
         if self._assembly is not None:
             self._assembly.feed(chunk)
-            if self._first_output_ns is None and self._assembly.chunks:
-                self._first_output_ns = time.perf_counter_ns()
         self._sending_bytes = len(chunk)
         return chunk
 
@@ -82,7 +78,7 @@ class Streaming:
         end, error = self._end_of(failure)
         try:
             if self._call is not None and self._assembly is not None:
-                streamed = self._assembly.finish(end, self._first_output_ns)
+                streamed = self._assembly.finish(end)
                 # Only the engine's own words may quote what was asked.
                 told = error or streamed.error
                 answer = Answer(self.status, b"", self.headers, told, quotes=error is None)
@@ -108,6 +104,6 @@ class Streaming:
 
     @property
     def _after(self) -> str:
-        if self._assembly is None or not self._assembly.chunks:
+        if self._assembly is None or not self._assembly.tokens.chunks:
             return f"after {self.sent_bytes} bytes"
-        return f"after {self._assembly.chunks} chunks"
+        return f"after {self._assembly.tokens.chunks} chunks"

@@ -36,8 +36,8 @@ from minimal_transformer.limits import Limits
 from minimal_transformer.payloads import Headers, payload_of, result_of, sent_back, sent_on
 from minimal_transformer.predictor import Predictor, Readiness
 from minimal_transformer.predictor.grpc import GrpcPredictor
+from minimal_transformer.predictor.passing import PassingPredictor
 from minimal_transformer.predictor.rest import RestPredictor
-from minimal_transformer.predictor.streaming import StreamingPredictor
 from minimal_transformer.predictor.v2 import checked_request, request_json, response_json
 from minimal_transformer.recording.handler import Call, PredictionDBHandler
 from minimal_transformer.settings import (
@@ -139,7 +139,7 @@ class PersistTransformer(Model):  # type: ignore[misc]
         """Make the parts that belong to one process and open in it; nothing is opened here."""
         self._predictor = _hop(self._predictor_settings)
         self._explainer: Predictor | None = None
-        self._streaming = _streaming_hop(self._predictor_settings)
+        self._passing = _passing_hop(self._predictor_settings)
         self._readiness = Readiness(self._ask_predictor)
         self._in_flight = 0
         self._passes_through = False
@@ -151,7 +151,7 @@ class PersistTransformer(Model):  # type: ignore[misc]
     def __getstate__(self) -> dict[str, Any]:
         """Workers are spawned from a pickle: it leaves out what each process makes for itself."""
         made = (
-            *("_predictor", "_explainer", "_streaming", "_readiness"),
+            *("_predictor", "_explainer", "_passing", "_readiness"),
             *("_observe_seconds", "limits", "_hooks"),
         )
         return {name: value for name, value in self.__dict__.items() if name not in made}
@@ -179,7 +179,7 @@ class PersistTransformer(Model):  # type: ignore[misc]
         self._routes_by_protocol = {route.protocol: route for route in reversed(self.routes())}
         self._observe_seconds = PREDICT_HIST_TIME.labels(**get_labels(self.name)).observe
         self.handler.open()
-        own_hops = (self._predictor, self._explainer, self._streaming)
+        own_hops = (self._predictor, self._explainer, self._passing)
         hops = [hop for hop in own_hops if hop is not None]
         for hop in hops:
             await hop.open()
@@ -240,10 +240,10 @@ class PersistTransformer(Model):  # type: ignore[misc]
 
         At /v1/models, KServe's own list is in it: each client reads its own key.
         """
-        if self._streaming is None:
+        if self._passing is None:
             return None
         prefix = self._predictor_settings.passing.openai_predictor_prefix
-        answer = await self._streaming.get(prefix + path.removeprefix(OPENAI_PREFIX))
+        answer = await self._passing.get(prefix + path.removeprefix(OPENAI_PREFIX))
         if path.startswith(OPENAI_PREFIX):
             return answer
         try:
@@ -359,7 +359,7 @@ class PersistTransformer(Model):  # type: ignore[misc]
         explains = arrival.route.verb == "explain"
         hop = self._explainer if explains else self._predictor
         if arrival.route.protocol in ("openai", "other"):
-            hop = self._streaming
+            hop = self._passing
             if hop is None and self._predictor is not None:
                 raise NotImplementedError("only predictors that speak REST get such calls")
         if hop is None:
@@ -433,11 +433,11 @@ def _hop(settings: PredictorSettings) -> Predictor | None:
     return GrpcPredictor(settings) if settings.protocol == "grpc-v2" else RestPredictor(settings)
 
 
-def _streaming_hop(settings: PredictorSettings) -> StreamingPredictor | None:
+def _passing_hop(settings: PredictorSettings) -> PassingPredictor | None:
     """The hop for calls that are passed on as they come; these have no form in gRPC."""
     if settings.host is None or settings.protocol == "grpc-v2":
         return None
-    return StreamingPredictor(settings)
+    return PassingPredictor(settings)
 
 
 def _log_call(arrival: Arrival, call: Call | None, status: int, started: float) -> None:

@@ -37,8 +37,8 @@ from minimal_transformer.recording.stream import (
     Assembly,
     Budget,
     Streamed,
-    token_counts,
 )
+from minimal_transformer.recording.tokens import TokenClock, token_counts
 from minimal_transformer.settings import RecordSettings
 from minimal_transformer.spool import format as spool_format
 from minimal_transformer.spool.format import Kind, Pieces, now_us
@@ -255,7 +255,7 @@ class PredictionDBHandler:
                 generation = self._generation(call.route, answer)
             else:
                 stored = self._stored_stream(streamed)
-                generation = _generation_of_stream(call, streamed)
+                generation = rows.generation_fields(streamed.ttft_ms, streamed.figures)
 
             def frame(stored: StoredBody, error: str | None) -> Pieces:
                 row = rows.encode_response(
@@ -293,6 +293,7 @@ class PredictionDBHandler:
         return Assembly(
             self._stream_budget,
             self._max_body_bytes,
+            TokenClock(call.started_ns),
             keeps_raw=self._keeps_raw,
             is_read=is_plain and call.route.protocol == "openai",
         )
@@ -394,13 +395,6 @@ class PredictionDBHandler:
     def _take_unsynced(self) -> Unsynced:
         with self._lock:
             return self._spool.take_unsynced()
-
-
-def _generation_of_stream(call: Call, streamed: Streamed) -> bytes:
-    ttft_ms = None
-    if streamed.first_output_ns is not None:
-        ttft_ms = (streamed.first_output_ns - call.started_ns) / 1e6
-    return rows.generation_fields(ttft_ms, streamed.figures)
 
 
 @lru_cache(maxsize=256)

@@ -12,6 +12,8 @@ from typing import Any, Literal, NamedTuple
 
 import orjson
 
+from minimal_transformer.recording.tokens import TokenClock, token_counts
+
 # How a stream ended: the predictor ended it, with its last event or without; the predictor died or
 # fell silent; the caller left; the server stopped.
 End = Literal["done", "no_done", "cut", "left", "stopped"]
@@ -72,7 +74,7 @@ class Streamed(NamedTuple):
     size: int
     truncated: bool
     error: str | None  # an engine's own, sent as an event
-    first_output_ns: int | None  # of time.perf_counter_ns(), as finish() was told
+    ttft_ms: float | None  # to its first output
     figures: dict[str, Any]  # for the column `generation`
     read: int  # events
     unread: int
@@ -92,10 +94,17 @@ class Assembly:
     """Reads a stream as it passes and keeps no more of it than `max_bytes` and the budget allow."""
 
     def __init__(
-        self, budget: Budget, max_bytes: int, *, keeps_raw: bool = False, is_read: bool = True
+        self,
+        budget: Budget,
+        max_bytes: int,
+        tokens: TokenClock,
+        *,
+        keeps_raw: bool = False,
+        is_read: bool = True,
     ) -> None:
         self._budget = budget
         self._max_bytes = max_bytes
+        self.tokens = tokens
         self._keeps_raw = keeps_raw or not is_read
         self._is_read = is_read
         self._kept = 0
@@ -117,7 +126,6 @@ class Assembly:
         self._read = self._unread = 0
         self._starved = False
         self.truncated = False
-        self.chunks = 0  # events with output
         self.is_done = False  # the stream has said that nothing follows
 
     def feed(self, chunk: bytes) -> None:
@@ -146,7 +154,7 @@ class Assembly:
         blank = _BLANK_LINE.search(self._carry, start)
         return None if blank is None else blank.span()
 
-    def finish(self, end: End, first_output_ns: int | None = None) -> Streamed:
+    def finish(self, end: End) -> Streamed:
         """What is recorded; the budget gets back what was taken. Call it once, at the end."""
         if self._carry and not self._skips:
             rest = bytes(self._carry)
@@ -163,7 +171,7 @@ class Assembly:
                 size=self._size,
                 truncated=self.truncated,
                 error=self._error,
-                first_output_ns=first_output_ns,
+                ttft_ms=self.tokens.ttft_ms,
                 figures=self._figures(end),
                 read=self._read,
                 unread=self._unread,
@@ -176,7 +184,7 @@ class Assembly:
     def _figures(self, end: End) -> dict[str, Any]:
         figures: dict[str, Any] = {"stream_end": end}
         if self._is_read:
-            figures["chunks"] = self.chunks
+            figures["chunks"] = self.tokens.chunks
         figures |= token_counts(self._usage)
         if self._omits:
             figures["omitted"] = [_OMITTED]
@@ -237,7 +245,8 @@ class Assembly:
         if isinstance(usage := found.get("usage"), dict) and len(data) <= GRANT_BYTES:
             self._usage = usage
         has_output = [self._take_in_choice(choice) for choice in choices]
-        self.chunks += any(has_output)
+        if any(has_output):
+            self.tokens.count_output()
         return True
 
     def _take_in_head(self, found: dict[str, Any]) -> None:
@@ -334,7 +343,8 @@ class Assembly:
                 self._response = dumped
         elif self._response is None and not self._keeps_raw:
             self._keep_raw(b"data: " + data + b"\n\n")
-        self.chunks += kind.endswith(".delta") and bool(found.get("delta"))
+        if kind.endswith(".delta") and found.get("delta"):
+            self.tokens.count_output()
         return True
 
     # -- what is kept
@@ -401,18 +411,6 @@ class Assembly:
         if self._usage is not None:
             whole["usage"] = self._usage
         return orjson.dumps(whole)
-
-
-def token_counts(usage: object) -> dict[str, int]:
-    """`prompt_tokens` and `completion_tokens` of an answer's `usage`, under either API's names."""
-    if not isinstance(usage, dict):
-        return {}
-    counts = {}
-    for name, other in (("prompt_tokens", "input_tokens"), ("completion_tokens", "output_tokens")):
-        count = usage.get(name, usage.get(other))
-        if type(count) is int and 0 <= count < 2**31:
-            counts[name] = count
-    return counts
 
 
 def error_of(error: object) -> str:

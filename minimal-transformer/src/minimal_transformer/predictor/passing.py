@@ -1,4 +1,4 @@
-"""The hop for calls whose answers may stream: what the predictor sends goes on as it comes.
+"""The hop for bodies that pass as they are, also in a stream: what comes goes on as it comes.
 
 A session of its own: a stream holds its connection for minutes, and what waits for a slow reader
 has to wait at the predictor and not in our memory.
@@ -31,7 +31,7 @@ RECEIVE_BYTES = 32 * 1024
 READ_BYTES = 16 * 1024
 
 
-class StreamingPredictor(RestPredictor):
+class PassingPredictor(RestPredictor):
     """Forwards calls to a REST predictor and hands on what it sends while it sends it.
 
     At most `max_streams` calls are in flight. The timeout is how long the predictor may be silent
