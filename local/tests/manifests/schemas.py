@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from functools import cache
@@ -11,6 +12,7 @@ from typing import Any
 import kubernetes_validate  # type: ignore[import-untyped]
 import yaml
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from tree import LOADER
 
 # The oldest that KServe 0.16 runs on, and the newest that is known here.
 KUBERNETES_VERSIONS = ("1.32", "1.37")
@@ -18,12 +20,21 @@ CORE_GROUPS = ("", "apps", "batch", "networking.k8s.io")
 METADATA = {"name", "namespace", "labels", "annotations"}
 
 
-def schema_errors(item: dict[str, Any], crd_folder: Path | None) -> Iterator[str]:
+def schema_errors(item: dict[str, Any], crd_folder: Path | None) -> tuple[str, ...]:
     """One line for each thing that an API server would refuse in an object.
 
     Without a folder of CRDs the custom resources pass unseen. Rules in CEL are not evaluated: only
-    a real API server does that.
+    a real API server does that. What many renderings have alike is validated once.
     """
+    return _errors_of(json.dumps(item), crd_folder)
+
+
+@cache
+def _errors_of(text: str, crd_folder: Path | None) -> tuple[str, ...]:
+    return tuple(_found(json.loads(text), crd_folder))
+
+
+def _found(item: dict[str, Any], crd_folder: Path | None) -> Iterator[str]:
     label = f"{item.get('kind')} {item.get('metadata', {}).get('name')}"
     for key in item.get("metadata", {}).keys() - METADATA:
         yield f"{label}: metadata.{key} is not for us to set"
@@ -51,9 +62,8 @@ def _errors(label: str, item: dict[str, Any], schema: dict[str, Any]) -> Iterato
 def custom_resources(folder: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
     """The served versions of the CRDs in a folder, as schemas that refuse unknown fields."""
     found = {}
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     for path in sorted(folder.glob("*.y*ml")):
-        spec = yaml.load(path.read_text(), Loader=loader)["spec"]
+        spec = yaml.load(path.read_text(), Loader=LOADER)["spec"]
         for version in spec["versions"]:
             if version["served"]:
                 schema = closed(version["schema"]["openAPIV3Schema"], top=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
+from collections.abc import Callable
+from functools import cache
 
 import pytest
 from promises import broken_promises
@@ -275,18 +276,36 @@ MISTAKES = [("standard", *m) for m in IN_STANDARD] + [("knative", *m) for m in I
 MISTAKES += [("follow", *m) for m in IN_FOLLOW]
 
 
+@pytest.fixture(scope="module")
+def right_tree(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, bool], Tree]:
+    """The tree of a topology with every option, with the default or with other settings.
+
+    The tests share it, and leave it as it was.
+    """
+
+    @cache
+    def made(topology: str, other_settings: bool) -> Tree:
+        tree = Tree(tmp_path_factory.mktemp("trees") / topology)
+        tree.choose_topology(topology)
+        tree.switch_on_options(topology)
+        if other_settings:
+            tree.choose_settings(OTHER_SETTINGS)
+        return tree
+
+    return made
+
+
 @pytest.mark.parametrize(("topology", "file", "right", "wrong"), MISTAKES)
-def test_mistake_is_found(tmp_path: Path, topology: str, file: str, right: str, wrong: str) -> None:
+def test_mistake_is_found(
+    right_tree: Callable[[str, bool], Tree], topology: str, file: str, right: str, wrong: str
+) -> None:
     """The rendering fails, or the outcome breaks a promise."""
-    tree = Tree(tmp_path / "tree")
-    tree.choose_topology(topology)
-    tree.switch_on_options(topology)
-    if file in (REPLACEMENTS, f"{FOLLOW}/kustomization.yaml"):
-        # With the defaults, what is written nowhere may be right by chance.
-        tree.choose_settings(OTHER_SETTINGS)
-    tree.replace(file, right, wrong)
-    try:
-        broken = broken_promises(tree)
-    except (AssertionError, KeyError, ValueError, re.error) as error:
-        broken = [f"{type(error).__name__}: {error}"]
+    # With the defaults, what is written nowhere may be right by chance.
+    other_settings = file in (REPLACEMENTS, f"{FOLLOW}/kustomization.yaml")
+    tree = right_tree(topology, other_settings)
+    with tree.replaced(file, right, wrong):
+        try:
+            broken = broken_promises(tree)
+        except (AssertionError, KeyError, ValueError, re.error) as error:
+            broken = [f"{type(error).__name__}: {error}"]
     assert broken
