@@ -104,7 +104,7 @@ def test_pair_id_of_the_caller_is_overwritten(stack: Stack) -> None:
 
 
 def test_direct_paths_answer_alone(stack: Stack) -> None:
-    """Each model can be tried by itself, and such a call is no pair."""
+    """Each model can be tried by itself, and such a call is not a pair."""
     assert stack.state is not None
     answers = {role: json.loads(post(url)[2]) for role, url in stack.state.direct_urls.items()}
     assert answers["primary"] == {"predictions": [6.6, 124.6, 648.0]}

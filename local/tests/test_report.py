@@ -55,5 +55,5 @@ def test_a_database_is_judged_by_the_repositorys_manifests(
 
 
 def test_a_page_in_the_root_is_ignored_by_git() -> None:
-    """The README's --html report.html is no change of the repository."""
+    """The README's --html report.html does not show up as a change of the repository."""
     assert "/report.html" in (repository() / ".gitignore").read_text().splitlines()

@@ -173,7 +173,7 @@ def test_header_text_is_stored_as_text(
 def test_metadata_of_several_hops_is_combined(
     fronting: Transformer, scripted: ScriptedPredictor
 ) -> None:
-    """Over gRPC too; a binary value is no text and stays here."""
+    """Over gRPC too; a binary value is not text and stays here."""
     pair = new_pair()
     metadata = (
         ("x-shadow-pair-id", pair),

@@ -47,7 +47,7 @@ def _connection(
 ) -> Iterator[str]:
     name = cluster["metadata"]["name"]
     if user not in {item["name"] for item in cluster["spec"]["users"]}:
-        yield f"{label}: {user} is no user of {name}"
+        yield f"{label}: {user} is not a user of {name}"
     variables = {item["name"]: item for item in pod["containers"][0]["env"]}
     for variable, key in NAMES.items():
         source = variables.get(variable, {}).get("valueFrom", {})

@@ -157,7 +157,7 @@ def _spool(component: dict[str, Any], side: str) -> Iterator[str]:
     limit = spool.get("emptyDir", {}).get("sizeLimit", "0Mi")
     size = int(limit[:-2]) * BYTES[limit[-2:]]
     if size < 1.1 * int(variables.get("SPOOL_MAX_BYTES", 2**30)):
-        yield f"{side}: SPOOL_DIR is no volume with room for SPOOL_MAX_BYTES"
+        yield f"{side}: SPOOL_DIR is not a volume with room for SPOOL_MAX_BYTES"
     if "/tmp" not in mounts:
         yield f"{side}: nothing can be written to /tmp"
 

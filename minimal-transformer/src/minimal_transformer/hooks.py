@@ -15,7 +15,7 @@ import kserve
 from minimal_transformer.payloads import Headers, Payload, Result
 from minimal_transformer.settings import HookSettings, SettingsError
 
-# Whose lines are no news to who wrote a hook.
+# Lines of these files say nothing to whoever wrote a hook.
 _OURS = (
     *(str(Path(str(module.__file__)).parent) for module in (kserve, importlib)),
     str(Path(__file__).parent),

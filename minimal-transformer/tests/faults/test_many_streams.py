@@ -203,7 +203,7 @@ def test_a_thousand_readers_that_do_not_read(
 ) -> None:
     """Two gigabytes wait at the predictor, not here; when the callers leave, all is let go.
 
-    What the kernel holds for the server counts as the pod's memory, and is no process' own.
+    What the kernel holds for the server counts as the pod's memory, not as any process's own.
     """
     transformer, engine = crowd
 

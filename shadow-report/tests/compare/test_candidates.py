@@ -39,7 +39,7 @@ def three_sided(count: int = PAIRS, bad_every: int = 20) -> Iterator[Call]:
 
 
 def test_each_candidate_has_its_own_verdict(command: Command, tmp_path: Path) -> None:
-    """One good and one bad: the good one may be promoted, the whole is no PROMOTE."""
+    """One good and one bad: the good one may be promoted, the whole is not PROMOTE."""
     junit = tmp_path / "gates.xml"
     report = command(three_sided(), "--shadow", f"{SHADOW},{SECOND}", "--junit", str(junit))
     good, bad = report["candidates"]

@@ -12,7 +12,7 @@ from shadow_report.answers.outcome import ARE_COMPARED, OUTCOME_OF, Answer, Kind
 from shadow_report.report import Report
 
 ERROR = '{"error": "x"}'
-# What a side records for each; None is no call.
+# What a side records for each; None: no call.
 SIDES: dict[Answer, dict[str, object] | None] = {
     Answer.NO_CALL: None,
     Answer.NO_ANSWER: {"status": None},

@@ -107,7 +107,7 @@ def test_calls_before_mirroring_began_do_not_count(compared: Compare) -> None:
 
 
 def test_different_requests(compared: Compare) -> None:
-    """Pairs whose sides took different requests are no pairs; many of them are INVALID."""
+    """Pairs whose sides took different requests are not pairs; many of them are INVALID."""
     calls = [
         replace(call, request='{"values": ["9"]}')
         if call.role == "shadow" and i % 10 == 0
@@ -298,7 +298,7 @@ def test_without_a_common_snapshot_only_what_is_settled_is_read(
 
 
 def test_cut_bodies(compared: Compare) -> None:
-    """A cut answer is not compared; many of them are no evidence."""
+    """A cut answer is not compared; many of them are not evidence."""
     report = compared(pairs(90) + pairs(10, first=90, cut=True, answer=b'{"predictions": [1'))
     assert_invalid(report, "cut-bodies", "10 of 100 pairs", "RECORD_MAX_BODY_BYTES")
     assert report.outcomes == {"equal": 90, "not compared": 10}

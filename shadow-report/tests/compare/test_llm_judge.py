@@ -118,7 +118,7 @@ def test_only_what_both_orders_say_counts(
 
 
 def test_a_judge_that_prefers_what_it_reads_first_has_no_opinion(command: Command) -> None:
-    """What changes with the order is counted, and is no opinion."""
+    """What changes with the order is counted, and is not an opinion."""
     with serving(ScriptedJudge(lambda a, b: "A")) as judge:
         report = command(chats(0, 4, 4), *asked(judge))
     assert (report["opinion"]["inconsistent"], report["opinion"]["better"]) == (8, 0)

@@ -70,7 +70,7 @@ EQUAL = [
     ("key order and spaces", '{"a": 1, "b": [2]}', '{ "b":[2], "a":1 }'),
     ("both NaN", b'{"predictions": [NaN]}', b'{"predictions":  [NaN]}'),
     ("both null", '{"predictions": [null]}', '{"predictions":  [null]}'),
-    ("both the same text that is no JSON", b"pong", b"pong"),
+    ("both the same text that is not JSON", b"pong", b"pong"),
     ("empty lists", '{"predictions": []}', '{"predictions":  []}'),
     ("lone surrogates", rb'{"a": "\ud800"}', rb'{"a":  "\ud800"}'),
     (
@@ -89,7 +89,7 @@ EQUAL = [
 def test_the_same_answer_in_other_words_is_equal(
     compared: Compare, primary: str, shadow: str
 ) -> None:
-    """Spelling is no difference; what is broken on both sides alike is no new fault."""
+    """Spelling is not a difference; what is broken on both sides alike is not a new fault."""
     report = compared(pair(0, {"answer": primary}, {"answer": shadow}))
     assert report.outcomes == {"equal": 1}
 

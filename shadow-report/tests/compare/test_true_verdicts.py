@@ -508,7 +508,7 @@ def test_a_replay_counts_what_it_sent_whatever_the_candidates_clock(
 
 
 def test_a_replay_counts_the_calls_that_were_not_answered(compared: Any) -> None:
-    """8,970 answered and 30 without an answer, the first among them, are no promotion."""
+    """8,970 answered and 30 without an answer, the first among them, do not make a promotion."""
     began = datetime.now(UTC) - timedelta(minutes=10)
     stored = [replace(c, recorded=c.time) for c in without_shadow(pairs(3_000))]
     answers = [
@@ -564,7 +564,7 @@ def test_calls_that_a_followed_shadow_did_not_answer_are_faults(command: Command
 
 
 def test_what_a_follower_sent_again_counts_by_its_answer(command: Command, tables: str) -> None:
-    """An attempt that died with the shadow's process is none, once another one is answered."""
+    """An attempt that died with the shadow's process does not count once another is answered."""
     calls = followed(6_000, until=6_000)
     again = [died(call) for call in calls if call.role == "shadow"][::60]
     report = command(calls + again)

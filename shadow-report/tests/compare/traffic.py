@@ -37,7 +37,7 @@ RESPONSE_COLUMNS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One recorded call: text bodies go to *_data, bytes to *_raw; status None is no response."""
+    """One recorded call: text bodies go to *_data, bytes to *_raw; status None: no response."""
 
     role: str
     pair_id: str

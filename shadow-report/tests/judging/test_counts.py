@@ -45,7 +45,7 @@ def test_change_is_gained_minus_lost() -> None:
 
 
 def test_a_mirror_that_was_lucky_lost_nothing() -> None:
-    """More pairs than its share are no negative loss, and no proof either."""
+    """More pairs than its share are neither a negative loss nor a proof."""
     lucky = Unmirrored(120, 1_000, 0.1)
     assert lucky.rate == 0
     assert lucky.bounds(ALPHA, ALPHA).upper > 0.01
@@ -58,7 +58,7 @@ def test_a_mirror_that_was_unlucky_may_lose_nothing() -> None:
 
 
 def test_noise_is_taken_off_between_both_bounds() -> None:
-    """Differing as often as the primary does from itself is no excess, in either direction."""
+    """Differing as often as the primary does from itself is not an excess, in either direction."""
     excess = Excess(Rate(500, 10_000), Rate(500, 10_000))
     assert excess.rate == 0
     low, high = excess.bounds(ALPHA, ALPHA)

@@ -98,7 +98,7 @@ def test_coverage_fails_when_calls_are_clearly_missing() -> None:
 
 
 def test_a_partial_mirror_is_judged_by_its_coin() -> None:
-    """2,000 calls at 10 %: 180 pairs are no loss yet, none at all is one; the words say of what."""
+    """2,000 calls at 10 %: 180 pairs are not yet a loss, none at all is; the words say of what."""
     gate = _gates(missing=Unmirrored(180, 2_000, 0.1))["coverage"]
     assert gate.status == "wait"
     assert gate.reason.startswith("180 pairs among 2,000 primary calls, of which 10 % are mirrored")
@@ -206,7 +206,7 @@ def test_no_pairs_wait() -> None:
 
 
 def test_pairs_of_which_none_can_agree_say_what_to_change() -> None:
-    """All fail on both sides: more of them are no evidence."""
+    """All fail on both sides: more of them are not evidence."""
     gate = _gates(disagreement=Rate(0, 0))["disagreement"]
     assert gate.need is not None
     assert gate.need.pairs is None
@@ -282,7 +282,7 @@ def test_a_past_outage_holds_up_and_says_when_it_was() -> None:
 
 
 def test_runs_are_allowed_their_multiple_of_the_margin() -> None:
-    """Twice the margin for a while is no outage at three times, and is one at once."""
+    """Twice the margin for a while passes where three times is allowed, not where once is."""
     random = np.random.default_rng(1)
     events = np.concatenate([random.random(30_000) < rate for rate in (0.005, 0.02, 0.005)])
     scan = BlockScan(0, events.size)

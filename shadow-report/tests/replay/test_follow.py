@@ -224,7 +224,7 @@ def metrics_of(follower: Follower) -> bytes:
 
 
 def test_answers_of_a_gateway_are_not_the_candidates(postgres_uri: str) -> None:
-    """A 503 that nobody recorded is no answer; the call is sent again to a ready candidate."""
+    """A 503 that nobody recorded is not an answer; the call is sent again to a ready candidate."""
     store(postgres_uri, 8)
     candidate = Candidate(None, status_of=lambda number: 503 if number <= 4 else 200)
     candidate.is_ready = False

@@ -77,7 +77,7 @@ def test_sends_every_call_in_order_under_its_own_pair_id(postgres_uri: str, tmp_
 def test_sends_protocols_to_their_paths_and_raw_bodies_as_they_were(
     postgres_uri: str, tmp_path: Path
 ) -> None:
-    """v2 goes to infer, :explain stays :explain, bytes that are no JSON stay those bytes."""
+    """v2 goes to infer, :explain stays :explain, bytes that are not JSON stay those bytes."""
     with psycopg.connect(postgres_uri) as connection:
         for i, fields in enumerate(
             (
@@ -108,7 +108,7 @@ def test_sends_protocols_to_their_paths_and_raw_bodies_as_they_were(
     assert candidate.arrived[3][2]["x-tenant"] == "blue"
     assert candidate.arrived[3][2]["host"] == f"127.0.0.1:{candidate.port}"
     assert candidate.arrived[4][1] == b""
-    # The raw and the empty body are no JSON for this model: an answer all the same.
+    # The raw and the empty body are not JSON for this model: an answer all the same.
     assert run.journal.counts == SentCounts(answered=5, failed=2)
 
 

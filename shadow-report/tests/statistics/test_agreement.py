@@ -71,7 +71,7 @@ def test_perfect_agreement_is_one() -> None:
 
 
 def test_one_label_has_no_kappa() -> None:
-    """When both sides can only say one thing, agreement is no evidence; neither is no data."""
+    """When both sides can only say one thing, agreement proves nothing; nor do no data."""
     assert math.isnan(cohens_kappa([[30]]))
     assert math.isnan(cohens_kappa([[0, 0], [0, 0]]))
 

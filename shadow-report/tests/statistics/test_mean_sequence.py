@@ -64,7 +64,7 @@ def test_paired_changes_keep_alpha_only_once_enough_pairs_differ(
 
 
 def test_too_few_values_give_no_interval() -> None:
-    """The variance of a handful of values is a guess, so the answer is none."""
+    """The variance of a handful of values is a guess, so there is no answer."""
     few = Moments.of(np.arange(MIN_NONZERO - 1))
     assert mean_interval(few, ALPHA, few.n) is UNKNOWN
     assert mean_interval(Moments(10_000, 0.001, 5.0), ALPHA, nonzero=MIN_NONZERO - 1) is UNKNOWN

@@ -42,7 +42,7 @@ def _ever_fails(share: float, coverage: float, runs: int, seed: int) -> float:
 
 @pytest.mark.parametrize("share", CALLS)
 def test_healthy_mirror_is_called_invalid_in_at_most_one_percent(share: float) -> None:
-    """At 1,000 looks; the count of pairs varies by chance, and that is no loss."""
+    """At 1,000 looks; the count of pairs varies by chance, and that is not a loss."""
     assert _ever_fails(share, 1.0, runs=1_000, seed=1) <= 0.01
 
 

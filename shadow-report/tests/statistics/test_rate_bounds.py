@@ -79,7 +79,7 @@ def test_evidence_grows_with_the_margin(
     """So all margins are refuted together, and a pass is exactly a bound below the margin."""
     events, trials = counts
     low, high = log_evidence_below(events, trials, [margin, margin * factor])
-    # Where the observed rate is far above, both are no evidence at all, to the last digits.
+    # Where the observed rate is far above, neither is any evidence at all, to the last digits.
     assert high >= low or low < 0 or high == pytest.approx(low, abs=1e-5)
     if margin > events / trials:
         assert (low >= -math.log(ALPHA)) <= (upper_bound(events, trials, ALPHA) <= margin + 1e-9)

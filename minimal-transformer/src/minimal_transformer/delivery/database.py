@@ -238,7 +238,7 @@ class Database:
 def _secrets_in(uri: str) -> tuple[str, ...]:
     """What of the URI may be a password's: an unescaped @ or / in it ends it for libpq.
 
-    The longest parts first; a host's name that stands behind such a password is none.
+    The longest parts first; a host's name behind such a password is not a secret.
     """
     authority = uri.partition("://")[2].partition("?")[0]
     credentials = authority.rpartition("@")[0]

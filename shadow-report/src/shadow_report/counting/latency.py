@@ -13,7 +13,7 @@ from shadow_report.statistics.samples import PairSample
 QUANTILES = (0.5, 0.95, 0.99)
 CAVEAT = (
     "Durations are each transformer's own. A mirrored shadow may run on fewer replicas, with "
-    "colder caches and other load than it would after promotion, so a shift here is no forecast."
+    "colder caches and other load than it would after promotion, so a shift here is not a forecast."
 )
 
 

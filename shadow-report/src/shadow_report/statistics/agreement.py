@@ -13,7 +13,7 @@ from shadow_report.statistics.samples import Moments, PairMoments
 from shadow_report.statistics.sequences import UNKNOWN, Interval
 
 # An interval for p99 needs values beyond it: with fewer than this many the density out there is
-# a guess, and the honest interval is none.
+# a guess, and there is no honest interval.
 MIN_BEYOND = 10
 # Beyond the mean the hypergeometric law falls within some hundred square roots of the part's size.
 TAIL_TERMS = 100_000
