@@ -7,7 +7,7 @@ import uuid
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minimal_transformer.recording.pairing import new_record_id
+from minimal_transformer.recording.ids import new_record_id
 from minimal_transformer.recording.rows import (
     NO_BODY,
     StoredBody,

@@ -366,7 +366,7 @@ def test_response_has_room_when_the_folder_is_full(tmp_path: Path) -> None:
 def test_frame_with_a_short_error_fits_in_the_reserve() -> None:
     """The smallest response row, with the longest short error, is no larger than the room kept."""
     from minimal_transformer.recording.handler import SHORT_ERROR_CHARACTERS, Call
-    from minimal_transformer.recording.pairing import MAX_CHARACTERS
+    from minimal_transformer.recording.ids import MAX_CHARACTERS
     from minimal_transformer.recording.rows import StoredBody, encode_response
 
     call = Call(bytes(16), 1, 1, "\U0001f600" * MAX_CHARACTERS, ROUTE)

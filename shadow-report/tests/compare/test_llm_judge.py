@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from aiohttp import web
+from served import served
 from traffic import Call, Command, pair
 
 
@@ -43,28 +42,10 @@ class ScriptedJudge:
 @contextmanager
 def serving(judge: ScriptedJudge) -> Iterator[ScriptedJudge]:
     """The judge behind a socket of its own, in a thread."""
-    loop, started, stopping = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
-
-    async def serve() -> None:
-        application = web.Application()
-        application.router.add_post("/v1/chat/completions", judge.answer)
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        judge.port = runner.addresses[0][1]
-        started.set()
-        await stopping.wait()
-        await runner.cleanup()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    try:
-        assert started.wait(20)
+    application = web.Application()
+    application.router.add_post("/v1/chat/completions", judge.answer)
+    with served(application) as judge.port:
         yield judge
-    finally:
-        loop.call_soon_threadsafe(stopping.set)
-        thread.join(20)
-        loop.close()
 
 
 def chat(text: str) -> str:

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import json
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 from aiohttp import web
+from served import served
 
 CALL = """
 INSERT INTO inference_requests (record_id, request_time, recorder_id, sequence, pair_id,
@@ -178,28 +178,8 @@ class Candidate:
 @contextmanager
 def serving(candidate: Candidate, port: int = 0) -> Iterator[Candidate]:
     """The candidate behind a socket of its own, in a thread, until the block ends."""
-    loop = asyncio.new_event_loop()
-    started = threading.Event()
-    stopping = asyncio.Event()
-
-    async def serve() -> None:
-        application = web.Application(client_max_size=2**24)
-        application.router.add_post("/{path:.*}", candidate.answer)
-        application.router.add_get("/{path:.*}", candidate.ready)
-        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", port).start()
-        candidate.port = runner.addresses[0][1]
-        started.set()
-        await stopping.wait()
-        await runner.cleanup()
-
-    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
-    thread.start()
-    try:
-        assert started.wait(20)
+    application = web.Application(client_max_size=2**24)
+    application.router.add_post("/{path:.*}", candidate.answer)
+    application.router.add_get("/{path:.*}", candidate.ready)
+    with served(application, port) as candidate.port:
         yield candidate
-    finally:
-        loop.call_soon_threadsafe(stopping.set)
-        thread.join(20)
-        loop.close()

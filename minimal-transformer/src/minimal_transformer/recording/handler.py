@@ -23,7 +23,7 @@ from minimal_transformer.exchange import Answer, Arrival, RawHeaders, Route
 from minimal_transformer.logs import Episode
 from minimal_transformer.metrics import Counters, RecordMetrics
 from minimal_transformer.recording import rows
-from minimal_transformer.recording.pairing import is_sampled, new_record_id, pair_of
+from minimal_transformer.recording.ids import is_sampled, new_record_id, pair_of
 from minimal_transformer.recording.redaction import REDACTED, Redaction
 from minimal_transformer.recording.rows import (
     NO_BODY,
