@@ -12,7 +12,14 @@ from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from jsonpath import JSONPath
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from minimal_transformer.paths import compile_path, split_paths
@@ -82,11 +89,17 @@ class SettingsError(ValueError):
     """A setting that stops the start; its text is one line per setting: what, where, what to do."""
 
 
-def _names_in(value: object) -> object:
+def _split(value: object) -> object:
     """The parts of a comma-separated text; anything else as it is."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(",") if part.strip())
     return value
+
+
+# An empty variable is how a manifest says that one is not set.
+_EmptyIsUnset = BeforeValidator(lambda value: None if value == "" else value)
+_Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+_Timeout = Annotated[Annotated[float, Field(gt=0, le=86400)] | None, _EmptyIsUnset]
 
 
 def _split_prefixes(names: tuple[str, ...]) -> tuple[list[str], tuple[str, ...]]:
@@ -123,21 +136,11 @@ class ServerSettings(_EnvironmentSettings):
 class CallSettings(_EnvironmentSettings):
     """The settings of what crosses the hop to the predictor, and of how much and how long."""
 
-    forward_headers: Annotated[tuple[str, ...], NoDecode] = DEFAULT_FORWARDED
-    return_headers: Annotated[tuple[str, ...], NoDecode] = DEFAULT_RETURNED
-    predict_timeout_seconds: float | None = Field(default=None, gt=0, le=86400)
+    forward_headers: _Names = DEFAULT_FORWARDED
+    return_headers: _Names = DEFAULT_RETURNED
+    predict_timeout_seconds: _Timeout = None
     max_body_bytes: int = Field(default=64 * 1024**2, ge=1024)
     max_in_flight_bytes: int = Field(default=256 * 1024**2, ge=1024**2)
-
-    @field_validator("predict_timeout_seconds", mode="before")
-    @classmethod
-    def _empty_is_unset(cls, value: object) -> object:
-        return None if value == "" else value
-
-    @field_validator("forward_headers", "return_headers", mode="before")
-    @classmethod
-    def _split_names(cls, value: object) -> object:
-        return _names_in(value)
 
     @field_validator("forward_headers", "return_headers")
     @classmethod
@@ -189,9 +192,9 @@ class PassingSettings(_EnvironmentSettings):
 
     # Where the predictor serves OpenAI's API: KServe's has /openai, others nothing before /v1.
     openai_predictor_prefix: str = "/openai"
-    pass_paths: Annotated[tuple[str, ...], NoDecode] = ()
+    pass_paths: _Names = ()
     max_streams: int = Field(default=2000, ge=1, le=100_000)
-    stream_idle_timeout_seconds: float | None = Field(default=None, gt=0, le=86400)
+    stream_idle_timeout_seconds: _Timeout = None
     predictor_ready_path: str = ""
 
     def passes(self, path: str) -> bool:
@@ -200,18 +203,6 @@ class PassingSettings(_EnvironmentSettings):
             path == prefix or path.startswith(prefix.rstrip("/") + "/")
             for prefix in self.pass_paths
         )
-
-    @field_validator("stream_idle_timeout_seconds", mode="before")
-    @classmethod
-    def _empty_is_unset(cls, value: object) -> object:
-        return None if value == "" else value
-
-    @field_validator("pass_paths", mode="before")
-    @classmethod
-    def _split_prefixes(cls, value: object) -> object:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
 
     @field_validator("pass_paths", "openai_predictor_prefix", "predictor_ready_path")
     @classmethod
@@ -243,11 +234,11 @@ class RecordSettings(_EnvironmentSettings):
     postgres_secret_dir: str = ""
     shadow_role: Literal["primary", "shadow"]
     inference_service: str = Field(default="unnamed", min_length=1, max_length=253)
-    model_version: str | None = Field(default=None, max_length=256)
+    model_version: Annotated[Annotated[str, Field(max_length=256)] | None, _EmptyIsUnset] = None
     spool_dir: str = ""
     spool_max_bytes: int = Field(default=1024**3, ge=MIN_SPOOL_BYTES)
     spool_fsync: bool = False
-    record_headers: Annotated[tuple[str, ...], NoDecode] = DEFAULT_HEADERS
+    record_headers: _Names = DEFAULT_HEADERS
     record_max_body_bytes: int = Field(default=1024**2, ge=0, le=MAX_RECORDED_BYTES)
     record_sample: float = Field(default=1.0, ge=0.0, le=1.0)
     record_redact: Annotated[tuple[str, ...], NoDecode] = ()
@@ -292,16 +283,6 @@ class RecordSettings(_EnvironmentSettings):
         if urlsplit(value.get_secret_value()).scheme not in ("postgresql", "postgres"):
             raise ValueError(_REMEDIES["postgres_uri"])
         return value
-
-    @field_validator("model_version", mode="before")
-    @classmethod
-    def _empty_is_unset(cls, value: object) -> object:
-        return value or None
-
-    @field_validator("record_headers", mode="before")
-    @classmethod
-    def _split_names(cls, value: object) -> object:
-        return _names_in(value)
 
     @field_validator("record_headers")
     @classmethod
