@@ -76,7 +76,13 @@ class Observed:
             problems=[f"{f.what} {f.remedy}" for f in integrity.findings if f.unsound],
             duration=timedelta(hours=window.hours),
             pairs_per_second=window.pairs_per_hour and window.pairs_per_hour / 3600,
-            details=details(integrity.findings, self.signatures, paths),
+            details=details(
+                integrity.findings,
+                self.signatures,
+                paths,
+                faults=ledger.new_faults,
+                disagreements=ledger.disagreements,
+            ),
         )
         return Report(
             schema_version=SCHEMA_VERSION,

@@ -130,7 +130,7 @@ def explained(
     """The ways in which pairs differ, with examples from the tables."""
     return signatures(
         counters.groups,
-        [place.path for place in counters.comparer.places.all],
+        counters.comparer.places.all,
         counters.ledger.pairs,
         settings.rules,
         partial(tables.whole_pairs, scope),

@@ -43,7 +43,12 @@ def notes(settings: Comparison, warm_up: int, ignored: Sequence[str]) -> tuple[s
 
 
 def details(
-    findings: Sequence[Finding], signatures: Sequence[Signature], paths: Sequence[PathReport]
+    findings: Sequence[Finding],
+    signatures: Sequence[Signature],
+    paths: Sequence[PathReport],
+    *,
+    faults: int,
+    disagreements: int,
 ) -> dict[str, str]:
     """By gate, what its reason adds: the most frequent fault and disagreement, what may mend the
     coverage.
@@ -53,8 +58,9 @@ def details(
         if signature.has_own_margin:
             continue
         gate = "faults" if signature.is_fault else "disagreement"
-        pairs = counted(signature.pairs, "pair")
-        said.setdefault(gate, f"Most often {signature.signature} ({pairs}).")
+        alike = faults if signature.is_fault else disagreements
+        often = f"{signature.pairs:,} of {counted(alike, 'such pair')}"
+        said.setdefault(gate, f"Most often {signature.in_words}: {often}.")
     if "disagreement" in said and (hint := advice(paths)):
         said["disagreement"] += f" {hint}"
     return said

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from shadow_report.statistics.sequences import Interval
-from shadow_report.wording import NOT_RECORDED
+from shadow_report.wording import NOT_RECORDED, counted, percent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -205,6 +205,8 @@ class Signature:
     """Pairs that differ in the same way (`predictions[*]: number`), most frequent first."""
 
     signature: str
+    in_words: str
+    """The same as a clause: `predictions[*] is another number`."""
     is_fault: bool
     """True for a new fault, False for a disagreement."""
     pairs: int
@@ -609,20 +611,54 @@ def each_report(judged: Judged) -> tuple[Report, ...]:
     return judged.candidates if isinstance(judged, SideBySide) else (judged,)
 
 
-def worst_pairs(signatures: tuple[Signature, ...], limit: int) -> list[tuple[Signature, Example]]:
+@dataclass(frozen=True, slots=True)
+class ShownPair:
+    """A pair that stands for its kind of difference."""
+
+    signature: Signature
+    example: Example
+    before: int
+    """Pairs of the same kind that are shown before it."""
+
+    @property
+    def kind(self) -> str:
+        """`new fault`, `disagreement`, or `own margin` where that of a rule judges it."""
+        if self.signature.is_fault:
+            return "new fault"
+        return "own margin" if self.signature.has_own_margin else "disagreement"
+
+    @property
+    def alike(self) -> str:
+        """How many are of its kind, `140 pairs, 4.67 %`; of a further one how many more."""
+        signature = self.signature
+        if not self.before:
+            return f"{counted(signature.pairs, 'pair')}, {percent(signature.share)}"
+        more = signature.pairs - self.before - 1
+        return f"another of these{f': {more:,} more' * (more > 0)}"
+
+
+def worst_pairs(signatures: tuple[Signature, ...], limit: int) -> list[ShownPair]:
     """Up to `limit` pairs, no pair twice: one of every kind of difference before a second of any.
 
-    Faults come before disagreements, and frequent kinds before rare ones.
+    Faults come before disagreements, and frequent kinds before rare ones; kinds that begin with
+    the same difference as one before them, and have more besides, come after the others.
     """
     ranked = sorted(signatures, key=lambda s: (not s.is_fault, -s.pairs))
-    queues = [(s, [*s.largest, *s.typical]) for s in ranked]
-    chosen: list[tuple[Signature, Example]] = []
-    seen: set[tuple[str, str]] = set()
+    begun: set[str] = set()
+    firsts: list[Signature] = []
+    others: list[Signature] = []
+    for signature in ranked:
+        first = signature.signature.partition(" + ")[0]
+        (others if first in begun else firsts).append(signature)
+        begun.add(first)
+    queues = [(s, [*s.largest, *s.typical]) for s in (*firsts, *others)]
+    chosen: list[ShownPair] = []
+    seen: dict[str, set[str]] = {}
     for turn in range(max((len(examples) for _, examples in queues), default=0)):
         for signature, examples in queues:
             if turn < len(examples) and len(chosen) < limit:
-                key = (signature.signature, examples[turn].pair_id)
-                if key not in seen:
-                    seen.add(key)
-                    chosen.append((signature, examples[turn]))
+                of_kind = seen.setdefault(signature.signature, set())
+                if examples[turn].pair_id not in of_kind:
+                    chosen.append(ShownPair(signature, examples[turn], len(of_kind)))
+                    of_kind.add(examples[turn].pair_id)
     return chosen

@@ -372,8 +372,76 @@ def test_many_ways_of_differing_are_named_by_what_they_have_in_common(
     assert run(monkeypatch, report_uri, "--json", str(file)) == 10
     report = json.loads(file.read_text())
     assert report["signatures"][0]["signature"] == "various places: number"
-    assert report["signatures"][0]["pairs"] > 200
-    assert "Most often various places: number" in report["reasons"][0]
+    alike = report["signatures"][0]["pairs"]
+    assert alike > 200
+    often = f"Most often answers differ in many places (number): {alike} of 400 such pairs."
+    assert often in report["reasons"][0]
+
+
+FAULT = {"status": 500, "answer": "{}"}
+EXTRA = {"answer": '{"predictions": [6.6, 124.6, 648.0], "by": "me"}'}
+
+
+@pytest.mark.parametrize(
+    ("shadow", "other", "words"),
+    [
+        ({"answer": '{"predictions": [6.6, 124.6, 649.0]}'}, EXTRA, "predictions[*] is another number"),
+        ({"status": 202}, EXTRA, "the status 200 became 202"),
+        ({"answer": '{"predictions": [6.6, 124.6]}'}, FAULT, "predictions has another length"),
+        ({"answer": "{}"}, FAULT, "predictions is missing"),
+        ({"answer": b"<html>"}, FAULT, "the answer is not JSON"),
+        ({"status": 503, "answer": "{}"}, FAULT, "the shadow failed with 503"),
+        ({"status": None}, FAULT, "the shadow did not answer"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_differs_most_often_is_a_clause(  # noqa: PLR0917 - one per fixture
+    monkeypatch: pytest.MonkeyPatch,
+    tables: str,
+    report_uri: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    shadow: dict[str, object],
+    other: dict[str, object],
+    words: str,
+) -> None:
+    """The same on the terminal, on the page and in the JSON, with how many of how many."""
+    calls = [c for i in range(60) for c in pair(i, None, shadow if i % 3 else other)]
+    record(tables, calls)
+    page = tmp_path / "report.html"
+    run(monkeypatch, report_uri, "--html", str(page), "--json", str(tmp_path / "r.json"))
+    often = f"Most often {words}: 40 of 60 such pairs."
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["signatures"][0]["in_words"] == words
+    assert any(often in reason for reason in report["reasons"])
+    assert often in page.read_text()
+    assert often in " ".join(capsys.readouterr().out.split())
+
+
+def test_one_kind_of_difference_is_shown_once_and_the_rest_of_it_counted(
+    monkeypatch: pytest.MonkeyPatch,
+    tables: str,
+    report_uri: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A rarer kind comes before a second pair of the frequent one, and so does another first."""
+    answer = '{"predictions": [6.6, 124.6, 648.0], "label": "a", "n": 1}'
+    number = answer.replace("648", "649")
+    kinds = (
+        (number, 30),
+        (number.replace('"n": 1', '"n": 2'), 20),
+        (answer.replace('"a"', '"b"'), 10),
+    )
+    shadows = [{"answer": shadow} for shadow, count in kinds for _ in range(count)]
+    record(tables, [c for i, s in enumerate(shadows) for c in pair(i, {"answer": answer}, s)])
+    page = tmp_path / "report.html"
+    run(monkeypatch, report_uri, "--html", str(page), "--verbose")
+    shown = " ".join(capsys.readouterr().out.split("Worst pairs")[1].split())
+    order = ("30 pairs", "10 pairs", "20 pairs", "another of these: 28 more", "these: 27 more")
+    found = [shown.index(words) for words in order]
+    assert found == sorted(found)
+    assert ">another of these: 28 more</td>" in page.read_text()
 
 
 def test_one_share_is_rounded_once(

@@ -419,9 +419,10 @@ def test_a_preset_shows_how_generated_answers_drift(command: Command) -> None:
     report = command(calls, "--rules", "openai")
     (similarity,) = path_of(report, "choices[*].message.content")["similarities"]
     assert (similarity["values"], similarity["below"]) == (205, 20)
-    refusals = path_of(report, "choices[*].message.content (pattern)")["labels"]
+    refusals = path_of(report, "choices[*].message.content (refusal)")["labels"]
     assert refusals["classes"] == ["(no pattern)", "refusal"]
     assert refusals["confusion"] == [[180, 20], [0, 5]]
+    assert "choices[*].message.content is of another class (refusal)" in report["reasons"][0]
     assert path_of(report, "choices[*].message.content")["lengths"]["bias"] > 0
     assert path_of(report, "usage.completion_tokens")["numbers"]["values"] == 205
 

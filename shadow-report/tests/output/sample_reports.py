@@ -418,9 +418,18 @@ def rejected() -> Report:
             Slice("header:x-region", "us-east", 6200, 3, 100, 0.0161, 0.041, 0.8, False),
         ),
         signatures=(
-            Signature("predictions[*]: number", False, 201, 0.0161, worst, worst[:1]),
+            Signature(
+                "predictions[*]: number",
+                "predictions[*] is another number",
+                False,
+                201,
+                0.0161,
+                worst,
+                worst[:1],
+            ),
             Signature(
                 "status: 200 became 500",
+                "the shadow failed with 500",
                 True,
                 2,
                 0.00016,
@@ -429,6 +438,7 @@ def rejected() -> Report:
             ),
             Signature(
                 "label: label",
+                "label is another label",
                 False,
                 288,
                 0.0231,
@@ -544,7 +554,7 @@ def hostile() -> Report:
         for i in range(10)
     )
     signatures = tuple(
-        Signature(f"{HOSTILE}{n}", bool(n % 2), 5, 0.0004, worst, worst) for n in range(20)
+        Signature(f"{HOSTILE}{n}", HOSTILE, bool(n % 2), 5, 0.0004, worst, worst) for n in range(20)
     )
     return replace(
         report,

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 
 from shadow_report.answers.bodies import UNPARSEABLE, Tensor, parse_text, shape_outcome
 from shadow_report.answers.kinds import (
-    TITLES,
     Aligned,
     Ignored,
     Matched,
@@ -181,6 +180,7 @@ class Place:
     __slots__ = (
         "bools",
         "children",
+        "classes",
         "depth",
         "faults",
         "key",
@@ -199,6 +199,8 @@ class Place:
     def __init__(self, path: str, key: int, depth: int, rules: RulesHere) -> None:
         self.path = path
         self.key = key
+        self.classes = ""
+        """Which classes of texts are counted here, where a rule has patterns for them."""
         self.depth = depth
         self.rules = rules
         self.children: dict[Step | tuple[Step, frozenset[Progress]], Place] = {}
@@ -238,12 +240,13 @@ class Places:
         found = place.children.get((step, chosen) if chosen else step)
         return self._grow(place, step, chosen) if found is None else found
 
-    def of_patterns(self, place: Place) -> Place:
+    def of_patterns(self, place: Place, patterns: Patterns) -> Place:
         """The place that counts of which class the texts of a place are."""
         found = place.children.get(_PATTERNS)
         if found is None:
-            path = f"{place.path} ({TITLES[Patterns]})"
+            path = f"{place.path} ({patterns.title})"
             found = Place(path, len(self.all), place.depth + 1, place.rules.of_patterns())
+            found.classes = patterns.title
             place.children[_PATTERNS] = found
             self.all.append(found)
         return found
@@ -552,7 +555,7 @@ class Comparer:
         if not column:
             return
         if (patterns := rules.patterns) is not None:
-            child = self.places.of_patterns(place)
+            child = self.places.of_patterns(place, patterns)
             child.rows.append(column.rows)
             self._names(child, column.each(patterns.label))
         if (text := rules.text) is not None:

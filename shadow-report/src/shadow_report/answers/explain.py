@@ -12,7 +12,6 @@ from typing import Any
 from shadow_report.answers.bodies import UNPARSEABLE, Tensor, parse_text, shape_outcome
 from shadow_report.answers.comparer import MAX_DEPTH
 from shadow_report.answers.kinds import (
-    TITLES,
     Labels,
     Matched,
     Patterns,
@@ -70,8 +69,8 @@ class _At:
     def choices(self, p: Any, s: Any) -> dict[str | int, frozenset[Progress]]:
         return self.rules.choices((p, s), self.answers) if self.rules.chooses else {}
 
-    def pattern(self) -> _At:
-        name = TITLES[Patterns]
+    def classes(self, patterns: Patterns) -> _At:
+        name = patterns.title
         template, path = f"{self.template} ({name})", f"{self.path} ({name})"
         return replace(self, rules=self.rules.of_patterns(), template=template, path=path)
 
@@ -175,7 +174,8 @@ def _texts(at: _At, p: str, s: str) -> Iterator[Difference]:
     if rules.patterns is not None:
         label, other_label = rules.patterns.label(p), rules.patterns.label(s)
         if label != other_label:
-            yield from at.pattern().differs(Outcome.LABEL, label, other_label)
+            what = f"{label} became {other_label}"
+            yield from at.classes(rules.patterns).differs(Outcome.LABEL, p, s, what)
     if rules.text is not None:
         similarity = 1.0 if p == s else rules.text.similarity(p, s)
         yield from at.judged("similarity", similarity, rules.text.least, p, s)

@@ -57,6 +57,11 @@ class Patterns:
 
     patterns: tuple[tuple[str, re.Pattern[str]], ...]
 
+    @property
+    def title(self) -> str:
+        """What they tell: `refusal`, or `refund, complaint`."""
+        return ", ".join(name for name, _ in self.patterns)
+
     def label(self, text: str) -> str:
         """The name of the class."""
         return next((name for name, found in self.patterns if found.search(text)), NO_PATTERN)

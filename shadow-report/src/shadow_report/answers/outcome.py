@@ -122,6 +122,31 @@ class Outcome(IntEnum):
         """The name in reports: `non-finite`, `within tolerance`."""
         return "non-finite" if self is Outcome.NON_FINITE else self.name.lower().replace("_", " ")
 
+    @property
+    def phrase(self) -> str:
+        """What is to be said of a place with it: `predictions[*]` "is another number"."""
+        return _PHRASES.get(self, f"differs ({self.title})")
+
+
+_PHRASES = {
+    Outcome.APPEARED: "has a value where the primary has none",
+    Outcome.EXTRA: "is there on the shadow's side only",
+    Outcome.ORDER: "is in another order",
+    Outcome.TEXT: "differs",
+    Outcome.SIMILARITY: "is less alike than the rule asks for",
+    Outcome.ITEMS: "has other items",
+    Outcome.LABEL: "is another label",
+    Outcome.NUMBER: "is another number",
+    Outcome.FORM: "has another form",
+    Outcome.OTHER_ERROR: "is another error",
+    Outcome.STATUS: "has another status",
+    Outcome.LENGTH: "has another length",
+    Outcome.MISSING: "is missing",
+    Outcome.TYPE: "is of another type",
+    Outcome.NON_FINITE: "is null, NaN or infinite",
+    Outcome.UNPARSEABLE: "is not JSON",
+    Outcome.FAILED: "is a failure",
+}
 
 _OTHER_KINDS = {
     Outcome.EQUAL: Kind.EQUAL,

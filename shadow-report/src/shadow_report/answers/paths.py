@@ -152,6 +152,11 @@ class Rule:
         return "default" if self.how is None else TITLES[type(self.how)]
 
     @property
+    def title(self) -> str:
+        """What it tells, for a report: its kind, or the names of its patterns."""
+        return self.how.title if isinstance(self.how, Patterns) else self.kind
+
+    @property
     def name(self) -> str:
         """The rule as a person gives it: `--ignore meta.took`, `--rule tags=unordered`."""
         match self.how:

@@ -202,7 +202,7 @@ class MarginTally:
     def report(self) -> tuple[PathMargin, ...]:
         """One per rule, in their order; a rule that named nothing has no pairs."""
         return tuple(
-            PathMargin(rule.spelling, rule.kind, rule.margin, self._pairs[i], self._differing[i])
+            PathMargin(rule.spelling, rule.title, rule.margin, self._pairs[i], self._differing[i])
             for i, rule in enumerate(self._rules.by_path)
             if rule.margin is not None
         )

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shadow_report.answers.bodies import parse, readable
-from shadow_report.answers.comparer import OUTCOMES
+from shadow_report.answers.comparer import OUTCOMES, Place
 from shadow_report.answers.explain import first_difference
 from shadow_report.answers.outcome import Answer, Outcome
 from shadow_report.answers.paths import Rules
@@ -132,7 +132,29 @@ def _various(key: Key) -> Key:
     return (VARIOUS, *sorted({code % OUTCOMES for code in key}))
 
 
-def title(key: Key, paths: list[str]) -> str:
+def in_words(key: Key, places: Sequence[Place]) -> str:
+    """The same as a clause: `predictions[*] is another number`, `the shadow failed with 500`."""
+    if key[0] == VARIOUS:
+        found = " and ".join(Outcome(outcome).title for outcome in key[1:])
+        return f"answers differ in many places ({found})"
+    if key[0] == Outcome.FAILED and len(key) == 2 and key[1] <= 0:
+        if -key[1] > BROKEN:
+            return f"the shadow's stream broke off after {-key[1] - BROKEN}"
+        return f"the shadow failed with {-key[1]}" if key[1] else "the shadow did not answer"
+    if key[0] == Outcome.STATUS and len(key) == 3 and key[1] <= 0:
+        return f"the {title(key, places)}"
+    return " and ".join(_clause(places[code // OUTCOMES], code) for code in key)
+
+
+def _clause(place: Place, code: int) -> str:
+    outcome = Outcome(code % OUTCOMES)
+    if not (place.classes and outcome is Outcome.LABEL):
+        return f"{place.path or 'the answer'} {outcome.phrase}"
+    path = place.path.removesuffix(f" ({place.classes})")
+    return f"{path} is of another class ({place.classes})"
+
+
+def title(key: Key, places: Sequence[Place]) -> str:
     """How a group is called: `predictions[*]: number`, `failed with 500`."""
     if key[0] == VARIOUS:
         return f"various places: {' + '.join(Outcome(outcome).title for outcome in key[1:])}"
@@ -144,7 +166,7 @@ def title(key: Key, paths: list[str]) -> str:
         return f"status {_named(-key[1] or None)} became {_named(-key[2] or None)}"
     parts = []
     for code in key:
-        path, outcome = paths[code // OUTCOMES], Outcome(code % OUTCOMES)
+        path, outcome = places[code // OUTCOMES].path, Outcome(code % OUTCOMES)
         parts.append(f"{path}: {outcome.title}" if path else f"answer: {outcome.title}")
     return " + ".join(parts)
 
@@ -156,14 +178,14 @@ BODY_CHARACTERS = 20_000
 
 def signatures(
     groups: Groups,
-    paths: list[str],
+    places: Sequence[Place],
     pairs: int,
     rules: Rules,
     fetch: Callable[[Sequence[str]], list[WholePair]],
 ) -> tuple[Signature, ...]:
     """The ways of differing, faults first, then by frequency, each with its examples.
 
-    paths: by place key. pairs: how many were judged. fetch: gives whole pairs by their ids.
+    places: by their keys. pairs: how many were judged. fetch: gives whole pairs by their ids.
     """
     ranked = sorted(
         groups.by_key.items(),
@@ -180,7 +202,8 @@ def signatures(
 
     return tuple(
         Signature(
-            signature=title(key, paths),
+            signature=title(key, places),
+            in_words=in_words(key, places),
             is_fault=group.is_fault,
             pairs=group.pairs,
             share=group.pairs / max(1, pairs),

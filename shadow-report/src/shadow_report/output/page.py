@@ -23,11 +23,10 @@ from shadow_report.output import plots
 from shadow_report.output.files import as_json, replace_file
 from shadow_report.output.plots import timeline_plot
 from shadow_report.report import (
-    Example,
     Judged,
     Report,
+    ShownPair,
     SideBySide,
-    Signature,
     each_report,
     worst_pairs,
 )
@@ -47,8 +46,7 @@ BUDGETS = ((60, 2_000), (60, 700), (40, 300), (20, 120), (5, 60))
 class WorstPair:
     """A pair as the page shows it, its bodies cut and their difference marked."""
 
-    signature: Signature
-    example: Example
+    shown: ShownPair
     request: str
     primary: Parts
     shadow: Parts
@@ -138,7 +136,7 @@ def view(report: Report, pairs: int, characters: int) -> dict[str, object]:
         "gates": {gate.name: gate for gate in report.gates},
         "shares": {gate.name: gate.estimate for gate in report.gates},
         "meaning": wording.VERDICT_MEANINGS.get(report.verdict, ""),
-        "worst": [worst_pair(s, e, characters) for s, e in worst_pairs(report.signatures, pairs)],
+        "worst": [worst_pair(pair, characters) for pair in worst_pairs(report.signatures, pairs)],
         "timeline": timeline_plot(report),
         "shift": plots.shift_plot(report.latency),
         "confidence": confidence(report),
@@ -207,13 +205,14 @@ def embedded(judged: Judged) -> Markup | None:
     return Markup(text) if len(text) < MOST_EMBEDDED_BYTES * len(bare) else None  # noqa: S704 - see above
 
 
-def worst_pair(signature: Signature, example: Example, characters: int) -> WorstPair:
+def worst_pair(pair: ShownPair, characters: int) -> WorstPair:
+    example = pair.example
     bodies = (example.request, example.primary_response, example.shadow_response)
     request, *answers = (wording.cut(wording.visible(body), characters) for body in bodies)
     primary, shadow = marked(*answers)
     is_cut = example.request_cut or example.primary_cut or example.shadow_cut
     too_long = any(len(wording.visible(body)) > characters for body in bodies)
-    return WorstPair(signature, example, request, primary, shadow, is_cut or too_long)
+    return WorstPair(pair, request, primary, shadow, is_cut or too_long)
 
 
 def confidence(report: Report) -> str:

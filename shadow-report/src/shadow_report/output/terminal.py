@@ -14,14 +14,13 @@ from rich.table import Table
 from rich.text import Text
 
 from shadow_report.report import (
-    Example,
     Gate,
     Judged,
     PairedTable,
     Report,
     Shift,
+    ShownPair,
     SideBySide,
-    Signature,
     worst_pairs,
 )
 from shadow_report.wording import (
@@ -386,17 +385,16 @@ BODY_CHARACTERS = 200
 def worst(report: Report, limit: int) -> list[RenderableType]:
     """Up to `limit` pairs under a title; nothing when no pair differs."""
     parts: list[RenderableType] = []
-    for signature, example in worst_pairs(report.signatures, limit):
-        parts += [worst_pair(signature, example), ""]
+    for pair in worst_pairs(report.signatures, limit):
+        parts += [worst_pair(pair), ""]
     return ["", Text("Worst pairs", style="bold"), *parts[:-1]] if parts else []
 
 
-def worst_pair(signature: Signature, example: Example) -> RenderableType:
-    kind = "own margin" if signature.has_own_margin else "disagreement"
-    kind = "new fault" if signature.is_fault else kind
+def worst_pair(pair: ShownPair) -> RenderableType:
+    example = pair.example
     title = Text.assemble(
         (one_line(cut(example.what, 200)), "bold"),
-        (f"  ({kind}, {counted(signature.pairs, 'pair')}, {percent(signature.share)})", "dim"),
+        (f"  ({pair.kind}, {pair.alike})", "dim"),
     )
     bodies = Table.grid(padding=(0, 2))
     bodies.add_column(style="dim", no_wrap=True)
