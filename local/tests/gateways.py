@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from shadow_local.ports import free_port
-from shadow_local.processes import gateway_command
+from shadow_local.processes import gateway_command, open_copies_url
 from shadow_local.supervisor import Supervisor
 from shadow_local.translate.document import render, topology
 from shadow_local.translate.mesh import KINDS, build_mesh
@@ -33,6 +33,7 @@ class Running:
     predict_url: str
     serving_path: str | None
     admin_url: str
+    copies_url: str | None
 
 
 class Gateways:
@@ -81,7 +82,8 @@ class Gateways:
         url = f"http://127.0.0.1:{port}"
         entry = url + mesh.entry_path
         call = f"{entry}v1/models/model:predict"
-        return Running(url, entry, call, mesh.serving_path, admin_url)
+        copies_url = open_copies_url(mesh, admin_url)
+        return Running(url, entry, call, mesh.serving_path, admin_url, copies_url)
 
 
 StartGateway = Callable[..., Running]

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
 import pytest
-from backends import Backend
+from backends import Backend, answering
+from gateways import StartGateway
 from runs import Start
 from stored import wait_for_pairs
 from waiting import until
 
 from shadow_local import Explained
 from shadow_local.stack import Stack
-from shadow_local.traffic import read_calls
+from shadow_local.traffic import CALLERS, MOST_OPEN_COPIES, Answer, Call, Pace, read_calls, send
 from shadow_local.translate.document import repository
 
 V1 = "http://127.0.0.1:8080/serving/v1/entry/v1/models/own:predict"
@@ -163,3 +167,23 @@ def test_what_is_missing_is_said(
     run = start("traffic", *words, "--folder", str(tmp_path), **settings)
     assert run.ends() == 1
     assert said in run.output.read_text()
+
+
+@pytest.mark.parametrize("topology", ["standard", "knative"])
+def test_calls_wait_for_a_slow_shadow_so_that_none_of_its_copies_is_dropped(
+    start_gateway: StartGateway, primary: Backend, topology: str
+) -> None:
+    """One that answers nothing gets no more than a few calls; once it answers it gets every one."""
+    count = 900  # the gateway holds fewer copies, and would drop the rest
+    waits, answers = threading.Event(), list[Answer]()
+    with ThreadPoolExecutor(1) as sender, answering("shadow", hold=True) as shadow:
+        gateway = start_gateway(primary.port, shadow.port, topology)
+        calls = [Call(gateway.predict_url, b"{}")] * count
+        pace = Pace(gateway.copies_url, waits.set)
+        sent = sender.submit(lambda: asyncio.run(send(calls, None, answers.append, pace)))
+        until(waits.is_set)
+        assert len(primary.calls) < MOST_OPEN_COPIES + CALLERS
+        shadow.release()
+        sent.result()
+        assert len(shadow.calls) == len(primary.calls) == count
+    assert {answer.status for answer in answers} == {200}

@@ -21,7 +21,7 @@ from shadow_local.database import masked
 from shadow_local.demo import SCENES, demonstrate
 from shadow_local.report import compare, psql, running
 from shadow_local.stack import Options, Stack, in_foreground
-from shadow_local.state import STATE, claimed, data_folder
+from shadow_local.state import STATE, claimed, copies_url_of, data_folder
 from shadow_local.supervisor import StopRequested
 from shadow_local.traffic import send_file
 from shadow_local.translate import cluster
@@ -213,9 +213,11 @@ def traffic(
     folder: Folder = None,
 ) -> None:
     """Send a file's requests through the gateway of a running `up`, or to PREDICT_URL."""
-    url = predict_url or str(running(_run_folder(folder), "PREDICT_URL")["predict_url"])
+    base = _run_folder(folder)
+    url = predict_url or str(running(base, "PREDICT_URL")["predict_url"])
+    copies_url = copies_url_of(base, url)
     try:
-        sound = send_file(file, url, times, x_api_key or None, screen)
+        sound = send_file(file, url, times, x_api_key or None, screen, copies_url)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
     if not sound:

@@ -22,7 +22,7 @@ from rich.table import Table
 from shadow_local.report import FAILURES, comparison
 from shadow_local.stack import FOLLOWER, Options, Stack, in_foreground, steps
 from shadow_local.supervisor import StopRequested
-from shadow_local.traffic import Answer, Call, counted, send
+from shadow_local.traffic import SLOWED, Answer, Call, Pace, counted, send
 from shadow_local.translate.document import repository
 
 SHOWN_PAIRS = 5
@@ -30,12 +30,7 @@ SHOWN_PAIRS = 5
 DELIVERY_SECONDS = 60
 # Where only a share is mirrored, nobody knows how many pairs there will be.
 SHARE_SECONDS = 5
-NOT_ALL_THERE = (
-    "The shadow did not get every call, or its answers are late. On a busy machine it is slower "
-    "than the calls come, and the gateway drops copies past its limits rather than hold up the "
-    "primary: try again with fewer calls (REQUESTS=200) or with less else running. Else look "
-    "into {}."
-)
+NOT_ALL_THERE = "The shadow did not get every call, or its answers are late; look into {}."
 COMPLETE_PAIRS = """
 WITH answered AS (
     SELECT pair_id, role, inference_service, request_time, request_data, status_code, response_data
@@ -192,6 +187,7 @@ def _round(stack: Stack, scene: Scene, requests: int, screen: Console, title: st
 def _send(stack: Stack, bodies: Iterator[Any], count: int, screen: Console) -> list[Answer]:
     """The answers to all calls; the stack is checked meanwhile, which ends it by raising."""
     url = stack.state.predict_url if stack.state else ""
+    copies_url = stack.state.copies_url if stack.state else None
     calls = (Call(url, json.dumps(body).encode()) for body in bodies)
     answers: list[Answer] = []
     with counted(screen, "sending calls through the gateway", count) as done:
@@ -200,7 +196,8 @@ def _send(stack: Stack, bodies: Iterator[Any], count: int, screen: Console) -> l
             answers.append(answer)
             done(len(answers))
 
-        asyncio.run(send(calls, stack.options.api_key, answered, stack.check))
+        pace = Pace(copies_url, lambda: screen.print(SLOWED, soft_wrap=True))
+        asyncio.run(send(calls, stack.options.api_key, answered, pace, stack.check))
     return answers
 
 

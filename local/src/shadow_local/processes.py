@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import envoy
 
@@ -200,6 +201,16 @@ def gateway_command(
     words += ["--concurrency", "2", "--log-level", "warning"]
     env, ready = {"PATH": os.defpath}, (f"{admin_url}/ready",)
     return Command(name, tuple(words), env, folder, ready, stop_seconds=10), admin_url
+
+
+def open_copies_url(mesh: Mesh, admin_url: str) -> str | None:
+    """Envoy's figures of the copies that are open or wait for a connection, as JSON; None where
+    nothing is mirrored."""
+    if not mesh.copied_to:
+        return None
+    clusters = "|".join(re.escape(name) for name in mesh.copied_to)
+    figures = rf"^cluster\.({clusters})\.upstream_rq_(pending_)?active$"
+    return f"{admin_url}/stats?{urlencode({'format': 'json', 'filter': figures})}"
 
 
 def project_of(image: str, repository: Path, nearest: Path) -> Project | None:

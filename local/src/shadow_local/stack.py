@@ -21,6 +21,7 @@ from shadow_local.processes import (
     component_command,
     deployment_command,
     gateway_command,
+    open_copies_url,
     pod_name,
 )
 from shadow_local.state import Follower, Pods, Side, State
@@ -100,7 +101,7 @@ class Stack:
         self._make_commands(mesh)
         commands = list(self._commands.values())
         by_hand = self._left_out()
-        gateway, _ = gateway_command(
+        gateway, admin_url = gateway_command(
             mesh, self.options.folder / "gateway", self.options.api_key, edge=self.options.edge
         )
         for item in (*commands, gateway):
@@ -119,7 +120,8 @@ class Stack:
             lost = (own.http, own.grpc) if own else (gateway_port,)
             check_lost(lost, death.name, "GATEWAY_PORT")
             raise
-        self.state = self._describe(f"http://127.0.0.1:{gateway_port}", mesh)
+        copies_url = open_copies_url(mesh, admin_url)
+        self.state = self._describe(f"http://127.0.0.1:{gateway_port}", mesh, copies_url)
         return self.state
 
     def check(self) -> None:
@@ -241,7 +243,7 @@ class Stack:
         names = ", ".join(self._commands)
         raise Untranslated(f"There is no {name} to leave out; there are {names}.")
 
-    def _describe(self, gateway_url: str, mesh: Mesh) -> State:
+    def _describe(self, gateway_url: str, mesh: Mesh, copies_url: str | None) -> State:
         primary = [self._side(item) for item in self.services if item.role == "primary"]
         shadows = [self._side(item) for item in self.services if item.role == "shadow"]
         followers = [self._follower(name) for name in self._followers]
@@ -261,6 +263,7 @@ class Stack:
             candidates=self.candidates,
             more_shadows=tuple(shadows[1:]),
             more_followers=tuple(followers[1:]),
+            copies_url=copies_url,
         )
 
     def _url(self, component: str) -> str | None:

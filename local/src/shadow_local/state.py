@@ -60,6 +60,7 @@ class State:
     candidates: tuple[str, ...] = ()  # the shadows' names
     more_shadows: tuple[Side, ...] = ()
     more_followers: tuple[Follower, ...] = ()
+    copies_url: str | None = None  # Envoy's figures of the copies that no shadow has answered yet
 
     def write(self, folder: Path) -> None:
         """Replace `state.json` at once, so that no reader sees half of it."""
@@ -75,6 +76,13 @@ def read_state(folder: Path) -> dict[str, object] | None:
     except FileNotFoundError:
         return None
     return found if isinstance(found, dict) else None
+
+
+def copies_url_of(folder: Path, url: str) -> str | None:
+    """The `copies_url` of the stack that runs in a folder, where it is its gateway that answers."""
+    state = read_state(folder) or {}
+    gateway, copies_url = state.get("gateway_url"), state.get("copies_url")
+    return str(copies_url) if gateway and copies_url and url.startswith(f"{gateway}/") else None
 
 
 @contextmanager

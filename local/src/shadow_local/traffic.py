@@ -21,6 +21,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from shadow_local import Explained
 
 CALLERS = 8
+# The gateway sends 64 copies at once, has 512 wait and drops the rest. It gives a copy up after
+# 60 s, and a shadow that answers one a second is done with so many before.
+MOST_OPEN_COPIES = 32
+LOOK_SECONDS = 0.05
+COPY_SECONDS = 60
+SLOWED = (
+    "the shadow is slower than the calls come: each waits until it has fewer than "
+    f"{MOST_OPEN_COPIES} copies to answer"
+)
 SECONDS_PER_CALL = 60
 SHOWN_CHARACTERS = 100
 # A predict URL is an entry and a path below it.
@@ -60,10 +69,65 @@ class Answer:
     body: str
 
 
+class Pace:
+    """Lets calls go only as fast as the shadow answers its copies, so that the mirror drops none.
+
+    copies_url: Envoy's figures of the open copies; None where nothing is mirrored, or the gateway
+    is not ours: then no call waits. slowed: called when a call waits for the first time.
+    """
+
+    def __init__(self, copies_url: str | None, slowed: Callable[[], None]) -> None:
+        self._url = copies_url
+        self._slowed = slowed
+        self._is_slow = False
+        self._room = 0
+        self._looking = asyncio.Lock()
+
+    async def turn(self, session: aiohttp.ClientSession) -> None:
+        """Return once one more call may be made."""
+        # One looks for all, who then go without a look until what it found is used up.
+        async with self._looking:
+            if self._room == 0:
+                count = await self._open_copies(session)
+                if count >= MOST_OPEN_COPIES:
+                    self._tell()
+                    count = await self._until_fewer(MOST_OPEN_COPIES, session)
+                self._room = MOST_OPEN_COPIES - count
+            self._room -= 1
+
+    async def finish(self, session: aiohttp.ClientSession) -> None:
+        """Return once no copy is open, or none can be any more."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(COPY_SECONDS):
+                await self._until_fewer(1, session)
+
+    def _tell(self) -> None:
+        if not self._is_slow:
+            self._is_slow = True
+            self._slowed()
+
+    async def _until_fewer(self, limit: int, session: aiohttp.ClientSession) -> int:
+        """How many copies are open, as soon as it is below the limit."""
+        while (count := await self._open_copies(session)) >= limit:  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_SECONDS)
+        return count
+
+    async def _open_copies(self, session: aiohttp.ClientSession) -> int:
+        if self._url is None:
+            return 0
+        try:
+            async with session.get(self._url) as response:
+                figures = await response.json()
+        except (aiohttp.ClientError, TimeoutError):
+            return 0  # the gateway is gone, and the calls will say so
+        return sum(figure["value"] for figure in figures["stats"])
+
+
 async def send(
     calls: Iterable[Call],
     api_key: str | None,
     answered: Callable[[Answer], None],
+    pace: Pace,
     check: Callable[[], None] = lambda: None,
 ) -> None:
     """Make the calls with a few callers at once; `answered` is called with each answer.
@@ -77,18 +141,23 @@ async def send(
 
         async def call_in_turn() -> None:
             for call in waiting:
+                await pace.turn(session)
                 answered(await _answer(session, call))
 
-        callers = asyncio.gather(*(call_in_turn() for _ in range(CALLERS)))
+        async def call_all() -> None:
+            await asyncio.gather(*(call_in_turn() for _ in range(CALLERS)))
+            await pace.finish(session)
+
+        traffic = asyncio.create_task(call_all())
         try:
-            while not callers.done():
+            while not traffic.done():
                 check()
-                await asyncio.wait([callers], timeout=0.2)
-            callers.result()
+                await asyncio.wait([traffic], timeout=0.2)
+            traffic.result()
         finally:
-            callers.cancel()  # a call that outlived the session would leave a trace
+            traffic.cancel()  # a call that outlived the session would leave a trace
             with suppress(asyncio.CancelledError):
-                await callers
+                await traffic
 
 
 async def _answer(session: aiohttp.ClientSession, call: Call) -> Answer:
@@ -100,10 +169,17 @@ async def _answer(session: aiohttp.ClientSession, call: Call) -> Answer:
         return Answer("", call, 0, f"{type(error).__name__}: {error}")
 
 
-def send_file(
-    file: Path, predict_url: str, times: int, api_key: str | None, screen: Console
+def send_file(  # noqa: PLR0917
+    file: Path,
+    predict_url: str,
+    times: int,
+    api_key: str | None,
+    screen: Console,
+    copies_url: str | None = None,
 ) -> bool:
     """Send a file's requests, so many times over; show how they were answered.
+
+    copies_url: as in Pace.
 
     True when every one was answered with a status below 400; Explained for a line that is not a
     request, before anything is sent.
@@ -119,7 +195,8 @@ def send_file(
             counts[answer.status] = counts.get(answer.status, 0) + 1
             done(sum(counts.values()))
 
-        asyncio.run(send(chain.from_iterable(repeat(calls, times)), api_key, answered))
+        pace = Pace(copies_url, lambda: screen.print(SLOWED, soft_wrap=True))
+        asyncio.run(send(chain.from_iterable(repeat(calls, times)), api_key, answered, pace))
     for status, count in sorted(counts.items()):
         answer = first[status]
         text = " ".join(answer.body.split())

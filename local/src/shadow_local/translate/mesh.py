@@ -90,6 +90,13 @@ class Mesh:
             return _serving_path(route)
         return None
 
+    @property
+    def copied_to(self) -> list[str]:
+        """Envoy's names of what the ingress sends copies to."""
+        routes = [route for grpc in (False, True) for route in self._routes(grpc)]
+        copies = [c for route in routes for c in route["route"].get("request_mirror_policies", ())]
+        return sorted({str(copy["cluster"]) for copy in copies})
+
     def _entries(self, grpc: bool) -> list[Route]:
         """The routes that pair; where nothing is mirrored, those that no model has for itself."""
         routes = list(self._routes(grpc))
