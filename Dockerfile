@@ -6,15 +6,17 @@ ARG IMAGE=minimal-predictor
 # Not slim: KServe wants a psutil that has no wheel for arm64, so a compiler is needed there.
 FROM python:3.11.14-bookworm AS build
 
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
+ENV PIP_CACHE_DIR=/.cache/pip \
+    PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    UV_CACHE_DIR=/.cache/uv \
     UV_LINK_MODE=copy \
     UV_PYTHON_DOWNLOADS=never
-RUN --mount=type=cache,target=/root/.cache/pip pip install uv==0.13.9
+RUN --mount=type=cache,target=/.cache/pip pip install uv==0.13.9
 
 # The locked tree by hash, before the source, so that a change of the source keeps this layer.
 ARG IMAGE
 COPY ${IMAGE}/requirements.lock /build/
-RUN --mount=type=cache,target=/root/.cache/uv uv venv /venv \
+RUN --mount=type=cache,target=/.cache/uv uv venv /venv \
     && uv pip install --python /venv --require-hashes --compile-bytecode \
         --requirements /build/requirements.lock
 
