@@ -83,6 +83,28 @@ def test_a_dead_child_is_reported_with_its_last_lines(
     assert "\n  80\n" not in message
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "2026-11-26 03:00:00.000 7 ERROR kserve: failed to start",
+        '{"level": "ERROR", "message": "failed to start"}',
+        "[2026-11-26 03:00:00.000][7][critical][main] failed to start",
+        "2026-11-26 03:00:00 UTC [7] FATAL:  failed to start",
+        "psycopg.OperationalError: failed to start",
+    ],
+)
+def test_an_error_that_later_lines_hide_is_reported(
+    supervisor: Supervisor, tmp_path: Path, line: str
+) -> None:
+    """The last few errors stand before the last lines, once each."""
+    program = f"print(7 * ({line!r} + '\\n') + '\\n'.join(str(n) for n in range(100)))"
+    supervisor.start(python(tmp_path, program, "shadow-predictor"))
+    message = _death(supervisor)
+    errors = 5 * f"  {line}\n"
+    assert f" ends:\n{errors}  ...\n  85\n" in message
+    assert message.endswith("\n  98\n  99")
+
+
 def test_a_killed_child_is_reported_with_its_signal(supervisor: Supervisor, tmp_path: Path) -> None:
     """A signal is named, not given as a negative number; an empty log is shown as one."""
     pid = supervisor.start(python(tmp_path, "import time; time.sleep(600)", "gateway"))

@@ -57,6 +57,12 @@ class Postgres:
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
+    @property
+    def last_words(self) -> str:
+        """The log's name and its last lines."""
+        tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-10:])
+        return f"{self.log} ends:\n{tail}"
+
     def start(self) -> None:
         """Start the server and return when it takes queries; PostgresFailed says why not."""
         if not (self.folder / "PG_VERSION").exists():
@@ -131,8 +137,7 @@ class Postgres:
             except psycopg.OperationalError:
                 time.sleep(0.05)
         self.kill()
-        tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-10:])
-        raise PostgresFailed(f"Postgres in {self.folder} did not start; {self.log} ends:\n{tail}")
+        raise PostgresFailed(f"Postgres in {self.folder} did not start; {self.last_words}")
 
     def _end(self, how: signal.Signals) -> None:
         if self._process is None:

@@ -63,7 +63,7 @@ class Database:
         """Raise PostgresFailed when our own server is no longer running."""
         if self.server is not None and not self.server.running:
             raise embedded_postgres.PostgresFailed(
-                f"Postgres ended by itself; see the end of {self.server.log}."
+                f"Postgres ended by itself; {self.server.last_words}"
             )
 
     def close(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import shlex
 import signal
 import subprocess
@@ -16,14 +17,20 @@ from pathlib import Path
 
 from shadow_local import Explained
 
+# Of a log, in the message that its process has ended.
 LAST_LINES = 15
+LAST_ERRORS = 5
+# As the servers here, Envoy, Postgres and Python's traces mark what went wrong.
+ERROR_LINE = re.compile(
+    r"\b(ERROR|CRITICAL|FATAL|PANIC)\b|\[(error|critical)\]|^[\w.]*(Error|Exception): "
+)
 READY_SECONDS = 300
 # The processes are on this machine, where no proxy of the environment leads to.
 _without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class ChildDied(Explained):
-    """A child ended by itself; the message has its name, how it ended and its last log lines."""
+    """A child ended by itself; the message has its name, how it ended and what its log says."""
 
     def __init__(self, name: str, end: str) -> None:
         super().__init__(f"{name} {end}")
@@ -109,10 +116,7 @@ class Supervisor:
             raise StopRequested
         for name, (child, _) in self._children.items():
             if (code := child.poll()) is not None:
-                log = self._log(name)
-                lines = log.read_text(errors="replace").splitlines()[-LAST_LINES:]
-                tail = "\n".join(f"  {line}" for line in lines or ["(nothing)"])
-                raise ChildDied(name, f"{_ending(code)}; {log} ends:\n{tail}")
+                raise ChildDied(name, f"{_ending(code)}; {last_words(self._log(name))}")
 
     def stop(self, name: str) -> None:
         """End one child: SIGTERM, its grace period, SIGKILL."""
@@ -156,6 +160,16 @@ class Supervisor:
                 child.kill()
                 child.wait()
             time.sleep(0.02)
+
+
+def last_words(log: Path) -> str:
+    """A log's name and, below it, its last lines; before them its last errors, where those stand
+    further up: what a server logs as it ends hides why it does."""
+    lines = log.read_text(errors="replace").splitlines() or ["(nothing)"]
+    above, shown = lines[:-LAST_LINES], lines[-LAST_LINES:]
+    if errors := [line for line in above if ERROR_LINE.search(line)][-LAST_ERRORS:]:
+        shown = [*errors, "...", *shown]
+    return f"{log} ends:\n" + "\n".join(f"  {line}" for line in shown)
 
 
 def _status(url: str) -> str:
