@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import sys
 from pathlib import Path
 
 import pytest
+from backends import Backend
 
 from shadow_local.ports import PortBusy, claim, free_port, is_free
 from shadow_local.stack import Options, Stack
@@ -22,6 +24,30 @@ def test_a_port_that_someone_listens_on_is_not_free(host: str) -> None:
         assert free_port(port) != port
         with pytest.raises(PortBusy, match=rf"Port {port} \(gateway\) is in use; .* GATEWAY_PORT"):
             claim(port, "gateway", "GATEWAY_PORT")
+
+
+def test_a_port_of_a_connection_that_has_just_ended_is_not_called_someones(
+    shadow: Backend,
+) -> None:
+    """Nobody listens there, and no server could: the message says which ports are never taken."""
+    with socket.create_connection(("127.0.0.1", shadow.port)) as connection:
+        port = connection.getsockname()[1]
+    with pytest.raises(PortBusy, match=rf"Port {port} \(gateway\) is an outgoing conn.* 32768"):
+        claim(port, "gateway", "GATEWAY_PORT")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 takes Linux; run it there")
+def test_what_listens_on_another_address_is_not_in_the_gateways_way() -> None:
+    """As the gateway itself, which listens on 127.0.0.1 alone."""
+    port = free_port()
+    with socket.create_server(("127.0.0.2", port)):
+        assert claim(port, "gateway", "GATEWAY_PORT") == port
+        assert not is_free(port)
+
+
+def test_ports_that_connections_are_given_are_not_preferred() -> None:
+    """A server that is started again by hand would find its port taken."""
+    assert free_port(40_000) < 32_768
 
 
 def test_no_port_is_given_out_twice() -> None:

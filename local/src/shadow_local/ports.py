@@ -9,7 +9,9 @@ from collections.abc import Iterable
 
 from shadow_local import Explained
 
-# Below Linux's and macOS's ephemeral ranges, so that no outgoing connection takes one meanwhile.
+# The system takes ports of its ephemeral range for outgoing connections and keeps each for a minute
+# after one: no server can listen there meanwhile, whatever it sets. Linux's range begins here.
+EPHEMERAL = 32_768
 LOWEST, HIGHEST = 20_000, 32_000
 # Claimed, but perhaps not bound yet, so that the system still calls them free.
 _claimed: set[int] = set()
@@ -26,8 +28,9 @@ def is_free(port: int) -> bool:
 
 
 def free_port(preferred: int | None = None) -> int:
-    """The preferred port when it is free, else any outside the ephemeral range; each only once."""
-    port = preferred if preferred and preferred <= 65_535 else _any_port()
+    """The preferred port when it is free and will be again for a server that is restarted, else any
+    other outside the ephemeral range; each only once."""
+    port = preferred if preferred and preferred < EPHEMERAL else _any_port()
     while port in _claimed or not is_free(port):
         port = _any_port()
     _claimed.add(port)
@@ -39,12 +42,19 @@ def _any_port() -> int:
 
 
 def claim(port: int, who: str, variable: str) -> int:
-    """The port itself, when it is free; PortBusy otherwise."""
-    if _binding_error("127.0.0.1", port) == errno.EACCES:
+    """The port itself, for a server on 127.0.0.1 alone, when it is free; PortBusy otherwise."""
+    error = _binding_error("127.0.0.1", port)
+    if error == errno.EACCES:
         raise PortBusy(f"Port {port} ({who}) needs root; set {variable} to one above 1023.")
-    if not is_free(port):
+    # macOS lets it be bound next to someone on every address, who would no longer be reached.
+    if _is_answered(port):
         raise PortBusy(
             f"Port {port} ({who}) is in use; stop what listens there or set {variable} to another."
+        )
+    if error:
+        raise PortBusy(
+            f"Port {port} ({who}) is an outgoing connection's, or was within the last minute; set "
+            f"{variable} to one below {EPHEMERAL}, where the system takes none for those."
         )
     _claimed.add(port)
     return port
@@ -58,6 +68,13 @@ def check_lost(ports: Iterable[int], who: str, variable: str) -> None:
                 f"Port {port} ({who}) was taken by something else meanwhile; stop what listens "
                 f"there or set {variable} to another, which the models' ports follow."
             )
+
+
+def _is_answered(port: int) -> bool:
+    """Does someone listen there on 127.0.0.1?"""
+    with socket.socket() as caller:
+        caller.settimeout(1)  # its queue may be full
+        return caller.connect_ex(("127.0.0.1", port)) != errno.ECONNREFUSED
 
 
 def _binding_error(host: str, port: int) -> int:
