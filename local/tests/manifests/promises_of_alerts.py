@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from routes import Objects, of_kind
 
 SEVERITIES = ("info", "warning", "critical")
+# What chance alone moves; the gates' statuses and the verdict have bounds that hold at every look.
+ESTIMATES = ("shadow_coverage_ratio", "shadow_gate_estimate")
 DURATION = re.compile(r"[1-9]\d*[mh]")
 
 
@@ -24,6 +26,8 @@ def broken(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
             own = f'namespace="{settings["profile"]}"'
             if rule["expr"].count("{") != 1 or f"{{{own}" not in rule["expr"]:
                 yield f"{name} looks at other namespaces than {own}"
+            if any(estimate in rule["expr"] for estimate in ESTIMATES):
+                yield f"{name} goes by an estimate"
             if rule["labels"].get("severity") not in SEVERITIES:
                 yield f"{name} has the severity {rule['labels'].get('severity')}"
             # What counts over a span of its own need not wait.

@@ -185,6 +185,7 @@ IN_STANDARD = [
         'absent(prediction_db_records_total{namespace="PROFILE", ',
         "absent(prediction_db_records_total{",
     ),
+    (ALERTS, "shadow_gate_status{", "shadow_gate_estimate{"),
     (ALERTS, "severity: critical", "severity: [critical]"),
     (ALERTS, "runbook_url: RUNBOOK#shadowrejected", "runbook_url: RUNBOOK"),
 ]
