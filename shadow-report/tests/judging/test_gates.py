@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -105,6 +106,27 @@ def test_a_partial_mirror_is_judged_by_its_coin() -> None:
     assert "mirror everything" in gate.reason
     assert _gates(missing=Unmirrored(0, 2_000, 0.1))["coverage"].status == "fail"
     assert _gates(missing=Unmirrored(100_000, 1_000_000, 0.1))["coverage"].status == "pass"
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_a_partial_mirror_needs_as_much_without_calls_as_with_some(share: float) -> None:
+    """Whether none is due yet or 1,500 are: the coin is known, so is what its chance takes. The
+    sentence counts calls, the need pairs, as the other gates' and the time that a WAIT takes.
+    """
+    few = Unmirrored(round(1_500 * share), 1_500, share)
+    gates = [_gates(missing=missing)["coverage"] for missing in (Unmirrored(0, 0, share), few)]
+    needs = [gate.need for gate in gates if gate.need is not None]
+    assert [need.towards for need in needs] == ["pass", "pass"]
+    none_yet, some = [need.pairs for need in needs if need.pairs is not None]
+    assert none_yet - 1_500 * share == pytest.approx(some, rel=0.01)
+    full = _gates(missing=Rate(0, 0))["coverage"].need
+    assert full is not None
+    assert full.pairs == 377
+    assert none_yet > 20 * full.pairs
+    for need in needs:
+        (calls,) = re.findall(r"([\d,]+) (?:more )?calls? at", need.reason)
+        assert int(calls.replace(",", "")) == pytest.approx(need.pairs / share, abs=1 / share)
+        assert "mirror everything" in need.reason
 
 
 def test_unanswered_calls_are_among_the_faults() -> None:

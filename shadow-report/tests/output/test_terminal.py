@@ -9,7 +9,7 @@ from sample_reports import candidates, hostile, invalid, promoted, rejected, wai
 
 from shadow_report.output import print_report
 from shadow_report.output.terminal import title_of
-from shadow_report.report import Judged, Report
+from shadow_report.report import Finding, Judged, Report
 from shadow_report.wording import percent, percent_range
 
 
@@ -81,6 +81,18 @@ def test_what_moved_the_verdict_is_on_the_first_screen() -> None:
     assert "No effect --ignore meta.took" in first
     assert "n is worth less: 10,211 distinct requests" in first
     assert "Newest calls" not in first
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_calls_that_are_not_due_are_said(verbose: bool) -> None:
+    """Once, below the coverage that leaves them out, or among the findings."""
+    report = rejected()
+    what = "1,202 calls of the last 30 s may still get their pair, and are left out."
+    found = Finding("in-flight", False, what, "Look again once they have it.")
+    report = replace(report, integrity=replace(report.integrity, findings=(found,)))
+    text = " ".join(printed(report, verbose=verbose).partition("Coverage 99.84 %:")[2].split())
+    assert text.count(what) == 1
+    assert " ".join(printed(rejected(), verbose=verbose).split()).count("may still get") == 0
 
 
 @pytest.mark.parametrize("width", [40, 50, 65])

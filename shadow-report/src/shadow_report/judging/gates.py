@@ -153,7 +153,7 @@ class Question:
         then also what the gate shows.
     seen: the count in words, as in "3 of 9 pairs disagree". unit: what is counted.
     nothing: what would have to change while there are no trials. hint: how to know sooner.
-    stuck: why no number of trials settles it. share: how many of the calls are trials of it.
+    stuck: why no number of trials settles it. share: how many trials of it come with each pair.
     """
 
     name: str
@@ -271,10 +271,12 @@ def _first_token(count: Net, evidence: Evidence, margins: Margins) -> Question:
 
 
 def _coverage(missing: Rate | Unmirrored, margins: Margins) -> Question:
+    per_pair = 1.0
     if isinstance(missing, Rate):
         seen = f"{_of(missing.trials - missing.events, missing.trials, 'primary call')} are paired"
         hint = ""
     else:
+        per_pair = 1 / missing.share
         seen = (
             f"{counted(missing.pairs, 'pair')} among {counted(missing.trials, 'primary call')}, "
             f"of which {percent(missing.share)} are mirrored"
@@ -291,6 +293,7 @@ def _coverage(missing: Rate | Unmirrored, margins: Margins) -> Question:
         unit="call",
         is_minimum=True,
         hint=hint,
+        share=per_pair,
     )
 
 
@@ -404,12 +407,22 @@ def _need(question: Question, alpha: float, reject_alpha: float) -> Need:
 def _need_from_nothing(question: Question, alpha: float) -> Need:
     if question.nothing:
         return Need(pairs=None, towards=None, reason=question.nothing)
-    fewest = trials_until(lambda n: Rate(0, n).bounds(alpha, alpha).upper <= question.maximum, 1)
+
+    def passes(trials: int) -> bool:
+        if isinstance(question.count, Unmirrored):
+            found = question.count.bounds(alpha, alpha, trials)
+        else:
+            found = Rate(0, trials).bounds(alpha, alpha)
+        return found.upper <= question.maximum
+
+    fewest = trials_until(passes, 1)
     reason = f"there are no {question.unit}s yet"
     if fewest is None:
         return Need(pairs=None, towards=None, reason=reason)
     least = f"{reason}; it takes {counted(fewest, question.unit)} at the least to pass it"
-    return Need(pairs=fewest, towards="pass", reason=least)
+    if question.hint:
+        least += f" ({question.hint})"
+    return Need(pairs=math.ceil(fewest / question.share), towards="pass", reason=least)
 
 
 @dataclass(frozen=True, slots=True)

@@ -401,9 +401,14 @@ def losses(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "in-flight",
             False,
-            f"{counted(in_flight, 'call')} of the last {facts.window.settle_seconds:g} s left "
-            "out as incomplete.",
-            "Look again once they have arrived.",
+            f"{counted(in_flight, 'call')} "
+            + (
+                f"of the last {facts.window.settle_seconds:g} s"
+                if facts.is_mirrored
+                else "to which the follower has not come"
+            )
+            + " may still get their pair, and are left out.",
+            "Look again once they have it.",
         )
 
 

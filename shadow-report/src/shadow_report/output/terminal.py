@@ -83,7 +83,7 @@ def one(report: Report, console: Console, verbose: bool, *, pairs: int) -> list[
     parts += [about(report), "", gates, *worth(report), ""]
     if verbose:
         parts += [reasons_table(report), ""]
-    parts += [coverage(report), *generated(report)]
+    parts += [coverage(report), *([] if verbose else not_due(report)), *generated(report)]
     if verbose:
         parts += generated_details(report)
         parts += details(report)
@@ -278,6 +278,15 @@ def coverage(report: Report) -> Text:
         f"primary, {count(shadow.unpaired)} shadow; "
         f"lost records: {count(primary.lost_records + shadow.lost_records)}",
     )
+
+
+def not_due(report: Report) -> list[RenderableType]:
+    """Which calls the figures of the coverage leave out, as they may still get their pair."""
+    return [
+        Text(one_line(found.what))
+        for found in report.integrity.findings
+        if found.code == "in-flight"
+    ]
 
 
 def generated(report: Report) -> list[RenderableType]:
