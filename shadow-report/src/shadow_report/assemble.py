@@ -263,6 +263,7 @@ class Observed:
             if self.settings.slices
             else None,
             why={name: trials.why(name) for name in trials.gates},
+            further={name: trials.further(name) for name in trials.gates},
             margins=self._margins(trials.rate("disagreement")),
         )
 

@@ -9,6 +9,11 @@ from shadow_report.report import Finding, Noise, Opinion, PathReport, Signature
 from shadow_report.settings import Comparison
 from shadow_report.wording import counted, percent, percent_range
 
+LONGER_QUEUE = (
+    "A shadow on less hardware, or on the primary's own, queues longer: raise "
+    "--first-token-ratio where that is known."
+)
+
 
 def remarks(noise: Noise, opinion: Opinion | None, settings: Comparison) -> tuple[str, ...]:
     """What stands next to the reasons: the noise floor, and what a judge says."""
@@ -54,6 +59,7 @@ def details(
     coverage.
     """
     said = {f.code: f.remedy for f in findings if f.code == "coverage"}
+    said |= {"first_token": LONGER_QUEUE}
     for signature in signatures:
         if signature.has_own_margin:
             continue

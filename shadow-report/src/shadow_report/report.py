@@ -18,12 +18,14 @@ from shadow_report.wording import NOT_RECORDED, counted, percent
 class Need:
     """How many more pairs settle a gate at its present rate, and how.
 
-    `pairs` and `towards` are None when no number of pairs does; `reason` says why.
+    `pairs` and `towards` are None when no number of pairs does; `reason` says why. `further` says
+    what they need to have where these repeat each other: `with different requests`.
     """
 
     pairs: int | None
     towards: Literal["pass", "fail"] | None
     reason: str
+    further: str = ""
 
 
 Status = Literal["pass", "fail", "wait"]
@@ -57,6 +59,11 @@ class Gate:
     reason: str
     need: Need | None = None
     path: str | None = None
+
+    @property
+    def has_figures(self) -> bool:
+        """Runs of calls and slices have none where nothing was found."""
+        return self.n > 0 or self.margin is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -257,15 +257,31 @@ def test_a_new_version_of_the_shadow_counts_from_its_own_first_call(command: Com
     assert (report["primary"]["calls"], report["verdict"]) == (5_000, "PROMOTE")
 
 
-def test_one_request_is_one_observation(command: Command, capsys: Any) -> None:
-    """8,200 times the same request; the report says what n is worth."""
+def test_one_request_is_one_observation(
+    command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """8,200 times the same request: the report says what n is worth, and what would be worth more:
+    so many different ones promote, and fewer do not.
+    """
     report = command(pairs(8_200, request='{"values": ["1"]}'))
     assert report["verdict"] == "WAIT"
     faults = gate(report, "faults")
     assert (faults["n"], faults["n_eff"]) == (8_200, 1)
     assert faults["n_eff_reason"].startswith("1 distinct request")
-    assert "8,200 (1)" in capsys.readouterr().out
     assert report["clusters"]["by"] == "request"
+    printed = capsys.readouterr().out
+    assert "8,200 (1)" in printed
+
+    more = report["more_pairs"]
+    needed = f"{more:,} more pairs with different requests would settle it as PROMOTE"
+    assert report["reasons"][0].startswith(needed)
+    assert f"{more:,} more calls with different requests" in faults["reason"]
+    assert faults["need"]["further"] == "with different requests"
+    assert "different" in printed.partition("New faults")[2].partition("n is worth")[0]
+    assert "1 distinct request; more calls of the same add nothing" in " ".join(printed.split())
+    assert "more pairs needed with different requests" in (tmp_path / "r.html").read_text()
+    assert command(pairs(more - 10, first=8_200))["verdict"] == "WAIT"
+    assert command(pairs(10, first=8_190 + more))["verdict"] == "PROMOTE"
 
 
 def test_users_who_repeat_their_request_are_as_many_observations(command: Command) -> None:
@@ -283,6 +299,8 @@ def test_the_cluster_may_be_a_field_or_a_unit_of_time(command: Command) -> None:
     by_minute = command([], "--cluster", "minute")
     assert gate(by_session, "faults")["n_eff"] == pytest.approx(100)
     assert gate(by_minute, "faults")["n_eff"] == pytest.approx(10, abs=1)
+    assert gate(by_session, "faults")["need"]["further"] == "of another header:x-session"
+    assert "pairs in other minutes would settle it" in by_minute["reasons"][0]
     assert by_minute["clusters"]["by"] == "minute"
     assert {by_session["verdict"], by_minute["verdict"]} == {"WAIT"}
     typo = command([], "--cluster", "header:x-sesion")

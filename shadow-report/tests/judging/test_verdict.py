@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+import numpy as np
 import pytest
 
 from shadow_report.judging.gates import Evidence, Margins, judge
 from shadow_report.judging.rates import Rate
 from shadow_report.judging.verdict import Decision, Verdict, decide
+from shadow_report.statistics.block_scan import BlockScan
 
 HOUR = timedelta(hours=1)
 CONTRACT = Margins()
@@ -60,6 +62,42 @@ def test_promotes_when_every_gate_passes() -> None:
     assert verdict.reasons == ("All 4 gates pass at alpha 0.05, however often one looks.",)
     assert len(verdict.gates) == 4
     assert verdict.more_pairs is None
+
+
+def test_a_promotion_counts_the_gates_with_figures_and_names_the_others() -> None:
+    """Runs of calls and slices in which nothing was found are in no row of the table."""
+    clean, scan = Rate(0, 20_000), BlockScan(0, 20_000)
+    scan.add(np.arange(20_000), np.zeros(20_000, dtype=bool))
+    evidence = Evidence(
+        missing=clean, faults=clean, disagreement=clean, bad=clean, scans={"faults": scan}
+    )
+    found = decide(judge(evidence, CONTRACT), CONTRACT)
+    assert len(found.gates) == 6
+    assert found.reasons == (
+        (
+            "All 4 gates pass at alpha 0.05, however often one looks; "
+            "no run of calls is worse than allowed."
+        ),
+    )
+    with_slices = decide(judge(replace(evidence, slices=()), CONTRACT), CONTRACT)
+    assert "; no run of calls and no slice is worse than allowed." in with_slices.reasons[0]
+
+
+def test_what_repeats_itself_waits_for_other_calls() -> None:
+    """200 calls of one request, where each further one of another is worth one."""
+    repeated = Rate(0, 200, 1.0, lambda trials: trials - 199)
+    evidence = Evidence(
+        missing=Rate(0, 200),
+        faults=repeated,
+        disagreement=repeated,
+        bad=repeated,
+        further=dict.fromkeys(("faults", "disagreement", "bad"), "with different requests"),
+    )
+    found = decide(judge(evidence, CONTRACT), CONTRACT)
+    assert found.more_pairs == 3_786
+    assert found.reasons[0] == (
+        "3,786 more pairs with different requests would settle it as PROMOTE."
+    )
 
 
 def test_rejects_when_one_gate_fails_and_names_it() -> None:

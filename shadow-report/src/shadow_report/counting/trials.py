@@ -9,6 +9,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from shadow_report import wording
 from shadow_report.answers.paths import NO_VALUE, RequestField, request_parts
 from shadow_report.counting.classify import Bools, Classified
 from shadow_report.judging.rates import Net, Rate
@@ -182,14 +183,31 @@ class TrialTally:
     def rate(self, name: str) -> Rate:
         """The gate's events among its trials, with what those are worth."""
         gate = self.gates[name]
-        return Rate(gate.events, gate.trials, self.effective(name).n_eff)
+        return Rate(gate.events, gate.trials, self.effective(name).n_eff, self._grown(name))
 
     def net(self, name: str) -> Net | None:
         """The same less how often it happened to the primary; None where nobody counts it."""
         gate = self.gates.get(name)
         if gate is None:
             return None
-        return Net(gate.events, gate.reverse, gate.trials, self.effective(name).n_eff)
+        n_eff = self.effective(name).n_eff
+        return Net(gate.events, gate.reverse, gate.trials, n_eff, self._grown(name))
+
+    def _grown(self, name: str) -> Callable[[float], float] | None:
+        """What so many trials will be worth when each further one is a new cluster; None where they
+        are worth as much each as these.
+        """
+        found = self.effective(name)
+        if found.source != "clusters":
+            return None
+        of_clusters = self._clusters.with_new_ones(self._clustered.index(name))
+        calls = self._clusters.calls
+
+        def n_eff(trials: float) -> float:
+            more = trials - found.trials
+            return of_clusters(more) * trials / (calls + more)
+
+        return n_eff
 
     def scans(self) -> dict[str, BlockScan]:
         """By gate, its trials over time, where a run of them tells something.
@@ -204,12 +222,20 @@ class TrialTally:
     def why(self, name: str) -> str:
         """One line on why the gate's trials are worth less than they are; empty if they are not."""
         found = self.effective(name)
-        distinct = f"{found.clusters:,} distinct {'request' if self.by == 'request' else self.by}s"
+        distinct = wording.counted(found.clusters, f"distinct {self.by}")
         return {
-            "clusters": f"{distinct}; more calls of the same ones add nothing yet, new ones do",
+            "clusters": f"{distinct}; more calls of the same add nothing yet, different ones do",
             "likeness": f"{distinct}, and the calls of one turn out alike",
             "clumps": "what is bad comes in clumps of time",
         }.get(found.source, "")
+
+    def further(self, name: str) -> str:
+        """What further calls need to have to be worth something; empty where any are."""
+        if self.effective(name).source not in {"clusters", "likeness"}:
+            return ""
+        if isinstance(self._cluster, TimeUnit):
+            return f"in other {self.by}s"
+        return "with different requests" if self._cluster is None else f"of another {self.by}"
 
     def report(self) -> Clusters | None:
         """How far the calls repeat each other, as it is for new faults."""

@@ -122,7 +122,8 @@ class Evidence:
         worse, and better; None where none was asked.
     noise: how often the primary disagrees with itself; None where nobody knows.
     scans: by gate, its trials over time; slices: what was found in slices of the requests, None
-        where nobody asked. why: by gate, why its trials are worth less than they are.
+        where nobody asked. why: by gate, why its trials are worth less than they are; further:
+        what further ones need to have to be worth something.
     margins: by rule with a margin, the pairs that differ where it holds, among those that have a
         value there.
     """
@@ -141,6 +142,7 @@ class Evidence:
     scans: Mapping[str, BlockScan] = field(default_factory=dict)
     slices: tuple[Slice, ...] | None = None
     why: Mapping[str, str] = field(default_factory=dict)
+    further: Mapping[str, str] = field(default_factory=dict)
     margins: tuple[tuple[PathMargin, Rate], ...] = ()
 
 
@@ -154,6 +156,7 @@ class Question:
     seen: the count in words, as in "3 of 9 pairs disagree". unit: what is counted.
     nothing: what would have to change while there are no trials. hint: how to know sooner.
     stuck: why no number of trials settles it. share: how many trials of it come with each pair.
+    further: what further trials need to have to be worth something.
     """
 
     name: str
@@ -166,6 +169,7 @@ class Question:
     hint: str = ""
     stuck: str = ""
     share: float = 1.0
+    further: str = ""
     path: str | None = None
 
     @property
@@ -308,7 +312,10 @@ def _nothing_compared(trials: int) -> str:
 
 def judge(evidence: Evidence, margins: Margins) -> tuple[Gate, ...]:
     """Every gate of `questions`, then those of runs of calls and of slices, judged."""
-    asked = questions(evidence, margins)
+    asked = [
+        replace(each, further=evidence.further.get(each.name, ""))
+        for each in questions(evidence, margins)
+    ]
     reject_alpha = margins.alpha / len(asked)
     gates = [
         judge_one(each, margins.alpha, reject_alpha, evidence.why.get(each.name, ""))
@@ -398,10 +405,12 @@ def _need(question: Question, alpha: float, reject_alpha: float) -> Need:
         reason = f"{percent(rate)} is too near to be told apart in {TRIALS_LIMIT:,} {unit}s"
         return Need(pairs=None, towards=None, reason=reason)
     more = max(1, total - count.trials)
-    reason = f"{counted(more, f'more {unit}')} at this rate would {towards} it"
+    which = f" {question.further}" * bool(question.further)
+    reason = f"{counted(more, f'more {unit}')}{which} at this rate would {towards} it"
     if towards == "pass" and question.hint:
         reason += f" ({question.hint})"
-    return Need(pairs=math.ceil(more / question.share), towards=towards, reason=reason)
+    pairs = math.ceil(more / question.share)
+    return Need(pairs=pairs, towards=towards, reason=reason, further=question.further)
 
 
 def _need_from_nothing(question: Question, alpha: float) -> Need:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -43,13 +44,14 @@ class Rate:
     """How often something happened: `events` among `trials`.
 
     `effective_trials` is smaller than `trials` when the trials repeat each other; None means that
-    they are independent. Raises ValueError unless 0 <= events <= trials and
-    0 <= effective_trials <= trials.
+    they are independent. `grown`: what so many trials will be worth; None is in proportion. Raises
+    ValueError unless 0 <= events <= trials and 0 <= effective_trials <= trials.
     """
 
     events: int
     trials: int
     effective_trials: float | None = None
+    grown: Callable[[float], float] | None = None
 
     def __post_init__(self) -> None:
         _check(self.events, self.trials, self.effective_trials)
@@ -69,7 +71,7 @@ class Rate:
     def bounds(self, alpha: float, reject_alpha: float, trials: float | None = None) -> Interval:
         if not self.trials:
             return Interval(0.0, 1.0)
-        grown = self.n_eff * ((trials or self.trials) / self.trials)
+        grown = _worth(self, trials)
         return rate_bounds(grown * (self.events / self.trials), grown, alpha, reject_alpha)
 
 
@@ -78,13 +80,14 @@ class Net:
     """A paired yes/no outcome among `trials` pairs: `gained` pairs where only the shadow has it,
     `lost` pairs where only the primary has it; the rate is that of the difference.
 
-    `effective_trials` and errors as in `Rate`.
+    `effective_trials`, `grown` and errors as in `Rate`.
     """
 
     gained: int
     lost: int
     trials: int
     effective_trials: float | None = None
+    grown: Callable[[float], float] | None = None
 
     def __post_init__(self) -> None:
         _check(self.gained + self.lost, self.trials, self.effective_trials)
@@ -106,7 +109,7 @@ class Net:
     def bounds(self, alpha: float, reject_alpha: float, trials: float | None = None) -> Interval:
         if not self.trials:
             return Interval(-1.0, 1.0)
-        grown = self.n_eff * ((trials or self.trials) / self.trials)
+        grown = _worth(self, trials)
         gained, lost = grown * (self.gained / self.trials), grown * (self.lost / self.trials)
         return net_bounds(gained, lost, grown, alpha, reject_alpha)
 
@@ -190,6 +193,14 @@ class Excess:
         # Whoever passes must be above little noise, whoever fails beyond much of it.
         noise = self.noise.bounds(reject_alpha / 2, alpha / 2)
         return Interval(found.lower - noise.upper, found.upper - noise.lower)
+
+
+def _worth(count: Rate | Net, trials: float | None) -> float:
+    """The effective sample size, also after so many trials."""
+    if trials is None:
+        return count.n_eff
+    in_proportion = count.n_eff * (trials / count.trials)
+    return in_proportion if count.grown is None else count.grown(trials)
 
 
 def _check(events: int, trials: int, effective_trials: float | None) -> None:

@@ -92,9 +92,22 @@ def decide(
         )
     if waits:
         return _wait(kept, waits, missing_time, pairs_per_second)
-    reason = f"All {len(kept)} gates pass at alpha {margins.alpha:g}, however often one looks."
+    rated = [gate for gate in kept if gate.has_figures]
+    reason = f"All {len(rated)} gates pass at alpha {margins.alpha:g}, however often one looks"
+    reason += f"{_nothing_found(kept)}."
     reason = " ".join((reason, *(gate.reason for gate in kept if gate.path is not None)))
     return Decision(verdict=Verdict.PROMOTE, reasons=(reason,), gates=kept)
+
+
+def _nothing_found(gates: Sequence[Gate]) -> str:
+    """What was looked for besides, and is in no figure."""
+    names = {gate.name for gate in gates if not gate.has_figures}
+    found = (
+        "no run of calls" * bool(names & {"newest", "worst"}),
+        "no slice" * ("slices" in names),
+    )
+    nothing = " and ".join(filter(None, found))
+    return f"; {nothing} is worse than allowed" if nothing else ""
 
 
 def _wait(
@@ -113,18 +126,15 @@ def _wait(
         when = f", {in_words(eta)} at the present rate" if eta is not None else ""
         # Where the newest calls are bad, more like them promote nothing.
         is_bad_now = towards is Verdict.PROMOTE and any(gate.name == "newest" for gate in waiting)
-        like = "good pair" if is_bad_now else "pair like these"
-        summary = (f"{_more_of(more, like)} would settle it as {towards}{when}.",)
+        kinds = [gate.need.further for gate in waiting if gate.need and gate.need.further]
+        like = "" if is_bad_now else f" {kinds[0] if kinds else 'like these'}"
+        pairs = counted(more, "more good pair" if is_bad_now else "more pair")
+        summary = (f"{pairs}{like} would settle it as {towards}{when}.",)
     elif (stuck := _stuck(waiting)) and not summary:
         summary = (f"More pairs like these settle nothing. What would: {stuck}.",)
     return Decision(
         verdict=Verdict.WAIT, reasons=(*summary, *waits), gates=gates, more_pairs=more, eta=eta
     )
-
-
-def _more_of(more: int, what: str) -> str:
-    noun, _, like = what.partition(" like ")
-    return counted(more, f"more {noun}") + (f" like {like}" if like else "")
 
 
 def _stuck(waiting: Sequence[Gate]) -> str:

@@ -136,6 +136,7 @@ def view(report: Report, pairs: int, characters: int) -> dict[str, object]:
         "gates": {gate.name: gate for gate in report.gates},
         "shares": {gate.name: gate.estimate for gate in report.gates},
         "meaning": wording.VERDICT_MEANINGS.get(report.verdict, ""),
+        "further": next((g.need.further for g in report.gates if g.need and g.need.further), ""),
         "worst": [worst_pair(pair, characters) for pair in worst_pairs(report.signatures, pairs)],
         "timeline": timeline_plot(report),
         "shift": plots.shift_plot(report.latency),

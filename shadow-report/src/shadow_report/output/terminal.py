@@ -129,7 +129,11 @@ def candidates_table(judged: SideBySide) -> Table:
 def gates_summary(report: Report) -> Text:
     """`fail: New faults; wait: Coverage; 3 pass`."""
     found = {
-        status: [title_of(gate) for gate in report.gates if gate.status == status]
+        status: [
+            title_of(gate)
+            for gate in report.gates
+            if gate.status == status and (gate.has_figures or status != "pass")
+        ]
         for status in ("fail", "wait", "pass")
     }
     parts = [
@@ -204,8 +208,7 @@ def gates_table(report: Report) -> Table:
             overflow="fold",
         )
     for gate in report.gates:
-        # Runs and slices in which nothing was found have no figures.
-        if gate.n or gate.margin is not None:
+        if gate.has_figures:
             table.add_row(*gate_cells(gate)[: len(table.columns)])
     return table
 
@@ -250,7 +253,9 @@ def needs(gate: Gate) -> str:
         return ""
     if gate.need.pairs is None:
         return "a change"
-    return f"{count(gate.need.pairs)} to {gate.need.towards}"
+    # The reason says in what they have to differ.
+    which = " different" * bool(gate.need.further)
+    return f"{count(gate.need.pairs)}{which} to {gate.need.towards}"
 
 
 def title_of(gate: Gate) -> str:

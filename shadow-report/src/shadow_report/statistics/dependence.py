@@ -10,6 +10,7 @@ in the rows gives away is beyond any statistic until the first event.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,7 +96,7 @@ def effective_size(
 def _worst_case(m: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
     calls = weights * m
     squares = calls * m
-    return float(calls.sum() * squares.sum() / (squares * m).sum()) if m.size else 0.0
+    return float(calls.sum() * squares.sum() / (squares * m).sum()) if calls.any() else 0.0
 
 
 def _design_effect(
@@ -178,16 +179,39 @@ class Clusters:
                 np.add.at(counts, slots[inverse[flag]], np.int32(1))
         np.bitwise_or.at(self._seen, slots[inverse], bits)
 
+    @property
+    def calls(self) -> int:
+        """How many were added."""
+        return int(self._sizes.sum(dtype=np.int64))
+
     def effective(self, gate: int) -> EffectiveSize:
         """What the calls are worth for this gate."""
+        return effective_size(*self._kinds(gate))
+
+    def with_new_ones(self, gate: int) -> Callable[[float], float]:
+        """In the worst case, what the calls would be worth after so many more of new clusters."""
+        sizes, _, recurring, clusters = self._kinds(gate)
+        m, known = np.append(sizes, 1).astype(np.float64), np.append(recurring, False)
+
+        def n_eff(more: float) -> float:
+            weights = np.append(clusters, more).astype(np.float64)
+            return max(_worst_case(m, weights), _worst_case(m[~known], weights[~known]))
+
+        return n_eff
+
+    def _kinds(
+        self, gate: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_], NDArray[np.int64]]:
+        """Sizes, events and whether they recur, of each kind of cluster, and how many are of it.
+
+        Most clusters are alike: hundreds of thousands are a few kinds of them.
+        """
         used = self._sizes > 0
-        # Most clusters are alike: hundreds of thousands are a few kinds of them.
         kinds = self._sizes[used].astype(np.int64) << 32
         kinds |= self._events[gate, used].astype(np.int64) << 1
         kinds |= self.recurring()[used]
         kinds, clusters = np.unique(kinds, return_counts=True)
-        sizes, events = kinds >> 32, (kinds & 0xFFFFFFFF) >> 1
-        return effective_size(sizes, events, kinds & 1 > 0, clusters)
+        return kinds >> 32, (kinds & 0xFFFFFFFF) >> 1, kinds & 1 > 0, clusters
 
     def recurring(self) -> NDArray[np.bool_]:
         """Which slots were seen in at least half of the blocks of time; none while few passed."""
