@@ -303,11 +303,12 @@ class Tally:
     def _watermark(self, tables: Tables, now: datetime, before: datetime | None) -> datetime:
         """Up to when calls are judged; never before what was judged already."""
         assert self._base is not None  # noqa: S101 - the caller knows; for the type checker
-        until = now - self._settings.settle
+        settings, sides = self._settings, self._sides
+        until = now - settings.settle
         # Before the first call of a shadow there is nobody to wait for.
-        if not self._sides.is_mirrored and self._sides.groups_of("shadow"):
-            lately = replace(self._sides.scope, delivered_since=now - CHECKPOINT_KEPT)
-            until = min(until, tables.followed_until(lately) or self._until)
+        if sides.groups_of("shadow"):
+            lately = now - CHECKPOINT_KEPT
+            until = settled_watermark(tables, sides, settings, now, since=lately, known=self._until)
         return max(until if before is None else min(until, before), self._base.until)
 
     def _advance(self, tables: Tables, base: Base, settled: datetime, until: datetime) -> None:
