@@ -12,9 +12,13 @@ import pytest
 from backends import Backend, answering
 from gateways import Gateways, StartGateway
 from runs import Run, Start
+from tree import Tree
 
 from shadow_local.stack import Options, Stack
 from shadow_local.translate.document import topology
+
+# A rendering allocates little, and kubectl's garbage collector would take a third of its time.
+os.environ["GOGC"] = "off"
 
 
 @pytest.fixture
@@ -82,6 +86,21 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """The whole standard deployment, shared: tests tell their own calls by pair id."""
     running = Stack(Options(tmp_path_factory.mktemp("stack"), topology("standard")))
+    try:
+        running.start()
+        yield running
+    finally:
+        running.stop()
+
+
+@pytest.fixture(scope="session")
+def follow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The topology without a mesh, with two shadows; shared by the tests of both."""
+    folder = tmp_path_factory.mktemp("follow")
+    tree = Tree(folder / "tree")
+    tree.choose_topology("follow")
+    tree.switch_on("second-shadow/follow")
+    running = Stack(Options(folder / "stack", tree.folder))
     try:
         running.start()
         yield running

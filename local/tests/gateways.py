@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,6 +10,8 @@ from typing import Any
 
 from shadow_local.ports import free_port
 from shadow_local.processes import gateway_command, open_copies_url
+from shadow_local.stack import Stack
+from shadow_local.state import Pods, Side
 from shadow_local.supervisor import Supervisor
 from shadow_local.translate.document import render, topology
 from shadow_local.translate.mesh import KINDS, build_mesh
@@ -22,6 +24,26 @@ Manifests = list[dict[str, Any]]
 def rendered(topology_name: str) -> Manifests:
     """A topology's objects; not to be changed, they are shared."""
     return render(topology(topology_name))
+
+
+def ports_of(pods: Pods | None) -> Ports:
+    """Where a transformer of a running stack listens."""
+    assert pods is not None
+    urls = (pods.transformer_url, pods.transformer_grpc_url)
+    return Ports(*(int(url.rsplit(":", 1)[1]) for url in urls))
+
+
+def transformers_of(stack: Stack) -> dict[str, list[Ports]]:
+    """Where all transformers of a running stack listen, by InferenceService."""
+    state = stack.state
+    assert state is not None
+    shadows = iter([state.shadow, *state.more_shadows])
+    found = {}
+    for service in stack.services:
+        side: Side | None = state.primary if service.role == "primary" else next(shadows)
+        assert side is not None
+        found[service.name] = [ports_of(pods) for pods in (side, *side.more)]
+    return found
 
 
 @dataclass(frozen=True)
@@ -67,8 +89,22 @@ class Gateways:
     ) -> Running:
         """A gateway of rendered objects; `first` is the port of double-…, `second` of triple-…"""
         given = [item if isinstance(item, Ports) else Ports(item, item) for item in (first, second)]
+        names = [service.name for service in inference_services(manifests)]
+        behind = {name: [given[name.startswith("triple")]] for name in names}
+        return self.start_before(behind, manifests, suffix, api_key=api_key, edge=edge)
+
+    def start_before(
+        self,
+        transformers: Mapping[str, Sequence[Ports]],
+        manifests: Manifests,
+        suffix: bool = False,
+        *,
+        api_key: str | None = None,
+        edge: bool = False,
+    ) -> Running:
+        """A gateway of rendered objects, with these transformers behind their InferenceServices."""
         pods = {
-            (service.name, kind): [given[service.name.startswith("triple")]]
+            (service.name, kind): transformers[service.name]
             for service in inference_services(manifests)
             for kind in KINDS
         }

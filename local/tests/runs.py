@@ -14,8 +14,13 @@ import psutil
 from waiting import until
 
 from shadow_local.ports import free_port
+from shadow_local.translate.document import repository
 
 PROGRAM = Path(sys.executable).with_name("shadow-local")
+# A deployment of one model, for what does not depend on how many there are.
+PRIMARY_ALONE = str(repository() / "manifests" / "stages" / "primary-alone")
+# The whole deployment, for what does not depend on its predictors: these start at once.
+SCRIPTED = repository() / "examples" / "scripted"
 SETTINGS = ("GATEWAY_PORT", "KUSTOMIZATION", "MIRROR_HOST_SUFFIX", "MIRROR_PERCENTAGE")
 SETTINGS += (
     "ISTIO_EDGE",

@@ -23,7 +23,6 @@ def rows(stack: Stack, query: str, pair_ids: list[str]) -> list[dict[str, Any]]:
 
 
 def wait_for_pairs(stack: Stack, pair_ids: list[str]) -> None:
-    """Return when both answers to each call are there."""
     """Return once each of these calls has both its answers in the tables."""
     expected = len(set(pair_ids))
 

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from backends import answering, refusing, resetting, stuck
 from calls import post, post_at_once
-from gateways import StartGateway
+from gateways import StartGateway, ports_of
 from psycopg import errors
 from stored import rows, wait_for_pairs
 from waiting import until
@@ -130,11 +130,9 @@ def test_every_topology_pairs_every_call(
 ) -> None:
     """With KServe's modes and Istio's Host suffix in any combination, each call is one pair."""
     assert stack.state is not None
-    assert stack.state.primary is not None
-    assert stack.state.shadow is not None
     gateway = start_gateway(
-        _port(stack.state.primary.transformer_url),
-        _port(stack.state.shadow.transformer_url),
+        ports_of(stack.state.primary),
+        ports_of(stack.state.shadow),
         topology,
         suffix,
     )
@@ -159,9 +157,8 @@ def test_a_broken_shadow_changes_no_answer(
 ) -> None:
     """The caller has the primary's answer, and the primary's record is kept, whatever happens."""
     assert stack.state is not None
-    assert stack.state.primary is not None
     with fault() as shadow:
-        gateway = start_gateway(_port(stack.state.primary.transformer_url), shadow.port)
+        gateway = start_gateway(ports_of(stack.state.primary), shadow.port)
         answers = [post(gateway.predict_url) for _ in range(20)]
     assert {(status, body) for status, _, body in answers} == {
         (200, b'{"predictions":[6.6,124.6,648.0]}')
@@ -183,7 +180,3 @@ def test_roles_may_do_no_more_than_their_task(stack: Stack) -> None:
         connection.execute("SELECT 1 FROM inference_pairs")
         with pytest.raises(errors.InsufficientPrivilege):
             connection.execute("DELETE FROM inference_requests")
-
-
-def _port(url: str) -> int:
-    return int(url.rsplit(":", 1)[1])

@@ -1,57 +1,45 @@
-"""The topology without a mesh: the follower brings every recorded call to the shadow."""
+"""The topology without a mesh: a follower brings every recorded call to its shadow."""
 
 from __future__ import annotations
 
 import os
 import random
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
-import pytest
 from calls import BODY, get, post, post_at_once, post_chunked
 from runs import Start, up
 from test_grpc import DOUBLED, MOST_NUMBERS, infer
 from waiting import until
 
-from shadow_local.stack import Options, Stack
-from shadow_local.translate.document import topology
+from shadow_local.stack import Stack
 
 LARGE = b'{"values": ["1.5"], "padding": "' + b"x" * 7_000_000 + b'"}'
 PAIRS = """
 SELECT count(DISTINCT pair_id), count(*) FROM inference_requests r
-JOIN inference_responses a USING (record_id, request_time, pair_id) WHERE role = %s
+JOIN inference_responses a USING (record_id, request_time, pair_id) WHERE inference_service = %s
 """
+PRIMARY = "double-minimal-inference"
 
 
-@pytest.fixture(scope="module")
-def follow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The whole deployment of the topology follow."""
-    stack = Stack(Options(tmp_path_factory.mktemp("follow"), topology("follow")))
-    try:
-        stack.start()
-        yield stack
-    finally:
-        stack.stop()
-
-
-def counts(stack: Stack, role: str) -> tuple[int, int]:
-    """Pairs, and calls, of one side."""
+def counts(stack: Stack, service: str) -> tuple[int, int]:
+    """Pairs, and calls, of one model."""
     with psycopg.connect(stack.database.uri) as connection:
-        found = connection.execute(PAIRS, [role]).fetchone()
+        found = connection.execute(PAIRS, [service]).fetchone()
     assert found is not None
     return found
 
 
 def wait_until_followed(stack: Stack, calls: int) -> None:
-    """Return once the shadow has answered each call of the primary, and no more."""
-    until(lambda: counts(stack, "primary") == (calls, calls), 120, lambda: "primary")
-    until(
-        lambda: counts(stack, "shadow")[0] == calls,
-        120,
-        lambda: f"{counts(stack, 'shadow')} of {calls} calls followed",
-    )
+    """Return once each shadow has answered each call of the primary, and no more."""
+    until(lambda: counts(stack, PRIMARY) == (calls, calls), 120, lambda: "primary")
+    for shadow in stack.candidates:
+        until(
+            lambda name=shadow: counts(stack, name)[0] == calls,
+            120,
+            lambda name=shadow: f"{counts(stack, name)} of {calls} calls followed to {name}",
+        )
 
 
 def test_every_call_is_followed(follow: Stack) -> None:
@@ -61,7 +49,7 @@ def test_every_call_is_followed(follow: Stack) -> None:
     state = follow.state
     assert state is not None
     assert state.follower is not None
-    before = counts(follow, "primary")[0]
+    before = counts(follow, PRIMARY)[0]
     answers = post_at_once(state.predict_url, 100)
     assert {body for _, _, body in answers} == {b'{"predictions":[6.6,124.6,648.0]}'}
     assert post_chunked(state.predict_url, [BODY[:9], BODY[9:]])[0] == 200
@@ -100,7 +88,7 @@ def test_only_inference_passes(follow: Stack) -> None:
 def test_a_callers_ids_and_marks_are_not_taken(follow: Stack) -> None:
     """Repeated ids of a caller make no repeated pairs, and no call of it passes for a replay's."""
     assert follow.state is not None
-    before = counts(follow, "primary")[0]
+    before = counts(follow, PRIMARY)[0]
     own = [("x-request-id", "same"), ("x-shadow-pair-id", "same"), ("x-shadow-source", "replay")]
     for _ in range(5):
         assert post(follow.state.predict_url, headers=own)[0] == 200
@@ -118,7 +106,7 @@ def test_what_the_shadow_misses_comes_later(follow: Stack) -> None:
     assert state is not None
     assert state.shadow is not None
     assert state.follower is not None
-    before = counts(follow, "primary")[0]
+    before = counts(follow, PRIMARY)[0]
     victims = {"follower": state.follower.pid, "shadow-transformer": state.shadow.transformer_pid}
     for name, pid in victims.items():
         assert pid is not None
@@ -126,8 +114,9 @@ def test_what_the_shadow_misses_comes_later(follow: Stack) -> None:
         assert {status for status, _, _ in post_at_once(state.predict_url, 100)} == {200}
         follow.restart(name, {})
     wait_until_followed(follow, before + 200)
-    pairs, calls = counts(follow, "shadow")
-    assert pairs == calls
+    for shadow in follow.candidates:
+        pairs, calls = counts(follow, shadow)
+        assert pairs == calls
 
 
 def test_the_demo_follows(start: Start, tmp_path: Path) -> None:

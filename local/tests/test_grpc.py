@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc as triton
 from backends import refusing, stuck, unreachable
-from gateways import Gateways, Running, StartGateway, rendered
+from gateways import Gateways, Running, StartGateway, ports_of, rendered
 from stored import rows, wait_for_pairs
 from tree import OPTIONS, Tree
 from tritonclient.grpc import service_pb2 as messages
@@ -20,9 +20,7 @@ from tritonclient.utils import InferenceServerException
 from waiting import until
 
 from shadow_local.stack import Stack
-from shadow_local.state import Side
 from shadow_local.translate.document import render
-from shadow_local.translate.services import Ports
 
 TOPOLOGIES = ["standard", "knative"]
 VALUES = [3.3, 62.3, 324.0]
@@ -63,14 +61,6 @@ def status_of(url: str, headers: dict[str, str]) -> str | None:
     with pytest.raises(InferenceServerException) as refused:
         infer(url, headers)
     return refused.value.status()
-
-
-def ports_of(side: Side | None) -> Ports:
-    assert side is not None
-    http, rpc = (
-        int(url.rsplit(":", 1)[1]) for url in (side.transformer_url, side.transformer_grpc_url)
-    )
-    return Ports(http, rpc)
 
 
 def gateway_of(stack: Stack, start_gateway: StartGateway, topology: str, **more: Any) -> Running:

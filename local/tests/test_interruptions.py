@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import psutil
-from runs import Run, Start, up
+from runs import PRIMARY_ALONE, Run, Start, up
 from waiting import until
 
 
@@ -31,7 +31,7 @@ def test_while_the_database_is_made(start: Start, tmp_path: Path) -> None:
 
 def test_while_the_models_load(start: Start, tmp_path: Path) -> None:
     """Whatever is started by then ends; asked by `up`, that is a success."""
-    run = up(start, tmp_path / "stack")
+    run = up(start, tmp_path / "stack", KUSTOMIZATION=PRIMARY_ALONE)
     until((tmp_path / "stack" / "logs" / "gateway.log").exists)
     run.ctrl_c()
     assert run.ends() == 0

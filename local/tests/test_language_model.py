@@ -41,6 +41,14 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         stack.stop()
 
 
+@pytest.fixture(scope="module")
+def passing(stack: Stack) -> Stack:
+    """The same, with transformers that pass on the path of this model's own."""
+    for role in ("primary", "shadow"):
+        stack.restart(f"{role}-transformer", {"PASS_PATHS": "/tokens"})
+    return stack
+
+
 def opened(stack: Stack) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
     """A streamed chat at the entry, of which nothing is read yet."""
     assert stack.state is not None
@@ -80,23 +88,6 @@ def test_a_stream_is_mirrored_and_paired(stack: Stack) -> None:
     assert shadow[:3] == ("shadow", 200, "done")
 
 
-def test_a_caller_that_leaves_ends_the_primarys_stream(stack: Stack) -> None:
-    """What becomes of the copy is Envoy's to say: it goes on, or is cut with it; never stuck."""
-    for role in ("primary", "shadow"):
-        stack.restart(f"{role}-predictor", {"TOKENS_PER_SECOND": "4"})
-    connection, answer = opened(stack)
-    assert answer.readline().startswith(b"data: ")
-    pair_id = answer.headers["x-shadow-pair-id"]
-    connection.sock.close()
-    answer.close()
-    connection.close()
-    primary, shadow = sides(stack, pair_id)
-    print(primary, shadow)
-    assert primary[:3] == ("primary", 200, "left")
-    assert shadow[:2] == ("shadow", 200)
-    assert shadow[2] in ("left", "done")
-
-
 BOTH = """
 SELECT q.role, q.protocol, a.status_code, a.generation->>'stream_end', count(*)
 FROM inference_requests q JOIN inference_responses a USING (record_id, request_time, pair_id)
@@ -114,36 +105,33 @@ REQUESTS = {
 
 @pytest.mark.parametrize("command", ["follow", "replay"])
 def test_whatever_the_primary_passed_on_is_sent_again(
-    stack: Stack, command: str, tmp_path: Path
+    passing: Stack, command: str, tmp_path: Path
 ) -> None:
     """Calls that no mirror copied, of OpenAI's API and of others: streams are read as streams."""
-    stack.restart("primary-transformer", {"PASS_PATHS": "/tokens"})
-    stack.restart("shadow-transformer", {"PASS_PATHS": "/tokens", "INFERENCE_SERVICE": command})
-    for role in ("primary", "shadow"):
-        stack.restart(f"{role}-predictor", {"TOKENS_PER_SECOND": "0"})
-    assert stack.state is not None
-    assert stack.state.primary is not None
-    assert stack.state.shadow is not None
+    state = passing.state
+    assert state is not None
+    assert state.primary is not None
+    assert state.shadow is not None
     began = datetime.now(UTC).isoformat()
     for path, request in REQUESTS.items():
         for streamed in ({}, {"stream": True}) if "completions" in path else ({},):
             body = json.dumps({"model": "model"} | request | streamed).encode()
             headers = [("content-type", "application/json")]
-            post(f"{stack.state.primary.transformer_url}/{path}", body, headers)
+            post(f"{state.primary.transformer_url}/{path}", body, headers)
 
     def rows() -> list[tuple[Any, ...]]:
-        with psycopg.connect(stack.database.of_role("report")) as connection:
+        with psycopg.connect(passing.database.of_role("report")) as connection:
             return connection.execute(BOTH, [began, command]).fetchall()
 
     answers = [("openai", 200, "done", 2), ("openai", 200, None, 3), ("other", 404, None, 1)]
     primary, shadow = ([(role, *answer) for answer in answers] for role in ("primary", "shadow"))
     until(lambda: rows() == primary, or_say=lambda: str(rows()))
-    options = ["--to", stack.state.shadow.transformer_url, "--since", began]
+    options = ["--to", state.shadow.transformer_url, "--since", began]
     if command == "follow":
-        options += ["--shadow", command, "--until", "0s"]
+        options += ["--shadow", *state.candidates, "--until", "0s"]
     ran = subprocess.run(
         [repository() / "shadow-report" / ".venv" / "bin" / "shadow-report", command, *options],
-        env=os.environ | {"POSTGRES_URI": stack.database.of_role("report")},
+        env=os.environ | {"POSTGRES_URI": passing.database.of_role("report")},
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -152,6 +140,22 @@ def test_whatever_the_primary_passed_on_is_sent_again(
     said = ran.stdout + ran.stderr
     assert "6 calls answered (1 with an error status)." in said
     until(lambda: rows() == primary + shadow, or_say=lambda: f"{rows()} {said}")
+
+
+def test_a_caller_that_leaves_ends_the_primarys_stream(stack: Stack) -> None:
+    """What becomes of the copy is Envoy's to say: it goes on, or is cut with it; never stuck."""
+    for role in ("primary", "shadow"):
+        stack.restart(f"{role}-predictor", {"TOKENS_PER_SECOND": "4"})
+    connection, answer = opened(stack)
+    assert answer.readline().startswith(b"data: ")
+    pair_id = answer.headers["x-shadow-pair-id"]
+    connection.sock.close()
+    answer.close()
+    connection.close()
+    primary, shadow = sides(stack, pair_id)
+    assert primary[:3] == ("primary", 200, "left")
+    assert shadow[:2] == ("shadow", 200)
+    assert shadow[2] in ("left", "done")
 
 
 def test_the_demo_of_a_language_model(start: Start, tmp_path: Path) -> None:

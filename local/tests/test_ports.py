@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from backends import Backend
+from runs import PRIMARY_ALONE
 
 from shadow_local.ports import PortBusy, claim, free_port, is_free
 from shadow_local.stack import Options, Stack
-from shadow_local.translate.document import topology
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
@@ -62,7 +62,7 @@ def test_a_port_that_is_lost_meanwhile_is_named(tmp_path: Path, who: str) -> Non
     """Whoever takes it after it was chosen: one line with the variable that a user can set, not
     with an option of the server that found it taken."""
     gateway_port = free_port()
-    stack = Stack(Options(tmp_path, topology("standard"), gateway_port=gateway_port))
+    stack = Stack(Options(tmp_path, Path(PRIMARY_ALONE), gateway_port=gateway_port))
     lost: list[int] = []
     with contextlib.ExitStack() as taking:
 

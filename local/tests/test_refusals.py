@@ -10,7 +10,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict
-from runs import Run, Start, up
+from runs import PRIMARY_ALONE, Run, Start, up
 from tree import Tree
 from waiting import until
 
@@ -42,9 +42,9 @@ def test_a_busy_port_is_named(start: Start, tmp_path: Path) -> None:
 
 def test_a_second_run_in_the_same_folder_is_refused(start: Start, tmp_path: Path) -> None:
     """Two stacks would share one database folder; the second one says who is there."""
-    first = up(start, tmp_path / "stack")
+    first = up(start, tmp_path / "stack", KUSTOMIZATION=PRIMARY_ALONE)
     _wait_for_lock(tmp_path / "stack")
-    second = up(start, tmp_path / "stack")
+    second = up(start, tmp_path / "stack", KUSTOMIZATION=PRIMARY_ALONE)
     assert second.ends() == 1
     line = _only_line(second)
     assert f"Process {first.process.pid} already runs in {tmp_path / 'stack'}; stop it" in line

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
 import pytest
 from calls import post_at_once
+from gateways import Gateways, rendered, transformers_of
 from runs import Start
 from stored import wait_for_pairs
 from test_grpc import ENTRY, infer
@@ -19,37 +22,57 @@ CALLS = 300
 GRPC_CALLS = 40  # below the limit of open copies
 
 
-@pytest.mark.parametrize("name", ["standard", "knative"])
-def test_two_pods_of_each_side_count_exactly(tmp_path: Path, name: str) -> None:
-    """Each call is one pair, whichever pods took it; each pod records its share without a gap."""
-    stack = Stack(Options(tmp_path, topology(name), replicas=2))
+COMPLETE = "SELECT count(*) FROM inference_responses WHERE request_time >= %s"
+RECORDERS = """
+SELECT role, count(*) FILTER (WHERE request_time >= %s), count(*), max(sequence)
+FROM inference_requests GROUP BY role, recorder_id ORDER BY role
+"""
+
+
+@pytest.fixture(scope="module")
+def two_pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A deployment with two pods of each component."""
+    folder = tmp_path_factory.mktemp("two-pods")
+    stack = Stack(Options(folder, topology("standard"), replicas=2))
     try:
-        state = stack.start()
-        for side in (state.primary, state.shadow):
-            assert side is not None
-            (second,) = side.more
-            assert second.transformer_url != side.transformer_url
-            assert second.spool_dir != side.spool_dir
-        answers = post_at_once(state.predict_url, CALLS)
-        assert {body for _, _, body in answers} == {b'{"predictions":[6.6,124.6,648.0]}'}
-        wait_for_pairs(stack, [headers["x-shadow-pair-id"] for _, headers, _ in answers])
-        for _ in range(GRPC_CALLS):
-            assert infer(state.gateway_url, ENTRY) == [6.6, 124.6, 648.0]
-        complete = "SELECT count(*) FROM inference_responses"
-        with psycopg.connect(state.postgres_uri, autocommit=True) as connection:
-            expected = (2 * (CALLS + GRPC_CALLS),)
-            until(lambda: connection.execute(complete).fetchone() == expected)
-            recorders = connection.execute(
-                """SELECT role, count(*), max(sequence) FROM inference_requests
-                GROUP BY role, recorder_id ORDER BY role"""
-            ).fetchall()
-            assert connection.execute("SELECT * FROM inference_gaps").fetchall() == []
-        assert [role for role, _, _ in recorders] == ["primary", "primary", "shadow", "shadow"]
-        assert all(0 < count == sequence for _, count, sequence in recorders)
-        for role in ("primary", "shadow"):
-            assert sum(n for r, n, _ in recorders if r == role) == CALLS + GRPC_CALLS
+        stack.start()
+        yield stack
     finally:
         stack.stop()
+
+
+def test_each_pod_has_its_own_address_and_spool(two_pods: Stack) -> None:
+    """What one pod holds, no other one writes."""
+    assert two_pods.state is not None
+    for side in (two_pods.state.primary, two_pods.state.shadow):
+        assert side is not None
+        (second,) = side.more
+        assert second.transformer_url != side.transformer_url
+        assert second.spool_dir != side.spool_dir
+
+
+@pytest.mark.parametrize("name", ["standard", "knative"])
+def test_two_pods_of_each_side_count_exactly(
+    two_pods: Stack, gateways: Gateways, name: str
+) -> None:
+    """Each call is one pair, whichever pods took it; each pod records its share without a gap."""
+    gateway = gateways.start_before(transformers_of(two_pods), rendered(name))
+    began = datetime.now(UTC)
+    answers = post_at_once(gateway.predict_url, CALLS)
+    assert {body for _, _, body in answers} == {b'{"predictions":[6.6,124.6,648.0]}'}
+    wait_for_pairs(two_pods, [headers["x-shadow-pair-id"] for _, headers, _ in answers])
+    for _ in range(GRPC_CALLS):
+        assert infer(gateway.url, ENTRY) == [6.6, 124.6, 648.0]
+    expected = (2 * (CALLS + GRPC_CALLS),)
+    with psycopg.connect(two_pods.database.uri, autocommit=True) as connection:
+        until(lambda: connection.execute(COMPLETE, [began]).fetchone() == expected)
+        recorders = connection.execute(RECORDERS, [began]).fetchall()
+        assert connection.execute("SELECT * FROM inference_gaps").fetchall() == []
+    assert [role for role, *_ in recorders] == ["primary", "primary", "shadow", "shadow"]
+    assert all(share > 0 and count == sequence for _, share, count, sequence in recorders)
+    for role in ("primary", "shadow"):
+        shares = [share for recorded_by, share, _, _ in recorders if recorded_by == role]
+        assert sum(shares) == CALLS + GRPC_CALLS
 
 
 def test_more_pods_than_the_manifests_allow_are_refused(tmp_path: Path) -> None:

@@ -16,12 +16,12 @@ import psutil
 import psycopg
 from calls import get, post
 from rich.console import Console
-from runs import PROGRAM, Start, up
+from runs import PRIMARY_ALONE, PROGRAM, SCRIPTED, Start, up
+from tree import Tree
 from waiting import until
 
 from shadow_local.demo import demonstrate
 from shadow_local.stack import Options
-from shadow_local.translate.document import repository
 
 PROXIES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")
 
@@ -64,12 +64,12 @@ def test_up_tells_where_it_is_and_ends_at_ctrl_c(start: Start, tmp_path: Path) -
 def test_records_outlive_a_killed_runner(start: Start, tmp_path: Path) -> None:
     """SIGKILL of the runner leaves no process, and the next run in the folder has its pairs."""
     folder = tmp_path / "stack"
-    run = up(start, folder)
+    run = up(start, folder, KUSTOMIZATION=str(SCRIPTED))
     url = run.says(r"^ready: (\S+)$")[1]
     pair_ids = [post(url)[1]["x-shadow-pair-id"] for _ in range(5)]
     run.process.kill()
     run.ends()
-    again = up(start, folder)
+    again = up(start, folder, KUSTOMIZATION=str(SCRIPTED))
     since = again.says(r'^without the calls of earlier runs: .* ARGS="--since (\S+)"$')[1]
     url = again.says(r"^ready: (\S+)$")[1]
     uri = json.loads((folder / "state.json").read_text())["postgres_uri"]
@@ -92,18 +92,19 @@ def test_records_outlive_a_killed_runner(start: Start, tmp_path: Path) -> None:
 
 def test_a_dead_child_stops_the_stack(start: Start, tmp_path: Path) -> None:
     """When a model dies the rest ends too, and the reason is on the screen."""
-    run = up(start, tmp_path / "stack")
+    run = up(start, tmp_path / "stack", KUSTOMIZATION=PRIMARY_ALONE)
     run.says(r"^ready: ")
     state = json.loads((tmp_path / "stack" / "state.json").read_text())
-    os.kill(state["shadow"]["predictor_pid"], signal.SIGKILL)
+    os.kill(state["primary"]["predictor_pid"], signal.SIGKILL)
     assert run.ends() == 1
-    assert "shadow-predictor was ended by SIGKILL; " in run.output.read_text()
+    assert "primary-predictor was ended by SIGKILL; " in run.output.read_text()
     assert "Traceback" not in run.output.read_text()
 
 
 def test_a_process_left_out_is_started_by_hand(start: Start, tmp_path: Path) -> None:
     """`--without` prints the command that stands in for the process, and waits for it."""
-    run = up(start, tmp_path / "stack", "--without", "primary-transformer")
+    words = ("--without", "primary-transformer")
+    run = up(start, tmp_path / "stack", *words, KUSTOMIZATION=PRIMARY_ALONE)
     line = run.says(r"^(\S+=\S+ .*minimal_transformer .*)$")[1]
     by_hand = subprocess.Popen(
         ["env", *shlex.split(line)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -151,14 +152,13 @@ def test_demo_shows_pairs_and_both_verdicts(
 
 def test_demo_where_a_share_is_mirrored(tmp_path: Path) -> None:
     """It waits for no pair that will not come, and the report knows the share."""
-    manifests = tmp_path / "manifests"
-    shutil.copytree(repository() / "manifests", manifests)
-    settings = manifests / "settings" / "settings.yaml"
-    text = settings.read_text()
-    settings.write_text(re.sub(r"mirror-percentage: .*", 'mirror-percentage: "50"', text))
-    stage = manifests / "stages" / "mirroring-on"
+    tree = Tree(tmp_path / "tree")
+    tree.choose_settings(tree.settings() | {"mirror-percentage": "50"})
+    scripted = tree.folder / "examples" / "scripted"
+    scripted.mkdir(parents=True)
+    shutil.copy(SCRIPTED / "kustomization.yaml", scripted)
     with (tmp_path / "screen").open("w+") as output:
-        demonstrate(Options(tmp_path / "stack", stage), 60, Console(file=output, width=200))
+        demonstrate(Options(tmp_path / "stack", scripted), 60, Console(file=output, width=200))
         output.seek(0)
         paired = [int(found) for found in re.findall(r"(\d+) of 60 calls paired", output.read())]
     assert len(paired) == 2

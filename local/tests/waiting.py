@@ -11,7 +11,9 @@ def until(
 ) -> None:
     """Return when it has happened; fail when it has not within this generous bound."""
     deadline = time.monotonic() + seconds
+    pause = 0.02
     while not happened():
         if time.monotonic() > deadline:
             raise AssertionError(f"did not happen within {seconds} s: {or_say()}".rstrip(": "))
-        time.sleep(0.02)
+        time.sleep(pause)
+        pause = min(1.2 * pause, 0.1)  # a question may be a query: many would keep a core busy

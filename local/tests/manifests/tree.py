@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -16,8 +15,6 @@ import yaml
 
 REPOSITORY = Path(__file__).parents[3]
 KUBECTL = Path(sys.executable).with_name("kubectl")
-# A rendering allocates little: Go's garbage collector would take a third of its time.
-ENVIRONMENT = os.environ | {"GOGC": "off"}
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 SETTINGS = "manifests/settings/settings.yaml"
 OPTIONS = "manifests/options/kustomization.yaml"
@@ -166,12 +163,7 @@ def parse(text: str) -> list[dict[str, Any]]:
 def kustomize(folder: Path) -> str:
     """What `kubectl kustomize` prints; AssertionError with its message when it refuses."""
     result = subprocess.run(
-        [KUBECTL, "kustomize", folder],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
+        [KUBECTL, "kustomize", folder], capture_output=True, text=True, check=False, timeout=60
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
