@@ -33,8 +33,9 @@ SOURCE ?= $(shell git remote get-url origin)
 REVISION ?= $(shell git describe --always --dirty --abbrev=40 --exclude='*')
 
 # Many tests wait for servers: four suites at a time, the longest first, keep two cores busy.
-LONG_TESTS := local/test minimal-transformer/faults minimal-transformer/test shadow-report/compare
-LONG_TESTS += local/manifests shadow-report/test minimal-predictor/test shadow-report/statistics
+LONG_TESTS := minimal-transformer/test minimal-transformer/faults shadow-report/compare local/test
+LONG_TESTS += local/program shadow-report/test local/manifests local/examples minimal-predictor/test
+LONG_TESTS += shadow-report/statistics
 TESTS := $(LONG_TESTS) $(filter-out $(LONG_TESTS),$(PROJECTS:%=%/test))
 TYPES := $(PROJECTS:%=%/types)
 
@@ -82,8 +83,10 @@ $(TESTS): $$(@D)/.venv/tests
 	(cd $(@D) && exec .venv/bin/pytest $(SELECTED)) || code=$$?; \
 	[ $$code = 0 ] || echo $@ >> $${BROKEN:-/dev/null}; \
 	printf -- '-- %s ends after %d:%02d\n' $@ $$((SECONDS / 60)) $$((SECONDS % 60)) >&$${PROGRESS:-1}; exit $$code
-local/test: SELECTED := --ignore=tests/manifests
+local/test: SELECTED := --ignore=tests/examples --ignore=tests/manifests --ignore=tests/program
+local/examples: SELECTED := tests/examples
 local/manifests: SELECTED := tests/manifests
+local/program: SELECTED := tests/program
 minimal-transformer/test: SELECTED := --ignore=tests/faults
 minimal-transformer/faults: SELECTED := tests/faults
 shadow-report/test: SELECTED := --ignore=tests/compare --ignore=tests/statistics
