@@ -88,9 +88,7 @@ def _upper_log_odds(events: float, others: float, alpha: float) -> float:
     def excess(log_odds: float) -> float:
         # log p = -log(1 + e^-x) and log(1 - p) = -log(1 + e^x): no cancellation at either end.
         return (
-            constant
-            + events * _log_one_plus_exp(-log_odds)
-            + others * _log_one_plus_exp(log_odds)
+            constant + events * _log_one_plus_exp(-log_odds) + others * _log_one_plus_exp(log_odds)
         )
 
     # The evidence is lowest, below 1, at the observed rate; without events that is 0, so start low.
