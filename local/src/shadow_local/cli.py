@@ -107,7 +107,7 @@ Kustomization = Annotated[
 ]
 Without = Annotated[
     str | None,
-    typer.Option(envvar="WITHOUT", help="a process to start by hand: primary-transformer, …"),
+    typer.Option(envvar="WITHOUT", help="processes to start by hand: primary-transformer,…"),
 ]
 ApiKey = Annotated[str | None, typer.Option(envvar="X_API_KEY", help="demanded in x-api-key")]
 PostgresUri = Annotated[
@@ -151,7 +151,7 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
         api_key=x_api_key or None,
         postgres_uri=postgres_uri or None,
         mirror_host_suffix=mirror_host_suffix,
-        without=without or None,
+        without=tuple(name.strip() for name in (without or "").split(",") if name.strip()),
         replicas=replicas,
         edge=edge,
         live_verdict=True,

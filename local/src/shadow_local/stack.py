@@ -14,6 +14,7 @@ from types import FrameType
 from rich.console import Console
 from rich.status import Status
 
+from shadow_local import Explained
 from shadow_local.database import Database
 from shadow_local.ports import check_lost, claim, free_port
 from shadow_local.processes import (
@@ -52,7 +53,7 @@ class Options:
     api_key: str | None = None
     postgres_uri: str | None = None
     mirror_host_suffix: bool = False
-    without: str | None = None  # a process that is started by hand
+    without: tuple[str, ...] = ()  # processes that are started by hand
     replicas: int = 1  # pods of each component
     edge: bool = False  # the gateway has the buffers of Istio's connection profile EDGE
     live_verdict: bool = False  # run it, whether or not the kustomization has that option on
@@ -105,15 +106,15 @@ class Stack:
             mesh, self.options.folder / "gateway", self.options.api_key, edge=self.options.edge
         )
         for item in (*commands, gateway):
-            if item is not by_hand:
+            if item not in by_hand:
                 self._pids[item.name] = self.supervisor.start(item)
-        if by_hand is not None:
-            progress(f"waiting for {by_hand.name}; start it by hand:\n\n{by_hand}\n")
+        for item in by_hand:
+            progress(f"waiting for {item.name}; start it by hand:\n\n{item}\n")
         try:
             for number, item in enumerate((*commands, gateway)):
-                if by_hand is None:
+                if not by_hand:
                     progress(f"waiting for the models ({number} of {len(commands)} ready)")
-                self.supervisor.wait_until_ready(item, endless=item is by_hand)
+                self.supervisor.wait_until_ready(item, endless=item in by_hand)
         except ChildDied as death:
             # Free when it was chosen; between then and now nothing holds it.
             own = self._ports.get(death.name)
@@ -235,13 +236,13 @@ class Stack:
         several = {"SHADOW_CANDIDATES": ",".join(names)} if (names := self.candidates)[1:] else {}
         return {"MIRROR_PERCENTAGE": share, "SERVE_SETTLE": LIVE_SETTLE, **several}
 
-    def _left_out(self) -> Command | None:
-        """The process that is started by hand, if one is."""
-        name = self.options.without
-        if name is None or name in self._commands:
-            return self._commands[name] if name else None
-        names = ", ".join(self._commands)
-        raise Untranslated(f"There is no {name} to leave out; there are {names}.")
+    def _left_out(self) -> list[Command]:
+        """The processes that are started by hand."""
+        wrong = [name for name in self.options.without if name not in self._commands]
+        if wrong:
+            names = ", ".join(self._commands)
+            raise Explained(f"WITHOUT names {' and '.join(wrong)}; it can name {names}.")
+        return [self._commands[name] for name in self.options.without]
 
     def _describe(self, gateway_url: str, mesh: Mesh, copies_url: str | None) -> State:
         primary = [self._side(item) for item in self.services if item.role == "primary"]

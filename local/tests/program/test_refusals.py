@@ -87,7 +87,12 @@ def test_a_second_demo_is_told_how_to_run_a_demo(start: Start, tmp_path: Path) -
             {"TOPOLOGY": "follow", "KUSTOMIZATION": "manifests/stages/shadow-added"},
             "TOPOLOGY is 'follow', and manifests/stages/shadow-added has the topology of manif",
         ),
-        ("up", {"WITHOUT": "green-model"}, "There is no green-model to leave out; there are prim"),
+        ("up", {"WITHOUT": "green-model"}, "WITHOUT names green-model; it can name primary-pred"),
+        (
+            "up",
+            {"WITHOUT": "primary-predictor, green-model"},
+            "WITHOUT names green-model; it can name primary-predictor, primary-transformer, shad",
+        ),
         ("up", {"KUSTOMIZATION": "gone"}, "KUSTOMIZATION is 'gone', which holds no kustomization"),
         ("up", {"MIRROR_HOST_SUFFIX": "x"}, "MIRROR_HOST_SUFFIX"),
         (

@@ -101,23 +101,26 @@ def test_a_dead_child_stops_the_stack(start: Start, tmp_path: Path) -> None:
     assert "Traceback" not in run.output.read_text()
 
 
-def test_a_process_left_out_is_started_by_hand(start: Start, tmp_path: Path) -> None:
-    """`--without` prints the command that stands in for the process, and waits for it."""
-    words = ("--without", "primary-transformer")
+def test_processes_left_out_are_started_by_hand(start: Start, tmp_path: Path) -> None:
+    """`--without` prints the commands that stand in for the processes, and waits for them."""
+    words = ("--without", "primary-transformer, primary-predictor")
     run = up(start, tmp_path / "stack", *words, KUSTOMIZATION=PRIMARY_ALONE)
-    line = run.says(r"^(\S+=\S+ .*minimal_transformer .*)$")[1]
-    by_hand = subprocess.Popen(
-        ["env", *shlex.split(line)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    by_hand = []
     try:
+        for module in ("minimal_transformer", "minimal_predictor"):
+            line = run.says(rf"^(\S+=\S+ .*{module} .*)$")[1]
+            command = ["env", *shlex.split(line)]
+            nowhere = subprocess.DEVNULL
+            by_hand.append(subprocess.Popen(command, stdout=nowhere, stderr=nowhere))
         url = run.says(r"^ready: (\S+)$")[1]
         assert post(url)[2] == b'{"predictions":[6.6,124.6,648.0]}'
         run.process.terminate()
         assert run.ends() == 0
-        assert by_hand.poll() is None
+        assert [process.poll() for process in by_hand] == [None, None]
     finally:
-        by_hand.terminate()
-        by_hand.wait(60)
+        for process in by_hand:
+            process.terminate()
+            process.wait(60)
 
 
 def test_demo_shows_pairs_and_both_verdicts(
