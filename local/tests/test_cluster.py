@@ -106,11 +106,12 @@ def test_an_option_of_another_topology_is_refused(
         assert all("manifests/options/kustomization.yaml" in line for line in found)
 
 
-def test_a_key_that_nobody_would_ask_for_is_refused(tmp_path: Path) -> None:
-    """The option api-key is two VirtualServices' matches, which `follow` does not have."""
+@pytest.mark.parametrize("option", ["api-key", "pass-paths"])
+def test_an_option_that_would_do_nothing_is_refused(tmp_path: Path, option: str) -> None:
+    """Some are VirtualServices' matches, which `follow` does not have."""
     tree = Tree(tmp_path / "tree")
     tree.choose_topology("follow")
-    tree.switch_on("api-key")
+    tree.switch_on(option)
     (line,) = problems(render(tree.folder))
     assert "an option for standard, knative is on, and the topology is follow" in line
 

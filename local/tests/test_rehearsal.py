@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -108,3 +110,56 @@ def test_the_option_api_key_guards_every_path(
     until(lambda: (len(primary.calls), len(shadow.calls)) == (2, 2))
     for call in primary.calls + shadow.calls:
         assert "x-api-key" not in call.headers
+
+
+@pytest.mark.parametrize("topology", ["standard", "knative"])
+def test_the_option_pass_paths_opens_them_and_no_others(
+    gateways: Gateways, primary: Backend, shadow: Backend, tmp_path: Path, topology: str
+) -> None:
+    """By each way to a model; what enters is copied like any other call, and arrives as it is."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(topology)
+    tree.switch_on("pass-paths")
+    manifests = render(tree.folder)
+    gateway = gateways.start_from(manifests, primary.port, shadow.port)
+    for path in ("predict", "images/draw"):
+        assert post(gateway.entry_url + path)[0] == 200
+    assert post(gateway.entry_url + "predict", b"x" * 1_000_000)[0] == 200
+    for path in ("predicts", "imagesx/a", "", "metrics", "predict/../metrics"):
+        assert post(gateway.entry_url + path)[0] == 404
+    paths = ["/predict", "/images/draw"]
+    until(lambda: sorted(call.path for call in shadow.calls) == sorted(paths))
+    assert [call.path for call in primary.calls] == [*paths, "/predict"]
+    for entry, model in (("double", primary), ("triple", shadow)):
+        del model.calls[:]
+        url = gateway.entry_url.replace("mirrored-inference", f"{entry}-minimal-inference")
+        assert post(url + "images/draw")[0] == 200
+        assert [call.path for call in model.calls] == ["/images/draw"]
+    assert passed_paths(manifests) == {"/predict,/images"}
+
+
+def test_the_pages_route_opens_a_path_in_the_topology_follow(
+    gateways: Gateways, primary: Backend, shadow: Backend, tmp_path: Path
+) -> None:
+    """docs/models/other.md: its HTTPRoute beside ours, and its patch on the InferenceServices."""
+    page = (repository() / "docs/models/other.md").read_text()
+    _, patch, route = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology("follow")
+    own = tree.folder / "own"
+    own.mkdir()
+    (own / "route.yaml").write_text(route)
+    kustomization = "resources: [../manifests/mirroring, route.yaml]\npatches:\n" + patch
+    (own / "kustomization.yaml").write_text(kustomization)
+    gateway = gateways.start_from(render(own), primary.port, shadow.port)
+    assert post(gateway.entry_url + "predict")[0] == 200
+    assert post(gateway.entry_url + "images")[0] == 404
+    assert [call.path for call in primary.calls] == ["/predict"]
+
+
+def passed_paths(manifests: list[dict[str, Any]]) -> set[str]:
+    """What the transformers pass on."""
+    services = [item for item in manifests if item["kind"] == "InferenceService"]
+    containers = [item["spec"]["transformer"]["containers"][0] for item in services]
+    settings = [{v["name"]: v.get("value") for v in container["env"]} for container in containers]
+    return {env["PASS_PATHS"] for env in settings}

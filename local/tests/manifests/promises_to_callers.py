@@ -59,9 +59,12 @@ def _rest(
     root = f"/serving/{settings['profile']}"
     path = f"{root}/{settings['entry']}{PREDICT}"
     lengths = {size: key | {"content-length": size} for size in ("0", "200", "9999", "999999")}
-    mirrored = {
-        size for size, sent in lengths.items() if "mirrors" in (routed(routes, path, sent) or {})
-    }
+    mirrored = {size for size, sent in lengths.items() if _mirrors(routes, path, sent)}
+    for other in _passed_paths(objects):
+        own = f"{root}/{settings['entry']}{other}"
+        sizes = [*lengths.values(), key, key | {"content-length": "1000000"}]
+        if any(_mirrors(routes, own, sent) != _mirrors(routes, path, sent) for sent in sizes):
+            yield f"{other} is not mirrored as predictions are"
     wanted = {size for size in lengths if re.fullmatch(settings["mirror-content-length"], size)}
     if mirrored != wanted or not wanted:
         yield f"bodies of {sorted(mirrored)} bytes are mirrored, not of {sorted(wanted)}"
@@ -86,7 +89,7 @@ def _answers(  # noqa: PLR0917
 ) -> Iterator[str]:
     """Inference paths lead to the model as it serves them, and no others."""
     root = f"/serving/{settings['profile']}/{way}"
-    for path in INFERENCE:
+    for path in (*INFERENCE, *_passed_paths(objects)):
         route = routed(routes, root + path, key | {"content-length": "2"})
         if route is None or _answering(objects, route) != name:
             yield f"{root}{path} does not lead to {name}"
@@ -97,6 +100,21 @@ def _answers(  # noqa: PLR0917
     for path in set(OTHER) - ({"/v2/models"} if by_api else set()):
         if any(routed(routes, root + path, key | sent) for sent in ({}, {"content-length": "2"})):
             yield f"{root}{path} is open to callers"
+
+
+def _mirrors(routes: list[dict[str, Any]], path: str, headers: dict[str, str]) -> bool:
+    return "mirrors" in (routed(routes, path, headers) or {})
+
+
+def _passed_paths(objects: Objects) -> list[str]:
+    """Where the option pass-paths opens more, on every side alike."""
+    settings = [
+        {variable["name"]: variable.get("value", "") for variable in container["env"]}
+        for service in of_kind(objects, "InferenceService")
+        for container in service["spec"]["transformer"]["containers"]
+    ]
+    [paths] = {env.get("PASS_PATHS", "") for env in settings}
+    return [path + below for path in paths.split(",") if path for below in ("", "/below")]
 
 
 def _gateway_api(

@@ -26,6 +26,8 @@ SHADOW = "manifests/inference/shadow/shadow.yaml"
 REPLACEMENTS = "manifests/settings/replacements.yaml"
 RETENTION = "manifests/options/retention/cron-job.yaml"
 API_KEY = "manifests/options/api-key/callers.yaml"
+PASS_PATHS = "manifests/options/pass-paths/callers.yaml"
+PASS_PATHS_KUSTOMIZATION = "manifests/options/pass-paths/kustomization.yaml"
 API_KEY_GRPC = "manifests/options/api-key/grpc.yaml"
 POLICIES = "manifests/options/network-policies/standard/network-policies.yaml"
 FOLLOW_POLICIES = "manifests/options/network-policies/follow/network-policies.yaml"
@@ -84,6 +86,13 @@ IN_STANDARD = [
     (GRPC, "authorization, x-api-key, cookie]", "authorization]"),
     (GRPC, "remove: [x-shadow-pair-id, ", "remove: ["),
     (GRPC, "remove: [x-shadow-source, ", "remove: ["),
+    # paths of their own
+    (PASS_PATHS, "{name: primary, uri", "{name: shadow, uri"),
+    (PASS_PATHS, "    headers: {content-length: {regex: CONTENT_LENGTH}}\n", ""),
+    (PASS_PATHS, "path: /spec/http/2/match/1", "path: /spec/http/1/match/1"),
+    (PASS_PATHS_KUSTOMIZATION, '- "spec.http.[name=shadow].match.1.uri.regex"', ""),
+    (PASS_PATHS_KUSTOMIZATION, "(predict|images)(/.*)?", "(predict|images/.*)"),
+    (PASS_PATHS_KUSTOMIZATION, "- paths=/predict,/images", "- paths=/predict,/pictures"),
     # guards
     (REPLACEMENTS, "match.*.headers.content-length.regex", "match.*.headers.content-length.prefix"),
     (CALLERS, "timeout: 60s", "timeout: 0m"),

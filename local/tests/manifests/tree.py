@@ -21,7 +21,7 @@ OPTIONS = "manifests/options/kustomization.yaml"
 STAGES = ("primary-alone", "shadow-added", "mirroring-on", "mirroring-off", "shadow-promoted")
 TOPOLOGIES = ("standard", "knative", "follow")
 # What takes an object of Istio's has no place in a topology without a mesh.
-ISTIO_OPTIONS = ("api-key",)
+ISTIO_OPTIONS = ("api-key", "pass-paths")
 OF_TOPOLOGY = ("network-policies", "second-shadow")
 
 # Values that differ in form too: a port in the registry, a number as tag, more and fewer hyphens.
