@@ -40,7 +40,7 @@ def _broken(rule: dict[str, Any], settings: dict[str, str]) -> Iterator[str]:
         yield f"{name} fires at the first look"
     if not DURATION.fullmatch(rule.get("for", "1m")):
         yield f"{name} waits {rule['for']}"
-    if not notes["runbook_url"].endswith(f"/docs/operations.md#{name.lower()}"):
+    if notes["runbook_url"] != f"{settings['runbook']}#{name.lower()}":
         yield f"{name} leads to {notes['runbook_url']}"
     if not all(notes.get(note, "").endswith(".") for note in ("summary", "description")):
         yield f"{name} does not say what is wrong and what to do"

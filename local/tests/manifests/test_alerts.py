@@ -67,7 +67,13 @@ def test_no_alert_is_untested(groups: list[dict[str, Any]]) -> None:
 
 
 def test_each_alert_has_its_runbook(groups: list[dict[str, Any]]) -> None:
-    """In the order of the rules, under a heading of its name, which the link's anchor leads to."""
-    page = (REPOSITORY / "docs" / "operations.md").read_text()
-    headings = re.findall(r"^### (Shadow\w+)$", page, re.MULTILINE)
+    """In the order of the rules, under a heading of its name; as the settings come, a link leads to
+    that heading in this repository."""
+    links = [
+        rule["annotations"]["runbook_url"].split("#") for group in groups for rule in group["rules"]
+    ]
+    [page] = {page for page, _ in links}
+    text = (REPOSITORY / page).read_text()
+    headings = re.findall(r"^### (Shadow\w+)$", text, re.MULTILINE)
     assert headings == names(groups)
+    assert [anchor for _, anchor in links] == [heading.lower() for heading in headings]

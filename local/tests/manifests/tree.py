@@ -58,6 +58,7 @@ OTHER_SETTINGS = {
     "knative-scale-target": "65",
     "image-registry": "registry.company.internal:5000/ml/shadow",
     "image-tag": "2026",
+    "runbook": "https://wiki.company.internal/shadow/operations",
 }
 
 # As long as they can be: 50 characters for a name and its profile, 63 for the mirror's Service.
