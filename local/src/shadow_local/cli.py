@@ -171,10 +171,11 @@ def check(
 ) -> None:
     """Say in one line what a cluster would refuse of the manifests, or misunderstand."""
     folder = _chosen(topology_name, kustomization)
-    manifests = render(folder)
-    cluster.check(manifests, edge)
+    manifests = cluster.checked(folder, edge)
     text = f"{folder}: a cluster would refuse nothing in these {len(manifests)} objects"
     screen.print(text, soft_wrap=True)
+    for warning in cluster.warnings(manifests):
+        errors.print(warning, style="yellow", soft_wrap=True)
     if topology_name and (staged := cluster.topology_of(render(repository()))) != topology_name:
         errors.print(
             f"The stages apply {staged}; write `- {topology_name}` into "

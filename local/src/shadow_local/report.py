@@ -12,6 +12,7 @@ from shadow_local import Explained
 from shadow_local.database import with_port
 from shadow_local.state import read_state
 from shadow_local.translate.document import render, repository
+from shadow_local.translate.forms import check_settings
 from shadow_local.translate.routes import mirror_percentage
 from shadow_local.translate.services import candidates, inference_services
 
@@ -30,6 +31,7 @@ def compare(
     if "--help" in more:
         words, env = comparison("", None, more)
     elif postgres_uri:
+        check_settings(kustomization)
         manifests = render(kustomization)
         names = candidates(inference_services(manifests))
         words, env = comparison(postgres_uri, mirror_percentage(manifests), more, names)

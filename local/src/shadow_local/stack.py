@@ -27,7 +27,7 @@ from shadow_local.processes import (
 )
 from shadow_local.state import Follower, Pods, Side, State
 from shadow_local.supervisor import ChildDied, Command, StopRequested, Supervisor
-from shadow_local.translate.cluster import check
+from shadow_local.translate.cluster import checked
 from shadow_local.translate.deployments import deployments
 from shadow_local.translate.document import Untranslated, render, repository
 from shadow_local.translate.mesh import KINDS, Mesh, build_mesh
@@ -68,8 +68,7 @@ class Stack:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-        self.manifests = render(options.kustomization)
-        check(self.manifests, options.edge)
+        self.manifests = checked(options.kustomization, options.edge)
         self.services = inference_services(self.manifests)
         self._check_replicas()
         self.deployments = deployments(self.manifests)

@@ -14,7 +14,9 @@ from runs import PRIMARY_ALONE, Run, Start, up
 from tree import Tree
 from waiting import until
 
+from shadow_local import Explained
 from shadow_local.ports import free_port
+from shadow_local.translate.document import render
 
 UNREACHABLE = "postgresql://me:s3cret@127.0.0.1:1/gone"
 SHOWN = "postgresql://me:***@127.0.0.1:1/gone"
@@ -170,6 +172,45 @@ def test_manifests_that_do_not_render_say_where_to_look(start: Start, tmp_path: 
     first, rest = run.output.read_text().split("\n", 1)
     assert first.startswith(f"shadow-local: kubectl cannot render {tmp_path}; mend the file that")
     assert "gone.yaml" in rest
+
+
+PATCHED = "patches: [{target: {kind: Service}, patch: '- {op: replace, path: /spec/x/1, value: 1}'}]"
+
+
+@pytest.mark.parametrize(
+    ("kustomization", "where"),
+    [
+        ("resources: [below]", "it was at {}/below, so look there and at what you changed last"),
+        (
+            f"{PATCHED}\nresources: [service.yaml]",
+            "its message names no file, so look at what you changed last",
+        ),
+        ("components: [gone]", "mend the file that the end of its message names"),
+        ("resources: [no-object.yaml]", "mend the file that the end of its message names"),
+    ],
+)
+def test_where_kustomize_tells_less_less_is_said(
+    tmp_path: Path, kustomization: str, where: str
+) -> None:
+    """A file where the end of its message names one, else the folder, else nothing of the kind."""
+    service = "{apiVersion: v1, kind: Service, metadata: {name: a}}\n"
+    (tmp_path / "service.yaml").write_text(service)
+    (tmp_path / "no-object.yaml").write_text("a: [\n")
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below/service.yaml").write_text(service)
+    twice = "resources: [service.yaml]\ncomponents: [more]\n"
+    (tmp_path / "below/kustomization.yaml").write_text(twice)
+    (tmp_path / "below/more").mkdir()
+    (tmp_path / "below/more/kustomization.yaml").write_text(
+        "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\n"
+        "replacements: [{source: {kind: Service, fieldPath: spec.x}, targets: []}]\n"
+    )
+    (tmp_path / "kustomization.yaml").write_text(kustomization + "\n")
+    with pytest.raises(Explained) as refusal:
+        render(tmp_path)
+    first, words = str(refusal.value).split("\n", 1)
+    assert words.startswith("error: ")
+    assert where.format(tmp_path) in first.replace("/below/more", "/below"), words
 
 
 @pytest.mark.parametrize("size", ["4k", "1m", "20m"])

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 from shadow_local import Explained
-from shadow_local.translate.document import Manifest
+from shadow_local.translate.document import Manifest, render
+from shadow_local.translate.forms import check_settings, check_variables, variables_of
 
 # DNS: https://www.rfc-editor.org/rfc/rfc1123
 LABEL_CHARACTERS = 63
@@ -32,6 +34,30 @@ CALLERS = ".callers"  # behind the entry, in the name of its routes
 
 class RefusedByCluster(Explained):
     """A control plane would not make of the manifests what they mean; one line with the remedy."""
+
+
+def checked(kustomization: Path, edge: bool = False) -> list[Manifest]:
+    """The objects of a kustomization folder, of which a cluster would refuse none; Explained where
+    it would, before anything is rendered where its settings say so.
+    """
+    check_settings(kustomization)
+    manifests = render(kustomization)
+    check_variables(kustomization, manifests)
+    check(manifests, edge)
+    return manifests
+
+
+def warnings(manifests: list[Manifest]) -> Iterator[str]:
+    """One line for each thing that a cluster does as it is told, and nobody may have meant."""
+    if topology_of(manifests) != "follow":
+        return
+    said = (variables.get("RECORD_REDACT") for variables in variables_of("transformer", manifests))
+    for paths in dict.fromkeys(filter(None, said)):
+        yield (
+            f"RECORD_REDACT is {paths!r}, and the topology follow sends what is recorded: a call "
+            "whose request has such a value is not sent and gets no pair. Name values of answers "
+            "alone, or have these calls mirrored, by the topology standard."
+        )
 
 
 def check(manifests: list[Manifest], edge: bool = False) -> None:

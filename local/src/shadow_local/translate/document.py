@@ -22,7 +22,7 @@ TOPOLOGIES = ("standard", "knative", "follow")
 # libyaml, where PyYAML was built with it, takes a seventh of the time.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # What kubectl looks for.
-_FILES = ("kustomization.yaml", "kustomization.yml", "Kustomization")
+KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 _DURATION = r"(\d+(?:\.\d+)?)(ms|h|m|s)"
 _SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
 
@@ -49,7 +49,7 @@ def topology(name: str) -> Path:
 
 def render(kustomization: Path) -> list[Manifest]:
     """The objects of a kustomization folder, in the order in which kubectl would apply them."""
-    if not any((kustomization / name).is_file() for name in _FILES):
+    if not any((kustomization / name).is_file() for name in KUSTOMIZATIONS):
         raise Explained(
             f"KUSTOMIZATION is '{kustomization}', which holds no kustomization.yaml; set it to a "
             "folder that does, such as examples/scikit-learn."
@@ -73,9 +73,21 @@ def _remedy(kustomization: Path, refusal: str) -> str:
             '`echo "key=$X_API_KEY" > manifests/options/api-key/api-key.env`, or put a # before '
             "the option in manifests/options/kustomization.yaml."
         )
+    again = f"and see it again by `kubectl kustomize {kustomization}`"
+    return f"kubectl cannot render {kustomization}; {_whereabouts(refusal)}, {again}:\n{refusal}"
+
+
+def _whereabouts(refusal: str) -> str:
+    """Where to look, as far as kubectl's words tell: a file, a folder, or neither."""
+    *_, end = re.split(r"(?:accumulation|merging) (?:of|from) path '[^']+'", refusal)
+    if re.search(r"File: \S|'[^']+\.(?:ya?ml|json|env)'|lstat /", end):
+        return "mend the file that the end of its message names"
+    folders = re.findall(r"path '([^']+)'", refusal)
+    if not folders:
+        return "its message names no file, so look at what you changed last"
     return (
-        f"kubectl cannot render {kustomization}; mend the file that the end of its message names, "
-        f"and see it again by `kubectl kustomize {kustomization}`:\n{refusal}"
+        f"the end of its message names no file: it was at {folders[-1]}, so look there and at what "
+        "you changed last"
     )
 
 

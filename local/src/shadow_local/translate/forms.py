@@ -1,0 +1,233 @@
+"""The settings and the containers' variables: what each of them looks like (forms.yaml).
+
+Kustomize writes any text anywhere. What a wrong one means shows in an object that is refused, in a
+pod that does not start, or in Kustomize's own words, which name neither file nor setting.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonpath import JSONPath, JSONPathEnvironment
+from jsonpath.exceptions import JSONPathError
+from jsonschema import Draft202012Validator, FormatChecker
+
+from shadow_local import Explained
+from shadow_local.translate.document import KUSTOMIZATIONS, Manifest, repository
+
+SETTINGS = "settings"
+IMAGES = ("minimal-predictor", "shadow-report")  # the last part of the image tells whose variables
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+_FORMATS = FormatChecker(("regex",))
+_PATHS = JSONPathEnvironment(strict=True)
+
+
+class Malformed(Explained):
+    """Settings or variables that are not what they should be; a line for each, with the remedy."""
+
+
+def check_settings(kustomization: Path) -> None:
+    """Malformed for the settings of the folder, by their files alone: nothing is rendered."""
+    _refuse(line for file in _sources(kustomization) for line in _of_file(file))
+
+
+def check_variables(kustomization: Path, manifests: Iterable[Manifest]) -> None:
+    """Malformed for the containers' variables of what the folder renders to."""
+    files = list(_sources(kustomization))
+    _refuse(
+        f"{_place(files, name, value) or owner}: {name} is {value!r}; set it to {expected}."
+        for owner, group, variables in _containers(manifests)
+        for name, value, expected in faults(group, variables)
+    )
+
+
+def variables_of(group: str, manifests: Iterable[Manifest]) -> Iterator[dict[str, Any]]:
+    """The variables of each container of a group, as far as they stand there as they are."""
+    return (variables for _, other, variables in _containers(manifests) if other == group)
+
+
+def faults(group: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
+    """Each value that is not what its form says: its name, itself, and what is expected."""
+    schema = _forms()[group]
+    for name, form in schema["properties"].items():
+        if name not in values:
+            continue
+        value, whole = values[name], _resolved(form)
+        if isinstance(value, bool | int | float):
+            yield name, value, "the same in quotes, as Kubernetes takes texts alone there"
+        elif not isinstance(value, str) or not _validator(group, name).is_valid(
+            _read(value, whole.get("type"))
+        ):
+            yield name, value, whole["description"]
+    for names in schema.get("different", ()):
+        for one, other in combinations(names, 2):
+            if values.get(one) == values.get(other) is not None:
+                yield other, values[other], f"another value than that of {one}"
+
+
+def _are_paths(text: object) -> bool:
+    """Whether minimal-transformer takes the list for RECORD_REDACT."""
+    parts = _split(str(text)) if str(text).strip() else []
+    starts = ["" if part[:1] == "$" else "$" if part[:1] in {".", "["} else "$." for part in parts]
+    paths = [_PATHS.compile(start + part) for start, part in zip(starts, parts, strict=True)]
+    return all(isinstance(path, JSONPath) and path.segments for path in paths)
+
+
+_FORMATS.checks("json-paths", raises=(JSONPathError, ValueError))(_are_paths)
+
+
+def _split(text: str) -> list[str]:
+    """The parts of a list; a comma between brackets or quotes separates nothing."""
+    parts, depth, quote, previous = [""], 0, "", ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote and previous != "\\" else quote
+        elif depth and character in "'\"":
+            quote = character
+        else:
+            depth += (character in "[(") - (character in ")]")
+        if character == "," and not depth and not quote:
+            parts.append("")
+        else:
+            parts[-1] += character
+        # A backslash that is escaped itself escapes nothing.
+        previous = "" if previous == "\\" else character
+    return [part.strip() for part in parts]
+
+
+def _read(text: str, kind: str | None) -> object:
+    """A number where one is asked for and the text is one; else the text, which is then none."""
+    if kind not in ("integer", "number") or not _NUMBER.fullmatch(text):
+        return text
+    number = float(text)
+    if kind == "integer":
+        return int(text) if text.isdecimal() else text
+    return number if math.isfinite(number) else text
+
+
+def _of_file(file: Path) -> Iterator[str]:
+    """A line for each setting of the file that is missing or malformed."""
+    text = file.read_text()
+    if not re.search(rf"^ +name: *{SETTINGS}\b", text, re.MULTILINE):
+        return
+    try:
+        documents = [item for item in yaml.safe_load_all(text) if isinstance(item, dict)]
+    except yaml.MarkedYAMLError as error:
+        line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
+        yield f"{_shown(file)}{line}: {error.problem}; put a value with such characters in quotes."
+        return
+    for item in documents:
+        if item.get("kind") == "ConfigMap" and item.get("metadata", {}).get("name") == SETTINGS:
+            values = item.get("data") or {}
+            for name in _forms()[SETTINGS]["properties"]:
+                if name not in values:
+                    yield f"{_shown(file)}: {name} is missing; Kustomize needs every setting."
+            for name, value, expected in faults(SETTINGS, values):
+                yield f"{_shown(file)}: {name} is {value!r}; set it to {expected}."
+
+
+def _containers(manifests: Iterable[Manifest]) -> Iterator[tuple[str, str, dict[str, str]]]:
+    """Each container whose variables are known: where it is, whose it is, and what they say."""
+    for item in manifests:
+        owner = f"{item.get('kind')} {item['metadata']['name']}"
+        for path, container in _containers_below(item.get("spec", {})):
+            image = container.get("image", "").rpartition("/")[2].partition(":")[0]
+            group = "transformer" if path[:1] == ("transformer",) else image
+            if group == "transformer" or group in IMAGES:
+                yield owner, group, _variables(container)
+
+
+def _containers_below(
+    node: Any, path: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == "containers":
+                yield from ((path, container) for container in value)
+            else:
+                yield from _containers_below(value, (*path, key))
+
+
+def _variables(container: Mapping[str, Any]) -> dict[str, Any]:
+    """Those that stand there as they are: no references, nothing of a Secret, nothing unset."""
+    return {
+        item["name"]: item["value"]
+        for item in container.get("env", ())
+        if item.get("value") not in (None, "") and "$(" not in str(item["value"])
+    }
+
+
+def _sources(folder: Path) -> Iterator[Path]:
+    """The local files that a kustomization is made of, itself first; what cannot be read is left
+    to Kustomize, which says why.
+    """
+    seen: set[Path] = set()
+    waiting = [folder.resolve()]
+    while waiting:
+        path = waiting.pop(0)
+        if path in seen:
+            continue
+        seen.add(path)
+        if path.is_file():
+            yield path
+        for file in (path / name for name in KUSTOMIZATIONS):
+            if file.is_file():
+                yield file
+                waiting += [(path / entry).resolve() for entry in _entries(file)]
+
+
+def _entries(file: Path) -> list[str]:
+    """The folders and files that a kustomization names."""
+    try:
+        fields = yaml.safe_load(file.read_text())
+    except yaml.YAMLError:
+        return []
+    if not isinstance(fields, dict):
+        return []
+    named = [entry for key in ("resources", "components") for entry in fields.get(key) or ()]
+    patches = [patch.get("path") for patch in fields.get("patches") or ()]
+    return [entry for entry in (*named, *patches) if isinstance(entry, str) and "://" not in entry]
+
+
+def _place(files: Iterable[Path], name: str, value: str) -> str | None:
+    """The file that says the variable's value; None when none does in so many words."""
+    said = re.compile(
+        rf"\bname: *[\"']?{re.escape(name)}\b[^#]{{0,99}}?{re.escape(value)}", re.DOTALL
+    )
+    return next((_shown(file) for file in files if said.search(file.read_text())), None)
+
+
+def _shown(file: Path) -> str:
+    root = repository()
+    return str(file.relative_to(root) if file.is_relative_to(root) else file)
+
+
+def _refuse(lines: Iterable[str]) -> None:
+    # Both sides have most variables from one place.
+    if found := list(dict.fromkeys(lines)):
+        raise Malformed("\n".join(found))
+
+
+@cache
+def _forms() -> dict[str, Any]:
+    forms: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("forms.yaml").read_text())
+    return forms
+
+
+def _resolved(form: Mapping[str, Any]) -> dict[str, Any]:
+    """The form with what it refers to, of which its own words are the later ones."""
+    _, _, name = form.get("$ref", "").rpartition("/")
+    return {**_forms()["$defs"].get(name, {}), **form}
+
+
+@cache
+def _validator(group: str, name: str) -> Draft202012Validator:
+    form = {"$defs": _forms()["$defs"], **_forms()[group]["properties"][name]}
+    return Draft202012Validator(form, format_checker=_FORMATS)

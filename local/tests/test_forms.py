@@ -1,0 +1,383 @@
+"""Settings and variables that are not what they should be are found before anything is rendered."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from gateways import rendered
+from jsonschema import Draft202012Validator
+from runs import Start
+from tree import LONG_NAMES, OTHER_SETTINGS, SETTINGS, TOPOLOGIES, Tree
+
+from shadow_local.translate import forms
+from shadow_local.translate.cluster import warnings
+from shadow_local.translate.document import render, repository
+from shadow_local.translate.forms import Malformed, check_settings, check_variables, faults
+
+FORMS: dict[str, Any] = yaml.safe_load(Path(forms.__file__).with_name("forms.yaml").read_text())
+GROUPS = [name for name in FORMS if name != "$defs"]
+BASE = "manifests/inference/base/inference-service.yaml"
+
+WRONG_SETTINGS = [
+    ("domain", "https://models.example.com"),
+    ("domain", "models.example.com:443"),
+    ("domain", "Models.example.com"),
+    ("domain", "models.*.com"),
+    ("profile", "Team_Credit"),
+    ("profile", "-team"),
+    ("profile", "p" * 64),
+    ("gateway", "public"),
+    ("gateway", "gateways/public/one"),
+    ("gateway", "gateways/"),
+    ("gateway-namespace", "istio.system"),
+    ("gateway-label", "ingress gateway"),
+    ("entry", "2nd-entry"),
+    ("entry", "a/b"),
+    ("primary", "Fraud"),
+    ("shadow", "fraud.v2"),
+    ("shadow", "fraud-"),
+    ("second-shadow", ""),
+    ("mirror-percentage", "200"),
+    ("mirror-percentage", "-1"),
+    ("mirror-percentage", "20%"),
+    ("mirror-percentage", "a fifth"),
+    ("mirror-percentage", "nan"),
+    ("mirror-content-length", "[0-9"),
+    ("mirror-content-length", ""),
+    ("mirror-grpc-copies", "0"),
+    ("mirror-port", "80890"),
+    ("mirror-port", "http"),
+    ("mirror-port-name", "copies"),
+    ("mirror-port-name", "http_copies"),
+    ("second-mirror-port", "0"),
+    ("follow-concurrency", "1.5"),
+    ("follow-concurrency", "4096"),
+    ("follow-rate", "1000/min"),
+    ("follow-rate", "0/s"),
+    ("predict-timeout-seconds", "60s"),
+    ("predict-timeout-seconds", "1m"),
+    ("primary-min-replicas", "-1"),
+    ("shadow-max-replicas", "0"),
+    ("standard-scale-metric", "rps"),
+    ("standard-scale-target", "80%"),
+    ("knative-scale-metric", "cpu"),
+    ("knative-scale-target", "twenty"),
+    ("shadow-version", "v" * 257),
+    ("image-registry", "https://ghcr.io/prokube"),
+    ("image-registry", "ghcr.io/prokube/"),
+    ("image-registry", "ghcr.io/ProKube"),
+    ("image-tag", "ghcr.io/prokube:1"),
+    ("image-tag", "-1"),
+]
+
+
+def settings_of(tree: Tree, **changed: Any) -> None:
+    values = {name.replace("_", "-"): value for name, value in changed.items()}
+    tree.choose_settings(tree.settings() | values)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_forms_are_schemas_that_say_what_they_ask_for(group: str) -> None:
+    """Each has a description, which is the remedy."""
+    for name, form in FORMS[group]["properties"].items():
+        Draft202012Validator.check_schema(form)
+        reference = form.get("$ref", "#/$defs/").removeprefix("#/$defs/")
+        assert {**FORMS["$defs"].get(reference, {}), **form}.get("description"), name
+
+
+def test_every_setting_has_a_form(tmp_path: Path) -> None:
+    assert FORMS["settings"]["properties"].keys() == Tree(tmp_path / "tree").settings().keys()
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_every_variable_that_stands_there_has_a_form(tmp_path: Path, topology: str) -> None:
+    """Of our own containers, with every option on."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(topology)
+    tree.switch_on_options(topology)
+    found = {
+        (group, name)
+        for group in GROUPS
+        for variables in forms.variables_of(group, tree.objects())
+        for name in variables
+    }
+    assert len(found) > 8
+    assert [name for group, name in found if name not in FORMS[group]["properties"]] == []
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, OTHER_SETTINGS, LONG_NAMES, {"domain": "*"}, {"mirror-percentage": "0.5"}],
+    ids=["defaults", "other settings", "long names", "every host", "a small share"],
+)
+def test_sound_settings_pass(tmp_path: Path, settings: dict[str, str]) -> None:
+    """For the root, each topology's folder and the stages."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_settings(tree.settings() | settings)
+    check_settings(tree.folder)
+    check_settings(tree.folder / "manifests/mirroring/follow")
+    check_settings(tree.folder / "manifests/stages/shadow-promoted")
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG_SETTINGS)
+def test_a_setting_that_is_not_what_it_should_be_is_one_line(
+    tmp_path: Path, name: str, value: str
+) -> None:
+    """The file, the setting, its value, and what is expected; also where Kustomize cannot go on."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_settings(tree.settings() | {name: value})
+    for folder in (tree.folder, tree.folder / "manifests/stages/shadow-added"):
+        with pytest.raises(Malformed) as refusal:
+            check_settings(folder)
+        (line,) = str(refusal.value).splitlines()
+        assert line.startswith(f"{tree.folder / SETTINGS}: {name} is {value!r}; set it to ")
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"shadow": "double-minimal-inference"}, "shadow is 'double-minimal-inference'; set it to"),
+        ({"second_shadow": "triple-minimal-inference"}, "another value than that of shadow"),
+        ({"second_mirror_port": "8089"}, "another value than that of mirror-port"),
+        ({"mirror_percentage": 20}, "mirror-percentage is 20; set it to the same in quotes"),
+        ({"primary_version": None}, "primary-version is None; set it to at most 256 characters"),
+    ],
+)
+def test_what_settings_have_to_do_with_each_other(
+    tmp_path: Path, changed: dict[str, Any], words: str
+) -> None:
+    """Names that have to differ, and numbers that YAML does not take for texts."""
+    tree = Tree(tmp_path / "tree")
+    settings_of(tree, **changed)
+    with pytest.raises(Malformed, match=words):
+        check_settings(tree.folder)
+
+
+def test_each_wrong_setting_has_a_line(tmp_path: Path) -> None:
+    """Not one after the other, at each try."""
+    tree = Tree(tmp_path / "tree")
+    settings_of(tree, profile="Team_Credit", image_registry="https://ghcr.io", gateway="public")
+    tree.replace(SETTINGS, "image-tag", "image-tags")
+    with pytest.raises(Malformed) as refusal:
+        check_settings(tree.folder)
+    lines = str(refusal.value).splitlines()
+    assert [line.partition(": ")[2].split(" is ")[0] for line in lines] == [
+        "image-tag",
+        "profile",
+        "gateway",
+        "image-registry",
+    ]
+
+
+def test_settings_that_are_not_yaml_name_the_line(tmp_path: Path) -> None:
+    tree = Tree(tmp_path / "tree")
+    tree.replace(SETTINGS, "domain: inference.example.com", "domain: *.example.com")
+    with pytest.raises(Malformed, match=r"settings\.yaml, line \d+: .* in quotes\.$"):
+        check_settings(tree.folder)
+
+
+# By group and variable: values that the program takes, and values with which it does not start.
+SAMPLES = {
+    "transformer": {
+        "ACCESS_LOG": (["1", "false"], ["2", "maybe"]),
+        "LOG_FORMAT": (["json"], ["JSON lines"]),
+        "SHUTDOWN_GRACE_SECONDS": (["0", "2.5"], ["30s", "3601"]),
+        "SHUTDOWN_DRAIN_SECONDS": (["3600"], ["-1", "half a minute"]),
+        "MAX_CONNECTIONS": (["16"], ["15", "1e9", "many"]),
+        "FORWARD_HEADERS": (["traceparent, x-b3-*", "a"], ["x tenant", "a;b"]),
+        "RETURN_HEADERS": (["retry-after"], ["a:b"]),
+        "PREDICT_TIMEOUT_SECONDS": (["0.5", "86400"], ["0", "60s", "86401"]),
+        "MAX_BODY_BYTES": (["1024"], ["1023", "1Mi"]),
+        "MAX_IN_FLIGHT_BYTES": (["268435456"], ["1024", "256Mi"]),
+        "OPENAI_PREDICTOR_PREFIX": (["/openai"], ["openai"]),
+        "PASS_PATHS": (["/generate,/v1/rerank", "/generate, /x"], ["generate", "/a, b"]),
+        "MAX_STREAMS": (["1"], ["0", "100001"]),
+        "STREAM_IDLE_TIMEOUT_SECONDS": (["30"], ["0", "1m"]),
+        "PREDICTOR_READY_PATH": (["/health"], ["health"]),
+        "PREPROCESS": (["package.module:function"], ["package.module", "a-b:c"]),
+        "POSTPROCESS": (["m:f"], ["m:"]),
+        "SHADOW_ROLE": (["primary"], ["blue", "Shadow"]),
+        "INFERENCE_SERVICE": (["n" * 253], ["n" * 254]),
+        "MODEL_VERSION": (["2024.11"], ["v" * 257]),
+        "SPOOL_MAX_BYTES": (["65536"], ["65535", "1Gi", "a lot"]),
+        "SPOOL_FSYNC": (["0"], ["always"]),
+        "RECORD_HEADERS": (["x-tenant,user-agent"], ["authorization", "X-Api-Key"]),
+        "RECORD_MAX_BODY_BYTES": (["0", "8388608"], ["67108865", "8MiB"]),
+        "RECORD_SAMPLE": (["0.1", "1", "1e-3"], ["10%", "1.1", "nan"]),
+        "RECORD_REDACT": (
+            ["$.user.ssn, rows[*].id", "$['a,b'], $..x[?@.c == ','].d", "['\\''].a"],
+            ["$.applicant[ssn", "$", "$.a, ,$.b", "$..", "$.a[?@.b ==]", "$.a[1"],
+        ),
+        "RECORD_STREAM_RAW": (["1"], ["on demand"]),
+        "RECORD_ERRORS": (["yes"], ["some"]),
+    },
+    "minimal-predictor": {
+        "MODEL_NAME": (["model.v2_a-b"], ["a model", "a/b"]),
+        "FACTOR": (["-2.5", ".5", "1e3"], ["three", "1e999", "nan", "1_000", "2x"]),
+    },
+    "shadow-report": {
+        "MIRROR_PERCENTAGE": (["100", "0.5"], ["0", "200", "20%"]),
+        "FOLLOW_RATE": (["1000/s", "50", "0.5/h"], ["0/s", "1000/min", "fast", "00.0/m"]),
+    },
+}
+# Said by Kubernetes, or with a password; and what this program takes as any text.
+WITHOUT_SAMPLE = {"POSTGRES_URI", "POSTGRES_SECRET_DIR", "SPOOL_DIR"}
+# Each prints which of the samples the program refuses, and which variables it has.
+ASKED = {
+    "transformer": """
+from minimal_transformer import settings as s
+CLASSES = (s.ServerSettings, s.CallSettings, s.PassingSettings, s.HookSettings, s.RecordSettings)
+NAMES = [name.upper() for each in CLASSES for name in each.model_fields]
+NEEDED = {"POSTGRES_URI": "postgresql://me@db/predictions", "SHADOW_ROLE": "shadow"}
+def read(name):
+    for each in CLASSES:
+        each.from_environment()
+""",
+    "minimal-predictor": """
+from minimal_predictor.settings import Settings, read_settings
+NAMES, NEEDED = [name.upper() for name in Settings.model_fields], {}
+def read(name):
+    read_settings()
+""",
+    "shadow-report": """
+from shadow_report.replay.candidate import parse_rate
+from shadow_report.settings import configured_mirror_share
+NAMES, NEEDED = ["MIRROR_PERCENTAGE", "FOLLOW_RATE"], {}
+def read(name):
+    parse_rate(os.environ[name]) if name == "FOLLOW_RATE" else configured_mirror_share()
+""",
+}
+FRAME = """
+import json, os, sys
+{}
+def is_refused(name, value):
+    os.environ.clear()
+    os.environ.update(NEEDED | {{name: value}})
+    try:
+        read(name)
+    except (ValueError, SystemExit):
+        return True
+    return False
+samples = json.load(sys.stdin)
+print(json.dumps([NAMES, [sample for sample in samples if is_refused(*sample)]]))
+"""
+
+
+@pytest.mark.parametrize("group", SAMPLES)
+def test_the_programs_agree(group: str) -> None:
+    """What the check refuses of the variables, the program that reads them refuses, and no more."""
+    project = "minimal-transformer" if group == "transformer" else group
+    samples = [
+        [name, value]
+        for name, (sound, wrong) in SAMPLES[group].items()
+        for value in (*sound, *wrong)
+    ]
+    asked = subprocess.run(
+        [repository() / project / ".venv/bin/python", "-c", FRAME.format(ASKED[group])],
+        input=json.dumps(samples),
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert asked.returncode == 0, asked.stderr
+    names, refused = json.loads(asked.stdout)
+    assert set(names) - WITHOUT_SAMPLE == SAMPLES[group].keys()
+    assert set(names) - {"POSTGRES_URI"} <= FORMS[group]["properties"].keys()
+    wrong = [[n, value] for n, (_, values) in SAMPLES[group].items() for value in values]
+    assert refused == [sample for sample in samples if sample in wrong]
+    by_check = [[n, v] for n, v in samples if list(faults(group, {n: v}))]
+    assert by_check == refused
+
+
+def with_variable(tree: Tree, name: str, value: str) -> None:
+    """Put a transformer's variable where manifests/README.md says, for both sides."""
+    line = f'- {{name: {name}, value: "{value}"}}'
+    tree.replace(
+        BASE, "          - name: SPOOL_DIR", f"          {line}\n          - name: SPOOL_DIR"
+    )
+
+
+def test_a_variable_names_the_file_that_says_it(tmp_path: Path) -> None:
+    """Once, although both sides have it; a reference and an empty value are none."""
+    tree = Tree(tmp_path / "tree")
+    with_variable(tree, "RECORD_REDACT", "$.applicant[ssn")
+    tree.replace("manifests/inference/shadow/shadow.yaml", 'value: "3"', "value: three")
+    with pytest.raises(Malformed) as refusal:
+        check_variables(tree.folder, render(tree.folder))
+    folder = tree.folder / "manifests/inference"
+    assert sorted(str(refusal.value).splitlines()) == [
+        (
+            f"{folder}/base/inference-service.yaml: RECORD_REDACT is '$.applicant[ssn'; set it to "
+            "JSON paths with commas between them, such as $.user.ssn."
+        ),
+        f"{folder}/shadow/shadow.yaml: FACTOR is 'three'; set it to a finite number such as 2.",
+    ]
+
+
+def test_a_variable_that_no_file_says_names_its_object(tmp_path: Path) -> None:
+    """A strategic patch, a generator: it is checked wherever it comes from."""
+    item = next(o for o in rendered("standard") if o["kind"] == "InferenceService")
+    name = item["metadata"]["name"]
+    env = [{"name": "SPOOL_MAX_BYTES", "value": "2Gi"}]
+    transformer = {"containers": [{"image": "a/feature-transformer:1", "env": env}]}
+    changed = {**item, "spec": {"transformer": transformer}}
+    with pytest.raises(Malformed, match=f"^InferenceService {name}: SPOOL_MAX_BYTES is '2Gi'; set"):
+        check_variables(tmp_path, [changed])
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        (
+            {"gateway": "public"},
+            (
+                "gateway is 'public'; set it to its namespace/name, such as istio-system/"
+                "istio-ingressgateway."
+            ),
+        ),
+        (
+            {"mirror-percentage": "20%"},
+            "mirror-percentage is '20%'; set it to a number from 0 to 100 without %, such as 20.",
+        ),
+    ],
+)
+def test_the_check_and_the_run_say_it_before_kustomize(
+    start: Start, tmp_path: Path, settings: dict[str, str], line: str
+) -> None:
+    """Kustomize's own message would name neither the file nor the setting."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_settings(tree.settings() | settings)
+    for command in ("check", "up", "report"):
+        run = start(
+            command,
+            *("--kustomization", str(tree.folder)),
+            *(("--postgres-uri", "postgresql://me@127.0.0.1:1/gone") * (command == "report")),
+        )
+        assert run.ends() == 1
+        said = f"shadow-local: {tree.folder / SETTINGS}: {line}\n"
+        assert run.output.read_text() == said
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_redaction_under_follow_is_warned_of(start: Start, tmp_path: Path, topology: str) -> None:
+    """What is redacted in a request cannot be sent; the check passes, and says what to do."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(topology)
+    assert list(warnings(render(tree.folder))) == []
+    with_variable(tree, "RECORD_REDACT", "$.user.ssn")
+    run = start("check", "--kustomization", str(tree.folder))
+    assert run.ends() == 0
+    first, *more = run.output.read_text().splitlines()
+    assert "a cluster would refuse nothing" in first
+    assert len(more) == (topology == "follow")
+    for line in more:
+        assert line.startswith("RECORD_REDACT is '$.user.ssn', and the topology follow sends")
+        assert "by the topology standard" in line
