@@ -174,7 +174,9 @@ def test_manifests_that_do_not_render_say_where_to_look(start: Start, tmp_path: 
     assert "gone.yaml" in rest
 
 
-PATCHED = "patches: [{target: {kind: Service}, patch: '- {op: replace, path: /spec/x/1, value: 1}'}]"
+PATCHED = (
+    "patches: [{target: {kind: Service}, patch: '- {op: replace, path: /spec/x/1, value: 1}'}]"
+)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,9 @@ def test_empty_tables(compared: Compare) -> None:
 
 def test_no_shadow_calls(compared: Compare) -> None:
     calls = [call for call in pairs(50) if call.role == "primary"]
-    assert_invalid(compared(calls), "no-shadow-calls", "50 calls", "Is mirroring on?")
+    assert_invalid(
+        compared(calls), "no-shadow-calls", "50 calls", "Is mirroring on?", "--model_name", "log"
+    )
 
 
 def test_no_primary_calls(compared: Compare) -> None:

@@ -55,9 +55,10 @@ def absent(facts: Facts) -> Iterator[Finding]:
             "no-shadow-calls",
             True,
             f"The primary recorded {counted(facts.primary.calls, 'call')} and the shadow none.",
-            "Is the shadow up, with SHADOW_ROLE=shadow and this database's POSTGRES_URI? Is "
-            "mirroring on? Check the mirror section of the entry VirtualService, and that calls "
-            "go through it.",
+            "Is the shadow up, with SHADOW_ROLE=shadow, the primary's --model_name and this "
+            "database's POSTGRES_URI? Does its log say why it records nothing? Is mirroring on? "
+            "Check the mirror section of the entry VirtualService, and that calls go through it "
+            "with bodies that it mirrors; --verbose counts those that do not.",
         )
     elif not facts.primary.calls:
         yield Finding(
