@@ -92,6 +92,7 @@ def test_tables_created_late(tmp_path: Path, empty_postgres_uri: str) -> None:
     with Delivery(chosen, tmp_path / "log") as delivery:
         until(lambda: "manifests/database/schema.sql" in delivery.log, "the remedy")
         assert "run `make schema`" in delivery.log
+        assert "or POSTGRES_URI names another database" in delivery.log
         apply_schema(empty_postgres_uri)
         until(lambda: stored(empty_postgres_uri) == (CALLS, CALLS, 0), "all rows")
     assert delivery.log.count("schema.sql") == 1

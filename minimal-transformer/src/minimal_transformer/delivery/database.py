@@ -70,8 +70,8 @@ SCHEMA = "manifests/database/schema.sql"
 _DATA_CLASSES = ("21", "22", "23", "44", "54", "P0")
 
 _TABLES = (
-    "the tables are missing or of another version; run `make schema`, or wait for the operator to"
-    f" apply {SCHEMA}"
+    "the tables are missing or of another version, or POSTGRES_URI names another database; run"
+    f" `make schema`, wait for the operator to apply {SCHEMA}, or correct POSTGRES_URI"
 )
 _LOGIN = (
     "the server refuses the login; correct the user or password in POSTGRES_URI or"
