@@ -205,6 +205,26 @@ def test_no_time_is_given_where_versions_alternate(compared: Compare) -> None:
         assert "--since" not in finding(report, "several-versions").remedy
 
 
+@pytest.mark.parametrize("strays", [1, 5])
+def test_the_time_after_a_stray_service_is_given_at_once(compared: Compare, strays: int) -> None:
+    """However long the service had run before it: a minute's calls, then one of another name and
+    version or some, then three seconds.
+    """
+    stray = [
+        replace(call, service="stray", version="0", pair_id=f"stray-{call.pair_id}")
+        for call in pairs(strays, first=600)
+        if call.role == "shadow"
+    ]
+    calls = pairs(630) + stray
+    report = compared(calls)
+    assert_invalid(report, "several-services", "--since")
+    for after in (
+        compared(since=since_of(report, "several-services")),
+        compared(since_rollout=True),
+    ):
+        assert (after.verdict, after.pairs) == ("WAIT", 20 - strays), after.reasons
+
+
 def test_several_services(compared: Compare) -> None:
     """Two primaries in the tables: INVALID until one is chosen."""
     calls = pairs(100) + [

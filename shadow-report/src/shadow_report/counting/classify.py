@@ -42,6 +42,8 @@ from shadow_report.evidence.batch import (
 Bools = NDArray[np.bool_]
 Answers = NDArray[np.int8]
 
+# A window may begin between the two rows of a call, which are hardly further apart.
+EDGE_MICROSECONDS = 1_000_000
 # What KServe and Envoy record when the caller went away.
 ABANDONED_STATUS = 499
 
@@ -202,7 +204,7 @@ class Classifier:
         called = counted & (primary != Answer.NO_CALL)
         paired = called & (shadow != Answer.NO_CALL)
         usable = paired & (flags & SAME_REQUEST > 0)
-        self._count_sides(primary, shadow, counted, flags)
+        self._count_sides(batch, primary, shadow, counted)
         self.counts.different_requests += int(np.count_nonzero(paired & ~usable))
 
         self._compare(batch, usable, primary, shadow)
@@ -251,16 +253,17 @@ class Classifier:
     def _newest(batch: Batch) -> NDArray[np.int64]:
         return np.maximum(batch.integers("primary_time"), batch.integers("shadow_time"))
 
-    def _count_sides(
-        self, primary: Answers, shadow: Answers, counted: Bools, flags: NDArray[np.int64]
-    ) -> None:
+    def _count_sides(self, batch: Batch, primary: Answers, shadow: Answers, counted: Bools) -> None:
+        flags = batch.integers("flags")
         _count(self.counts.primary, primary[counted], flags[counted] & PRIMARY_CUT > 0)
         _count(self.counts.shadow, shadow[counted], flags[counted] & SHADOW_CUT > 0)
         alone = counted & (primary == Answer.NO_CALL)
         self.counts.shadow_only += int(np.count_nonzero(alone))
-        # What a follower sends late may have its primary before the window.
+        # What a follower sends late may have its primary before the window, and so may the first
+        # copies of a mirror.
         mirrored = self._is_mirrored & (flags & SHADOW_MIRRORED > 0)
-        self.counts.mirrored_only += int(np.count_nonzero(alone & mirrored))
+        within = self._newest(batch) >= self.clock.counted_from + EDGE_MICROSECONDS
+        self.counts.mirrored_only += int(np.count_nonzero(alone & mirrored & within))
 
     def _never_sent(self, missing: Bools, flags: NDArray[np.int64]) -> Bools:
         """Missing calls that the sender leaves out by its own rules: no failure of the shadow."""

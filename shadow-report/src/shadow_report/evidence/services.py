@@ -13,6 +13,8 @@ from shadow_report.wording import NOT_RECORDED
 
 # Further than this the two rows of a call are hardly apart.
 APART = timedelta(seconds=1)
+# Of a service that is still called, so long a silence is as rare as one in 20,000.
+SILENCES = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,32 +58,43 @@ def uniform_since(
     """The time in UTC from which on each side recorded its newest service, model and version alone;
     `primary` and `shadow` are the only services that count, where they are given.
 
-    None when there were no others, when a side has no calls since then, or when the newest had
-    company for longer than it was alone: those come and go together.
+    None when there were no others, when a side has no calls since then, or as long as the newest
+    may be taking turns with others.
     """
-    newest, others, began = [], [], []
+    sides = []
     for role, wanted in (("primary", primary), ("shadow", shadow)):
         side = [g for g in groups if g.role == role and wanted in (None, g.inference_service)]
         last = max(side, key=lambda group: group.last_call, default=None)
         if last is None:
             return None
-        newest.append([group for group in side if _kind(group) == _kind(last)])
-        older = [group for group in side if _kind(group) != _kind(last)]
-        if older:
-            others += older
-            began.append(min(group.first_call for group in newest[-1]))
-    if not others:
+        newest = [group for group in side if _kind(group) == _kind(last)]
+        sides.append((newest, [group for group in side if _kind(group) != _kind(last)]))
+    ends = [group.last_call for _, others in sides for group in others]
+    if not ends:
         return None
+    begins = [min(group.first_call for group in newest) for newest, others in sides if others]
     # The other side's rows of the last old call and of the first new one are on the right side too.
-    since = max(max(group.last_call for group in others) + APART, max(began) - APART)
-    for alone in newest:
-        first = min(group.first_call for group in alone)
-        last_call = max(group.last_call for group in alone)
-        if last_call < since or any(
-            other.role == alone[0].role and last_call - since < since - first for other in others
-        ):
-            return None
-    return since.astimezone(UTC)
+    since = max(max(ends) + APART, max(begins) - APART)
+    is_over = all(_is_alone(newest, others, since) for newest, others in sides)
+    return since.astimezone(UTC) if is_over else None
+
+
+def _is_alone(newest: Sequence[CallGroup], others: Sequence[CallGroup], since: datetime) -> bool:
+    """Whether a side's newest kind has calls since then, and the others are gone for good: for
+    longer than they were there together, or for many times as long as they kept silent before.
+    """
+    last = max(group.last_call for group in newest)
+    if last < since or not others:
+        return last >= since
+    together = since - min(group.first_call for group in newest)
+    silence = max(_silence([g for g in others if _kind(g) == kind]) for kind in map(_kind, others))
+    return last - since >= min(together, SILENCES * silence)
+
+
+def _silence(groups: Sequence[CallGroup]) -> timedelta:
+    """The mean time from one call of a kind to its next; zero for a single stray one."""
+    span = max(g.last_call for g in groups) - min(g.first_call for g in groups)
+    return span / max(1, sum(group.calls for group in groups) - 1)
 
 
 def _kind(group: CallGroup) -> tuple[str, str, str | None]:
