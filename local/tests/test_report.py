@@ -44,6 +44,15 @@ def test_help_is_the_one_of_compare(start: Start, tmp_path: Path) -> None:
     assert "--max-disagreement" in run.output.read_text()
 
 
+def test_a_mistyped_option_is_answered_with_what_can_be_typed(start: Start) -> None:
+    """The report's own name may be on no PATH."""
+    run = start("report", "--hmtl", "x", POSTGRES_URI="postgresql://127.0.0.1:9/x")
+    assert run.ends() == 2
+    output = run.output.read_text()
+    assert "No such option: --hmtl" in output
+    assert "`make report ARGS=--help`" in output
+
+
 def test_a_database_is_judged_by_the_repositorys_manifests(
     start: Start, tmp_path: Path, postgres_uri: str
 ) -> None:

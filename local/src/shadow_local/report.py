@@ -62,6 +62,8 @@ def comparison(
     if not program.exists():
         raise Explained(f"{program} is missing; run `make install PROJECT=shadow-report`.")
     env = os.environ | {"POSTGRES_URI": postgres_uri}
+    # Its own name may be on no PATH.
+    env["SHADOW_REPORT_HELP"] = "make report ARGS=--help"
     if percentage is not None:
         env.setdefault("MIRROR_PERCENTAGE", f"{percentage:g}")
     if len(shadows) > 1:

@@ -8,6 +8,8 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from shutil import which
 from types import FrameType
 
 from shadow_report import INTERRUPTED, OneLineError, SettingWrong
@@ -65,13 +67,34 @@ def main() -> None:
     try:
         with ended_by_ctrl_c():
             # Here and not above: the imports take a second or more, in which Ctrl-C may come too.
+            from typer import TyperException  # noqa: PLC0415
+
             from shadow_report.cli import app  # noqa: PLC0415
 
-            app()
+            try:
+                # Without a word typer shows its help.
+                sys.exit(app(standalone_mode=len(sys.argv) < 2))
+            except TyperException as error:
+                message = error.format_message().rstrip(".")
+                _fail(f"{message}; `{_help(error)}` has the options.", USAGE_ERROR)
     except SettingWrong as error:
         _fail(str(error), USAGE_ERROR)
     except (OneLineError, OSError) as error:
         _fail(str(error), RUNTIME_ERROR)
+
+
+def _help(error: Exception) -> str:
+    """What to type for help: a wrapper such as `make report` says it, else the program's own."""
+    if found := os.environ.get("SHADOW_REPORT_HELP"):
+        return found
+    program = Path(sys.argv[0])
+    if program.name == "__main__.py":
+        name = "python -m shadow_report"
+    else:
+        name = program.name if which(program.name) else str(program)
+    context = getattr(error, "ctx", None)
+    command = context.command_path.removeprefix(context.find_root().info_name) if context else ""
+    return f"{name}{command} --help"
 
 
 def _fail(message: str, code: int) -> None:

@@ -237,6 +237,36 @@ def test_usage_errors_name_the_option_the_value_and_the_remedy(
     assert_one_line(capsys, *words)
 
 
+@pytest.mark.parametrize(
+    ("program", "typed", "hint"),
+    [
+        ("/somewhere/bin/shadow-report", None, "`/somewhere/bin/shadow-report compare --help`"),
+        ("python", None, "`python compare --help`"),
+        ("lib/shadow_report/__main__.py", None, "`python -m shadow_report compare --help`"),
+        ("shadow-report", "make report ARGS=--help", "`make report ARGS=--help`"),
+    ],
+)
+def test_a_mistyped_option_is_one_line_with_a_command_that_is_there(  # noqa: PLR0917
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    program: str,
+    typed: str | None,
+    hint: str,
+) -> None:
+    """By its name where that is on PATH, as it was typed elsewhere, or as its wrapper says."""
+    found = tmp_path / "python"
+    found.touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if typed is not None:
+        monkeypatch.setenv("SHADOW_REPORT_HELP", typed)
+    monkeypatch.setattr(sys, "argv", [program, "compare", "--hmtl", "x"])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert_one_line(capsys, "No such option: --hmtl", "--html", f"{hint} has the options.")
+
+
 def test_written_files_are_announced(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
