@@ -34,10 +34,16 @@ def _ever_promoted(keys: Ints, events: Flags, recurring: bool = False, blind: bo
     times = np.unique(np.geomspace(30, keys.size, 1_000).round().astype(np.int64))
     k = events.cumsum()[times - 1]
     candidates = np.flatnonzero(log_evidence_below(k, times, MARGIN) >= LIMIT)
+    clusters = np.maximum.accumulate(keys) + 1
+    all_sizes, all_bad = np.zeros((2, clusters[-1]))
+    before = 0
     for look in candidates.tolist():
         n = int(times[look])
-        sizes = np.bincount(keys[:n])
-        bad = np.bincount(keys[:n], weights=events[:n])
+        # What came since the look before, so that each call is counted once.
+        new = slice(before, n)
+        all_sizes += np.bincount(keys[new], minlength=clusters[-1])
+        all_bad += np.bincount(keys[new], weights=events[new], minlength=clusters[-1])
+        sizes, bad, before = all_sizes[: clusters[n - 1]], all_bad[: clusters[n - 1]], n
         known = _seen_in_half_of_24_blocks(keys[:n], sizes.size) if recurring else None
         scale = 1.0 if blind else effective_size(sizes, bad, known).n_eff / n
         if log_evidence_below(k[look] * scale, n * scale, MARGIN) >= LIMIT:

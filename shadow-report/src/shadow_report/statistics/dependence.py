@@ -78,11 +78,11 @@ def effective_size(
     trials = float((weights * m).sum())
     if not trials:
         return EffectiveSize(0, 0.0, 0, "independent")
-    worst = max(_worst_case(m, weights), _worst_case(m[~known], weights[~known]))
-    measured = max(
-        trials / _design_effect(m, y, weights, np.zeros(m.size, dtype=bool)),
-        trials / _design_effect(m, y, weights, known),
-    )
+    worst = _worst_case(m, weights)
+    measured = trials / _design_effect(m, y, weights, np.zeros(m.size, dtype=bool))
+    if known.any():
+        worst = max(worst, _worst_case(m[~known], weights[~known]))
+        measured = max(measured, trials / _design_effect(m, y, weights, known))
     n_eff = min(trials, max(worst, measured))
     source = "clusters" if worst >= measured else "likeness"
     return EffectiveSize(
