@@ -72,8 +72,8 @@ class Answer:
 class Pace:
     """Lets calls go only as fast as the shadow answers its copies, so that the mirror drops none.
 
-    copies_url: Envoy's figures of the open copies; None where nothing is mirrored, or the gateway
-    is not ours: then no call waits. slowed: called when a call waits for the first time.
+    copies_url: Envoy's figures of the copies that are open; None where nothing is mirrored, or by a
+    gateway that is not ours: then no call waits. slowed: called once, when the first call waits.
     """
 
     def __init__(self, copies_url: str | None, slowed: Callable[[], None]) -> None:
@@ -177,9 +177,7 @@ def send_file(  # noqa: PLR0917
     screen: Console,
     copies_url: str | None = None,
 ) -> bool:
-    """Send a file's requests, so many times over; show how they were answered.
-
-    copies_url: as in Pace.
+    """Send a file's requests so many times over, at the shadow's pace; show how they were answered.
 
     True when every one was answered with a status below 400; Explained for a line that is not a
     request, before anything is sent.

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
-from shadow_local.state import data_folder
+from shadow_local.state import STATE, copies_url_of, data_folder
 from shadow_local.translate.document import repository
 
 
@@ -25,3 +26,14 @@ def test_no_kustomization_shares_data_with_another(
     assert own == Path("kustomizations/examples-scikit-learn")
     assert data_folder(repository() / "examples" / "scikit-learn/") == own
     assert data_folder(tmp_path) not in (own, Path())
+
+
+def test_only_calls_through_the_running_gateway_wait_for_its_copies(tmp_path: Path) -> None:
+    """A URL elsewhere has nothing to do with the stack that runs here, nor has one of no stack."""
+    here, copies = "http://127.0.0.1:8080", "http://127.0.0.1:9/stats"
+    assert copies_url_of(tmp_path, f"{here}/serving") is None
+    (tmp_path / STATE).write_text(json.dumps({"gateway_url": here, "copies_url": copies}))
+    assert copies_url_of(tmp_path, f"{here}/serving") == copies
+    assert copies_url_of(tmp_path, f"{here}1/serving") is None
+    (tmp_path / STATE).write_text(json.dumps({"gateway_url": here, "copies_url": None}))
+    assert copies_url_of(tmp_path, f"{here}/serving") is None
