@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,19 @@ def test_a_mistyped_option_is_answered_with_what_can_be_typed(start: Start) -> N
     output = run.output.read_text()
     assert "No such option: --hmtl" in output
     assert "`make report ARGS=--help`" in output
+
+
+def test_a_frozen_postgres_is_said(start: Start, tmp_path: Path) -> None:
+    """It takes the connection and never answers; the report does not wait for it without an end."""
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        uri = f"postgresql://postgres@127.0.0.1:{frozen.getsockname()[1]}/postgres"
+        (tmp_path / "state.json").write_text(json.dumps({"postgres_uri": uri}))
+        run = start("report", "--folder", str(tmp_path))
+        assert run.ends() == 1
+    said = run.output.read_text()
+    assert "Postgres of the running `make up` does not answer" in said
+    assert "timeout expired" in said
+    assert "Traceback" not in said
 
 
 def test_a_database_is_judged_by_the_repositorys_manifests(

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import psycopg
+
 from embedded_postgres import as_role, binaries
 from shadow_local import Explained
-from shadow_local.database import with_port
+from shadow_local.database import CONNECT_SECONDS, with_port
 from shadow_local.state import read_state
 from shadow_local.translate.document import render, repository
 from shadow_local.translate.forms import check_settings
@@ -37,7 +39,14 @@ def compare(
         words, env = comparison(postgres_uri, mirror_percentage(manifests), more, names)
     else:
         state = running(folder)
-        uri = as_role(str(state["postgres_uri"]), "report")
+        try:
+            uri = as_role(str(state["postgres_uri"]), "report")
+        except psycopg.OperationalError as error:
+            what = " ".join(str(error).split())
+            raise Explained(
+                f"The Postgres of the running `make up` does not answer: {what}; look into "
+                f"{folder / 'logs'}, or end `make up` and start it again."
+            ) from None
         named = state.get("candidates")
         names = tuple(map(str, named)) if isinstance(named, list) else ()
         words, env = comparison(uri, state.get("mirror_percentage"), more, names)
@@ -48,7 +57,8 @@ def psql(postgres_uri: str | None, folder: Path, more: Sequence[str]) -> NoRetur
     """Become psql on a database, else on that of the stack in a folder."""
     uri = with_port(postgres_uri) if postgres_uri else str(running(folder)["postgres_uri"])
     program = str(binaries() / "psql")
-    os.execv(program, [program, uri, *more])  # noqa: S606
+    env = {"PGCONNECT_TIMEOUT": str(CONNECT_SECONDS)} | os.environ
+    os.execve(program, [program, uri, *more], env)  # noqa: S606
 
 
 def comparison(

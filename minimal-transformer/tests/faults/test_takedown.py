@@ -146,11 +146,11 @@ def test_error_texts_are_stored_when_asked_for(
     assert row(postgres_uri, pair)["error"] == "SECRET is not a number"
 
 
+@pytest.mark.parametrize("limit", [100_000, 1024])
 def test_body_over_the_limit_is_413_and_recorded(
-    start: Start, database: str, postgres_uri: str, scripted: ScriptedPredictor
+    start: Start, database: str, postgres_uri: str, scripted: ScriptedPredictor, limit: int
 ) -> None:
     """Announced or in chunks; the answer names the setting, the row has the size that was said."""
-    limit = 100_000
     limits = {"MAX_BODY_BYTES": str(limit), "MAX_IN_FLIGHT_BYTES": str(MIB)}
     server = start(database, PREDICTOR=scripted.address, **limits)
     seen = len(scripted.seen)

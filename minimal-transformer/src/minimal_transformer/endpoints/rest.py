@@ -251,6 +251,7 @@ async def _body(receive: Receive, headers: Mapping[str, str], room: Room) -> byt
     if announced is None:
         return await _chunked_body(receive, room)
     length = int(announced)
+    room.limits.check_request(length)
     if length > SMALL_BYTES:
         # Until then the connection is not read: what the caller has sent waits in the kernel.
         await room.take_request(length)
