@@ -94,7 +94,7 @@ class Supervisor:
                 if not endless and time.monotonic() > deadline:
                     raise Explained(
                         f"{command.name}: GET {url}: {answer}, for {READY_SECONDS} s; "
-                        f"see {self._log(command.name)}."
+                        f"{last_words(self._log(command.name))}"
                     )
                 time.sleep(0.1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import psutil
 import pytest
 from waiting import until
 
+from shadow_local import Explained
 from shadow_local.supervisor import ChildDied, Command, Supervisor
 
 # A child with a child of its own that ignores SIGTERM, both known by the file they write.
@@ -126,6 +128,19 @@ time.sleep(600)
     pid_in(tmp_path / "ready")
     supervisor.stop("child")
     assert not _is_running(pid)
+
+
+def test_a_child_that_does_not_become_ready_is_explained_by_its_log(
+    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shadow_local.supervisor.READY_SECONDS", 1)
+    program = "import time; print('this pod is not ready', flush=True); time.sleep(60)"
+    child = dataclasses.replace(
+        python(tmp_path, program, "shadow-transformer"), probes=("http://127.0.0.1:9/ready",)
+    )
+    supervisor.start(child)
+    with pytest.raises(Explained, match=r"(?s)shadow-transformer: GET .*ends:\n.*is not ready"):
+        supervisor.wait_until_ready(child)
 
 
 def _death(supervisor: Supervisor) -> str:
