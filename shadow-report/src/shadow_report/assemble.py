@@ -67,7 +67,7 @@ class Observed:
         gates = judge(self._evidence(), settings.margins)
         coverage_fails = any(g.name == "coverage" and g.status == "fail" for g in gates)
         integrity = self._integrity(window, primary, shadow, coverage_fails=coverage_fails)
-        noise = self._noise()
+        noise, generated = self._noise(), counters.generated.report(alpha)
         unmatched = counters.unmatched_rules()
         paths = path_reports(counters.comparer.places.all, ledger.differing, alpha)
         decision = decide(
@@ -88,7 +88,7 @@ class Observed:
             schema_version=SCHEMA_VERSION,
             verdict=decision.verdict.value,
             reasons=decision.reasons,
-            remarks=remarks(noise, self._opinion(), settings),
+            remarks=remarks(noise, self._opinion(), generated, settings),
             pairs=ledger.pairs,
             gates=decision.gates,
             more_pairs=decision.more_pairs,
@@ -108,7 +108,7 @@ class Observed:
             disagreements=ledger.disagreements,
             paths=paths,
             latency=counters.latency.report(alpha),
-            generated=counters.generated.report(alpha),
+            generated=generated,
             noise=noise,
             opinion=self._opinion(),
             clusters=counters.trials.report(),
@@ -255,7 +255,7 @@ class Observed:
             unknown=self.counters.classifier.counts.cut_pairs,
             slow=trials.net("slow"),
             first_token=trials.net("first_token"),
-            first_token_ratio=share.first_token_ratio,
+            first_token_ratio=share.first_token_ratio or 0.0,
             opinion=self._net_opinion(),
             noise=None if (floor := self._floor()) is None else floor.rate,
             scans=trials.scans(),

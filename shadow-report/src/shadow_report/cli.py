@@ -97,11 +97,11 @@ def comparison_of(
     max_disagreement: Annotated[str, _share(help="Largest share that disagrees.")] = "0.01",
     max_newly_slow: Annotated[str, _share(help="Largest share of newly slow.")] = "0.01",
     first_token_ratio: Annotated[
-        float,
+        float | None,
         typer.Option(
-            help="Of a stream, the first token is late after so many times the primary's; 0: never."
+            help="A stream's first token is late after so many times the primary's, such as 1.5."
         ),
-    ] = 1.5,
+    ] = None,
     max_late_first_tokens: Annotated[
         str, _share(help="Largest share of late first tokens, of the streams.")
     ] = "0.1",

@@ -5,19 +5,29 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shadow_report.answers.figures import advice
-from shadow_report.report import Finding, Noise, Opinion, PathReport, Signature
+from shadow_report.report import Finding, Generated, Noise, Opinion, PathReport, Signature
 from shadow_report.settings import Comparison
 from shadow_report.wording import counted, percent, percent_range
 
+# A first token that is later by less is left to the table.
+LATER_SHARE = 0.1
 LONGER_QUEUE = (
     "A shadow on less hardware, or on the primary's own, queues longer: raise "
     "--first-token-ratio where that is known."
 )
 
 
-def remarks(noise: Noise, opinion: Opinion | None, settings: Comparison) -> tuple[str, ...]:
-    """What stands next to the reasons: the noise floor, and what a judge says."""
-    return (*_of_noise(noise, settings), *_of_judge(opinion))
+def remarks(
+    noise: Noise, opinion: Opinion | None, generated: Generated | None, settings: Comparison
+) -> tuple[str, ...]:
+    """What stands next to the reasons: the noise floor, what a judge says, and first tokens that
+    come later though nothing judges them.
+    """
+    return (
+        *_of_noise(noise, settings),
+        *_of_judge(opinion),
+        *_of_first_tokens(generated, settings),
+    )
 
 
 def notes(settings: Comparison, warm_up: int, ignored: Sequence[str]) -> tuple[str, ...]:
@@ -70,6 +80,21 @@ def details(
     if "disagreement" in said and (hint := advice(paths)):
         said["disagreement"] += f" {hint}"
     return said
+
+
+def _of_first_tokens(generated: Generated | None, settings: Comparison) -> tuple[str, ...]:
+    """What no gate judges, where the shadow's median is later by a tenth for sure."""
+    if generated is None or settings.first_token_ratio is not None:
+        return ()
+    for drift in generated.drifts:
+        for at in drift.shifts:
+            is_median = drift.name == "first token" and at.quantile == 0.5
+            if is_median and at.interval and at.interval.lower > LATER_SHARE * at.primary:
+                times = f"{at.shadow:,.0f} {drift.unit}, the primary's after {at.primary:,.0f}"
+                of = f"(medians of {counted(drift.pairs, 'pair')})"
+                unjudged = "no gate judges that without --first-token-ratio."
+                return (f"The shadow's first token comes after {times} {of}; {unjudged}",)
+    return ()
 
 
 def _of_judge(opinion: Opinion | None) -> tuple[str, ...]:

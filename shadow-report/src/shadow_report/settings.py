@@ -114,8 +114,8 @@ class Comparison:
     settle: timedelta = timedelta(seconds=30)
     mirrored_share: float = 1.0
     slo_ms: float | None = None
-    first_token_ratio: float = 1.5
-    """A stream's first token is late after so many times the primary's; 0 judges none."""
+    first_token_ratio: float | None = None
+    """A stream's first token is late after so many times the primary's."""
     judge: str | None = None
     """Whose opinion is asked: a model's name."""
     judge_sample: int = 0
@@ -133,10 +133,9 @@ class Comparison:
         if self.slo_ms is not None and not 0 < self.slo_ms < float("inf"):
             raise SettingWrong(f"--slo-ms is {self.slo_ms}; set it to milliseconds above 0.")
         ratio = self.first_token_ratio
-        if not (ratio == 0 or 1 <= ratio < float("inf")):
+        if ratio is not None and not 1 <= ratio < float("inf"):
             raise SettingWrong(
-                f"--first-token-ratio is {ratio}; set it to 1 or more times the primary's, or to 0 "
-                "for any."
+                f"--first-token-ratio is {ratio}; set it to 1 or more times the primary's."
             )
         if self.since and self.until and self.since >= self.until:
             raise SettingWrong(

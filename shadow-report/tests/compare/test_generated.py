@@ -121,6 +121,9 @@ def gate(report: dict[str, Any], name: str) -> dict[str, Any] | None:
     return next((each for each in report["gates"] if each["name"] == name), None)
 
 
+JUDGED = ("--first-token-ratio", "1.5")
+
+
 def streams(count: int, *, times: float = 1.0, jitter: float = 0.0) -> list[Call]:
     """Pairs of streams that take a second each; the shadow's first token after so many times the
     primary's, both by chance a factor of exp(jitter) off.
@@ -135,8 +138,9 @@ def streams(count: int, *, times: float = 1.0, jitter: float = 0.0) -> list[Call
 
 def test_a_first_token_that_comes_later_rejects(command: Command, tmp_path: Path) -> None:
     """Twice as late, though the whole answer takes as long: REJECT, and everything says why."""
-    report = command(streams(4_000, times=2.0))
+    report = command(streams(4_000, times=2.0), *JUDGED)
     assert report["verdict"] == "REJECT"
+    assert not report["remarks"]
     late = gate(report, "first_token")
     assert late is not None
     assert (late["status"], late["n"], late["margin"]) == ("fail", 4_000, 0.1)
@@ -150,17 +154,20 @@ def test_a_first_token_that_comes_later_rejects(command: Command, tmp_path: Path
     allowed = command((), "--first-token-ratio", "2.5")
     assert allowed["verdict"] == "PROMOTE"
     assert gate(allowed, "first_token") is not None
-    assert command((), "--max-late-first-tokens", "100%")["verdict"] == "PROMOTE"
-    unasked = command((), "--first-token-ratio", "0")
+    assert command((), *JUDGED, "--max-late-first-tokens", "100%")["verdict"] == "PROMOTE"
+    unasked = command(())
     assert unasked["verdict"] == "PROMOTE"
     assert gate(unasked, "first_token") is None
+    (remark,) = unasked["remarks"]
+    assert remark.startswith("The shadow's first token comes after 200 ms, the primary's after 100")
+    assert remark.endswith("no gate judges that without --first-token-ratio.")
     prints = {each["settings_sha256"] for each in (report, allowed, unasked)}
     assert len(prints) == 3
 
 
 def test_a_first_token_that_is_as_late_by_chance_promotes(command: Command) -> None:
     """One pair in six is beyond the ratio, either way: the same model must be able to pass."""
-    report = command(streams(4_000, jitter=0.3))
+    report = command(streams(4_000, jitter=0.3), *JUDGED)
     late = gate(report, "first_token")
     assert late is not None
     assert report["verdict"] == "PROMOTE", report["reasons"]
@@ -174,7 +181,7 @@ def test_too_few_streams_wait(command: Command) -> None:
     """
     unary = {"answer": chat("Yes."), "protocol": "openai", "generation": {}}
     report = command(
-        streams(20) + [call for i in range(20, 4_000) for call in pair(i, unary, unary)]
+        streams(20) + [call for i in range(20, 4_000) for call in pair(i, unary, unary)], *JUDGED
     )
     late = gate(report, "first_token")
     assert late is not None

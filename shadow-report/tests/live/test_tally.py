@@ -99,8 +99,9 @@ def test_adds_what_is_new_and_says_what_compare_says(live: Live) -> None:
     assert live.tally.looks == {"added": 11, "rebuilt": 1, "failed": 0}
 
 
-def test_first_tokens_of_new_streams_are_added(live: Live) -> None:
+def test_first_tokens_of_new_streams_are_added(postgres_uri: str) -> None:
     """Fifty that come as early, then many that are late; each look says what compare says."""
+    live = Live(postgres_uri, Comparison(first_token_ratio=1.5))
     portions = ((0, 50, 100.0, "WAIT"), (50, 550, 200.0, "REJECT"))
     for first, end, first_token_ms, verdict in portions:
         stream = {"protocol": "openai", "generation": {"stream_end": "done"}}

@@ -76,7 +76,7 @@ class TrialTally:
 
     def _names(self) -> tuple[str, ...]:
         slow = () if self._slo_ms is None else ("slow",)
-        first_token = ("first_token",) if self._first_token_ratio else ()
+        first_token = () if self._first_token_ratio is None else ("first_token",)
         return ("coverage", "faults", "disagreement", "bad", *slow, *first_token)
 
     def extend(self, last: int) -> None:
@@ -125,7 +125,7 @@ class TrialTally:
             found["slow"] = GateTrials(
                 classified.usable, slow_shadow & ~slow_primary, slow_primary & ~slow_shadow
             )
-        if ratio := self._first_token_ratio:
+        if (ratio := self._first_token_ratio) is not None:
             primary, shadow = classified.first_tokens_ms()
             streams = classified.usable & np.isfinite(primary) & np.isfinite(shadow)
             found["first_token"] = GateTrials(
