@@ -7,9 +7,11 @@ it is written `PATH=KIND,parameter=value`, as in `--rule 'embedding=cosine,least
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
+from types import NoneType
 from typing import Annotated, Any
 
 import yaml
@@ -172,7 +174,7 @@ def read_rules(file: Path) -> Rules:
             f"{', '.join(PRESETS)}."
         ) from error
     except ValidationError as error:
-        raise SettingWrong(f"--rules {name}: {_first_error(error)}.") from error
+        raise SettingWrong(f"--rules {name}: {_first_error(error, _File.model_fields)}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         what = " ".join(str(error).split())
         raise SettingWrong(f"--rules {name} is not YAML: {what}.") from error
@@ -251,20 +253,26 @@ def _rule(given: dict[str, Any], where: str) -> Rule:
     if model is None:
         raise SettingWrong(f"{where}: compare is '{kind}'; the kinds are {KINDS}.")
     fields = {name: value for name, value in given.items() if name != "compare"}
+    names = [
+        "compare",
+        *(name for name, field in model.model_fields.items() if field.annotation is not NoneType),
+    ]
     try:
         return model.model_validate(fields).rule()
     except ValidationError as error:
-        raise SettingWrong(f"{where}: {_first_error(error)}.") from error
+        raise SettingWrong(f"{where}: {_first_error(error, names)}.") from error
     except ValueError as error:
         raise SettingWrong(f"{where}: {error}") from error
 
 
-def _first_error(error: ValidationError) -> str:
+def _first_error(error: ValidationError, names: Iterable[str]) -> str:
     first = error.errors()[0]
     at = ".".join(map(str, first["loc"]))
     what = first["msg"][:1].lower() + first["msg"][1:]
-    if first["type"] in ("missing", "extra_forbidden"):
+    if first["type"] == "missing":
         return f"{at}: {what}"
+    if first["type"] == "extra_forbidden":
+        return f"'{at}' is unknown; the names are {', '.join(names)}"
     return f"{at} is {first['input']!r}: {what}" if at else what
 
 
