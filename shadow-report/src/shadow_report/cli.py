@@ -230,7 +230,11 @@ def compare_command(
     html: Annotated[Path | None, typer.Option(help="Write the report as one page.")] = None,
     junit: Annotated[Path | None, typer.Option(help="Write the gates as JUnit XML.")] = None,
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="Print every reason, finding and note, and ten pairs.")
+        bool,
+        typer.Option(
+            "--verbose",
+            help="Print every reason, finding and note, and up to ten pairs, three of a kind.",
+        ),
     ] = False,
 ) -> None:
     """Judge the pairs in the tables at POSTGRES_URI.
