@@ -31,7 +31,7 @@ SLOWED = (
     f"{MOST_OPEN_COPIES} copies to answer"
 )
 SECONDS_PER_CALL = 60
-SHOWN_CHARACTERS = 100
+SHOWN_CHARACTERS = 200
 # A predict URL is an entry and a path below it.
 PREDICT_URL = re.compile(
     r"(https?://.+?)/((?:openai/)?v[12]/"
