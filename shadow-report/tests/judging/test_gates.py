@@ -276,6 +276,18 @@ def test_disagreement_may_be_judged_above_the_noise() -> None:
     assert _gates(**beyond, margins=above)["disagreement"].status == "fail"  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("differing", "noise"), [(Rate(25, 212), Rate(25, 213)), (Rate(7, 212), Rate(0, 213))]
+)
+def test_noise_that_is_known_too_roughly_is_told(differing: Rate, noise: Rate) -> None:
+    """Below the margin or beyond it: no further pairs settle it, more of the primary's own do."""
+    found = _gates(disagreement=differing, noise=noise, margins=Margins(noise_floor="auto"))
+    gate = found["disagreement"]
+    assert gate.need is not None
+    assert gate.need.pairs is None
+    assert "send the primary more of its own calls" in gate.reason
+
+
 def test_newest_calls_that_are_bad_hold_up_what_the_average_hides() -> None:
     """The last 25 of 60,025, with the time and what would clear it."""
     gate = _gates(faults=Rate(25, 60_025), scans={"faults": _scan((60_000, False), (25, True))})

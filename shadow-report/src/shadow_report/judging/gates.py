@@ -400,7 +400,7 @@ def _need(question: Question, alpha: float, reject_alpha: float) -> Need:
 
     total = trials_until(is_settled, count.trials)
     if total is None:
-        if towards == "pass" and question.stuck:
+        if question.stuck:
             return Need(pairs=None, towards=None, reason=question.stuck)
         reason = f"{percent(rate)} is too near to be told apart in {TRIALS_LIMIT:,} {unit}s"
         return Need(pairs=None, towards=None, reason=reason)
