@@ -5,11 +5,21 @@ from __future__ import annotations
 import asyncio
 import http.client
 import urllib.parse
+import uuid
 from collections.abc import Iterable
 
 import aiohttp
 
 BODY = b'{"values": ["3.3", "62.3", "324"]}'
+# What callers send as x-request-id: nothing, one, several, whatever they like.
+CLIENT_IDS = {
+    "none": [],
+    "uuid4": [str(uuid.uuid4())],
+    "uuid7": ["019a8f10-7c3e-7d2a-9b61-3f6d5c2e8a40"],
+    "text": ["order 42 / from the caller"],
+    "repeated header": ["one", "two"],
+    "empty": [""],
+}
 Answered = tuple[int, dict[str, str], bytes]
 
 

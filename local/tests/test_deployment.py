@@ -10,7 +10,7 @@ from typing import Any
 import psycopg
 import pytest
 from backends import answering, refusing, resetting, stuck
-from calls import post, post_at_once
+from calls import CLIENT_IDS, post, post_at_once
 from gateways import StartGateway, ports_of
 from psycopg import errors
 from stored import rows, wait_for_pairs
@@ -18,15 +18,6 @@ from waiting import until
 
 from embedded_postgres import as_role
 from shadow_local.stack import Stack
-
-CLIENT_IDS = {
-    "none": [],
-    "uuid4": [str(uuid.uuid4())],
-    "uuid7": ["019a8f10-7c3e-7d2a-9b61-3f6d5c2e8a40"],
-    "text": ["order 42 / from the caller"],
-    "repeated header": ["one", "two"],
-    "empty": [""],
-}
 
 
 def predict_url(stack: Stack) -> str:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import uuid
 from pathlib import Path
 
 import pytest
 from backends import Backend
-from calls import get, post, post_chunked
+from calls import CLIENT_IDS, get, post, post_chunked
 from gateways import Gateways, StartGateway
 from tree import Tree
 from waiting import until
@@ -18,14 +17,6 @@ from shadow_local.translate.document import render
 CREDENTIALS = {"authorization": "Bearer secret", "x-api-key": "secret", "cookie": "session=secret"}
 MARKS = {"x-shadow-source": "follow", "x-shadow": "true"}
 TOPOLOGIES = [(name, suffix) for name in ("standard", "knative") for suffix in (False, True)]
-CLIENT_IDS = {
-    "none": [],
-    "uuid4": [str(uuid.uuid4())],
-    "uuid7": ["019a8f10-7c3e-7d2a-9b61-3f6d5c2e8a40"],
-    "text": ["order 42 / from the caller"],
-    "repeated header": ["one", "two"],
-    "empty": [""],
-}
 
 
 @pytest.mark.parametrize(("topology", "suffix"), TOPOLOGIES)

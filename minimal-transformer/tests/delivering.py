@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import psycopg
+from serving import WAIT_SECONDS, environment
 
 from minimal_transformer.delivery.supervisor import DeliveryProcess
 from minimal_transformer.exchange import Answer, Arrival, Route
@@ -22,8 +21,6 @@ ANSWER = b'{"predictions": [6.6, 124.6, 648.0]}'
 _PATH = "/v1/models/model:predict"
 ROUTE = Route("v1", "predict", _PATH, "model", f"http://predictor{_PATH}")
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
-WAIT_SECONDS = 75.0
-_OURS = ("POSTGRES_", "SHADOW_", "SPOOL_", "RECORD_", "INFERENCE_", "MODEL_", "PREDICTION_DB_")
 
 
 def settings(folder: Path, uri: str = NOWHERE, **changes: Any) -> RecordSettings:
@@ -96,26 +93,15 @@ def stored(uri: str) -> tuple[int, int, int]:
     )[0]
 
 
-def until(condition: Callable[[], Any], what: str) -> Any:
-    """The condition's first true value."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.05)
-    raise AssertionError(f"waited {WAIT_SECONDS:g} s for {what}")
-
-
 class Delivery:
     """A delivery process as a transformer starts it, and what it logs."""
 
     def __init__(self, chosen: RecordSettings, log: Path) -> None:
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(_OURS)}
         self.log_path = log
         with log.open("ab") as stream:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "minimal_transformer.delivery"],
-                env=kept | chosen.as_environment(),
+                env=environment(**chosen.as_environment()),
                 stdin=subprocess.PIPE,
                 stderr=stream,
             )

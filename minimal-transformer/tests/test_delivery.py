@@ -23,8 +23,8 @@ from delivering import (
     segments,
     settings,
     stored,
-    until,
 )
+from serving import until
 
 from embedded_postgres import as_role
 from minimal_transformer.recording.handler import PredictionDBHandler

@@ -19,8 +19,8 @@ from delivering import (
     rows,
     settings,
     stored,
-    until,
 )
+from serving import until
 
 from embedded_postgres import Postgres, apply_schema, as_role
 from minimal_transformer.delivery import database

@@ -19,11 +19,11 @@ from delivering import (
     rows,
     settings,
     stored,
-    until,
 )
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
+from serving import until
 
 from embedded_postgres import as_role
 from minimal_transformer.delivery.database import MAX_DEPTH, Database, casting

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from delivering import Delivery, record, rows, settings, stored, until
+from delivering import Delivery, record, rows, settings, stored
+from serving import until
 
 from embedded_postgres import apply_schema, as_role
 from minimal_transformer.delivery import database

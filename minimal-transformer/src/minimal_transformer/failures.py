@@ -90,6 +90,13 @@ def refusal(
     return Answer(status, orjson.dumps({"error": message}), headers, message, quotes)
 
 
+def unreadable(failure: KeyError | TypeError | ValueError | AttributeError) -> Failed:
+    """The 400 for a v2 request that something could not be read in, in KServe's words."""
+    if isinstance(failure, KeyError):
+        return Failed(refusal(400, f"the request has no {failure}", quotes=True))
+    return Failed(refusal(400, f"Unrecognized request format: {failure}", quotes=True))
+
+
 def answer_to(failure: BaseException) -> Answer:
     """The answer of a call that ended with this exception, the same at every call."""
     if isinstance(failure, Failed):

@@ -26,7 +26,7 @@ from minimal_transformer.exchange import (
     RawHeaders,
     Route,
 )
-from minimal_transformer.failures import Failed, refusal
+from minimal_transformer.failures import Failed, refusal, unreadable
 from minimal_transformer.predictor.v2 import (
     JSON_LENGTH,
     BadTensor,
@@ -215,11 +215,8 @@ def _request_of_rest(arrival: Arrival) -> InferRequest:
             request_outputs=outputs or None,
             model_version=arrival.route.model_version,
         )
-    except KeyError as failure:
-        raise Failed(refusal(400, f"the request has no {failure}", quotes=True)) from None
-    except (TypeError, ValueError, AttributeError) as failure:
-        reason = f"Unrecognized request format: {failure}"
-        raise Failed(refusal(400, reason, quotes=True)) from None
+    except (KeyError, TypeError, ValueError, AttributeError) as failure:
+        raise unreadable(failure) from None
 
 
 def _response_of_rest(answer: Answer) -> InferResponse:

@@ -25,7 +25,7 @@ from kserve.utils.numpy_codec import to_np_dtype
 from numpy.typing import NDArray
 
 from minimal_transformer.exchange import JSON_HEADERS, Answer, RawHeaders
-from minimal_transformer.failures import Failed, refusal
+from minimal_transformer.failures import Failed, refusal, unreadable
 
 # The header with the offset where the JSON of a body in binary form ends.
 JSON_LENGTH = "inference-header-content-length"
@@ -126,11 +126,8 @@ def grpc_from_rest_request(
         for output in head.get("outputs") or ():
             wanted = message.outputs.add(name=output["name"])
             _fill_parameters(wanted.parameters, output.get("parameters"))
-    except KeyError as failure:
-        raise Failed(refusal(400, f"the request has no {failure}", quotes=True)) from None
-    except (TypeError, ValueError, AttributeError) as failure:
-        reason = f"Unrecognized request format: {failure}"
-        raise Failed(refusal(400, reason, quotes=True)) from None
+    except (KeyError, TypeError, ValueError, AttributeError) as failure:
+        raise unreadable(failure) from None
     wire: bytes = message.SerializeToString()
     return wire
 
