@@ -17,6 +17,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Self
 
+import forked
 import grpc
 import psycopg
 from psycopg.rows import dict_row
@@ -102,15 +103,21 @@ class Process:
         ports = ["--http_port", str(self.http_port)]
         if self.names_grpc_port:
             ports += ["--grpc_port", str(self.grpc_port)]
+        command = [module, *ports, *arguments]
+        env = environment(**variables)
         with self.log_file.open("w") as log:
-            self.process = subprocess.Popen(
-                [*self.started_by, self.python, "-m", module, *ports, *arguments],
-                cwd=self.runs_in,
-                env=environment(**variables),
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+            self.process: forked.Forked | subprocess.Popen[bytes]
+            if self.python == sys.executable and not self.started_by:
+                self.process = forked.start(command, env=env, log=log, cwd=self.runs_in)
+            else:
+                self.process = subprocess.Popen(
+                    [*self.started_by, self.python, "-m", *command],
+                    cwd=self.runs_in,
+                    env=env,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
 
     def __enter__(self) -> Self:
         try:

@@ -15,9 +15,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import forked
 import pytest
 from scripted import ANSWER, ScriptedPredictor, body
 from serving import (
+    MODULE,
     PREDICT,
     SAMPLE,
     SAMPLE_ANSWER,
@@ -45,20 +47,14 @@ class WithoutGrpcPort(Transformer):
 
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """The installed command, for starts that end by themselves."""
-    return subprocess.run(
-        [SCRIPT, *arguments],
-        env=environment(**variables),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    """The command, for starts that end by themselves."""
+    return forked.run([MODULE, *arguments], env=environment(**variables))
 
 
 def test_help_shows_kserves_arguments() -> None:
-    """--help works although importing kserve reads the command line too."""
-    shown = run("--help")
+    """--help of the installed command works although importing kserve reads its line too."""
+    command = [SCRIPT, "--help"]
+    shown = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False)
     assert shown.returncode == 0
     assert "--predictor_host" in shown.stdout
     assert "POSTGRES_URI" in shown.stdout

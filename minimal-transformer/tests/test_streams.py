@@ -8,14 +8,13 @@ import json
 import re
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import forked
 import httpx
 import psutil
 import pytest
@@ -623,13 +622,6 @@ def test_a_wrong_setting_ends_the_start(tmp_path: Path) -> None:
         ),
     ]:
         settings = {"POSTGRES_URI": "postgresql://x@y/z", "SHADOW_ROLE": "primary"}
-        done = subprocess.run(
-            [sys.executable, "-m", MODULE],
-            env=environment(**settings, **variables),
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=tmp_path,
-        )
+        done = forked.run([MODULE], env=environment(**settings, **variables), cwd=tmp_path)
         assert done.returncode == 2
         assert done.stderr.splitlines()[-1].startswith(line)
