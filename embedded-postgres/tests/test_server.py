@@ -20,6 +20,7 @@ def test_data_survive_a_kill(own_postgres: Postgres) -> None:
     """What was committed is there after SIGKILL and a start on the same port."""
     with psycopg.connect(own_postgres.uri) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 1 AS n")
+        assert connection.execute("SHOW fsync").fetchone() == ("on",)
     port = own_postgres.port
     own_postgres.kill()
     with pytest.raises(psycopg.OperationalError):
@@ -28,6 +29,21 @@ def test_data_survive_a_kill(own_postgres: Postgres) -> None:
     assert own_postgres.port == port
     with psycopg.connect(own_postgres.uri) as connection:
         assert connection.execute("SELECT n FROM kept").fetchone() == (1,)
+
+
+def test_a_server_that_is_not_durable_keeps_what_is_committed_all_the_same(tmp_path: Path) -> None:
+    """It alone does not wait for the disk, and a kill of it costs nothing either."""
+    server = Postgres(tmp_path / "data", durable=False)
+    server.start()
+    try:
+        with psycopg.connect(server.uri) as connection:
+            connection.execute("CREATE TABLE kept AS SELECT current_setting('fsync') AS waits")
+        server.kill()
+        server.start()
+        with psycopg.connect(server.uri) as connection:
+            assert connection.execute("SELECT waits FROM kept").fetchone() == ("off",)
+    finally:
+        server.stop()
 
 
 def test_works_below_a_folder_that_only_its_owner_may_enter(tmp_path: Path) -> None:

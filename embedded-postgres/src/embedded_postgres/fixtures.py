@@ -61,7 +61,8 @@ def postgres_server(
         yield container.get_connection_url()
         container.stop()
         return
-    server = Postgres(tmp_path_factory.mktemp("postgres") / "data")
+    # Nothing in it outlives the session, and each test's database would wait for the disk.
+    server = Postgres(tmp_path_factory.mktemp("postgres") / "data", durable=False)
     server.start()
     yield server.uri
     server.stop()
@@ -157,7 +158,7 @@ def docker_answers() -> bool:
 def start_container(image: str = CONTAINER_IMAGE) -> PostgresContainer:
     """A running container whose Postgres takes connections from here; EngineFailed says why not."""
     container = PostgresContainer(image, username="postgres", driver=None)
-    container.with_command("postgres -c max_connections=200")
+    container.with_command("postgres -c max_connections=200 -c fsync=off")
     # One try a second; a test's own time limit, with this wait in its first fixture, is 120 s.
     testcontainers_config.max_tries = READY_SECONDS
     try:

@@ -32,10 +32,14 @@ class Postgres:
     `start` makes the data folder when it is missing, trusts local connections and returns when
     the server takes queries. The port stays the same over restarts. On Linux the server ends with
     the thread that started it, also when the process is killed.
+
+    durable: False saves the waits for the disk; what is committed then outlives the server, however
+    it ends, and not the machine.
     """
 
-    def __init__(self, folder: Path, port: int = 0) -> None:
+    def __init__(self, folder: Path, port: int = 0, *, durable: bool = True) -> None:
         self.folder = folder.absolute()
+        self.durable = durable
         self.port = port or _held_port(self)
         self.bin = binaries()
         self.log = self.folder.with_name(self.folder.name + ".log")
@@ -70,6 +74,7 @@ class Postgres:
         settings = {"port": self.port, "listen_addresses": "127.0.0.1", "max_connections": 200}
         # No socket file: a socket's path may hold 107 bytes, less than many a test's folder.
         settings |= {"unix_socket_directories": "", "log_min_messages": "warning"}
+        settings |= {} if self.durable else {"fsync": "off"}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
