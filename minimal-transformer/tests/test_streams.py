@@ -18,7 +18,7 @@ import forked
 import httpx
 import psutil
 import pytest
-from serving import MODULE, Transformer, environment, new_pair, request_row, row, stored, until
+from serving import MODULE, TLS, Transformer, environment, new_pair, request_row, row, stored, until
 from streaming import CLOSE, CUT, DONE, StreamingPredictor, as_event, event
 
 URL = "/openai/v1/chat/completions"
@@ -45,8 +45,9 @@ class Caller:
 class _Opened:
     def __init__(self, caller: Caller) -> None:
         headers = {"x-shadow-pair-id": caller.pair}
+        sent = {"do": caller.name, "values": [1]}
         self._stream = httpx.stream(
-            "POST", caller.url, json={"do": caller.name, "values": [1]}, headers=headers, timeout=75
+            "POST", caller.url, json=sent, headers=headers, timeout=75, verify=TLS
         )
 
     def __enter__(self) -> Iterator[bytes]:

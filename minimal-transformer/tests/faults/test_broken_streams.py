@@ -13,7 +13,7 @@ import httpx
 import psutil
 import psycopg
 from processes import resident_bytes
-from serving import Transformer, counts, until
+from serving import TLS, Transformer, counts, until
 from streaming import CLOSE, CUT, DONE, Step, StreamingPredictor, event
 
 URL = "/openai/v1/chat/completions"
@@ -49,7 +49,7 @@ def call(transformer: Transformer, name: str) -> None:
     url = f"http://127.0.0.1:{transformer.http_port}{URL}"
     with (
         contextlib.suppress(httpx.HTTPError),
-        httpx.stream("POST", url, json={"do": name}, timeout=120) as answer,
+        httpx.stream("POST", url, json={"do": name}, timeout=120, verify=TLS) as answer,
     ):
         for _ in answer.iter_raw():
             if name == "left":
