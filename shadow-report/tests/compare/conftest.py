@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import sys
 from collections.abc import Iterable, Iterator
@@ -19,18 +20,15 @@ from shadow_report.compare import compare
 from shadow_report.report import Report
 from shadow_report.settings import Comparison
 
+# Once for each database: it changes a role of the whole server.
+log_in = functools.cache(as_role)
+
 
 @pytest.fixture(scope="session")
 def shared_tables(postgres_server: str, postgres_template: str) -> Iterator[str]:
     """The database that these tests use one after the other."""
     with database(postgres_server, postgres_template) as uri:
         yield uri
-
-
-@pytest.fixture(scope="session")
-def shared_report_uri(shared_tables: str) -> str:
-    """That database as the role `report`."""
-    return as_role(shared_tables, "report")
 
 
 @pytest.fixture(scope="session")
@@ -63,9 +61,9 @@ def tables(shared_tables: str, emptying: psycopg.Connection) -> Iterator[str]:
 
 
 @pytest.fixture
-def report_uri(tables: str, shared_report_uri: str) -> str:
+def report_uri(tables: str) -> str:
     """The tables as the role `report`."""
-    return shared_report_uri
+    return log_in(tables, "report")
 
 
 @pytest.fixture
