@@ -32,7 +32,7 @@ def test_while_the_database_is_made(start: Start, tmp_path: Path) -> None:
 def test_while_the_models_load(start: Start, tmp_path: Path) -> None:
     """Whatever is started by then ends; asked by `up`, that is a success."""
     run = up(start, tmp_path / "stack", KUSTOMIZATION=PRIMARY_ALONE)
-    until((tmp_path / "stack" / "logs" / "gateway.log").exists)
+    run.says(r"^waiting for the models \(0 of ")
     run.ctrl_c()
     assert run.ends() == 0
     assert re.fullmatch(r"starting Postgres\n(waiting .*\n)*stopping\n", run.output.read_text())
