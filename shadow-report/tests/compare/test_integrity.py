@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
@@ -41,6 +42,57 @@ def test_no_shadow_calls(compared: Compare) -> None:
     assert_invalid(
         compared(calls), "no-shadow-calls", "50 calls", "Is mirroring on?", "--model_name", "log"
     )
+
+
+UNMIRRORED: dict[str, tuple[dict[str, Any], str, str, str]] = {
+    "too large": (
+        {"request": '"%s"' % ("9" * 1_000_000)},
+        "unmirrored-bodies",
+        "1 MB",
+        "topology follow",
+    ),
+    "chunked": (
+        {"headers": {"transfer-encoding": "chunked"}},
+        "unmirrored-bodies",
+        "chunked",
+        "content-length",
+    ),
+    "past the entry": ({"source": "x-request-id"}, "past-entry", "past the entry", "entry's path"),
+}
+
+
+@pytest.mark.parametrize("unmirrored", UNMIRRORED)
+@pytest.mark.parametrize("sent", [0, 30], ids=["none sent", "some sent"])
+def test_calls_that_were_never_sent_lead_where_they_are_all_that_is_missing(
+    compared: Compare, unmirrored: str, sent: int
+) -> None:
+    """The reasons name the cause and its remedy; whether the shadow is up is not asked."""
+    how, code, *words = UNMIRRORED[unmirrored]
+    never = [replace(call, **how) for call in pairs(20, first=sent) if call.role == "primary"]
+    report = compared(pairs(sent) + never)
+    if sent or code != "past-entry":
+        assert_invalid(report, code, *words)
+    else:  # then they may be a follower's to send
+        assert_invalid(report, "no-shadow-calls", "through the entry", *words[1:], "follower up")
+    assert "Is the shadow up" not in " ".join(report.reasons)
+    assert "stopped shadow" not in " ".join(report.reasons)
+
+
+def test_a_shadow_that_is_down_is_not_excused_by_some_chunked_calls(compared: Compare) -> None:
+    """They explain a part of what is missing; the rest is still asked for."""
+    calls = pairs(20) + pairs(20, first=20, headers={"transfer-encoding": "chunked"})
+    alone = [call for call in calls if call.role == "primary"]
+    for first, code, words in (
+        ([], "no-shadow-calls", "Is the shadow up"),
+        (pairs(50, time=START - timedelta(seconds=1)), "coverage", "stopped shadow"),
+    ):
+        ids = [replace(call, pair_id=f"first-{call.pair_id}") for call in first]
+        report = compared(ids + alone)
+        assert report.verdict == "INVALID"
+        assert words in finding(report, code).remedy
+        assert words in report.reasons[0]
+        assert not finding(report, "unmirrored-bodies").unsound
+        alone = []
 
 
 def test_no_primary_calls(compared: Compare) -> None:

@@ -638,3 +638,20 @@ def test_calls_that_cannot_be_sent_again_are_named(command: Command) -> None:
         in (finding(report, "withheld")["what"])
     )
     assert "follower" in finding(report, "no-shadow-answer")["remedy"]
+
+
+def test_calls_that_no_follower_sends_lead_where_they_are_all_that_is_missing(
+    command: Command,
+) -> None:
+    """The first reason is the setting that cuts them, and not whether the follower is up."""
+    lost = tuple(range(100, 2_000, 20))
+    cut = {f"pair-{i}" for i in lost}
+    calls = [
+        replace(call, request=b'{"values": ["1', request_cut=True) if call.pair_id in cut else call
+        for call in followed(2_000, until=2_000, lost=lost)
+    ]
+    report = command(calls)
+    assert report["verdict"] == "INVALID"
+    assert finding(report, "withheld")["unsound"]
+    assert "RECORD_MAX_BODY_BYTES" in report["reasons"][0]
+    assert "follower up" not in " ".join(report["reasons"])

@@ -33,6 +33,18 @@ class Facts:
         """Pairs with the same request on both sides."""
         return self.integrity.paired
 
+    @property
+    def missing_is_explained(self) -> bool:
+        """Whether the calls that were never sent to the shadow are, but for what the coverage
+        allows, all that are missing: then nobody need ask whether it is up.
+        """
+        integrity, calls = self.integrity, self.primary.calls
+        unsent = integrity.unmirrored_bodies + integrity.past_entry
+        unsent += integrity.withheld_cut + integrity.withheld_redacted
+        due = integrity.expected_share * (calls - unsent)
+        allowed = (1 - self.min_coverage) * integrity.expected_share * calls
+        return unsent > 0 and due - self.pairs <= allowed
+
 
 def absent(facts: Facts) -> Iterator[Finding]:
     """Sides without a single call."""
@@ -55,10 +67,7 @@ def absent(facts: Facts) -> Iterator[Finding]:
             "no-shadow-calls",
             True,
             f"The primary recorded {counted(facts.primary.calls, 'call')} and the shadow none.",
-            "Is the shadow up, with SHADOW_ROLE=shadow, the primary's --model_name and this "
-            "database's POSTGRES_URI? Does its log say why it records nothing? Is mirroring on? "
-            "Check the mirror section of the entry VirtualService, and that calls go through it "
-            "with bodies that it mirrors; --verbose counts those that do not.",
+            _why_none(facts),
         )
     elif not facts.primary.calls:
         yield Finding(
@@ -67,6 +76,65 @@ def absent(facts: Facts) -> Iterator[Finding]:
             f"The shadow recorded {counted(facts.shadow.calls, 'call')} and the primary none.",
             "Does the primary run with SHADOW_ROLE=primary and this database's POSTGRES_URI?",
         )
+
+
+FOLLOWED = (
+    "Is the follower up, and does it reach the shadow? shadow_follow_lag_seconds says how far"
+    " behind it is, its log which calls it could not send and why (gRPC needs --to-grpc)."
+)
+ENTRY = "Send callers to the entry's path, not to the primary's own or to its Service."
+
+
+def _why_none(facts: Facts) -> str:
+    """What to look at when the shadow has recorded nothing."""
+    if "x-shadow-pair-id" not in facts.primary.pair_sources:
+        direct = "None of them came through the entry, which alone mirrors."
+        return f"{direct} {ENTRY} Where a follower sends them (topology follow): {FOLLOWED}"
+    if facts.missing_is_explained:
+        return "None of them was sent to it, for the reason that follows."
+    return (
+        "Is the shadow up, with SHADOW_ROLE=shadow, the primary's --model_name and this database's "
+        "POSTGRES_URI? Does its log say why it records nothing? Is mirroring on? Check the mirror "
+        "section of the entry VirtualService, and that calls go through it with bodies that it "
+        "mirrors; --verbose counts those that do not."
+    )
+
+
+def never_sent(facts: Facts) -> Iterator[Finding]:
+    """Missing calls that the sender left out by its own rules: those that are most come first.
+
+    They lead where they are why the coverage is not met.
+    """
+    integrity = facts.integrity
+    leads = facts.missing_is_explained and (facts.coverage_fails or not facts.pairs)
+    bodies, past = integrity.unmirrored_bodies, integrity.past_entry
+    cut, redacted = integrity.withheld_cut, integrity.withheld_redacted
+    found = {
+        Finding(
+            "unmirrored-bodies",
+            leads,
+            f"{counted(bodies, 'call')} without a shadow call had a body that is not mirrored: of "
+            "1 MB and more, or chunked, so that nobody knows its length before.",
+            "Have those callers send a content-length, or follow (topology follow): a follower "
+            "sends every recorded body.",
+        ): bodies,
+        Finding(
+            "past-entry",
+            leads,
+            f"{counted(past, 'call')} without a shadow call came past the entry, which alone "
+            "mirrors.",
+            ENTRY,
+        ): past,
+        Finding(
+            "withheld",
+            leads,
+            f"{counted(cut + redacted, 'call')} could not be sent again: {cut:,} with a body "
+            f"stored cut, {redacted:,} with redacted values; missing, and not counted as faults.",
+            "Raise RECORD_MAX_BODY_BYTES on the primary's transformer for the first; what "
+            "RECORD_REDACT takes out is nowhere, and never guessed.",
+        ): cut + redacted,
+    }
+    yield from sorted(filter(found.get, found), key=lambda finding: -found[finding])
 
 
 def services(facts: Facts) -> Iterator[Finding]:
@@ -154,7 +222,7 @@ def pairing(facts: Facts) -> Iterator[Finding]:
             "x-shadow-pair-id.",
             "They did not pass the entry VirtualService, which mirrors; route them through it.",
         )
-    if not facts.pairs:
+    if not facts.pairs and not facts.missing_is_explained:
         yield Finding(
             "no-pairs",
             True,
@@ -171,12 +239,6 @@ def pairing(facts: Facts) -> Iterator[Finding]:
             f"{counted(different, 'pair')} left out: another request body on each side.",
             "Does a client repeat its request ids, or something rewrite the body of one copy?",
         )
-
-
-FOLLOWED = (
-    "Is the follower up, and does it reach the shadow? shadow_follow_lag_seconds says how far"
-    " behind it is, its log which calls it could not send and why (gRPC needs --to-grpc)."
-)
 
 
 def missing(facts: Facts) -> Iterator[Finding]:
@@ -210,7 +272,7 @@ def missing(facts: Facts) -> Iterator[Finding]:
         )
     # Where a share is mirrored, the coverage varies by chance; its gate knows how much.
     is_short = facts.coverage_fails or (share == 1 and (coverage or 1) < facts.min_coverage)
-    if is_short and facts.pairs:
+    if is_short and facts.pairs and not facts.missing_is_explained:
         unpaired = facts.primary.unpaired
         yield Finding(
             "coverage",
@@ -271,33 +333,6 @@ def unanswered(facts: Facts) -> Iterator[Finding]:
             "DestinationRule, a gateway that was restarted, another --mirrored-share?"
             if facts.is_mirrored
             else f"Did the shadow crash on them? {FOLLOWED}",
-        )
-    if bodies := integrity.unmirrored_bodies:
-        yield Finding(
-            "unmirrored-bodies",
-            False,
-            f"{counted(bodies, 'call')} without a shadow call had a body that is not mirrored: of "
-            "1 MB and more, or chunked, so that nobody knows its length before.",
-            "Have those callers send a content-length, or follow (topology follow): a follower "
-            "sends every recorded body.",
-        )
-    if past := integrity.past_entry:
-        yield Finding(
-            "past-entry",
-            False,
-            f"{counted(past, 'call')} without a shadow call came past the entry, which alone "
-            "mirrors.",
-            "Send callers to the entry's path, not to the primary's own or to its Service.",
-        )
-    cut, redacted = integrity.withheld_cut, integrity.withheld_redacted
-    if cut or redacted:
-        yield Finding(
-            "withheld",
-            False,
-            f"{counted(cut + redacted, 'call')} could not be sent again: {cut:,} with a body "
-            f"stored cut, {redacted:,} with redacted values; missing, and not counted as faults.",
-            "Raise RECORD_MAX_BODY_BYTES on the primary's transformer for the first; what "
-            "RECORD_REDACT takes out is nowhere, and never guessed.",
         )
     if integrity.resent:
         yield Finding(
@@ -415,6 +450,7 @@ def losses(facts: Facts) -> Iterator[Finding]:
 
 QUESTIONS = (
     absent,
+    never_sent,
     services,
     pairing,
     versions,
