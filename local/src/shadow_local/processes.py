@@ -258,7 +258,7 @@ def _installed_project(container: Container, node: Node) -> Project:
         raise Untranslated(
             f"{container.owner}: image {container.image} is not built from a project here; name it "
             "like a console script in a pyproject.toml of this repository or of a folder in "
-            "examples/."
+            "examples/; for a ready-made runtime see docs/models/runtime.md."
         )
     folder = project.folder.relative_to(repository)
     if not project.python.exists():

@@ -113,7 +113,7 @@ class Stack:
             for number, item in enumerate((*commands, gateway)):
                 if not by_hand:
                     progress(f"waiting for the models ({number} of {len(commands)} ready)")
-                self.supervisor.wait_until_ready(item, endless=item in by_hand)
+                self.supervisor.wait_until_ready(item, item in by_hand, progress)
         except ChildDied as death:
             # Free when it was chosen; between then and now nothing holds it.
             own = self._ports.get(death.name)

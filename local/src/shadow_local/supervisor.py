@@ -11,9 +11,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from shadow_local import Explained
 
@@ -24,7 +25,11 @@ LAST_ERRORS = 5
 ERROR_LINE = re.compile(
     r"\b(ERROR|CRITICAL|FATAL|PANIC)\b|\[(error|critical)\]|^[\w.]*(Error|Exception): "
 )
+WARNING_LINE = re.compile(rf"\bWARN(ING)?\b|\[warning\]|{ERROR_LINE.pattern}")
 READY_SECONDS = 300
+# Longer than a start takes on a busy laptop: what is not ready then is more likely misconfigured.
+LATE_SECONDS = 20
+ANSWER_CHARACTERS = 200
 # The processes are on this machine, where no proxy of the environment leads to.
 _without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -85,18 +90,42 @@ class Supervisor:
         self._children[command.name] = (child, command)
         return child.pid
 
-    def wait_until_ready(self, command: Command, endless: bool = False) -> None:
-        """Return once every probe answers 200; raises when none comes, and as `check` does."""
-        deadline = time.monotonic() + READY_SECONDS
+    def wait_until_ready(
+        self,
+        command: Command,
+        endless: bool = False,
+        on_delay: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Return once every probe answers 200; raises when none comes, and as `check` does.
+
+        endless: it is started by hand, and has no log here. on_delay: called once when it takes
+        long, with what is waited for and why, as far as the probe and the log say so.
+        """
+        began, is_late = time.monotonic(), False
         for url in command.probes:
-            while (answer := _status(url)) != "200":
+            while (answer := _answer(url)) != "200":
                 self.check()
-                if not endless and time.monotonic() > deadline:
+                waited = time.monotonic() - began
+                if not endless and waited > READY_SECONDS:
                     raise Explained(
                         f"{command.name}: GET {url}: {answer}, for {READY_SECONDS} s; "
                         f"{last_words(self._log(command.name))}"
                     )
+                if not endless and not is_late and waited > LATE_SECONDS:
+                    is_late = True
+                    on_delay(self._delay(command.name, url, answer))
                 time.sleep(0.1)
+
+    def _delay(self, name: str, url: str, answer: str) -> str:
+        """What a process that is not ready says of itself, on lines of their own."""
+        log = self._log(name)
+        lines = [
+            f"{name} is not ready after {LATE_SECONDS} s, waiting up to {READY_SECONDS} s:",
+            f"  GET {url}: {answer}",
+            f"  {log}" + " says last:" * bool(warning := _last_warning(log)),
+            f"  {warning}",
+        ]
+        return "\n".join(line for line in lines if line.strip())
 
     def run(self, words: Sequence[str], env: Mapping[str, str]) -> int:
         """Run a program to its end, its output here; its exit code. Raises as `check` does."""
@@ -172,13 +201,28 @@ def last_words(log: Path) -> str:
     return f"{log} ends:\n" + "\n".join(f"  {line}" for line in shown)
 
 
-def _status(url: str) -> str:
-    """The status of a GET, or what went wrong."""
+def _last_warning(log: Path) -> str:
+    """The last line in which something is wrong; empty when there is none."""
+    lines = log.read_text(errors="replace").splitlines()
+    return next((line for line in reversed(lines) if WARNING_LINE.search(line)), "")
+
+
+def _opened(url: str) -> Any:
+    """The response to a GET, whatever its status."""
     try:
-        with _without_proxy.open(url, timeout=5) as response:
-            return str(response.status)
+        return _without_proxy.open(url, timeout=5)
     except urllib.error.HTTPError as error:
-        return str(error.code)
+        return error
+
+
+def _answer(url: str) -> str:
+    """What a GET is answered: 200, another status with its body, or what went wrong."""
+    try:
+        with _opened(url) as response:
+            if response.status == 200:
+                return "200"
+            body = response.read(ANSWER_CHARACTERS).decode(errors="replace")
+            return f"{response.status} {' '.join(body.split())}".rstrip()
     except (OSError, http.client.HTTPException) as error:
         # No HTTP: someone else took the port; then our own server ends, and says so.
         return str(error)

@@ -41,7 +41,9 @@ def test_an_image_of_no_project_is_refused_with_a_remedy(tmp_path: Path) -> None
     """An empty repository has neither the project nor, once it does, its environment."""
     service = inference_services(rendered("standard"))[0]
     node = Node(tmp_path, tmp_path, lambda *_: "x", lambda uri: uri, tmp_path)
-    with pytest.raises(Untranslated, match=r"predictor:.* is not built from a project here; name"):
+    with pytest.raises(
+        Untranslated, match=r"predictor:.* is not built from .*; name .*models/runtime\.md"
+    ):
         component_command(service, service.predictor, Ports(1, 2), 3, node)
     (tmp_path / "examples" / "mine").mkdir(parents=True)
     text = '[project.scripts]\nminimal-predictor = "mine:main"\n'

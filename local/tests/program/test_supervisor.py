@@ -143,6 +143,60 @@ def test_a_child_that_does_not_become_ready_is_explained_by_its_log(
         supervisor.wait_until_ready(child)
 
 
+NOT_READY = """
+import http.server, sys
+
+class Answers(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200 if self.server.asked > 2 else 503)
+        self.server.asked += 1
+        self.end_headers()
+        self.wfile.write(b'{"error":\\n "no such model"}')
+
+print("2026-11-26 03:00:00 WARNING nothing yet")
+print("2026-11-26 03:00:01 WARNING set --predictor_protocol to v2")
+print("2026-11-26 03:00:02 INFO asked again", flush=True)
+with http.server.HTTPServer(("127.0.0.1", 0), Answers) as server:
+    server.asked = 0
+    open(sys.argv[1] + "/port", "w").write(str(server.server_port))
+    server.serve_forever()
+"""
+
+
+def test_a_child_that_is_late_is_named_once_with_what_it_says(
+    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its probe's answer, its log, and the last line there in which something is wrong."""
+    monkeypatch.setattr("shadow_local.supervisor.LATE_SECONDS", 0)
+    child = python(tmp_path, NOT_READY, "primary-transformer")
+    supervisor.start(child)
+    url = f"http://127.0.0.1:{pid_in(tmp_path / 'port')}/ready"
+    said: list[str] = []
+    supervisor.wait_until_ready(dataclasses.replace(child, probes=(url,)), on_delay=said.append)
+    assert [line.strip() for text in said for line in text.splitlines()] == [
+        "primary-transformer is not ready after 0 s, waiting up to 300 s:",
+        f'GET {url}: 503 {{"error": "no such model"}}',
+        f"{tmp_path / 'logs' / 'primary-transformer.log'} says last:",
+        "2026-11-26 03:00:01 WARNING set --predictor_protocol to v2",
+    ]
+
+
+def test_a_late_child_without_a_warning_is_named_with_its_log(
+    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shadow_local.supervisor.LATE_SECONDS", 0)
+    monkeypatch.setattr("shadow_local.supervisor.READY_SECONDS", 1)
+    program = "import time; print('INFO still loading', flush=True); time.sleep(60)"
+    child = dataclasses.replace(python(tmp_path, program), probes=("http://127.0.0.1:9/ready",))
+    supervisor.start(child)
+    said: list[str] = []
+    with pytest.raises(Explained):
+        supervisor.wait_until_ready(child, on_delay=said.append)
+    assert len(said) == 1
+    assert "refused" in said[0]
+    assert said[0].endswith("child.log")
+
+
 def _death(supervisor: Supervisor) -> str:
     def died() -> bool:
         try:
