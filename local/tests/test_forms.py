@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ from runs import Start
 from tree import LONG_NAMES, OTHER_SETTINGS, SETTINGS, TOPOLOGIES, Tree
 
 from shadow_local.translate import forms
-from shadow_local.translate.cluster import warnings
+from shadow_local.translate.cluster import checked, warnings
 from shadow_local.translate.document import render, repository
 from shadow_local.translate.forms import Malformed, check_settings, check_variables, faults
+from shadow_local.translate.rules import check_rules
 
 FORMS: dict[str, Any] = yaml.safe_load(Path(forms.__file__).with_name("forms.yaml").read_text())
 GROUPS = [name for name in FORMS if name != "$defs"]
@@ -381,3 +383,55 @@ def test_redaction_under_follow_is_warned_of(start: Start, tmp_path: Path, topol
     for line in more:
         assert line.startswith("RECORD_REDACT is '$.user.ssn', and the topology follow sends")
         assert "by the topology standard" in line
+
+
+def rules_of(tree: Tree, text: str, *options: str) -> Path:
+    """The option `rules`, with this text in its file."""
+    for option in ("rules", *options):
+        tree.switch_on(option)
+    file = tree.folder / "manifests/options/rules/rules.yaml"
+    file.write_text(text)
+    return file
+
+
+@pytest.mark.parametrize("option", ["report", "live-verdict"])
+def test_rules_that_the_report_refuses_are_refused(tmp_path: Path, option: str) -> None:
+    """In its own words, with the file that is to be mended."""
+    tree = Tree(tmp_path / "tree")
+    text = "rules:\n  - {path: score, compare: number, absolut: 25}\n"
+    file = rules_of(tree, text, option)
+    with pytest.raises(Malformed) as refusal:
+        checked(tree.folder)
+    assert re.fullmatch(rf"{file}: rule 1: absolut: \w.*\.", str(refusal.value))
+    file.write_text(text.replace("absolut", "absolute"))
+    checked(tree.folder)
+
+
+def test_rules_in_a_config_map_of_ones_own_are_named_by_it(tmp_path: Path) -> None:
+    """No file says just this text; the rules are read all the same."""
+    tree = Tree(tmp_path / "tree")
+    rules_of(tree, "absolut: 1", "live-verdict")
+    tree.replace(
+        "manifests/options/rules/kustomization.yaml", "files: [rules.yaml]", "literals: [x=y]"
+    )
+    check_rules(tree.folder, render(tree.folder))
+    tree.replace("manifests/options/rules/kustomization.yaml", "[x=y]", "['rules.yaml=absolut: 1']")
+    with pytest.raises(
+        Malformed, match=r"^ConfigMap mirrored-\S+-rules-\w+, rules.yaml: absolut: "
+    ):
+        check_rules(tree.folder, render(tree.folder))
+
+
+def test_rules_that_nobody_can_read_are_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without shadow-report the check passes, and says what it has left out."""
+    tree = Tree(tmp_path / "tree")
+    rules_of(tree, "absolut: 1", "report")
+    manifests = render(tree.folder)
+    assert list(warnings(manifests)) == []
+    monkeypatch.setattr("shadow_local.translate.rules.repository", lambda: tmp_path)
+    check_rules(tree.folder, manifests)
+    (line,) = warnings(manifests)
+    assert "`make install PROJECT=shadow-report`" in line
+    assert list(warnings(list(rendered("standard")))) == []

@@ -40,6 +40,7 @@ from shadow_report.settings import (
     parse_span,
     parse_time,
 )
+from shadow_report.wording import counted
 
 _share = partial(typer.Option, metavar="SHARE")
 SPAN_AGO = re.compile(r"(\d+(\.\d+)?[smhdw])+")
@@ -589,6 +590,13 @@ def maintain_command(
         typer.echo("nothing to do")
 
 
+def rules_command(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="As --rules takes it.")],
+) -> None:
+    """Read a file of rules, and say how many it has or what is wrong with it."""
+    typer.echo(f"{file}: {counted(len(read_rules(Path(file)).by_path), 'rule')}")
+
+
 app = typer.Typer(
     help="Compares the primary's and the shadow's answers: may the shadow replace the primary?",
     no_args_is_help=True,
@@ -601,3 +609,4 @@ app.command("replay")(replay_command)
 app.command("follow")(follow_command)
 app.command("serve", context_settings={"auto_envvar_prefix": "SERVE"})(serve_command)
 app.command("maintain")(maintain_command)
+app.command("rules")(rules_command)

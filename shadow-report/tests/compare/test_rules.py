@@ -157,6 +157,19 @@ def test_a_wrong_file_is_a_usage_error(
     error = usage_error(monkeypatch, capsys, "--rules", str(file))
     assert words in error
     assert f"--rules {file}" in error
+    assert run(monkeypatch, "rules", str(file)) == 2
+    assert capsys.readouterr().err == error
+
+
+def test_rules_can_be_read_by_themselves(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Without a database: what a check of the manifests asks."""
+    monkeypatch.delenv("POSTGRES_URI", raising=False)
+    file = tmp_path / "rules.yaml"
+    file.write_text("rules: [{path: a, compare: ignore}, {path: b, margin: 5%}]")
+    assert run(monkeypatch, "rules", str(file)) == 0
+    assert capsys.readouterr().out == f"{file}: 2 rules\n"
 
 
 @pytest.mark.parametrize(
@@ -183,12 +196,18 @@ def usage_error(
 ) -> str:
     """The one line on stderr; no database is asked."""
     monkeypatch.setenv("POSTGRES_URI", "postgresql://127.0.0.1:9/x")
-    monkeypatch.setattr(sys, "argv", ["shadow-report", "compare", *options])
+    code = run(monkeypatch, "compare", *options)
+    error = capsys.readouterr().err
+    assert (code, error.count("\n")) == (2, 1), error
+    return error
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> str | int:
+    """The exit code of the command line."""
+    monkeypatch.setattr(sys, "argv", ["shadow-report", *words])
     with pytest.raises(SystemExit) as stopped:
         main()
-    error = capsys.readouterr().err
-    assert (stopped.value.code, error.count("\n")) == (2, 1), error
-    return error
+    return stopped.value.code or 0
 
 
 def labels(count: int, flips: int) -> list[Call]:

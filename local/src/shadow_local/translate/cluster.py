@@ -13,6 +13,7 @@ from typing import Any
 from shadow_local import Explained
 from shadow_local.translate.document import Manifest, render
 from shadow_local.translate.forms import check_settings, check_variables, variables_of
+from shadow_local.translate.rules import check_rules, unread_rules
 
 # DNS: https://www.rfc-editor.org/rfc/rfc1123
 LABEL_CHARACTERS = 63
@@ -43,12 +44,16 @@ def checked(kustomization: Path, edge: bool = False) -> list[Manifest]:
     check_settings(kustomization)
     manifests = render(kustomization)
     check_variables(kustomization, manifests)
+    check_rules(kustomization, manifests)
     check(manifests, edge)
     return manifests
 
 
 def warnings(manifests: list[Manifest]) -> Iterator[str]:
-    """One line for each thing that a cluster does as it is told, and nobody may have meant."""
+    """One line for each thing that a cluster does as it is told, and nobody may have meant, or that
+    nobody could check.
+    """
+    yield from unread_rules(manifests)
     if topology_of(manifests) != "follow":
         return
     said = (variables.get("RECORD_REDACT") for variables in variables_of("transformer", manifests))

@@ -72,6 +72,17 @@ def faults(group: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any, st
                 yield other, values[other], f"another value than that of {one}"
 
 
+def file_of(kustomization: Path, text: str) -> str | None:
+    """The file of the kustomization that says just this; None when none does."""
+    files = (file for file in _sources(kustomization) if file.read_text() == text)
+    return next(map(_shown, files), None)
+
+
+def pods_below(node: Any) -> Iterator[dict[str, Any]]:
+    """Each part of an object that has containers."""
+    return (pod for _, pod in _pods_below(node))
+
+
 def _are_paths(text: object) -> bool:
     """Whether minimal-transformer takes the list for RECORD_REDACT."""
     parts = _split(str(text)) if str(text).strip() else []
@@ -137,22 +148,22 @@ def _containers(manifests: Iterable[Manifest]) -> Iterator[tuple[str, str, dict[
     """Each container whose variables are known: where it is, whose it is, and what they say."""
     for item in manifests:
         owner = f"{item.get('kind')} {item['metadata']['name']}"
-        for path, container in _containers_below(item.get("spec", {})):
+        found = _pods_below(item.get("spec", {}))
+        for path, container in ((path, each) for path, pod in found for each in pod["containers"]):
             image = container.get("image", "").rpartition("/")[2].partition(":")[0]
             group = "transformer" if path[:1] == ("transformer",) else image
             if group == "transformer" or group in IMAGES:
                 yield owner, group, _variables(container)
 
 
-def _containers_below(
+def _pods_below(
     node: Any, path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], Any]]:
+) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
     if isinstance(node, dict):
+        if "containers" in node:
+            yield path, node
         for key, value in node.items():
-            if key == "containers":
-                yield from ((path, container) for container in value)
-            else:
-                yield from _containers_below(value, (*path, key))
+            yield from _pods_below(value, (*path, key))
 
 
 def _variables(container: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,7 +204,16 @@ def _entries(file: Path) -> list[str]:
         return []
     named = [entry for key in ("resources", "components") for entry in fields.get(key) or ()]
     patches = [patch.get("path") for patch in fields.get("patches") or ()]
-    return [entry for entry in (*named, *patches) if isinstance(entry, str) and "://" not in entry]
+    generated = [
+        str(file).rpartition("=")[2]
+        for generator in fields.get("configMapGenerator") or ()
+        for file in generator.get("files") or ()
+    ]
+    return [
+        entry
+        for entry in (*named, *patches, *generated)
+        if isinstance(entry, str) and "://" not in entry
+    ]
 
 
 def _place(files: Iterable[Path], name: str, value: str) -> str | None:
