@@ -76,6 +76,8 @@ WRONG_SETTINGS = [
     ("image-registry", "ghcr.io/ProKube"),
     ("image-tag", "ghcr.io/prokube:1"),
     ("image-tag", "-1"),
+    ("runbook", "https://wiki.example.com/operations#alerts"),
+    ("runbook", "our wiki"),
 ]
 
 
