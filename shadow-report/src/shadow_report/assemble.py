@@ -252,6 +252,7 @@ class Observed:
             disagreement=trials.rate("disagreement"),
             bad=trials.rate("bad"),
             unanswered=ledger.unanswered if share.mirrored_share == 1 else 0,
+            errors_alike=ledger.errors_alike,
             unknown=self.counters.classifier.counts.cut_pairs,
             slow=trials.net("slow"),
             first_token=trials.net("first_token"),

@@ -66,6 +66,25 @@ def test_a_change_of_what_the_caller_sees_is_a_disagreement(command: Command, ch
     assert everything["outcomes"]["equal"] < 800
 
 
+@pytest.mark.parametrize("status", [400, 404, 500, None])
+def test_errors_alike_are_not_agreement(command: Command, status: int | None) -> None:
+    """However many there are: alone they promote nothing, and they do not thin out what differs."""
+    error = {"status": status, "answer": None if status is None else '{"error": "x"}'}
+    errors = [call for i in range(4_000) for call in pair(i, error, error)]
+    report = command(errors)
+    assert report["verdict"] == "WAIT"
+    assert "requests that it answers with 2xx" in gate(report, "disagreement")["reason"]
+    other = {"answer": '{"predictions": [6.6, 7, 648.0]}'}
+    wrong = [call for i in range(4_000, 4_040) for call in pair(i, {}, other)]
+    report = command(wrong + pairs(260, first=4_040))
+    assert report["verdict"] == "REJECT"
+    found = gate(report, "disagreement")
+    assert found["n"] == 300
+    assert found["reason"].startswith(
+        "40 of 300 pairs disagree, 4,000 more are errors on both sides"
+    )
+
+
 @pytest.mark.parametrize("status", [400, 403, 499, 302])
 def test_a_server_error_instead_of_another_answer_is_a_new_fault(
     command: Command, status: int

@@ -87,6 +87,12 @@ class Classified:
         return np.asarray(self.usable & IS_DISAGREEMENT[self.outcomes] & ~self.allowed)
 
     @property
+    def errors_alike(self) -> Bools:
+        """Equal to the caller, without an answer of the models that could agree."""
+        is_equal = self.outcomes <= Outcome.WITHIN_TOLERANCE
+        return np.asarray(self.usable & ~self.compared & is_equal)
+
+    @property
     def unanswered(self) -> Bools:
         """Missing, and nothing in the rows says why: the shadow may have failed them."""
         return np.asarray(self.missing & ~self.unsent)
@@ -340,7 +346,9 @@ class Classifier:
 
 
 _NOT_AWAITED = np.isin(list(Answer), [Answer.ABANDONED, Answer.LEFT, Answer.NO_ANSWER])
-_FAILS = np.isin(list(Answer), [Answer.SERVER_ERROR, Answer.BROKEN, Answer.NO_ANSWER])
+_ERRORS = np.isin(
+    list(Answer), [Answer.SERVER_ERROR, Answer.CLIENT_ERROR, Answer.BROKEN, Answer.NO_ANSWER]
+)
 """By answer, for whole arrays of them."""
 
 
@@ -371,9 +379,10 @@ def _answers(
 def _can_agree(outcomes: NDArray[np.int8], primary: Answers) -> Bools:
     """Pairs that are evidence of agreement or of disagreement.
 
-    That both sides fail alike is equal to the caller, and says nothing of the models' answers.
+    That both sides fail or refuse alike is equal to the caller, and says nothing of the models'
+    answers.
     """
-    agrees = (outcomes <= Outcome.WITHIN_TOLERANCE) & ~_FAILS[primary]
+    agrees = (outcomes <= Outcome.WITHIN_TOLERANCE) & ~_ERRORS[primary]
     return np.asarray(agrees | IS_DISAGREEMENT[outcomes])
 
 

@@ -25,7 +25,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self.pairs = self.missing = self.compared = 0
-        self.new_faults = self.disagreements = self.unanswered = 0
+        self.new_faults = self.disagreements = self.unanswered = self.errors_alike = 0
         self.outcomes: Counter[Outcome] = Counter()
         self.statuses: Counter[tuple[int, int]] = Counter()
         self._failed: Counter[tuple[bool, bool]] = Counter()
@@ -42,6 +42,7 @@ class Ledger:
             return
         self.pairs += int(np.count_nonzero(usable))
         self.compared += int(np.count_nonzero(classified.compared))
+        self.errors_alike += int(np.count_nonzero(classified.errors_alike))
         self.new_faults += int(np.count_nonzero(classified.faults))
         self.disagreements += int(np.count_nonzero(classified.disagreements))
         for outcome, count in enumerate(np.bincount(classified.outcomes[usable]).tolist()):

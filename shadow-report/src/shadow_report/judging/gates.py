@@ -113,7 +113,8 @@ class Evidence:
     missing: primary calls without a shadow call, among the primary's calls.
     faults: pairs whose answer is broken on the shadow's side only, and where everything is mirrored
         the `unanswered` calls: those that the shadow should have got and did not answer.
-    disagreement: pairs whose answers differ beyond the tolerance, among the pairs compared.
+    disagreement: pairs whose answers differ beyond the tolerance, among the pairs compared; the
+        `errors_alike`, which both sides fail or refuse alike, are not.
     bad: calls or pairs that are any of these, or that nobody could compare.
     slow: pairs slower than the SLO on one side only, among all pairs; None without an SLO.
     first_token: pairs of streams in which one side's first token took more than `first_token_ratio`
@@ -133,6 +134,7 @@ class Evidence:
     disagreement: Rate
     bad: Rate
     unanswered: int = 0
+    errors_alike: int = 0
     unknown: int = 0
     slow: Net | None = None
     first_token: Net | None = None
@@ -189,6 +191,8 @@ def questions(evidence: Evidence, margins: Margins) -> tuple[Question, ...]:
     faults, differing, bad = evidence.faults, evidence.disagreement, evidence.bad
     unit = "pair" if isinstance(evidence.missing, Unmirrored) else "call"
     unanswered = f", {evidence.unanswered:,} of them without an answer" * bool(evidence.unanswered)
+    errors = f", {evidence.errors_alike:,} more are errors on both sides"
+    errors *= bool(evidence.errors_alike)
     unknown = f", {evidence.unknown:,} of them not compared" * bool(evidence.unknown)
     noise: Rate | float | None = None
     if margins.noise_floor != "off":
@@ -206,8 +210,9 @@ def questions(evidence: Evidence, margins: Margins) -> tuple[Question, ...]:
             name="disagreement",
             count=differing,
             margin=margins.max_disagreement,
-            seen=f"{_of(differing.events, differing.trials)} disagree",
+            seen=f"{_of(differing.events, differing.trials)} disagree{errors}",
             nothing=_nothing_compared(faults.trials),
+            share=_share_that_answers(differing.trials, evidence.errors_alike),
         ),
         Question(
             name="bad",
@@ -301,12 +306,17 @@ def _coverage(missing: Rate | Unmirrored, margins: Margins) -> Question:
     )
 
 
+def _share_that_answers(compared: int, errors_alike: int) -> float:
+    """Of the pairs to come; 1 while there are no answers."""
+    return compared / (compared + errors_alike) if compared else 1.0
+
+
 def _nothing_compared(trials: int) -> str:
     if not trials:
         return ""
     return (
         f"none of the {counted(trials, 'call')} has an answer of the primary's to agree with: send "
-        "requests that it answers, and store bodies whole"
+        "requests that it answers with 2xx, and store bodies whole"
     )
 
 
