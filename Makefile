@@ -17,6 +17,25 @@ unexport PYTHONDONTWRITEBYTECODE
 # They are another Python's, whose packages do not run in ours.
 unexport PYTHONPATH PYTHONHOME
 
+# What `make up NAME=value` can set: names that the recipes here expand, or that what they start reads.
+VARIABLES := AGAINST ARGS CHROMIUM CRD_DIR DOCKER DOCKER_ARGS EXAMPLES FILE GATEWAY_PORT HTML IMAGES ISTIO_EDGE
+VARIABLES += KUSTOMIZATION LONG_TESTS MIRROR_HOST_SUFFIX MIRROR_PERCENTAGE MODEL ONLY PLATFORMS POSTGRES_URI
+VARIABLES += PREDICT_URL PROJECT PROJECTS PROMTOOL REGISTRY REPLICAS REQUESTS REVISION SELECTED SHADOW_CANDIDATES
+VARIABLES += SOURCE SQL TAG TIMES TOPOLOGY UV VERSION WITHOUT X_API_KEY
+# Other programs' own: installers', kubectl's, docker's, libpq's, pytest's, the shell's.
+OTHERS := %_PROXY %_proxy CI COLUMNS DOCKER_% GIT_% HOME KUBECONFIG NO_COLOR OPENAI_API_KEY PATH PG% PIP_% PYTEST_%
+OTHERS += PYTHON% REQUESTS_CA_BUNDLE SHELL SSL_CERT_% TMPDIR UV_%
+# Make itself takes any name and ignores it. What a make around this one passes on is meant for other files.
+ifeq ($(MAKELEVEL),0)
+GIVEN := $(foreach name,$(.VARIABLES),$(if $(filter command,$(origin $(name))),$(name)))
+MISTYPED := $(firstword $(filter-out $(VARIABLES) $(OTHERS),$(GIVEN)))
+NEAREST := import difflib, sys; name, *known = sys.argv[1:]; near = difflib.get_close_matches(name.upper(), known, 1); \
+	print(f"did you mean {near[0]}?" if near else "there are " + ", ".join(known))
+ifneq ($(MISTYPED),)
+$(error $(MISTYPED) is not a variable of this Makefile; $(shell python3 -c '$(NEAREST)' '$(MISTYPED)' $(VARIABLES)))
+endif
+endif
+
 IMAGES := minimal-predictor minimal-transformer shadow-report
 EXAMPLES := examples/gallery examples/generative examples/own-transformer examples/runtime examples/scikit-learn examples/scripted
 # What its train.py writes; files of other names are someone's own.

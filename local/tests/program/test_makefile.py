@@ -1,14 +1,18 @@
-"""What `make` says when it cannot install, and while it tests."""
+"""What `make` says of a mistyped variable, when it cannot install, and while it tests."""
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+from itertools import chain
 from pathlib import Path
 
 import pytest
+import typer
 
+from shadow_local.cli import app
 from shadow_local.translate.document import repository
 
 INDEX = "http://127.0.0.1:9/simple"  # nobody listens there
@@ -30,8 +34,11 @@ dependencies = ["nobody-has-this-in-a-cache"]
 
 @pytest.fixture(autouse=True)
 def outermost(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A make that runs these tests hands its own options on, which add lines to what is said."""
+    """A make that runs these tests hands its own options on, which add lines to what is said, and
+    its level, at which no variable is checked.
+    """
     monkeypatch.delenv("MAKEFLAGS", raising=False)
+    monkeypatch.delenv("MAKELEVEL", raising=False)
 
 
 @pytest.fixture
@@ -42,6 +49,96 @@ def clone(tmp_path: Path) -> Path:
     shutil.copy(repository() / "Makefile", folder)
     (folder / "some-project" / "pyproject.toml").write_text(PROJECT)
     return folder
+
+
+MAKEFILE = (repository() / "Makefile").read_text()
+LISTS = re.compile(r"^VARIABLES .= (.*)", re.MULTILINE)
+LISTED = " ".join(LISTS.findall(MAKEFILE)).split()
+MAKES_OWN = {"CURDIR", "MAKE", "MAKEFILE_LIST", "MAKELEVEL"}
+SET = re.compile(r"(?<![-\w'\"])([A-Za-z_]+)=")
+
+
+def said_by_make(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """A make that runs nothing."""
+    return subprocess.run(
+        ["make", "--dry-run", *words], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "remedy"),
+    [
+        ("KUSTOMISATION=examples/wine", "did you mean KUSTOMIZATION?"),
+        ("ARG=--help", "did you mean ARGS?"),
+        ("gateway_port=9000", "did you mean GATEWAY_PORT?"),
+        ("FACTOR=3", f"there are {', '.join(LISTED)}"),
+    ],
+)
+def test_a_mistyped_variable_is_refused(clone: Path, given: str, remedy: str) -> None:
+    """In one line, which names the nearest one there is, or all of them; nothing is started."""
+    done = said_by_make(clone, "psql", "TIMES=2", given)
+    name = given.partition("=")[0]
+    (line,) = done.stderr.splitlines()
+    assert f"*** {name} is not a variable of this Makefile; {remedy}." in line
+    assert (done.returncode, done.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("given", ["HTTPS_PROXY=http://a", "UV_DEFAULT_INDEX=b", "KUBECONFIG=c"])
+def test_other_programs_variables_are_theirs(clone: Path, given: str) -> None:
+    """What installers and kubectl read from the environment is not listed here."""
+    done = said_by_make(clone, "help", given)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_make_around_this_one_may_have_variables_of_its_own(clone: Path) -> None:
+    """They reach every make that it starts."""
+    (clone / "outer.mk").write_text("all:\n\t@$(MAKE) help\n")
+    done = subprocess.run(
+        ["make", "-f", "outer.mk", "STAGE=blue"],
+        cwd=clone,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_listed_variables_are_those_that_there_are() -> None:
+    """All that `shadow-local` reads, the recipes expand and the pages use; and no other."""
+    programs = typer.main.get_command(app).commands.values()
+    of_options = {option.envvar for program in programs for option in program.params}
+    assert of_options - {None} <= set(LISTED)
+    assigned = set(re.findall(r"^(?:\S+: )?(\w+) :?= ", MAKEFILE, re.MULTILINE))
+    expanded = set(re.findall(r"\$\(([A-Z_]+)\)", MAKEFILE))
+    assert expanded - assigned - MAKES_OWN <= set(LISTED)
+    used = set(chain.from_iterable(map(variables_of_make, documents())))
+    assert len(used) > 10
+    assert used <= set(LISTED)
+    read = LISTS.sub("", MAKEFILE) + "".join(file.read_text() for file in sources())
+    assert [name for name in LISTED if not re.search(rf"\b{name}\b", read)] == []
+    assert sorted(LISTED) == LISTED
+
+
+def documents() -> list[Path]:
+    """The pages, the workflows and what runs them."""
+    folder = repository()
+    found = [*folder.glob("*.md"), *folder.glob("*/*.md"), *folder.glob("docs/*/*.md")]
+    return [*found, *folder.glob("examples/*/*.md"), *folder.glob(".github/workflows/*.yml")]
+
+
+def sources() -> list[Path]:
+    """The programs and tests that read variables."""
+    parts = (repository() / part for part in ("local", "shadow-report", "tools"))
+    found = [file for part in parts for file in part.rglob("*.py") if ".venv" not in file.parts]
+    return [file for file in found if file != Path(__file__)]
+
+
+def variables_of_make(page: Path) -> set[str]:
+    """Those that its make commands set: `make up NAME=value`, `NAME=value make up`."""
+    text = page.read_text()
+    after = re.findall(r"(?:^|[`$;&] ?)make ([^`\n]*)", text.replace("\\\n", " "), re.MULTILINE)
+    before = re.findall(r"([A-Z_]+)=\S+ make\b", text)
+    return set(before).union(*(SET.findall(re.sub(r"\"[^\"]*\"", "", line)) for line in after))
 
 
 @pytest.mark.parametrize(("has_uv", "missing"), [(False, "uv"), (True, "some-project")])
