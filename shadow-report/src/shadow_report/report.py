@@ -95,7 +95,7 @@ class Numbers:
     sd: float
     mean_absolute: float
     absolute_quantiles: dict[str, float]
-    """Quantiles of |d| by name (`p50`, `p90`, `p99`), within 1 % of the true value, and `max`."""
+    """Quantiles of |d| by name (`p50`, `p90`, `p95`, `p99`), within 1 %, and `max`."""
     correlation: float | None
     limits_of_agreement: Interval
     """Bland-Altman: bias +- 1.96 sd."""

@@ -111,9 +111,9 @@ def advice(paths: Sequence[PathReport]) -> str:
     if 0 < sizes["p99"] <= WORTH_A_TOLERANCE * scale:
         allowed = f"{told.path}={_rounded_up(sizes['max'])}"
         said.append(
-            f"{told.path} differs by at most {number(sizes['max'])}, half of the values by at most "
-            f"{number(sizes['p50'])}: --tolerance {quote(allowed)} would have called all of them "
-            "equal."
+            f"{told.path} differs by at most {number(sizes['max'])}, 95 % of the values by at most "
+            f"{number(sizes['p95'])} and half by at most {number(sizes['p50'])}: --tolerance "
+            f"{quote(allowed)} would have called all of them equal."
         )
     if told.kind == "probability vector" and told.labels is not None and is_list:
         said.append(
@@ -214,7 +214,7 @@ def _numbers(tally: NumberTally, alpha: float) -> Numbers:
     differences = tally.differences
     interval = mean_interval(differences, alpha, tally.signed.nonzero)
     correlation = pearson(tally.pairs)
-    sizes, shares = tally.signed.sizes(), {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+    sizes, shares = tally.signed.sizes(), {"p50": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99}
     quantiles = {"p5": 0.05, "p25": 0.25, "p50": 0.5, "p75": 0.75, "p95": 0.95}
     shift = _shift(tally.primary, tally.shadow)
     return Numbers(
