@@ -13,7 +13,7 @@ from kserve.protocol.grpc import grpc_predict_v2_pb2 as pb
 from scripted import ScriptedPredictor, body
 from serving import INFER, PREDICT, SAMPLE, Predictor, Transformer, free_port, give_back, until
 
-from minimal_transformer import predictor as hop
+from minimal_transformer import logs
 from minimal_transformer.exchange import Answer
 from minimal_transformer.predictor import Failing
 
@@ -94,6 +94,37 @@ def test_unknown_model_is_told_once(folder: Path, predictor: Predictor, protocol
         ) in server.log
 
 
+@pytest.mark.parametrize("asked", ["rest", "grpc"])
+def test_calls_of_another_model_are_logged_and_counted(
+    folder: Path, predictor: Predictor, asked: str
+) -> None:
+    """The shadow whose name differs from the primary's gets every copy and records none: one line
+    with both names, a metric for all of them, and no record.
+    """
+    paths = ("/v1/models/iris:predict", "/v1/models/iris:explain", "/v2/models/iris/infer")
+    paths += ("/v2/models/iris/versions/2/infer",)
+    with Transformer(folder, NOWHERE, predictor.address) as server:
+        for path in paths:
+            if asked == "rest":
+                # KServe looks at a v2 body before it looks for the model.
+                assert server.post(path, SAMPLE).status == (404 if ":" in path else 422)
+                continue
+            with pytest.raises(grpc.RpcError, match="NOT_FOUND"):
+                server.rpc(
+                    "ModelInfer", pb.ModelInferRequest(model_name="iris").SerializeToString()
+                )
+        assert server.get("/v1/models/iris").status == 404  # asks nothing of a model
+        assert server.post(PREDICT, SAMPLE).status == 200
+        figures = server.get("/metrics").body.decode()
+    assert "prediction_db_unknown_model_calls_total 4.0" in figures
+    assert 'prediction_db_records_total{outcome="spooled"} 1.0' in figures
+    assert server.log.count(" refused and not recorded") == 1
+    assert (
+        "WARNING minimal_transformer.transformer: a call for model 'iris' is refused"
+        " and not recorded: this pod serves model 'model'. Set --model_name to the name that"
+    ) in server.log
+
+
 def test_a_run_of_failed_calls_is_logged_once_and_its_end_too(
     folder: Path, shared_uri: str, scripted: ScriptedPredictor
 ) -> None:
@@ -158,7 +189,7 @@ def test_a_long_run_is_logged_again_with_its_number(
     failing.saw(failed)
     for _ in range(40):
         failing.saw(failed)
-    monkeypatch.setattr(hop, "LOGGED_EVERY_SECONDS", 0.0)  # a minute later
+    monkeypatch.setattr(logs, "PACE_SECONDS", 0.0)  # a minute later
     failing.saw(failed._replace(error="a\n\x1b[31m" + 300 * "b"))
     said = "predictor model:80 failed {}; its own log may say why."
     assert [record.getMessage() for record in caplog.records] == [

@@ -14,6 +14,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 # A folder at its cap takes a record now and then; that is still the same trouble.
 QUIET_SECONDS = 1.0
+PACE_SECONDS = 60.0
 
 
 class Episode:
@@ -40,6 +41,34 @@ class Episode:
         if self.count and time.monotonic() - self._last > QUIET_SECONDS:
             self.count, count = 0, self.count
             self._logger.warning(self._over, count)
+
+
+class Pace:
+    """Counts what happens over and over, for a line at the first and then at most one a minute.
+
+    Not safe for threads.
+    """
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._logged_at = float("-inf")
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the next one is logged."""
+        return time.monotonic() - self._logged_at >= PACE_SECONDS
+
+    def hit(self) -> int:
+        """How many there were since the last line, with this one, when a line is due; else 0."""
+        self._count += 1
+        if not self.is_due:
+            return 0
+        count, self._count, self._logged_at = self._count, 0, time.monotonic()
+        return count
+
+    def forget(self) -> None:
+        """Leave what there was since the last line out of the next one."""
+        self._count = 0
 
 
 class RateLimit(logging.Filter):

@@ -25,8 +25,10 @@ from minimal_transformer.settings import temporary_folder
 from minimal_transformer.spool.folder import waiting
 from minimal_transformer.spool.format import lock, now_us
 
-SPOOLED, WRITTEN, DROPPED, DEAD_LETTER, WRITE_ERRORS, STREAM_READ, STREAM_UNREAD = range(7)
-_COUNT = 7
+SPOOLED, WRITTEN, DROPPED, DEAD_LETTER, WRITE_ERRORS, STREAM_READ, STREAM_UNREAD, UNKNOWN_MODEL = (
+    range(8)
+)
+_COUNT = 8
 _BYTES = _COUNT * 8
 _OUTCOMES = {
     "spooled": SPOOLED,
@@ -74,6 +76,11 @@ class RecordMetrics(Collector):
         events.add_metric(["read"], totals[STREAM_READ])
         events.add_metric(["unread"], totals[STREAM_UNREAD])
         yield events
+        yield CounterMetricFamily(
+            "prediction_db_unknown_model_calls",
+            "Calls of a model that is not served here: refused, and not recorded.",
+            value=totals[UNKNOWN_MODEL],
+        )
         left = waiting(self._spool)
         yield GaugeMetricFamily(
             "prediction_db_spool_bytes",

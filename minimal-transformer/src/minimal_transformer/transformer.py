@@ -33,6 +33,7 @@ from minimal_transformer.exchange import (
 from minimal_transformer.failures import Failed, abandoned, answer_to, is_unexpected
 from minimal_transformer.hooks import Hooks, mistake_of, returned_by
 from minimal_transformer.limits import Limits
+from minimal_transformer.logs import Pace
 from minimal_transformer.payloads import Headers, payload_of, result_of, sent_back, sent_on
 from minimal_transformer.predictor import Predictor, Readiness
 from minimal_transformer.predictor.grpc import GrpcPredictor
@@ -75,6 +76,8 @@ OPENAI_PATHS = frozenset(
 )
 # After the grace period, cancelled calls still write their records; that takes microseconds each.
 LAST_RECORDS_SECONDS = 5.0
+# Of a model's name that a caller made up, in a line of the log.
+NAME_CHARACTERS = 100
 
 
 @dataclass(slots=True)
@@ -141,6 +144,7 @@ class PersistTransformer(Model):  # type: ignore[misc]
         self._explainer: Predictor | None = None
         self._passing = _passing_hop(self._predictor_settings)
         self._readiness = Readiness(self._ask_predictor)
+        self._unknown_models = Pace()
         self._in_flight = 0
         self._passes_through = False
         self._reads_requests = self._reads_answers = False
@@ -152,7 +156,7 @@ class PersistTransformer(Model):  # type: ignore[misc]
         """Workers are spawned from a pickle: it leaves out what each process makes for itself."""
         made = (
             *("_predictor", "_explainer", "_passing", "_readiness"),
-            *("_observe_seconds", "limits", "_hooks"),
+            *("_observe_seconds", "limits", "_hooks", "_unknown_models"),
         )
         return {name: value for name, value in self.__dict__.items() if name not in made}
 
@@ -320,6 +324,23 @@ class PersistTransformer(Model):  # type: ignore[misc]
         if self.logs_calls:
             _log_call(arrival, call, answer.status, started)
         return answer
+
+    def asked_for(self, name: str) -> None:
+        """A call was for this model, which is not served here: KServe refuses it, and as it reaches
+        no model there is no row of it. The log and a metric are its only trace.
+        """
+        self.handler.count_unknown_model()
+        if not (calls := self._unknown_models.hit()):
+            return
+        shown = name if len(name) <= NAME_CHARACTERS else f"{name[:NAME_CHARACTERS]}…"
+        log.warning(
+            "%s refused and not recorded: this pod serves model %r. Set --model_name to the"
+            " name that callers use, the same for the primary and the shadow.",
+            f"a call for model {shown!r} is"
+            if calls == 1
+            else f"{calls} calls, the last for model {shown!r}, are",
+            self.name,
+        )
 
     async def whole_answer(self, arrival: Arrival) -> Answer:
         """The answer to a call of v2, which never streams."""

@@ -118,6 +118,7 @@ class InferOnWire(aio.ServerInterceptor):  # type: ignore[misc]
             return await self._model.whole_answer(arrival._replace(refused=Refused(0, failure)))
         name, version = _model_of(wire)
         if name is not None and name != self._model.name:
+            self._model.asked_for(name)
             await context.abort(grpc.StatusCode.NOT_FOUND, str(ModelNotFound(name)))
         route = self._model.v2_route("grpc", version) if version else self._route
         has_left = False

@@ -67,6 +67,10 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 # Of a stream, as much as is written at once.
 _SLICE_BYTES = 64 * 1024
 _STEPS = frozenset({".", ".."})
+# An inference call of any model.
+_CALLS = re.compile(
+    r"/v1/models/([^/]+):(?:predict|explain)|/v2/models/([^/]+)(?:/versions/[^/]+)?/infer"
+)
 
 
 class InferenceEndpoints:
@@ -86,6 +90,8 @@ class InferenceEndpoints:
             return await self._serve_other(scope, receive, send)
         route = self._routes.get(scope["path"]) or self._other_route(scope)
         if route is None:
+            if (other := _CALLS.fullmatch(scope["path"])) is not None:
+                self._model.asked_for(other[1] or other[2])
             return await self._kserve_app(scope, receive, send)
         headers = _headers(scope["headers"])
         room = Room(self._model.limits)

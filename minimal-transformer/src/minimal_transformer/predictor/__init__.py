@@ -9,14 +9,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Protocol
 
 from minimal_transformer.exchange import Answer, Arrival, RawHeaders, Stream, header_text
-from minimal_transformer.logs import QUIET_SECONDS, Episode
+from minimal_transformer.logs import QUIET_SECONDS, Episode, Pace
 from minimal_transformer.settings import OF_ONE_HOP, SHADOW_HEADER, HeaderRules, PredictorSettings
 
 log = logging.getLogger(__name__)
 
 READY_SECONDS = 2.0
 FRESH_SECONDS = 1.0
-LOGGED_EVERY_SECONDS = 60.0
 REASON_CHARACTERS = 200
 
 _LOOK = "check --predictor_host and that the predictor runs"
@@ -124,8 +123,9 @@ class Failing:
     def __init__(self, host: str | None, quotes: bool) -> None:
         self._host = host
         self._quotes = quotes
-        self._count = self._unlogged = 0
-        self._last = self._logged_at = float("-inf")
+        self._pace = Pace()
+        self._count = 0
+        self._last = float("-inf")
         self._is_logged = False
 
     def saw(self, answer: Answer | Stream) -> None:
@@ -136,27 +136,25 @@ class Failing:
             return
         self._last = time.monotonic()
         self._count += 1
-        self._unlogged += 1
-        if self._last - self._logged_at < LOGGED_EVERY_SECONDS:
+        if not (unlogged := self._pace.hit()):
             return
-        calls = "a call" if self._unlogged == 1 else f"{self._unlogged} calls, the last"
+        calls = "a call" if unlogged == 1 else f"{unlogged} calls, the last"
         reason = _reason(answer, self._quotes) if isinstance(answer, Answer) else ""
         log.warning(
             "predictor %s failed %s with %d%s; its own log may say why.",
             *(self._host, calls, answer.status, reason),
         )
-        self._logged_at, self._unlogged, self._is_logged = self._last, 0, True
+        self._is_logged = True
 
     def _passed(self) -> None:
         """A call succeeded; a run is over once none has failed for a second."""
-        now = time.monotonic()
-        if now - self._last <= QUIET_SECONDS:
+        if time.monotonic() - self._last <= QUIET_SECONDS:
             return
         # A run that began and ended within a minute of the last line is counted in the next one.
-        if self._is_logged or now - self._logged_at >= LOGGED_EVERY_SECONDS:
+        if self._is_logged or self._pace.is_due:
             log.info("predictor %s answers again; calls that failed: %d.", self._host, self._count)
-            self._count = self._unlogged = 0
-            self._is_logged = False
+            self._pace.forget()
+            self._count, self._is_logged = 0, False
 
 
 def _reason(answer: Answer, quotes: bool) -> str:

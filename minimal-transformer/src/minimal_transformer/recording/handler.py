@@ -287,6 +287,10 @@ class PredictionDBHandler:
                     self._spool.release_response(call.response_bytes)
             self._drop(fault, is_numbered=True)
 
+    def count_unknown_model(self) -> None:
+        """Count a call that no row will tell of: it asked for a model that is not served here."""
+        self._counters.add(metrics.UNKNOWN_MODEL)
+
     def assembly(self, call: Call, headers: RawHeaders) -> Assembly:
         """What reads the streamed answer to a call, with these headers, as it passes."""
         is_plain = all(name != b"content-encoding" for name, _ in headers)
