@@ -225,7 +225,7 @@ def _answer(url: str) -> str:
             return f"{response.status} {' '.join(body.split())}".rstrip()
     except (OSError, http.client.HTTPException) as error:
         # No HTTP: someone else took the port; then our own server ends, and says so.
-        return str(error)
+        return str(getattr(error, "reason", error))
 
 
 def _ending(code: int) -> str:

@@ -193,7 +193,7 @@ def test_a_late_child_without_a_warning_is_named_with_its_log(
     with pytest.raises(Explained):
         supervisor.wait_until_ready(child, on_delay=said.append)
     assert len(said) == 1
-    assert "refused" in said[0]
+    assert "GET http://127.0.0.1:9/ready: [Errno" in said[0]
     assert said[0].endswith("child.log")
 
 
