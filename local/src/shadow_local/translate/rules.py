@@ -16,7 +16,6 @@ from shadow_local.translate.forms import Malformed, file_of, pods_below
 
 IMAGE = "shadow-report"
 OPTION = "--rules="
-READ_SECONDS = 60
 
 
 def check_rules(kustomization: Path, manifests: Iterable[Manifest]) -> None:
@@ -31,7 +30,6 @@ def check_rules(kustomization: Path, manifests: Iterable[Manifest]) -> None:
             input=text,
             capture_output=True,
             text=True,
-            timeout=READ_SECONDS,
             check=False,
         )
         if read.returncode:
