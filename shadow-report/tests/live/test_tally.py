@@ -293,6 +293,12 @@ CHANGES = st.lists(
 )
 @given(events=EVENTS, changes=CHANGES, keeps_order=st.booleans())
 @example(events=[("agrees", 1)] * 8, changes=["none"] * 6, keeps_order=False)
+@example(
+    # The first pair arrives after others, its shadow's call stamped later than all that was judged.
+    events=[("agrees", 2)] * 3 + [("stamped late", 1)] + [("agrees", 0)] * 4,
+    changes=["none"] * 6,
+    keeps_order=False,
+)
 def test_any_order_of_arrival_gives_what_compare_gives(
     postgres_uri: str, events: list[tuple[str, int]], changes: list[str], keeps_order: bool
 ) -> None:

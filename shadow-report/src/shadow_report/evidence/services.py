@@ -191,6 +191,24 @@ def _calls(tables: Tables, asked: Scope) -> tuple[Scope, list[CallGroup]]:
     return asked, groups
 
 
+def mirroring_began(
+    tables: Tables, asked: Scope, groups: Sequence[CallGroup]
+) -> tuple[datetime, datetime] | None:
+    """From when on the primary's calls count, and the shadow's: both services' first pair in the
+    window that was asked for, or its start where this shadow was mirrored to before it.
+
+    None without any pair. groups: what was recorded in that window.
+    """
+    first = tables.first_pair(asked)
+    if first is None or asked.since is None:
+        return first
+    versions = {g.model_version for g in groups_of(groups, "shadow", asked.shadow)}
+    if tables.mirrored_before(asked, sorted(versions, key=str)):
+        # Only what ran before this shadow's first call ever is not part of the evidence.
+        return asked.since, min(asked.since, first[1])
+    return first
+
+
 def find_sides(tables: Tables, settings: Comparison) -> Sides:
     """Choose the services, find when mirroring began, and read who recorded since then."""
     asked = Scope(
@@ -212,12 +230,8 @@ def find_sides(tables: Tables, settings: Comparison) -> Sides:
         # Whatever a replay sent counts from the first call on.
         return Sides(primary, shadow, asked.since, scope, groups, groups)
     began, everything = asked.since, groups
-    if first := tables.first_pair(scope):
+    if first := mirroring_began(tables, scope, groups):
         began, shadow_began = first
-        versions = {g.model_version for g in groups_of(groups, "shadow", scope.shadow)}
-        if asked.since is not None and tables.mirrored_before(scope, sorted(versions, key=str)):
-            # Only what ran before this shadow's first call ever is not part of the evidence.
-            began, shadow_began = asked.since, min(asked.since, shadow_began)
         scope = replace(scope, since=began, shadow_began=shadow_began)
         reached_back = asked.since is not None and shadow_began < asked.since
         if reached_back or any(group.first_call < began for group in groups):

@@ -46,6 +46,7 @@ from shadow_report.evidence.services import (
     from_rollout,
     kind_of,
     merged,
+    mirroring_began,
     uniform_since,
 )
 from shadow_report.evidence.watermark import is_mirrored, settled_watermark
@@ -491,6 +492,22 @@ class Tally:
         if (paired & (batch.integers("shadow_status") != NO_CALL)).any():
             raise Changed("the first pair is there")
 
+    def _refuse_earlier_pair(self, tables: Tables, base: Base, pair_ids: Sequence[str]) -> None:
+        """A shadow call that is late may make an earlier pair the first, and so more calls count.
+
+        Its own stamp does not tell: what matters is when its primary's call came.
+        """
+        sides, since = self._sides, self._settings.since
+        if not sides.is_paired or sides.began == since:
+            return
+        before = replace(sides.scope, since=None, until=sides.began)
+        if not any(tables.first_calls(before, some) for some in _portions(pair_ids)):
+            return
+        asked = replace(sides.scope, since=since, shadow_began=None)
+        first = mirroring_began(tables, asked, base.asked)
+        if first is None or first[0] != sides.began:
+            raise Changed("an earlier pair is there")
+
     def _changed_since(
         self, tables: Tables, base: Base, now: datetime, settled: datetime
     ) -> datetime | None:
@@ -527,7 +544,9 @@ class Tally:
             for row in deliveries
             if (row.role, row.inference_service) == ("shadow", scope.shadow)
         ]
-        firsts = self._first_calls(tables, [row.pair_id for row in shadow])
+        pair_ids = [row.pair_id for row in shadow]
+        self._refuse_earlier_pair(tables, base, pair_ids)
+        firsts = self._first_calls(tables, pair_ids)
         for row in shadow:
             first = firsts.get(row.pair_id, row.request_time)
             if first < base.until and row.pair_id not in base.pending:
