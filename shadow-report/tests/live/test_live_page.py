@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 from test_serve import WRONG, Served, numbered, serving
 from traffic import pairs, record
 
@@ -55,6 +55,36 @@ def test_it_takes_over_what_is_new_and_keeps_what_is_unfolded(
     expect(unfolded).to_have_attribute("open", "")
     assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
     assert complaints == []
+    page.close()
+
+
+@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
+@pytest.mark.parametrize("reader", ["scrolls", "focuses"])
+def test_what_is_read_stays_in_place_whatever_grows_above_it(
+    browser: Browser, served: Served, motion: str, reader: str
+) -> None:
+    """The verdict's text and the sections grow by hundreds of pixels at one refresh, that of the
+    pair that is read among them; it stays where it is.
+    """
+    page = opened(browser, served, reduced_motion=motion, viewport={"width": 900, "height": 600})
+    last = page.locator("#worst details").last
+    if reader == "focuses":
+        last.locator("summary").focus()
+    last.evaluate("it => it.scrollIntoView({ block: 'center', behavior: 'instant' })")
+    place = last.evaluate("it => it.getBoundingClientRect().y")
+    assert page.evaluate("scrollY") > 0
+
+    def grown(route: Route) -> None:
+        text = route.fetch().text()
+        for end in ("</header>", "</section>", '<table class="worst"'):
+            text = text.replace(end, f'<p class="grown" style="height: 300px"></p>{end}', 1)
+        route.fulfill(content_type="text/html", body=text)
+
+    page.route(served.url, grown)
+    page.wait_for_selector(".grown", state="attached", timeout=PATIENCE_MS)
+    # Whatever the browser itself does to the place, it has done two frames later.
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert abs(last.evaluate("it => it.getBoundingClientRect().y") - place) < 3
     page.close()
 
 

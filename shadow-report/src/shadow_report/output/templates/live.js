@@ -15,18 +15,40 @@ const keep = (old, fresh) => {
       sort(tables[index], cell);
   });
 };
-const path = (element) => {
-  const block = element.closest(parts.join(","));
-  return block && [blocks(document).indexOf(block), Array.from(block.querySelectorAll("a, button, summary, [tabindex]")).indexOf(element)];
+// The nearest part of the page that is the same one after it was replaced, and where in it.
+const focusable = "a, button, summary, [tabindex]";
+const keyed = (key) => document.querySelector(`[data-key="${CSS.escape(key)}"]`);
+const finder = (element) => {
+  const pair = element.closest("[data-key]"), block = element.closest(parts.join(","));
+  const within = pair ?? block;
+  if (!within) return null;
+  const key = pair?.dataset.key, index = blocks(document).indexOf(block);
+  const turn = Array.from(within.querySelectorAll(focusable)).indexOf(element);
+  return () => (key ? keyed(key) : blocks(document)[index])?.querySelectorAll(focusable)[turn];
 };
+// What the reader sees, the focus first and then from the top; each with a way to find it again.
+const top_of = (element) => element.getBoundingClientRect().top;
+const seen = (refocus) => {
+  const marks = Array.from(document.querySelectorAll("section[id], h2[id], [data-key]"), (element) => ({
+    top: top_of(element),
+    find: element.id ? () => document.getElementById(element.id) : () => keyed(element.dataset.key),
+  }));
+  if (refocus) marks.unshift({ top: top_of(document.activeElement), find: refocus });
+  const within = marks.filter(({ top }) => top >= 0 && top < innerHeight);
+  return [...within, ...marks.filter(({ top }) => top < 0).reverse()];
+};
+// The browser's own anchoring loses an element that is replaced, and would move the page once more.
+document.documentElement.style.overflowAnchor = "none";
 const take = (text) => {
   const next = new DOMParser().parseFromString(text, "text/html");
   const fresh = blocks(next), html = fresh.map((block) => block.outerHTML), old = blocks(document);
   // A reader who marks text loses it when its element is replaced.
   if (!getSelection().isCollapsed) return;
-  const focused = path(document.activeElement), verdict = document.title;
+  const refocus = finder(document.activeElement), verdict = document.title;
   const same = fresh.length === old.length && document.documentElement.dataset.refresh === next.documentElement.dataset.refresh;
   if (!same) return location.reload();
+  // At the very top the reader reads the verdict, below which all may move.
+  const marks = scrollY > 0 ? seen(refocus) : [];
   fresh.forEach((block, index) => {
     if (html[index] === served[index]) return;
     keep(old[index], block);
@@ -36,8 +58,9 @@ const take = (text) => {
   document.title = next.title;
   const said = document.getElementById("said");
   said.textContent = document.title === verdict ? "" : `The verdict is now ${next.querySelector("h1").textContent.trim()}.`;
-  if (focused && !path(document.activeElement))
-    blocks(document)[focused[0]]?.querySelectorAll("a, button, summary, [tabindex]")[focused[1]]?.focus({ preventScroll: true });
+  if (refocus && !finder(document.activeElement)) refocus()?.focus({ preventScroll: true });
+  const mark = marks.find(({ find }) => find());
+  if (mark) scrollBy({ top: top_of(mark.find()) - mark.top, behavior: "instant" });
 };
 const refresh = async () => {
   try {
