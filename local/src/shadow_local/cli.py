@@ -257,6 +257,7 @@ def _watch(stack: Stack, folder: Path) -> None:
                 f"logs in {stack.supervisor.log_folder}; Ctrl-C stops all of it",
             ):
                 screen.print(line, style="dim", soft_wrap=True)
+            screen.print(f"models: {stack.models}", soft_wrap=True)
             screen.print(f"verdict: {state.verdict_url}", style="bold", soft_wrap=True)
             screen.print(f"ready: {state.predict_url}", style="bold green", soft_wrap=True)
             while True:

@@ -219,7 +219,7 @@ def project_of(image: str, repository: Path, nearest: Path) -> Project | None:
     Projects are in the repository's root and in examples/; one in the folder `nearest` comes first,
     since a copied example has the script of its original.
     """
-    name = _image_name(image)
+    name = image_name(image)
     projects = [*repository.glob("*/pyproject.toml"), *repository.glob("examples/*/pyproject.toml")]
     for path in sorted(projects, key=lambda path: (path.parent != nearest.resolve(), path)):
         scripts = _scripts(path.read_text())
@@ -245,7 +245,7 @@ def expand(text: str, env: Mapping[str, str]) -> str:
     )
 
 
-def _image_name(image: str) -> str:
+def image_name(image: str) -> str:
     """An image's name without registry, tag and digest."""
     return image.rsplit("/", 1)[-1].split("@", 1)[0].split(":", 1)[0]
 
@@ -375,7 +375,7 @@ def _stored_model(container: Container, model: str, storage: Path) -> Path:
 
 def _check_entrypoint(container: Container, module: str) -> None:
     """Accept the image's own entry point only: it is what is run here."""
-    script = _image_name(container.image)
+    script = image_name(container.image)
     if container.command not in ((), ("python", "-m", module), (script,)):
         raise Untranslated(
             f"{container.owner}: command {list(container.command)} is not the image's own; "

@@ -22,14 +22,15 @@ from shadow_local.processes import (
     component_command,
     deployment_command,
     gateway_command,
+    image_name,
     open_copies_url,
     pod_name,
 )
 from shadow_local.state import Follower, Pods, Side, State
 from shadow_local.supervisor import ChildDied, Command, StopRequested, Supervisor
-from shadow_local.translate.cluster import checked
+from shadow_local.translate.cluster import checked, topology_of
 from shadow_local.translate.deployments import deployments
-from shadow_local.translate.document import Untranslated, render, repository
+from shadow_local.translate.document import Untranslated, from_repository, render, repository
 from shadow_local.translate.mesh import KINDS, Mesh, build_mesh
 from shadow_local.translate.routes import mirror_percentage
 from shadow_local.translate.services import InferenceService, Kind, Ports, inference_services
@@ -139,6 +140,17 @@ class Stack:
         judged = [service for service in self.services if service.judged]
         transformers = [pod_name(service, "transformer") for service in judged]
         return tuple(self.environment(name)["INFERENCE_SERVICE"] for name in transformers)
+
+    @property
+    def models(self) -> str:
+        """One line: what each side runs, in which version, and whose manifests say so."""
+        sides = []
+        for service in self.services:
+            image = image_name(service.predictor.container.image)
+            version = self.environment(pod_name(service, "transformer")).get("MODEL_VERSION")
+            sides.append(f"{service.side} {service.name} ({image}, version {version})")
+        file = from_repository(self.options.kustomization / "kustomization.yaml")
+        return f"{', '.join(sides)}; {file}, topology {topology_of(self.manifests)}"
 
     def restart(
         self, name: str, env: Mapping[str, str], words: Mapping[str, str] | None = None

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from shadow_local import Explained
-from shadow_local.translate.document import repository
+from shadow_local.translate.document import from_repository, repository
 
 STATE = "state.json"
 
@@ -113,7 +113,5 @@ def data_folder(kustomization: Path | None) -> Path:
     """Where in a runner's folder a kustomization's data are: none mixes with another's models."""
     if kustomization is None or kustomization.resolve() == repository():
         return Path()
-    path = kustomization.resolve()
-    if path.is_relative_to(repository()):
-        path = path.relative_to(repository())
-    return Path("kustomizations", str(path).strip("/").replace("/", "-"))
+    path = from_repository(kustomization)
+    return Path("kustomizations", path.strip("/").replace("/", "-"))

@@ -30,6 +30,10 @@ def test_up_tells_where_it_is_and_ends_at_ctrl_c(start: Start, tmp_path: Path) -
     """`ready:` has the URL, state.json the rest; the key is demanded; Ctrl-C ends everything."""
     run = up(start, tmp_path / "stack", X_API_KEY="s3cret")
     url = run.says(r"^ready: (\S+)$")[1]
+    assert run.says(
+        r"^models: primary double-minimal-inference \(minimal-predictor, version 0.1.0\), shadow "
+        r"triple-\S+ \(.*, version 0.1.0\); kustomization.yaml, topology standard$"
+    )
     state = json.loads((tmp_path / "stack" / "state.json").read_text())
     assert state["predict_url"] == url
     assert url.startswith(state["gateway_url"] + "/serving/prokube-demo-profile/")
@@ -70,6 +74,9 @@ def test_records_outlive_a_killed_runner(start: Start, tmp_path: Path) -> None:
     run.process.kill()
     run.ends()
     again = up(start, folder, KUSTOMIZATION=str(SCRIPTED))
+    assert again.says(
+        r"^models: .* \(scripted-\S+, .*; examples/scripted/kustomization.yaml, topol"
+    )
     since = again.says(r'^without the calls of earlier runs: .* ARGS="--since (\S+)"$')[1]
     url = again.says(r"^ready: (\S+)$")[1]
     uri = json.loads((folder / "state.json").read_text())["postgres_uri"]

@@ -39,6 +39,12 @@ def repository() -> Path:
     raise Explained("No folder above shadow_local holds kustomization.yaml and manifests/.")
 
 
+def from_repository(path: Path) -> str:
+    """A path as it is written in the repository's folder; one outside of it stays whole."""
+    path, root = path.resolve(), repository()
+    return str(path.relative_to(root) if path.is_relative_to(root) else path)
+
+
 def topology(name: str) -> Path:
     """The kustomization of a topology, whichever one manifests/mirroring chooses."""
     folder = repository() / "manifests" / "mirroring" / name

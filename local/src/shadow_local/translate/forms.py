@@ -20,7 +20,7 @@ from jsonpath.exceptions import JSONPathError
 from jsonschema import Draft202012Validator, FormatChecker
 
 from shadow_local import Explained
-from shadow_local.translate.document import KUSTOMIZATIONS, Manifest, repository
+from shadow_local.translate.document import KUSTOMIZATIONS, Manifest, from_repository
 
 SETTINGS = "settings"
 IMAGES = ("minimal-predictor", "shadow-report")  # the last part of the image tells whose variables
@@ -75,7 +75,7 @@ def faults(group: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any, st
 def file_of(kustomization: Path, text: str) -> str | None:
     """The file of the kustomization that says just this; None when none does."""
     files = (file for file in _sources(kustomization) if file.read_text() == text)
-    return next(map(_shown, files), None)
+    return next(map(from_repository, files), None)
 
 
 def pods_below(node: Any) -> Iterator[dict[str, Any]]:
@@ -128,20 +128,21 @@ def _of_file(file: Path) -> Iterator[str]:
     text = file.read_text()
     if not re.search(rf"^ +name: *{SETTINGS}\b", text, re.MULTILINE):
         return
+    place = from_repository(file)
     try:
         documents = [item for item in yaml.safe_load_all(text) if isinstance(item, dict)]
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
-        yield f"{_shown(file)}{line}: {error.problem}; put a value with such characters in quotes."
+        yield f"{place}{line}: {error.problem}; put a value with such characters in quotes."
         return
     for item in documents:
         if item.get("kind") == "ConfigMap" and item.get("metadata", {}).get("name") == SETTINGS:
             values = item.get("data") or {}
             for name in _forms()[SETTINGS]["properties"]:
                 if name not in values:
-                    yield f"{_shown(file)}: {name} is missing; Kustomize needs every setting."
+                    yield f"{place}: {name} is missing; Kustomize needs every setting."
             for name, value, expected in faults(SETTINGS, values):
-                yield f"{_shown(file)}: {name} is {value!r}; set it to {expected}."
+                yield f"{place}: {name} is {value!r}; set it to {expected}."
 
 
 def _containers(manifests: Iterable[Manifest]) -> Iterator[tuple[str, str, dict[str, str]]]:
@@ -221,12 +222,7 @@ def _place(files: Iterable[Path], name: str, value: str) -> str | None:
     said = re.compile(
         rf"\bname: *[\"']?{re.escape(name)}\b[^#]{{0,99}}?{re.escape(value)}", re.DOTALL
     )
-    return next((_shown(file) for file in files if said.search(file.read_text())), None)
-
-
-def _shown(file: Path) -> str:
-    root = repository()
-    return str(file.relative_to(root) if file.is_relative_to(root) else file)
+    return next((from_repository(file) for file in files if said.search(file.read_text())), None)
 
 
 def _refuse(lines: Iterable[str]) -> None:
