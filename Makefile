@@ -119,7 +119,7 @@ check: $(PROJECTS:%=%/.venv/tests) ## Formatting, lint, types, imports, locks, s
 	@local/.venv/bin/shellcheck .ci/run
 	@local/.venv/bin/hadolint Dockerfile $(wildcard $(PROJECTS:%=%/Dockerfile))
 	@local/.venv/bin/shadow-local check
-	@local/.venv/bin/yamllint --strict kustomization.yaml postgres-crd.yml manifests .github $(wildcard $(EXAMPLES:%=%/*.yaml) $(EXAMPLES:%=%/*/*.yaml))
+	@local/.venv/bin/yamllint --strict kustomization.yaml postgres-crd.yml manifests .github $(wildcard examples/*/*.yaml examples/*/*/*.yaml)
 	@$(call schema,github-workflows,$(wildcard .github/workflows/*.yml))
 	@$(call schema,dependabot,.github/dependabot.yml)
 	@$(call schema,github-issue-forms,$(filter-out %/config.yml,$(wildcard .github/ISSUE_TEMPLATE/*.yml)))

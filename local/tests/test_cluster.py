@@ -14,7 +14,7 @@ from gateways import rendered
 from runs import Start
 from tree import LONG_NAMES, OTHER_SETTINGS, SETTINGS, STAGES, TOPOLOGIES, Tree
 
-from shadow_local.translate.cluster import problems
+from shadow_local.translate.cluster import checked, problems, warnings
 from shadow_local.translate.document import Manifest, render, repository
 
 # The second shadow's mirror has a Service with a longer name than the first one's.
@@ -54,10 +54,12 @@ def test_nothing_of_ours_is_refused(
 
 
 def test_no_example_is_refused() -> None:
-    """Every folder of examples/ that is a kustomization."""
-    found = [path.parent for path in repository().glob("examples/*/kustomization.yaml")]
+    """Nor warned of: every folder of examples/ that is a kustomization."""
+    below = repository() / "examples"
+    found = [*below.glob("*/kustomization.yaml"), *below.glob("*/*/kustomization.yaml")]
     assert found
-    assert [list(problems(render(folder))) for folder in found] == [[]] * len(found)
+    for manifests in (checked(file.parent) for file in found):
+        assert list(warnings(manifests)) == []
 
 
 @pytest.mark.parametrize(
@@ -226,6 +228,33 @@ def test_small_buffers_want_a_smaller_limit(tmp_path: Path, pattern: str, refuse
     tree = Tree(tmp_path / "tree")
     tree.choose_settings(tree.settings() | {"mirror-content-length": pattern})
     assert bool(list(problems(render(tree.folder), edge=True))) == refused
+
+
+@pytest.mark.parametrize(
+    ("ready", "asked", "still"),
+    [
+        ("/health", [], "readinessProbe and livenessProbe still ask for /v1/models/model;"),
+        ("/health", ["readinessProbe"], "predictor's livenessProbe still ask"),
+        ("/health", ["readinessProbe", "livenessProbe"], None),
+        ("/v2/health/ready", [], None),
+        (None, [], None),
+    ],
+)
+def test_probes_that_a_plain_container_never_answers_are_warned_of(
+    ready: str | None, asked: list[str], still: str | None
+) -> None:
+    """The transformer was told of another path, and the kubelet was not."""
+    manifests = copy.deepcopy(list(rendered("standard")))
+    service = next(item for item in manifests if item["kind"] == "InferenceService")
+    (predictor,), (transformer,) = (
+        service["spec"][kind]["containers"] for kind in ("predictor", "transformer")
+    )
+    transformer["env"].append({"name": "PREDICTOR_READY_PATH", "value": ready})
+    for probe in asked:
+        predictor[probe]["httpGet"]["path"] = ready
+    found = list(warnings(manifests))
+    assert len(found) == (still is not None)
+    assert all(str(still) in line and service["metadata"]["name"] in line for line in found)
 
 
 def test_the_command_says_one_line_and_fails(start: Start, tmp_path: Path) -> None:

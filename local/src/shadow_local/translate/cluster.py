@@ -30,6 +30,8 @@ HTTP_ONLY = ("hosts", "notHosts", "methods", "notMethods", "paths", "notPaths")
 BUFFER, EDGE_BUFFER = 1_048_576, 32_768
 # Annotations: which topology a deployment has, and which ones an object of an option fits.
 TOPOLOGY, FITS = "shadow-deployment/topology", "shadow-deployment/fits"
+PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
+KSERVES_PATH = re.compile("/v1/models/|/v2/")
 CALLERS = ".callers"  # behind the entry, in the name of its routes
 
 
@@ -54,8 +56,34 @@ def warnings(manifests: list[Manifest]) -> Iterator[str]:
     nobody could check.
     """
     yield from unread_rules(manifests)
-    if topology_of(manifests) != "follow":
-        return
+    for service in _of(manifests, "InferenceService"):
+        yield from _probes(service)
+    if topology_of(manifests) == "follow":
+        yield from _withheld(manifests)
+
+
+def _probes(service: Manifest) -> Iterator[str]:
+    """A container without KServe's paths is never ready where its own probes still ask for them."""
+    name, predictor = service["metadata"]["name"], service["spec"].get("predictor", {})
+    asked = {
+        probe: path
+        for container in (*predictor.get("containers", ()), predictor.get("model", {}))
+        for probe in PROBES
+        if KSERVES_PATH.match(path := container.get(probe, {}).get("httpGet", {}).get("path", ""))
+    }
+    for variables in variables_of("transformer", [service]) if asked else ():
+        path = variables.get("PREDICTOR_READY_PATH")
+        if path and not KSERVES_PATH.match(path):
+            yield (
+                f"InferenceService {name}: PREDICTOR_READY_PATH is {path!r}, and the predictor's "
+                f"{' and '.join(asked)} still ask for {' and '.join(sorted({*asked.values()}))}; "
+                "a container without KServe's paths is never ready so. Patch its probes too, as "
+                "docs/models/language-model.md and docs/models/other.md show."
+            )
+
+
+def _withheld(manifests: list[Manifest]) -> Iterator[str]:
+    """A value that is not recorded cannot be sent again."""
     said = (variables.get("RECORD_REDACT") for variables in variables_of("transformer", manifests))
     for paths in dict.fromkeys(filter(None, said)):
         yield (
