@@ -102,6 +102,8 @@ $(TESTS): $$(@D)/.venv/tests
 	(cd $(@D) && exec .venv/bin/pytest $(SELECTED)) || code=$$?; \
 	[ $$code = 0 ] || echo $@ >> $${BROKEN:-/dev/null}; \
 	printf -- '-- %s ends after %d:%02d\n' $@ $$((SECONDS / 60)) $$((SECONDS % 60)) >&$${PROGRESS:-1}; exit $$code
+# They start the other projects' programs.
+$(filter local/%,$(TESTS)): $(patsubst %,%/.venv/runs,$(IMAGES) $(EXAMPLES))
 local/test: SELECTED := --ignore=tests/examples --ignore=tests/manifests --ignore=tests/program
 local/examples: SELECTED := tests/examples
 local/manifests: SELECTED := tests/manifests

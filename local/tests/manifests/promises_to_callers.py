@@ -252,10 +252,8 @@ def _virtual_services(objects: Objects, settings: dict[str, str]) -> Iterator[st
         callers = item["spec"]["gateways"] == [settings["gateway"]]
         if callers and item["spec"]["hosts"] != [settings["domain"]]:
             yield f"{name} is for {item['spec']['hosts']}, not for the domain"
-        if (
-            not callers
-            and item["spec"]["http"][0]["timeout"] != f"{settings['predict-timeout-seconds']}s"
-        ):
+        timeout = item["spec"]["http"][0].get("timeout")
+        if not callers and timeout != f"{settings['predict-timeout-seconds']}s":
             yield f"{name}: the timeout is not the one in the settings"
 
 
