@@ -122,15 +122,16 @@ def _of_noise(noise: Noise, settings: Comparison) -> tuple[str, ...]:
         unknown = "The noise floor is not known, so nothing is taken off"
         how = "shadow-report replay --itself --to <its transformer>"
         return (f"{unknown}: send the primary its own calls ({how}).",)
-    if not noise.disagreements or noise.shadow_share is None:
+    if noise.shadow_share is None or (floor == "off" and not noise.disagreements):
         return ()
     what = (
         f"The primary disagrees with itself in {percent(noise.share)} of "
         f"{counted(noise.comparisons, 'repeated request')} (noise), and the shadow with it in "
         f"{percent(noise.shadow_share)}"
     )
-    if floor == "auto":
-        return (f"{what}; disagreement is judged above the noise.",)
-    if floor != "off":
-        return (f"{what}; disagreement is judged above the {percent(floor)} that are given.",)
-    return (f"{what}; --noise-floor auto judges what exceeds the noise.",)
+    if floor == "off":
+        return (f"{what}; --noise-floor auto judges what exceeds the noise.",)
+    over = "the noise" if floor == "auto" else f"the {percent(floor)} given as noise"
+    # An excess may be negative: a word of it stands wherever the gates' figures do.
+    judged = f"Disagreement and all that is bad are judged by their excess over {over}."
+    return (f"{what}. {judged}" if noise.comparisons else judged,)

@@ -55,6 +55,18 @@ def test_the_excess_over_the_primary_itself_is_judged(command: Command) -> None:
     assert "the primary differs from itself in 29." in reason or "itself in 30." in reason
     assert "excess at most" in reason
     assert "allowed 6 %" in reason
+    assert "judged by their excess over the noise." in report["remarks"][0]
+
+
+def test_a_primary_that_always_agrees_with_itself_leaves_an_excess(command: Command) -> None:
+    """Of little evidence its interval begins below zero: every reader is told what it is of."""
+    calls = noisy(300, 0.03, 1)
+    report = command([*calls, *once_more(calls, 0, 2)], "--noise-floor", "auto")
+    assert report["verdict"] == "WAIT"
+    assert gate(report)["interval"][0] < 0
+    told = "itself in 0 % of 300 repeated requests (noise), and the shadow with it in "
+    assert told in report["remarks"][0]
+    assert "are judged by their excess over the noise." in report["remarks"][0]
 
 
 def test_a_shadow_that_is_noisier_is_rejected(command: Command) -> None:
@@ -93,6 +105,8 @@ def test_a_share_may_be_given(command: Command, given: str, passes: bool) -> Non
     """As it is known from elsewhere; `auto` takes nothing off where nothing is known."""
     report = command(noisy(6_000, 0.28, 7), "--noise-floor", given, "--max-disagreement", "5%")
     assert (gate(report)["status"] == "pass") is passes
+    is_share = given not in {"off", "auto"}
+    assert any("excess over the " in remark for remark in report["remarks"]) is is_share
 
 
 @pytest.mark.parametrize(
