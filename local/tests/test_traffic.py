@@ -57,7 +57,7 @@ def test_the_readmes_lines_are_answered_recorded_and_paired(
     assert run.ends() == 0
     output = run.output.read_text()
     count = len(sample.read_text().splitlines())
-    assert f"{2 * count} x 200, such as line " in output
+    assert f"{2 * count} calls answered 200, such as line " in output
     with psycopg.connect(stack.database.uri) as connection:
         until(lambda: len(connection.execute(PRIMARY_PROTOCOLS, [began]).fetchall()) == 2 * count)
         stored = connection.execute(PRIMARY_PROTOCOLS, [began]).fetchall()
@@ -141,7 +141,7 @@ def test_calls_that_fail_are_counted_and_shown(start: Start, tmp_path: Path) -> 
     file = written(tmp_path, {"values": [1]})
     run = start("traffic", str(file), PREDICT_URL="http://127.0.0.1:9/v1/models/model:predict")
     assert run.ends() == 1
-    assert re.search(r"1 x no answer, such as line 1: Client\w+: ", run.output.read_text())
+    assert re.search(r"1 call not answered, such as line 1: Client\w+: ", run.output.read_text())
 
 
 def test_the_key_goes_along(start: Start, tmp_path: Path, primary: Backend) -> None:

@@ -199,9 +199,10 @@ def send_file(  # noqa: PLR0917
         answer = first[status]
         text = " ".join(answer.body.split())
         text = text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
-        label = status or "no answer"
+        noun = "call" if count == 1 else "calls"
+        result = f"answered {status}" if status else "not answered"
         screen.print(
-            f"{count:6} x {label}, such as line {answer.call.line}: {text}", soft_wrap=True
+            f"{count:6} {noun} {result}, such as line {answer.call.line}: {text}", soft_wrap=True
         )
     return all(0 < status < 400 for status in counts)
 
