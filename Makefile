@@ -180,7 +180,7 @@ sbom: | $(BOOTSTRAP) ## List what each image installs, as CycloneDX in sbom/
 	done
 
 DEPLOYED = $(or $(KUSTOMIZATION),$(if $(TOPOLOGY),manifests/mirroring/$(TOPOLOGY),.))
-deploy: local/.venv/runs ## Check the deployment, then apply it to kubectl's current context (TOPOLOGY=follow, or KUSTOMIZATION=manifests/stages/...)
+deploy: local/.venv/runs shadow-report/.venv/runs ## Check the deployment, then apply it to kubectl's current context (TOPOLOGY=follow, or KUSTOMIZATION=manifests/stages/...)
 	@local/.venv/bin/shadow-local check
 	kubectl apply -k $(DEPLOYED)
 
