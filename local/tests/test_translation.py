@@ -129,7 +129,7 @@ def test_a_field_planted_anywhere_is_refused(topology: str, tmp_path: Path) -> N
         ("DestinationRule", "spec.host", "gone.ns.svc.cluster.local", "not a Service"),
         ("DestinationRule", "spec.subsets", [{"name": "v1"}], "does not translate"),
         ("InferenceService", "metadata.annotations", {}, "deploymentMode"),
-        ("InferenceService", "spec.explainer", {}, "does not translate"),
+        ("InferenceService", "spec.explainer", {}, "add it for the cluster alone"),
         ("InferenceService", "spec.predictor.minReplica", 1, "does not translate"),
         (
             "InferenceService",

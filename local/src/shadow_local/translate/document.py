@@ -25,6 +25,11 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 _DURATION = r"(\d+(?:\.\d+)?)(ms|h|m|s)"
 _SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
+# Of a field that nobody reads: a mistake, or something that only a cluster knows.
+_NOT_TRANSLATED = (
+    "the local runner does not translate it; if it is no mistake, add it for the cluster alone, in "
+    "a kustomization in another folder that has this one as its resource"
+)
 
 
 class Untranslated(Explained):
@@ -114,7 +119,7 @@ class Section:
     ) -> None:
         if kind is None:
             for name in self.fields.keys() - self._read:
-                raise self.refusal(name, "the local runner does not translate it")
+                raise self.refusal(name, _NOT_TRANSLATED)
 
     def has(self, name: str) -> bool:
         return name in self.fields
