@@ -215,8 +215,9 @@ def read_calls(file: Path, predict_url: str) -> list[Call]:
     Without a path the body's own form decides, else it is that of `predict_url`.
     """
     if not file.is_file():
-        given = "not set" if file == Path() else f"'{file}'"  # make passes on what is unset as ""
-        raise Explained(f"FILE is {given}; name a file with one request a line (local/README.md).")
+        # make passes on what is unset as ""
+        given = "not set" if file == Path() else f"'{file}', which is no file"
+        raise Explained(f"FILE is {given}; name one with a request a line (local/README.md).")
     parts = PREDICT_URL.fullmatch(predict_url)
     if parts is None:
         raise Explained(
