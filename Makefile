@@ -39,7 +39,8 @@ endif
 IMAGES := minimal-predictor minimal-transformer shadow-report
 EXAMPLES := examples/gallery examples/generative examples/own-transformer examples/runtime examples/scikit-learn examples/scripted
 # What its train.py writes; files of other names are someone's own.
-TRAINED := $(addprefix examples/,scikit-learn/models/first.joblib scikit-learn/models/retrained.joblib runtime/iris-models gallery/models)
+TRAINED := $(addprefix examples/,scikit-learn/models/first.joblib scikit-learn/models/retrained.joblib runtime/iris-models) \
+	$(addprefix examples/gallery/models/,progress* tickets* digits*)
 PROJECTS := embedded-postgres $(IMAGES) $(EXAMPLES) local
 # The images that the manifests name.
 SETTINGS := manifests/settings/settings.yaml

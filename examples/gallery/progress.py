@@ -19,6 +19,10 @@ class Progress(Model):
         self.model = XGBRegressor(n_jobs=1)  # one row at a time needs no threads
         self.model.load_model(MODELS / os.environ["MODEL_FILE"])
         self.features = self.model.get_booster().feature_names
+        if self.features is None:
+            raise ValueError(
+                "the model has no feature names; set get_booster().feature_names and save it"
+            )
         self.ready = True
         return True
 

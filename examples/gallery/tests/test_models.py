@@ -16,6 +16,7 @@ import yaml
 from kserve import InferInput, InferRequest, Model
 from kserve.errors import InvalidInput
 from kserve.protocol.grpc.grpc_predict_v2_pb2 import ModelInferRequest
+from xgboost import XGBRegressor
 
 FOLDER = Path(train.__file__).parent
 KINDS = {"xgboost": progress.Progress, "text": tickets.Tickets, "images": digits.Digits}
@@ -126,3 +127,14 @@ def test_a_missing_model_file_says_to_train() -> None:
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].endswith("run train.py, or set it to your own.")
     assert "Traceback" not in done.stderr
+
+
+def test_a_model_without_names_is_refused_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """XGBoost keeps no names of an array's columns, and callers name each."""
+    unnamed = XGBRegressor(n_estimators=1).fit(np.eye(3), np.arange(3))
+    unnamed.save_model(tmp_path / "unnamed.ubj")
+    monkeypatch.setenv("MODEL_FILE", str(tmp_path / "unnamed.ubj"))
+    with pytest.raises(ValueError, match="has no feature names"):
+        progress.Progress("model").load()

@@ -245,6 +245,6 @@ def test_a_rule_that_named_nothing_is_known() -> None:
     )
     assert Comparer(rules).unmatched() == ()
     _, comparer = compared(ANSWER, OTHER, rules)
-    unmatched = ("--ignore meta.tok", "--tolerance predictions.x", "--ignore predictions[3]")
+    unmatched = ("ignore meta.tok", "tolerance predictions.x", "ignore predictions[3]")
     assert comparer.unmatched() == unmatched
     assert comparer.ignored() == ("..score",)

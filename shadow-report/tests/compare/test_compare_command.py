@@ -79,7 +79,7 @@ def test_an_option_that_named_nothing_is_said(
     assert run(monkeypatch, report_uri, *options, *files) == 11
     report = json.loads((tmp_path / "report.json").read_text())
     unmatched = [
-        "--tolerance predictions[3]", "--ignore reqest_id", "--slice header:x-team",
+        "tolerance predictions[3]", "ignore reqest_id", "--slice header:x-team",
         "--cluster user",
     ]  # fmt: skip
     assert report["unmatched_rules"] == unmatched

@@ -206,7 +206,7 @@ def test_a_preset_leaves_out_what_is_not_there(command: Command) -> None:
         calls((spoken(chat("Yes.")), spoken(chat("Yes.")))),
         *("--rules", "openai", "--ignore", "mistyped"),
     )
-    assert report["unmatched_rules"] == ["--ignore mistyped"]
+    assert report["unmatched_rules"] == ["ignore mistyped"]
 
 
 REFUSALS = refusals_of(read_rules(Path("openai")))

@@ -158,13 +158,9 @@ class Rule:
 
     @property
     def name(self) -> str:
-        """The rule as a person gives it: `--ignore meta.took`, `--rule tags=unordered`."""
-        match self.how:
-            case Ignored():
-                return f"--ignore {self.spelling}"
-            case Tolerance():
-                return f"--tolerance {self.spelling}"
-        return f"--rule {self.spelling}={self.kind}"
+        """The rule in words, whichever option or file it comes from: `ignore meta.took`."""
+        kind = "tolerance" if isinstance(self.how, Tolerance) else self.kind
+        return f"{kind} {self.spelling}"
 
 
 @dataclass(frozen=True, slots=True)
