@@ -76,7 +76,7 @@ def _of_gateway_api(rule: dict[str, Any], namespace: str) -> dict[str, Any]:
     (backend,) = rule["backendRefs"]
     host = f"{backend['name']}.{namespace}.svc.cluster.local"
     found = {
-        "name": rule["name"],
+        "name": _name(rule["matches"][0]),
         "match": matches,
         "route": [{"destination": {"host": host, "port": {"number": backend["port"]}}}],
         "headers": {"request": filters["RequestHeaderModifier"]["requestHeaderModifier"]},
@@ -87,6 +87,11 @@ def _of_gateway_api(rule: dict[str, Any], namespace: str) -> dict[str, Any]:
         found |= {"rewrite": {"from": rule["matches"][0]["path"]["value"], "to": new}}
         found |= {"timeout": rule["timeouts"]["request"]}
     return found
+
+
+def _name(match: dict[str, Any]) -> str:
+    """What a rule of the Gateway API is called here, as it has no name: the path, or gRPC's."""
+    return str(match["path"]["value"] if "path" in match else match["headers"][0]["value"])
 
 
 def routed(

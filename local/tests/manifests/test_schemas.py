@@ -43,6 +43,22 @@ def test_core_objects_are_accepted() -> None:
     assert [error for item in items for error in schema_errors(item, None)] == []
 
 
+def test_routes_are_accepted_by_the_oldest_gateway_api() -> None:
+    """Topology follow fits the standard channel that KServe 0.16 installs, 1.2."""
+    routes = [item for item in _objects() if item["kind"] in ("HTTPRoute", "GRPCRoute")]
+    assert {item["kind"] for item in routes} == {"HTTPRoute", "GRPCRoute"}
+    assert [error for item in routes for error in schema_errors(item, None)] == []
+
+
+@pytest.mark.parametrize("kind", ["HTTPRoute", "GRPCRoute"])
+def test_a_rule_has_no_name(kind: str) -> None:
+    """The standard channel has names of rules since 1.4 only."""
+    route = next(item for item in _objects() if item["kind"] == kind)
+    route["spec"]["rules"][0]["name"] = "entry"
+    (line,) = schema_errors(route, None)
+    assert "spec.rules.0" in line and "'name'" in line
+
+
 @pytest.mark.parametrize(
     ("kind", "path", "value"),
     [

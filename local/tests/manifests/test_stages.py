@@ -11,8 +11,9 @@ from routes import COMPONENT, GRPC, SERVING_PATH, Objects, of_kind, routed, rout
 from routes import service_reached as reached
 from tree import TOPOLOGIES, Tree
 
-API_PATHS = ("v1", "openai", "models", "health", "server")
-OPENAI_PATHS = ("chat", "completions", "embeddings", "rerank", "responses")
+API_PATHS = ("/v1/models", "/openai/v1", "/v2/models", "/v2/health", "/v2")
+OPENAI_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank")
+OPENAI_PATHS += ("/v1/responses",)
 
 
 @pytest.fixture(params=TOPOLOGIES)
@@ -54,10 +55,11 @@ def test_primary_alone_has_no_trace_of_a_shadow(tree: Tree) -> None:
     assert len(of_kind(objects, "DestinationRule")) == 0
     assert len(of_kind(objects, "Service")) == 1
     assert of_kind(objects, "Deployment") == []
-    names = [route["name"] for route in routes_of(objects, tree.settings()["gateway"])]
-    by_api = [f"{way}-{path}" for way in ("entry", "primary") for path in API_PATHS]
-    by_api += [f"{way}-{path}" for way in ("entry", "primary") for path in OPENAI_PATHS]
-    by_api += ["entry", "primary"]
+    settings = tree.settings()
+    names = [route["name"] for route in routes_of(objects, settings["gateway"])]
+    ways = [f"/serving/{settings['profile']}/{settings[way]}" for way in ("entry", "primary")]
+    by_api = [way + path for paths in (API_PATHS, OPENAI_PATHS) for way in ways for path in paths]
+    by_api += ways
     assert names in (["refused", "mirrored", "not-copied", "primary"] * 2, by_api)
 
 

@@ -47,7 +47,6 @@ class _Reader:
     def _routes(self, section: Section) -> Iterator[Route]:
         """One Envoy route for each match of a rule."""
         with section as rule:
-            rule.ignored_locally("name")
             matches = [self._match(match) for match in rule.sections("matches")]
             with rule.section("timeouts") as timeouts:
                 action: Route = {"timeout": timeouts.duration("request", "0s")}
