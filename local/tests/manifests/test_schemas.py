@@ -56,7 +56,8 @@ def test_a_rule_has_no_name(kind: str) -> None:
     route = next(item for item in _objects() if item["kind"] == kind)
     route["spec"]["rules"][0]["name"] = "entry"
     (line,) = schema_errors(route, None)
-    assert "spec.rules.0" in line and "'name'" in line
+    assert "spec.rules.0" in line
+    assert "'name'" in line
 
 
 @pytest.mark.parametrize(
