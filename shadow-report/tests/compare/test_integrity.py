@@ -174,6 +174,14 @@ def test_different_requests(compared: Compare) -> None:
     assert report.pairs == 900
 
 
+def test_no_pair_of_one_request_asks_for_no_header(compared: Compare) -> None:
+    """Their ids match: it is one side that refused the bodies, as it does over MAX_BODY_BYTES."""
+    calls = [replace(c, request="[]") if c.role == "shadow" else c for c in pairs(50)]
+    report = compared(calls)
+    assert_invalid(report, "different-requests", "50 pairs", "MAX_BODY_BYTES")
+    assert "Their ids match" in finding(report, "no-pairs").remedy
+
+
 def test_a_few_different_requests_are_left_out(compared: Compare) -> None:
     calls = pairs(999) + pair(999, None, {"request": "[]", "answer": "[]"})
     report = compared(calls)

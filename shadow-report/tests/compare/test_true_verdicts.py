@@ -584,7 +584,7 @@ def test_calls_that_a_follower_has_not_sent_yet_wait(command: Command) -> None:
     report = command(followed(6_000, until=5_000))
     assert report["verdict"] == "PROMOTE", report["reasons"]
     assert report["window"]["in_flight"] == 1_000
-    waiting = "1,000 calls to which the follower has not come may still get their pair"
+    waiting = "1,000 calls that came past the entry, and to which no follower has come, may still"
     assert waiting in finding(report, "in-flight")["what"]
     late = START + timedelta(seconds=300)
     assert command([], "--since", late.isoformat())["integrity"]["mirrored_only"] == 0

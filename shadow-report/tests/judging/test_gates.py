@@ -235,6 +235,13 @@ def test_pairs_of_which_none_can_agree_say_what_to_change() -> None:
     assert "send requests that it answers" in gate.reason
 
 
+def test_faults_alone_do_not_blame_the_primary() -> None:
+    """A shadow that is down leaves nothing to compare, however well the primary answers."""
+    gate = _gates(faults=Rate(60, 60), disagreement=Rate(0, 0))["disagreement"]
+    assert "all of the 60 calls have a new fault" in gate.reason
+    assert "send requests" not in gate.reason
+
+
 def test_a_gate_shows_the_bounds_that_decide_it() -> None:
     """Failing is asked at alpha over the number of gates, passing at alpha, and both are shown."""
     gates = _gates(missing=Rate(100, 300), disagreement=Rate(200, 200))

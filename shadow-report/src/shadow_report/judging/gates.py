@@ -211,7 +211,7 @@ def questions(evidence: Evidence, margins: Margins) -> tuple[Question, ...]:
             count=differing,
             margin=margins.max_disagreement,
             seen=f"{_of(differing.events, differing.trials)} disagree{errors}",
-            nothing=_nothing_compared(faults.trials),
+            nothing=_nothing_compared(faults),
             share=_share_that_answers(differing.trials, evidence.errors_alike),
         ),
         Question(
@@ -311,11 +311,14 @@ def _share_that_answers(compared: int, errors_alike: int) -> float:
     return compared / (compared + errors_alike) if compared else 1.0
 
 
-def _nothing_compared(trials: int) -> str:
-    if not trials:
+def _nothing_compared(faults: Rate) -> str:
+    if not faults.trials:
         return ""
+    calls = counted(faults.trials, "call")
+    if faults.events == faults.trials:
+        return f"all of the {calls} have a new fault, which leaves no answers to compare: mend that"
     return (
-        f"none of the {counted(trials, 'call')} has an answer of the primary's to agree with: send "
+        f"none of the {calls} has an answer of the primary's to agree with: send "
         "requests that it answers with 2xx, and store bodies whole"
     )
 

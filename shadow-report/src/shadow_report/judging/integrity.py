@@ -228,7 +228,9 @@ def pairing(facts: Facts) -> Iterator[Finding]:
             True,
             f"{primary.calls:,} primary and {counted(shadow.calls, 'shadow call')}, "
             "and no pair among them.",
-            "Both copies must carry the same x-shadow-pair-id: is the header set by the entry "
+            "Their ids match; they are left out for the reason that follows."
+            if 2 * facts.integrity.different_requests > shadow.calls
+            else "Both copies must carry the same x-shadow-pair-id: is the header set by the entry "
             "VirtualService, before the mirror, and not overwritten by a later one?",
         )
     if different := facts.integrity.different_requests:
@@ -237,7 +239,8 @@ def pairing(facts: Facts) -> Iterator[Finding]:
             "different-requests",
             beyond,
             f"{counted(different, 'pair')} left out: another request body on each side.",
-            "Does a client repeat its request ids, or something rewrite the body of one copy?",
+            "Does a client repeat its request ids, or something rewrite the body of one copy? Does "
+            "one side refuse it with 413 (its MAX_BODY_BYTES)?",
         )
 
 
@@ -441,7 +444,7 @@ def losses(facts: Facts) -> Iterator[Finding]:
             + (
                 f"of the last {facts.window.settle_seconds:g} s"
                 if facts.is_mirrored
-                else "to which the follower has not come"
+                else "that came past the entry, and to which no follower has come,"
             )
             + " may still get their pair, and are left out.",
             "Look again once they have it.",
