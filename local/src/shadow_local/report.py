@@ -43,9 +43,10 @@ def compare(
             uri = as_role(str(state["postgres_uri"]), "report")
         except psycopg.OperationalError as error:
             what = " ".join(str(error).split())
+            log = folder / "postgres.log"  # it has none where `up` was given a POSTGRES_URI
             raise Explained(
                 f"The Postgres of the running `make up` does not answer: {what}; look into "
-                f"{folder / 'logs'}, or end `make up` and start it again."
+                f"{log if log.exists() else folder / 'logs'}, or end `make up` and start it again."
             ) from None
         named = state.get("candidates")
         names = tuple(map(str, named)) if isinstance(named, list) else ()
