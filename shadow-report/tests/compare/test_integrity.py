@@ -175,11 +175,22 @@ def test_different_requests(compared: Compare) -> None:
 
 
 def test_no_pair_of_one_request_asks_for_no_header(compared: Compare) -> None:
-    """Their ids match: it is one side that refused the bodies, as it does over MAX_BODY_BYTES."""
+    """Their ids match."""
     calls = [replace(c, request="[]") if c.role == "shadow" else c for c in pairs(50)]
     report = compared(calls)
-    assert_invalid(report, "different-requests", "50 pairs", "MAX_BODY_BYTES")
+    assert_invalid(report, "different-requests", "50 pairs", "rewrite the body")
     assert "Their ids match" in finding(report, "no-pairs").remedy
+
+
+def test_a_body_that_one_side_refuses_to_read_is_the_same_request(compared: Compare) -> None:
+    """Over its MAX_BODY_BYTES: what it did not read, nobody can call another body."""
+    refusal: dict[str, object] = {"unread": True, "status": 413, "answer": '{"error": "x"}'}
+    report = compared([call for i in range(1_000) for call in pair(i, None, refusal)])
+    assert report.verdict == "REJECT"
+    assert report.new_faults == report.pairs == 1_000
+    report = compared([call for i in range(2_000, 3_000) for call in pair(i, refusal)])
+    assert report.pairs == 2_000
+    assert report.disagreements == 1_000
 
 
 def test_a_few_different_requests_are_left_out(compared: Compare) -> None:

@@ -58,6 +58,8 @@ class Call:
     sequence: int | None = None
     cut: bool = False
     request_cut: bool = False
+    unread: bool = False
+    """The body was refused before it was read: there is its size, and the hash of nothing."""
     error: str | None = None
     ttft_ms: float | None = None
     generation: dict[str, object] | None = None
@@ -112,6 +114,9 @@ def _request_row(
     call: Call, record_id: uuid.UUID, recorder: uuid.UUID, sequence: int
 ) -> tuple[object, ...]:
     body = call.request.encode() if isinstance(call.request, str) else call.request
+    data, raw = (call.request, None) if isinstance(call.request, str) else (None, call.request)
+    if call.unread:
+        data = raw = None
     return (
         record_id,
         call.time,
@@ -126,11 +131,11 @@ def _request_row(
         call.protocol,
         "http://predictor/v1/models/model:predict",
         json.dumps(call.headers),
-        call.request if isinstance(call.request, str) else None,
-        call.request if isinstance(call.request, bytes) else None,
+        data,
+        raw,
         len(body),
-        hashlib.sha256(body).digest(),
-        call.request_cut,
+        hashlib.sha256(b"" if call.unread else body).digest(),
+        call.request_cut or call.unread,
         call.recorded or datetime.now(UTC),
     )
 

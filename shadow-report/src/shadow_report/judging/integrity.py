@@ -239,8 +239,7 @@ def pairing(facts: Facts) -> Iterator[Finding]:
             "different-requests",
             beyond,
             f"{counted(different, 'pair')} left out: another request body on each side.",
-            "Does a client repeat its request ids, or something rewrite the body of one copy? Does "
-            "one side refuse it with 413 (its MAX_BODY_BYTES)?",
+            "Does a client repeat its request ids, or something rewrite the body of one copy?",
         )
 
 

@@ -30,7 +30,7 @@ WITH primary_call AS (
 ),
 shadow_call AS (
     SELECT * FROM (
-        SELECT r.pair_id, r.record_id, r.request_time, r.request_sha256, r.is_mirrored, r.died,
+        SELECT r.pair_id, r.record_id, r.request_time, r.request_size, r.request_sha256, r.is_mirrored, r.died,
                CASE WHEN %(deduplicate)s
                     THEN row_number() OVER (PARTITION BY r.pair_id ORDER BY r.died, r.request_time, r.record_id)
                     ELSE 1 END AS attempt
@@ -58,7 +58,10 @@ SELECT coalesce(p.request_time, '-infinity')                                  AS
        coalesce(pa.duration_ms, 'NaN')                                        AS primary_duration_ms,
        coalesce(sa.duration_ms, 'NaN')                                        AS shadow_duration_ms,
        coalesce(p.request_size, 0)                                            AS request_size,
-       (p.request_sha256 IS NOT DISTINCT FROM s.request_sha256)::int
+       -- Of a body that a side did not read, or may not say, there is the size and the hash of nothing.
+       coalesce(p.request_sha256 IS NOT DISTINCT FROM s.request_sha256
+                OR p.request_size > 0 AND p.request_sha256 = sha256('')
+                OR s.request_size > 0 AND s.request_sha256 = sha256(''), false)::int
            + 2 * coalesce(pa.response_truncated, false)::int
            + 4 * coalesce(sa.response_truncated, false)::int
            + 8 * (pa.response_data IS NOT NULL)::int
