@@ -98,8 +98,9 @@ class Supervisor:
     ) -> None:
         """Return once every probe answers 200; raises when none comes, and as `check` does.
 
-        endless: it is started by hand, and has no log here. on_delay: called once when it takes
-        long, with what is waited for and why, as far as the probe and the log say so.
+        endless: it is started by hand, whenever that may be, and has no log here. on_delay: called
+        once when it takes long, with what is waited for and why, as far as the probe and the log
+        say so.
         """
         began, is_late = time.monotonic(), False
         for url in command.probes:
@@ -111,13 +112,17 @@ class Supervisor:
                         f"{command.name}: GET {url}: {answer}, for {READY_SECONDS} s; "
                         f"{last_words(self._log(command.name))}"
                     )
-                if not endless and not is_late and waited > LATE_SECONDS:
+                if endless and not answer[:3].isdigit():
+                    began = time.monotonic()  # nobody has started it yet
+                elif not is_late and waited > LATE_SECONDS:
                     is_late = True
-                    on_delay(self._delay(command.name, url, answer))
+                    on_delay(self._delay(command.name, url, answer, by_hand=endless))
                 time.sleep(0.1)
 
-    def _delay(self, name: str, url: str, answer: str) -> str:
+    def _delay(self, name: str, url: str, answer: str, *, by_hand: bool) -> str:
         """What a process that is not ready says of itself, on lines of their own."""
+        if by_hand:
+            return f"{name}, started by hand, is not ready yet:\n  GET {url}: {answer}"
         log = self._log(name)
         lines = [
             f"{name} is not ready after {LATE_SECONDS} s, waiting up to {READY_SECONDS} s:",

@@ -163,6 +163,23 @@ with http.server.HTTPServer(("127.0.0.1", 0), Answers) as server:
 """
 
 
+def test_a_process_by_hand_that_is_late_is_named_with_what_it_answers(
+    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once it answers; nobody knows when it will be started."""
+    monkeypatch.setattr("shadow_local.supervisor.LATE_SECONDS", 0)
+    child = python(tmp_path, NOT_READY, "shadow-transformer")
+    supervisor.start(child)
+    url = f"http://127.0.0.1:{pid_in(tmp_path / 'port')}/ready"
+    said: list[str] = []
+    by_hand = dataclasses.replace(child, probes=(url,))
+    supervisor.wait_until_ready(by_hand, endless=True, on_delay=said.append)
+    assert [line.strip() for text in said for line in text.splitlines()] == [
+        "shadow-transformer, started by hand, is not ready yet:",
+        f'GET {url}: 503 {{"error": "no such model"}}',
+    ]
+
+
 def test_a_child_that_is_late_is_named_once_with_what_it_says(
     supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
