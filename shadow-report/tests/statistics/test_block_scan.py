@@ -69,6 +69,18 @@ def test_outage_that_has_passed_is_the_worst_block(maximum: float) -> None:
     assert block.rate >= 0.5
 
 
+@pytest.mark.parametrize("trials", [100, 1_000, 20_000])
+def test_worst_block_lies_within_the_trials(trials: int) -> None:
+    """The grid that it stands on goes on before and after them."""
+    first = 1_700_000_000 * SECOND + 123_457
+    last = first + trials * SECOND
+    scan = BlockScan(first, last + 3_600 * SECOND)
+    scan.add(np.arange(first, last, SECOND), np.ones(trials, dtype=bool))
+    block = scan.worst_bad(0.03)
+    assert block is not None
+    assert first <= block.first_time < block.last_time <= last - SECOND
+
+
 @pytest.mark.parametrize("maximum", MARGINS)
 def test_healthy_shadow_is_never_held_up(maximum: float) -> None:
     """At half the margin, 1,000 looks in each of 10 runs: no block, newest or past."""

@@ -147,9 +147,10 @@ class BlockScan:
             if p[least] < (worst.p_value if worst else level):
                 block = int(some[least])
                 start = (first + block) << shift
+                # Blocks stand on a grid that begins before the first trial and ends after the last.
                 worst = Block(
-                    start,
-                    start + (1 << shift) - 1,
+                    max(start, self._begin),
+                    min(start + (1 << shift) - 1, int(self._newest_times[-1])),
                     int(trials[block]),
                     int(events[block]),
                     float(p[least]),
