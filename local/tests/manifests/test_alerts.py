@@ -57,6 +57,17 @@ def test_each_alert_fires_on_what_it_is_for(tmp_path: Path, groups: list[dict[st
     promtool("test", "rules", tests)
 
 
+def test_a_live_verdict_that_does_not_run_is_not_missed(
+    tmp_path: Path, groups: list[dict[str, Any]]
+) -> None:
+    """Its metrics are missing only where the option that makes them is on."""
+    tree = Tree(tmp_path / "without")
+    tree.switch_on("alerts")
+    (rules,) = [item for item in tree.objects() if item["kind"] == "PrometheusRule"]
+    added = set(names(groups)) - set(names(rules["spec"]["groups"]))
+    assert added == {"ShadowVerdictMissing"}
+
+
 def test_no_alert_is_untested(groups: list[dict[str, Any]]) -> None:
     """Each is expected somewhere, and somewhere it is expected to be silent."""
     seen: dict[str, set[bool]] = {}
