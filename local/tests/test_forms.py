@@ -17,10 +17,10 @@ from runs import Start
 from tree import LONG_NAMES, OTHER_SETTINGS, SETTINGS, TOPOLOGIES, Tree
 
 from shadow_local.translate import forms
+from shadow_local.translate.arguments import check_arguments, check_rules
 from shadow_local.translate.cluster import checked, warnings
 from shadow_local.translate.document import render, repository
 from shadow_local.translate.forms import Malformed, check_settings, check_variables, faults
-from shadow_local.translate.rules import check_rules
 
 FORMS: dict[str, Any] = yaml.safe_load(Path(forms.__file__).with_name("forms.yaml").read_text())
 GROUPS = [name for name in FORMS if name != "$defs"]
@@ -424,16 +424,55 @@ def test_rules_in_a_config_map_of_ones_own_are_named_by_it(tmp_path: Path) -> No
         check_rules(tree.folder, render(tree.folder))
 
 
-def test_rules_that_nobody_can_read_are_warned_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_nobody_can_read_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without shadow-report the check passes, and says what it has left out."""
     tree = Tree(tmp_path / "tree")
     rules_of(tree, "absolut: 1", "report")
     manifests = render(tree.folder)
     assert list(warnings(manifests)) == []
-    monkeypatch.setattr("shadow_local.translate.rules.repository", lambda: tmp_path)
+    monkeypatch.setattr("shadow_local.translate.arguments.repository", lambda: tmp_path)
     check_rules(tree.folder, manifests)
+    check_arguments(tree.folder, manifests)
     (line,) = warnings(manifests)
     assert "`make install PROJECT=shadow-report`" in line
-    assert list(warnings(list(rendered("standard")))) == []
+
+
+# By option: what to write wrong where, and shadow-report's words for it.
+WRONG_ARGUMENTS = [
+    ("retention", "--keep, 30d", "--keep, 7days", "--keep is '7days'"),
+    ("retention", "--keep, 30d", "--keep=12h", "--keep is '12h', less than a day"),
+    ("retention", "[maintain", "[maintains", "No such command 'maintains'"),
+    ("report", "[compare", "[compare, --max-disagreement=1x", "--max-disagreement is '1x'"),
+    ("report", "--since-rollout", "--since=yesterday", "--since is 'yesterday'"),
+    ("report", "--since-rollout", "--since-rolout", "--since-rolout"),
+    ("live-verdict", "--port=8080", "--port=http", "Invalid value for '--port'"),
+    ("live-verdict", "[serve", "[serve, --every=1", "--every is '1'"),
+    ("follow-later", "--rate=$(FOLLOW_RATE)", "--rate=fast", "--rate is 'fast'"),
+]
+
+
+@pytest.mark.parametrize(("option", "right", "wrong", "words"), WRONG_ARGUMENTS)
+def test_arguments_that_the_report_refuses_are_refused(
+    tmp_path: Path, option: str, right: str, wrong: str, words: str
+) -> None:
+    """In its own words, with the file that is to be mended where one says the same."""
+    tree = Tree(tmp_path / "tree")
+    if option != "retention":
+        tree.switch_on(option)
+    files = (tree.folder / "manifests/options" / option).iterdir()
+    (file,) = (file for file in files if "args:" in file.read_text())
+    tree.replace(str(file), right, wrong)
+    with pytest.raises(Malformed) as refusal:
+        check_arguments(tree.folder, render(tree.folder))
+    (line,) = str(refusal.value).splitlines()
+    assert line.startswith(f"{file}: ")
+    assert words in line
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_sound_arguments_pass(tmp_path: Path, topology: str) -> None:
+    """Of every option, with rules and what stands there by reference; none needs a database."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(topology)
+    tree.switch_on_options(topology)
+    check_arguments(tree.folder, render(tree.folder))

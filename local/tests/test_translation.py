@@ -12,9 +12,9 @@ import pytest
 from gateways import rendered
 from tree import Tree
 
-from shadow_local.processes import Node, component_command, deployment_command, expand
+from shadow_local.processes import Node, component_command, deployment_command
 from shadow_local.translate.deployments import deployments
-from shadow_local.translate.document import Untranslated, repository
+from shadow_local.translate.document import Untranslated, expand, repository
 from shadow_local.translate.mesh import KINDS, Mesh, build_mesh
 from shadow_local.translate.services import Ports, candidates, inference_services
 

@@ -25,6 +25,7 @@ from shadow_local.state import STATE, claimed, copies_url_of, data_folder
 from shadow_local.supervisor import StopRequested
 from shadow_local.traffic import send_file
 from shadow_local.translate import cluster
+from shadow_local.translate.arguments import check_arguments
 from shadow_local.translate.document import render, repository, topology
 
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -172,6 +173,8 @@ def check(
     """Say in one line what a cluster would refuse of the manifests, or misunderstand."""
     folder = _chosen(topology_name, kustomization)
     manifests = cluster.checked(folder, edge)
+    # Not in `up`, which has what it starts say it itself, and does not start the Jobs.
+    check_arguments(folder, manifests)
     text = f"{folder}: a cluster would refuse nothing in these {len(manifests)} objects"
     screen.print(text, soft_wrap=True)
     for warning in cluster.warnings(manifests):

@@ -19,7 +19,7 @@ from shadow_local.database import masked
 from shadow_local.ports import free_port
 from shadow_local.supervisor import Command
 from shadow_local.translate.deployments import Deployment
-from shadow_local.translate.document import Untranslated
+from shadow_local.translate.document import Untranslated, expand, image_name
 from shadow_local.translate.envoy import bootstrap
 from shadow_local.translate.mesh import Address, Mesh, Upstream
 from shadow_local.translate.services import (
@@ -234,20 +234,6 @@ def _scripts(pyproject: str) -> dict[str, Any]:
     """A project's console scripts by name."""
     scripts: dict[str, Any] = tomllib.loads(pyproject).get("project", {}).get("scripts", {})
     return scripts
-
-
-def expand(text: str, env: Mapping[str, str]) -> str:
-    """Replace `$(NAME)` as Kubernetes does: unknown names stay, `$$` is one dollar sign."""
-    return re.sub(
-        r"\$\$|\$\((\w+)\)",
-        lambda found: "$" if found[0] == "$$" else env.get(found[1], found[0]),
-        text,
-    )
-
-
-def image_name(image: str) -> str:
-    """An image's name without registry, tag and digest."""
-    return image.rsplit("/", 1)[-1].split("@", 1)[0].split(":", 1)[0]
 
 
 def _installed_project(container: Container, node: Node) -> Project:

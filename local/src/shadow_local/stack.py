@@ -22,7 +22,6 @@ from shadow_local.processes import (
     component_command,
     deployment_command,
     gateway_command,
-    image_name,
     open_copies_url,
     pod_name,
 )
@@ -30,7 +29,13 @@ from shadow_local.state import Follower, Pods, Side, State
 from shadow_local.supervisor import ChildDied, Command, StopRequested, Supervisor
 from shadow_local.translate.cluster import checked, topology_of
 from shadow_local.translate.deployments import deployments
-from shadow_local.translate.document import Untranslated, from_repository, render, repository
+from shadow_local.translate.document import (
+    Untranslated,
+    from_repository,
+    image_name,
+    render,
+    repository,
+)
 from shadow_local.translate.mesh import KINDS, Mesh, build_mesh
 from shadow_local.translate.routes import mirror_percentage
 from shadow_local.translate.services import InferenceService, Kind, Ports, inference_services

@@ -197,9 +197,17 @@ def judging(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def _database(context: typer.Context) -> str:
+    """POSTGRES_URI. A command asks for it once it has read its options, so `--check` ends here."""
+    if context.find_root().params["check"]:
+        raise typer.Exit
+    return database_uri()
+
+
 @judging
 def compare_command(
     *,
+    context: typer.Context,
     settings: Comparison,
     since: Annotated[str | None, typer.Option(help="First call, as an ISO time.")] = None,
     until: Annotated[str | None, typer.Option(help="End of the window, as an ISO time.")] = None,
@@ -255,11 +263,12 @@ def compare_command(
         worse = parse_share(judge_margin, "--judge-margin")
         settings = replace(settings, margins=replace(settings.margins, max_judged_worse=worse))
     ask = _judge(judge, judge_model, judge_margin)
+    database = _database(context)
     with progress_bar("comparing pairs", Console(stderr=True)) as progress:
         if settings.candidates:
-            report: Judged = compare_candidates(database_uri(), settings, progress, ask)
+            report: Judged = compare_candidates(database, settings, progress, ask)
         else:
-            report = compare(database_uri(), settings, progress, ask)
+            report = compare(database, settings, progress, ask)
     publish(report, json=json, html=html, junit=junit, verbose=verbose)
     raise typer.Exit(Verdict(report.verdict).exit_code)
 
@@ -383,6 +392,7 @@ _Timeout = Annotated[
 
 def replay_command(
     *,
+    context: typer.Context,
     to: _To,
     to_grpc: _ToGrpc = None,
     rate: _Rate = None,
@@ -441,11 +451,12 @@ def replay_command(
         until=time_of(until, "--until"),
         resume=resume,
     )
-    raise typer.Exit(asyncio.run(replay(database_uri(), plan)))
+    raise typer.Exit(asyncio.run(replay(_database(context), plan)))
 
 
 def follow_command(
     *,
+    context: typer.Context,
     to: _To,
     to_grpc: _ToGrpc = None,
     rate: _Rate = None,
@@ -509,12 +520,13 @@ def follow_command(
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
-    print(asyncio.run(follow(database_uri(), plan)))
+    print(asyncio.run(follow(_database(context), plan)))
 
 
 @judging
 def serve_command(
     *,
+    context: typer.Context,
     settings: Comparison,
     since: Annotated[str | None, typer.Option(help="First call, as an ISO time.")] = None,
     last: Annotated[
@@ -552,7 +564,7 @@ def serve_command(
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr
     )
-    asyncio.run(serve(database_uri(), plan))
+    asyncio.run(serve(_database(context), plan))
 
 
 def time_or_ago(text: str | None, option: str) -> datetime | None:
@@ -568,6 +580,7 @@ def time_of(text: str | None, option: str) -> datetime | None:
 
 
 def maintain_command(
+    context: typer.Context,
     keep: Annotated[
         str | None,
         typer.Option(
@@ -581,9 +594,8 @@ def maintain_command(
     ] = 7,
 ) -> None:
     """Make the daily partitions ahead, and drop those older than --keep."""
-    actions = maintain(
-        database_uri(), keep_of(keep), ahead, say=lambda text: typer.echo(text, err=True)
-    )
+    kept = keep_of(keep)
+    actions = maintain(_database(context), kept, ahead, say=lambda text: typer.echo(text, err=True))
     for action in actions:
         typer.echo(str(action))
     if not actions:
@@ -598,12 +610,23 @@ def rules_command(
 
 
 app = typer.Typer(
-    help="Compares the primary's and the shadow's answers: may the shadow replace the primary?",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+@app.callback()
+def shadow_report(
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Only read the command's options; without a database."),
+    ] = False,
+) -> None:
+    """Compares the primary's and the shadow's answers: may the shadow replace the primary?"""
+
+
 app.command("compare")(compare_command)
 app.command("replay")(replay_command)
 app.command("follow")(follow_command)

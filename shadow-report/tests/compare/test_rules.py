@@ -173,6 +173,51 @@ def test_rules_can_be_read_by_themselves(
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ("compare", "--since-rollout", "--max-disagreement=1%", "--rule", "a=ignore"),
+        ("serve", "--every=10s", "--port=8080"),
+        ("follow", "--to=http://candidate", "--rate=10/s", "--since=24h"),
+        ("replay", "--to=http://candidate"),
+        ("maintain", "--keep", "30d"),
+    ],
+)
+def test_options_can_be_read_by_themselves(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: tuple[str, ...]
+) -> None:
+    """Without a database, and nothing is run; what a check of the manifests asks."""
+    monkeypatch.delenv("POSTGRES_URI", raising=False)
+    assert run(monkeypatch, "--check", *words) == 0
+    assert capsys.readouterr().out == ""
+    assert run(monkeypatch, *words) == 2
+    assert "POSTGRES_URI is not set" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "refusal"),
+    [
+        (("compare", "--max-disagreement=1x"), "--max-disagreement is '1x'"),
+        (("compare", "--since=yesterday"), "--since is 'yesterday'"),
+        (("compare", "--judge=http://judge/v1"), "--judge is 'http://judge/v1'"),
+        (("serve", "--max-age=1"), "--max-age is '1'"),
+        (("follow", "--to=http://candidate", "--share=3/2"), "--share"),
+        (("replay", "--to=http://candidate", "--rate=fast"), "--rate is 'fast'"),
+        (("maintain", "--keep", "12h"), "--keep is '12h', less than a day"),
+    ],
+)
+def test_wrong_options_are_refused_by_themselves(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    refusal: str,
+) -> None:
+    """With the words of a run: all that a command reads of its options, it reads before."""
+    monkeypatch.delenv("POSTGRES_URI", raising=False)
+    assert run(monkeypatch, "--check", *words) == 2
+    assert refusal in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         (("--rule", "a"), "--rule is 'a'; write it like"),

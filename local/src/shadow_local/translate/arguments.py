@@ -1,54 +1,125 @@
-"""The rules that a deployment hands to shadow-report, read by shadow-report itself.
+"""The options and rules that a deployment hands to shadow-report, read by shadow-report itself.
 
-Kustomize puts any text into a ConfigMap; what is wrong with it would show in a live verdict that
-does not start, or in a nightly report that is none.
+Kustomize puts any text into a container's arguments and into a ConfigMap; what is wrong with it
+would show in a live verdict that does not start, or in a Job that has failed by the morning.
 """
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from shadow_local.translate.document import Manifest, repository
-from shadow_local.translate.forms import Malformed, file_of, pods_below
+from shadow_local.translate.document import Manifest, expand, image_name, repository
+from shadow_local.translate.forms import (
+    Malformed,
+    file_of,
+    file_saying,
+    label,
+    own_containers,
+    pods_below,
+)
 
-IMAGE = "shadow-report"
+PROGRAM = "shadow-report"
 OPTION = "--rules="
+Container = dict[str, Any]
+REFERENCE = re.compile(r"\$\(\w+\)")
 
 
-def check_rules(kustomization: Path, manifests: Iterable[Manifest]) -> None:
-    """Malformed for rules that shadow-report refuses, in its own words; where it is not installed
-    they are not read (`unread_rules`).
+def check_arguments(kustomization: Path, manifests: Iterable[Manifest]) -> None:
+    """Malformed for options that shadow-report refuses, in its own words; where it is not installed
+    they are not read (`unread`).
     """
     if not _program().exists():
         return
+    # All at once, as each takes a second to start.
+    asked = [
+        (item, container, _started("--check", *words, env=env))
+        for item, container, words, env in _commands(manifests)
+    ]
+    lines = [
+        f"{_place(kustomization, container, refusal) or label(item)}: {refusal}"
+        for item, container, run in asked
+        if (refusal := _refusal(run))
+    ]
+    if lines:
+        raise Malformed("\n".join(dict.fromkeys(lines)))
+
+
+def check_rules(kustomization: Path, manifests: Iterable[Manifest]) -> None:
+    """The same for its rules."""
+    if not _program().exists():
+        return
     for owner, text in _rules(manifests):
-        read = subprocess.run(
-            [_program(), "rules", "/dev/stdin"],
-            input=text,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if read.returncode:
-            refusal = read.stderr.strip().removeprefix("shadow-report: ")
+        if refusal := _refusal(_started("rules", "/dev/stdin"), text):
             place = file_of(kustomization, text) or owner
             raise Malformed(refusal.replace("--rules /dev/stdin", place))
 
 
-def unread_rules(manifests: Iterable[Manifest]) -> Iterator[str]:
-    """A warning where nobody is there to read the rules."""
-    if not _program().exists() and any(_rules(manifests)):
+def unread(manifests: Iterable[Manifest]) -> Iterator[str]:
+    """A warning where nobody is there to read them."""
+    if not _program().exists() and any(_commands(manifests)):
         yield (
-            "The rules of the report are not checked, as shadow-report is not installed; run "
-            "`make install PROJECT=shadow-report`."
+            "The options and rules of the report are not checked, as shadow-report is not "
+            "installed; run `make install PROJECT=shadow-report`."
         )
 
 
 def _program() -> Path:
-    return repository() / "shadow-report" / ".venv" / "bin" / "shadow-report"
+    return repository() / PROGRAM / ".venv" / "bin" / PROGRAM
+
+
+def _started(*words: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [_program(), *words],
+        env={"PATH": os.environ["PATH"], **(env or {})},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _refusal(run: subprocess.Popen[str], text: str = "") -> str | None:
+    """What it says, once it has read all; None where it has nothing against it."""
+    _, said = run.communicate(text)
+    return said.strip().removeprefix(f"{PROGRAM}: ") if run.returncode else None
+
+
+def _place(kustomization: Path, container: Container, refusal: str) -> str | None:
+    """The file that says what is refused; None when none says it in so many words."""
+    words = [str(word) for word in container.get("args") or ()]
+    meant = [
+        word
+        for word in words
+        if f"'{word}'" in refusal or (word[:1] == "-" and word.partition("=")[0] in refusal)
+    ]
+    return file_saying(kustomization, meant) if meant else None
+
+
+def _commands(
+    manifests: Iterable[Manifest],
+) -> Iterator[tuple[Manifest, Container, list[str], dict[str, str]]]:
+    """Each container with its object, its arguments and variables, where all of these are known.
+
+    Without files of rules, which stand elsewhere in a pod: `check_rules` reads them.
+    """
+    for item, group, container in own_containers(manifests):
+        if group != PROGRAM or container.get("command"):
+            continue
+        fields = {"metadata.namespace": item["metadata"].get("namespace")}
+        env: dict[str, str] = {}
+        for variable in container.get("env") or ():
+            field = variable.get("valueFrom", {}).get("fieldRef", {}).get("fieldPath")
+            if (value := variable.get("value", fields.get(field))) is not None:
+                env[variable["name"]] = expand(str(value), env)
+        words = [expand(str(word), env) for word in container.get("args") or ()]
+        words = [word for word in words if not word.startswith(f"{OPTION}/")]
+        if not any(REFERENCE.search(word) for word in words):
+            yield item, container, words, env
 
 
 def _rules(manifests: Iterable[Manifest]) -> Iterator[tuple[str, str]]:
@@ -74,7 +145,7 @@ def _mounted(pod: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if "configMap" in volume
     }
     for container in pod["containers"]:
-        if container.get("image", "").rpartition("/")[2].partition(":")[0] != IMAGE:
+        if image_name(container.get("image", "")) != PROGRAM:
             continue
         mounts = container.get("volumeMounts") or ()
         folders = {mount["mountPath"]: mount["name"] for mount in mounts}

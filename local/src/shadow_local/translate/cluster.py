@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from shadow_local import Explained
+from shadow_local.translate.arguments import check_rules, unread
 from shadow_local.translate.document import Manifest, render
 from shadow_local.translate.forms import check_settings, check_variables, variables_of
-from shadow_local.translate.rules import check_rules, unread_rules
 
 # DNS: https://www.rfc-editor.org/rfc/rfc1123
 LABEL_CHARACTERS = 63
@@ -55,7 +55,7 @@ def warnings(manifests: list[Manifest]) -> Iterator[str]:
     """One line for each thing that a cluster does as it is told, and nobody may have meant, or that
     nobody could check.
     """
-    yield from unread_rules(manifests)
+    yield from unread(manifests)
     for service in _of(manifests, "InferenceService"):
         yield from _probes(service)
     if topology_of(manifests) == "follow":

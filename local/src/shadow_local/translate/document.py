@@ -194,6 +194,20 @@ class Section:
         return f"{self.path}.{name}" if self.path else name
 
 
+def expand(text: str, env: Mapping[str, str]) -> str:
+    """Replace `$(NAME)` as Kubernetes does: unknown names stay, `$$` is one dollar sign."""
+    return re.sub(
+        r"\$\$|\$\((\w+)\)",
+        lambda found: "$" if found[0] == "$$" else env.get(found[1], found[0]),
+        text,
+    )
+
+
+def image_name(image: str) -> str:
+    """An image's name without registry, tag and digest."""
+    return image.rsplit("/", 1)[-1].split("@", 1)[0].split(":", 1)[0]
+
+
 @dataclass(frozen=True)
 class Object:
     """A Kubernetes object whose metadata and spec are being read."""

@@ -20,7 +20,7 @@ from jsonpath.exceptions import JSONPathError
 from jsonschema import Draft202012Validator, FormatChecker
 
 from shadow_local import Explained
-from shadow_local.translate.document import KUSTOMIZATIONS, Manifest, from_repository
+from shadow_local.translate.document import KUSTOMIZATIONS, Manifest, from_repository, image_name
 
 SETTINGS = "settings"
 IMAGES = ("minimal-predictor", "shadow-report")  # the last part of the image tells whose variables
@@ -70,6 +70,35 @@ def faults(group: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any, st
         for one, other in combinations(names, 2):
             if values.get(one) == values.get(other) is not None:
                 yield other, values[other], f"another value than that of {one}"
+
+
+def own_containers(manifests: Iterable[Manifest]) -> Iterator[tuple[Manifest, str, dict[str, Any]]]:
+    """Each container of a program of ours: the object that it is in, whose it is, and itself."""
+    for item in manifests:
+        found = _pods_below(item.get("spec", {}))
+        for path, container in ((path, each) for path, pod in found for each in pod["containers"]):
+            image = image_name(container.get("image", ""))
+            group = "transformer" if path[:1] == ("transformer",) else image
+            if group == "transformer" or group in IMAGES:
+                yield item, group, container
+
+
+def label(item: Manifest) -> str:
+    """What an object is called where no file is to be named."""
+    return f"{item.get('kind')} {item['metadata']['name']}"
+
+
+def file_saying(kustomization: Path, words: Iterable[str]) -> str | None:
+    """The first file of the kustomization that has all the words; None when none has."""
+    words = list(words)
+    return next(
+        (
+            from_repository(file)
+            for file in _sources(kustomization)
+            if all(word in file.read_text() for word in words)
+        ),
+        None,
+    )
 
 
 def file_of(kustomization: Path, text: str) -> str | None:
@@ -147,14 +176,8 @@ def _of_file(file: Path) -> Iterator[str]:
 
 def _containers(manifests: Iterable[Manifest]) -> Iterator[tuple[str, str, dict[str, str]]]:
     """Each container whose variables are known: where it is, whose it is, and what they say."""
-    for item in manifests:
-        owner = f"{item.get('kind')} {item['metadata']['name']}"
-        found = _pods_below(item.get("spec", {}))
-        for path, container in ((path, each) for path, pod in found for each in pod["containers"]):
-            image = container.get("image", "").rpartition("/")[2].partition(":")[0]
-            group = "transformer" if path[:1] == ("transformer",) else image
-            if group == "transformer" or group in IMAGES:
-                yield owner, group, _variables(container)
+    for item, group, container in own_containers(manifests):
+        yield label(item), group, _variables(container)
 
 
 def _pods_below(
