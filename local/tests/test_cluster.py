@@ -17,6 +17,8 @@ from tree import LONG_NAMES, OTHER_SETTINGS, SETTINGS, STAGES, TOPOLOGIES, Tree
 from shadow_local.translate.cluster import checked, problems, warnings
 from shadow_local.translate.document import Manifest, render, repository
 
+InRuntime = tuple[Manifest, Manifest, list[Manifest]]
+NAME = "MLSERVER_MODEL_NAME"
 # The second shadow's mirror has a Service with a longer name than the first one's.
 LONG_WITH_SECOND = LONG_NAMES | {"entry": "entry-of-22-characters"}
 DENIES_BY_PATH: Manifest = {
@@ -255,6 +257,157 @@ def test_probes_that_a_plain_container_never_answers_are_warned_of(
     found = list(warnings(manifests))
     assert len(found) == (still is not None)
     assert all(str(still) in line and service["metadata"]["name"] in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "args", "probes", "words"),
+    [
+        ("transformer", ["--model_name", "model"], {}, None),
+        (
+            "transformer",
+            ["--model_name", "cancer"],
+            {},
+            "'cancer', and /v1/models/model of its readinessProbe is of another one;",
+        ),
+        ("transformer", ["--model_name=cancer"], {}, "its transformer is called 'cancer'"),
+        (
+            "transformer",
+            ["--model_name=cancer"],
+            {"readinessProbe": "/v1/models/cancer"},
+            None,
+        ),
+        (
+            "predictor",
+            ["--model_name=cancer"],
+            {},
+            (
+                "/v1/models/model of its readinessProbe and livenessProbe is of another one; that "
+                "is answered with 404, and the pod is never ready"
+            ),
+        ),
+        (
+            "predictor",
+            ["--model_name", "model", "--model_name=cancer"],
+            {"readinessProbe": "/v2/models/cancer/ready"},
+            (
+                "of its livenessProbe is of another one; that is answered with 404, and the pod is "
+                "restarted over and over"
+            ),
+        ),
+        (
+            "predictor",
+            ["--model_name=cancer"],
+            {"readinessProbe": "/v2/models/cancer/ready", "livenessProbe": "/v2/health/live"},
+            None,
+        ),
+        ("predictor", ["--model_name", "$(MODEL_NAME)"], {}, None),
+        ("predictor", [], {}, None),
+    ],
+)
+def test_a_probe_that_asks_for_another_model_is_warned_of(
+    kind: str, args: list[str], probes: dict[str, str], words: str | None
+) -> None:
+    """A server answers 404 for any model but its own, so that the pod is never ready."""
+    manifests = copy.deepcopy(list(rendered("standard")))
+    service = next(item for item in manifests if item["kind"] == "InferenceService")
+    (container,) = service["spec"][kind]["containers"]
+    container["args"] = args
+    for probe, path in probes.items():
+        container[probe]["httpGet"]["path"] = path
+    found = list(warnings(manifests))
+    assert len(found) == (words is not None)
+    assert all(str(words) in line and service["metadata"]["name"] in line for line in found)
+
+
+@pytest.fixture
+def in_a_runtime() -> InRuntime:
+    """A model and the spec of its ready-made runtime, and all objects of that deployment."""
+    manifests = render(repository() / "examples" / "runtime")
+    service, runtime = (
+        next(item["spec"] for item in manifests if item["kind"] == kind)
+        for kind in ("InferenceService", "ServingRuntime")
+    )
+    return service["predictor"]["model"], runtime, manifests
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda model, _: model.update(args=["--model_name={{.Name}}"]),
+            "double-minimal-inference",
+        ),
+        (lambda model, _: model.update(env=[{"name": NAME, "value": "iris"}]), "'iris'"),
+        (lambda _, runtime: runtime["containers"][0]["env"][0].update(value="iris"), "'iris'"),
+        (
+            lambda model, _: model.update(
+                env=[{"name": NAME, "value": "iris"}],
+                readinessProbe={"httpGet": {"path": "/v2/models/iris/ready"}},
+            ),
+            None,
+        ),
+    ],
+)
+def test_a_runtimes_probe_that_asks_for_another_model_is_warned_of(
+    in_a_runtime: InRuntime, change: Callable[[Manifest, Manifest], object], words: str | None
+) -> None:
+    """Its container is the runtime's, with what the model says; each side's alone."""
+    model, runtime, manifests = in_a_runtime
+    change(model, runtime)
+    found = list(warnings(manifests))
+    assert bool(found) == (words is not None)
+    assert all(str(words) in line and "/v2/models/model/ready" in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda *_: None, None),
+        (lambda model, _: model.pop("protocolVersion"), None),
+        (
+            lambda model, _: model.update(protocolVersion="v1"),
+            "protocolVersion is 'v1', which ServingRuntime mlserver does not support; set it to v2",
+        ),
+        (lambda model, _: model.update(protocolVersion="grpc-v2"), "protocolVersion is 'grpc-v2'"),
+        (
+            lambda model, runtime: (
+                model.update(protocolVersion="v1"),
+                runtime.pop("protocolVersions"),
+            ),
+            None,
+        ),
+        (
+            lambda model, _: model["modelFormat"].update(name="xgboost"),
+            (
+                "modelFormat is 'xgboost', which ServingRuntime mlserver does not support; its "
+                "supportedModelFormats are ['sklearn 1']"
+            ),
+        ),
+        (lambda model, _: model["modelFormat"].update(version="1"), None),
+        (lambda model, _: model["modelFormat"].update(version="2"), "modelFormat is 'sklearn 2'"),
+        (lambda model, _: model["modelFormat"].update(version="1.3"), "is 'sklearn 1.3'"),
+        (
+            lambda model, runtime: (
+                model["modelFormat"].update(version="1"),
+                runtime["supportedModelFormats"][0].pop("version"),
+            ),
+            "modelFormat is 'sklearn 1'",
+        ),
+        (lambda model, _: model.update(runtime="kserve-mlserver", protocolVersion="v1"), None),
+        (lambda _, runtime: runtime.update(disabled=True), "ServingRuntime mlserver is disabled"),
+    ],
+)
+def test_a_model_that_its_runtime_does_not_support_is_refused(
+    in_a_runtime: InRuntime, change: Callable[[Manifest, Manifest], object], words: str | None
+) -> None:
+    """As KServe does, in a condition of the InferenceService; a runtime of the cluster's own that
+    is not rendered cannot be asked.
+    """
+    model, runtime, manifests = in_a_runtime
+    change(model, runtime)
+    found = list(problems(manifests))
+    assert bool(found) == (words is not None)
+    assert all(str(words) in line and "InferenceService" in line for line in found)
 
 
 def test_the_command_says_one_line_and_fails(start: Start, tmp_path: Path) -> None:

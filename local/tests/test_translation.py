@@ -212,6 +212,17 @@ def test_every_option_is_translated(tmp_path: Path, name: str) -> None:
     assert rules.read_text() == (tree.folder / "manifests/options/rules/rules.yaml").read_text()
 
 
+@pytest.mark.parametrize("args", [["--model_name=cancer"], ["--model_name", "cancer"]])
+def test_a_models_name_is_read_in_either_form(args: list[str]) -> None:
+    """The predict URL has it, as the transformer answers under that name alone."""
+    manifests = copy.deepcopy(rendered("standard"))
+    for item in manifests:
+        if item["kind"] == "InferenceService":
+            item["spec"]["transformer"]["containers"][0]["args"] = args
+    paths = {service.call_path for service in inference_services(manifests)}
+    assert paths == {"v1/models/cancer:predict"}
+
+
 def test_a_config_map_that_is_not_there_is_refused(tmp_path: Path) -> None:
     """A pod that mounts it would never start on a cluster."""
     volumes = [{"name": "rules", "configMap": {"name": "gone"}}]

@@ -14,6 +14,7 @@ from shadow_local import Explained
 from shadow_local.translate.arguments import check_rules, unread
 from shadow_local.translate.document import Manifest, render
 from shadow_local.translate.forms import check_settings, check_variables, variables_of
+from shadow_local.translate.services import named_model
 
 # DNS: https://www.rfc-editor.org/rfc/rfc1123
 LABEL_CHARACTERS = 63
@@ -32,6 +33,7 @@ BUFFER, EDGE_BUFFER = 1_048_576, 32_768
 TOPOLOGY, FITS = "shadow-deployment/topology", "shadow-deployment/fits"
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 KSERVES_PATH = re.compile("/v1/models/|/v2/")
+MODELS_PATH = re.compile("/v[12]/models/([^/:?]+)")
 CALLERS = ".callers"  # behind the entry, in the name of its routes
 
 
@@ -58,6 +60,7 @@ def warnings(manifests: list[Manifest]) -> Iterator[str]:
     yield from unread(manifests)
     for service in _of(manifests, "InferenceService"):
         yield from _probes(service)
+        yield from _probed_names(service, manifests)
     if topology_of(manifests) == "follow":
         yield from _withheld(manifests)
 
@@ -68,8 +71,8 @@ def _probes(service: Manifest) -> Iterator[str]:
     asked = {
         probe: path
         for container in (*predictor.get("containers", ()), predictor.get("model", {}))
-        for probe in PROBES
-        if KSERVES_PATH.match(path := container.get(probe, {}).get("httpGet", {}).get("path", ""))
+        for probe, path in _probed(container)
+        if KSERVES_PATH.match(path)
     }
     for variables in variables_of("transformer", [service]) if asked else ():
         path = variables.get("PREDICTOR_READY_PATH")
@@ -80,6 +83,63 @@ def _probes(service: Manifest) -> Iterator[str]:
                 "a container without KServe's paths is never ready so. Patch its probes too, as "
                 "docs/models/language-model.md and docs/models/other.md show."
             )
+
+
+def _probed_names(service: Manifest, manifests: list[Manifest]) -> Iterator[str]:
+    """A server answers 404 for any model but its own, also to a probe."""
+    name = service["metadata"]["name"]
+    for kind, container in _containers(service, manifests):
+        served = _served(container).replace("{{.Name}}", name)
+        asked = {
+            probe: path
+            for probe, path in _probed(container)
+            if (found := MODELS_PATH.match(path)) and found[1] != served
+        }
+        if asked and served and "$(" not in served:
+            restarted = asked.keys() == {"livenessProbe"}
+            yield (
+                f"InferenceService {name}: the model of its {kind} is called {served!r}, and "
+                f"{' and '.join(sorted({*asked.values()}))} of its {' and '.join(asked)} is of "
+                "another one; that is answered with 404, and the pod is "
+                f"{'restarted over and over' if restarted else 'never ready'}. Give both one name."
+            )
+
+
+def _served(container: Manifest) -> str:
+    """The model's name that a container is started with; empty where it is not given."""
+    variables = {item["name"]: item.get("value") for item in container.get("env", ())}
+    words = [*container.get("command", ()), *container.get("args", ())]
+    return named_model(words) or variables.get("MLSERVER_MODEL_NAME") or ""
+
+
+def _probed(container: Manifest) -> Iterator[tuple[str, str]]:
+    """Each probe of a container that asks for a path."""
+    for probe in PROBES:
+        if path := container.get(probe, {}).get("httpGet", {}).get("path"):
+            yield probe, path
+
+
+def _containers(service: Manifest, manifests: list[Manifest]) -> Iterator[tuple[str, Manifest]]:
+    """Each container and its component; a model's is its runtime's, with what it says itself."""
+    for kind in COMPONENTS:
+        component = service["spec"].get(kind, {})
+        yield from ((kind, container) for container in component.get("containers", ()))
+    if model := service["spec"].get("predictor", {}).get("model"):
+        runtime = _runtime_of(service, manifests)
+        for container in runtime["spec"].get("containers", ()) if runtime else ({},):
+            lists = {key: [*container.get(key, ()), *model.get(key, ())] for key in ("args", "env")}
+            yield "predictor", {**container, **model, **lists}
+
+
+def _runtime_of(service: Manifest, manifests: list[Manifest]) -> Manifest | None:
+    """What the predictor's model names as its runtime, where it is one of the objects."""
+    name = service["spec"].get("predictor", {}).get("model", {}).get("runtime")
+    own = (name, service["metadata"].get("namespace", "default"))
+    # As KServe looks for it: in the namespace, then in the cluster.
+    found = [item for item in _of(manifests, "ServingRuntime") if _named(item) == own]
+    clusters = _of(manifests, "ClusterServingRuntime")
+    found += [item for item in clusters if item["metadata"]["name"] == name]
+    return next(iter(found), None)
 
 
 def _withheld(manifests: list[Manifest]) -> Iterator[str]:
@@ -105,6 +165,7 @@ def problems(manifests: list[Manifest], edge: bool = False) -> Iterator[str]:
     for service in services:
         yield from _names(service)
         yield from _scaling(service)
+        yield from _unsupported(service, manifests)
     yield from _object_names(manifests)
     yield from _misfits(manifests)
     yield from _entry(manifests, services)
@@ -226,6 +287,39 @@ def _scaling(service: Manifest) -> Iterator[str]:
                 f"InferenceService {name}: scaleTarget of its {kind} is {target}; set it to "
                 "percent of the request, 1 to 100."
             )
+
+
+def _unsupported(service: Manifest, manifests: list[Manifest]) -> Iterator[str]:
+    """KServe makes no pod of a model whose runtime does not list its format and its protocol.
+
+    A format without a version is any of that name; one with a version is that alone, to the letter.
+    A runtime that lists no protocols is taken to speak them all.
+    """
+    if (runtime := _runtime_of(service, manifests)) is None:
+        return
+    name, model = service["metadata"]["name"], service["spec"]["predictor"]["model"]
+    spec = runtime["spec"]
+    owner = f"{runtime['kind']} {runtime['metadata']['name']}"
+    if spec.get("disabled"):
+        yield f"InferenceService {name}: {owner} is disabled; take `disabled` out of it."
+    protocol, protocols = model.get("protocolVersion"), spec.get("protocolVersions")
+    if protocol and protocols and protocol not in protocols:
+        yield (
+            f"InferenceService {name}: protocolVersion is {protocol!r}, which {owner} does not "
+            f"support; set it to {' or '.join(protocols)}, or list it in protocolVersions there."
+        )
+    wanted = _format(model.get("modelFormat", {}))
+    formats = [_format(item) for item in spec.get("supportedModelFormats") or ()]
+    if wanted not in {*formats, *((one, None) for one, _ in formats)}:
+        said, *listed = (" ".join(filter(None, item)) for item in (wanted, *formats))
+        yield (
+            f"InferenceService {name}: modelFormat is {said!r}, which {owner} does not support; "
+            f"its supportedModelFormats are {listed}: take one of them, or list it there."
+        )
+
+
+def _format(item: Manifest) -> tuple[str, str | None]:
+    return item.get("name", ""), item.get("version")
 
 
 def _tcp_chains(policy: Manifest) -> Iterator[str]:

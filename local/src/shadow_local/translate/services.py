@@ -17,6 +17,7 @@ from shadow_local.translate.document import Manifest, Object, Section, Untransla
 Kind = Literal["predictor", "transformer"]
 Role = Literal["primary", "shadow"]
 Mode = Literal["standard", "knative"]
+Runtimes = Mapping[str, Mapping[str, Any]]  # a ServingRuntime's name -> its container
 
 # Placement, scale and identity of pods; REPLICAS says how many run here.
 ONLY_IN_CLUSTERS = (
@@ -112,14 +113,6 @@ class Component:
 
 
 @dataclass(frozen=True)
-class Runtime:
-    """A ServingRuntime: its container as the manifest has it, and which models it serves."""
-
-    container: Mapping[str, Any]
-    formats: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class InferenceService:
     """A KServe InferenceService with a transformer in front of its predictor."""
 
@@ -145,10 +138,7 @@ class InferenceService:
     @property
     def model_name(self) -> str:
         """The name in the path of a call; KServe uses the service's own when none is given."""
-        args = self.transformer.container.args
-        if "--model_name" in args:
-            return args[args.index("--model_name") + 1]
-        return self.name
+        return named_model(self.transformer.container.args) or self.name
 
     @property
     def call_path(self) -> str:
@@ -191,7 +181,13 @@ def candidates(services: Iterable[InferenceService]) -> tuple[str, ...]:
     return tuple(service.name for service in services if service.judged)
 
 
-def _service(item: Object, runtimes: Mapping[str, Runtime]) -> InferenceService:
+def named_model(words: Iterable[str]) -> str | None:
+    """The model's name among a command's words; the last one counts, as with KServe's servers."""
+    names = re.findall(r"(?<!\S)--model_name[= ](\S+)", " ".join(words))
+    return names[-1] if names else None
+
+
+def _service(item: Object, runtimes: Runtimes) -> InferenceService:
     mode = MODES.get(item.metadata.table("annotations").get("serving.kserve.io/deploymentMode"))
     if mode is None:
         raise item.metadata.refusal(
@@ -219,7 +215,7 @@ def _service(item: Object, runtimes: Mapping[str, Runtime]) -> InferenceService:
     )
 
 
-def _component(item: Object, kind: Kind, runtimes: Mapping[str, Runtime]) -> Component:
+def _component(item: Object, kind: Kind, runtimes: Runtimes) -> Component:
     if not item.spec.has(kind):
         raise item.spec.refusal(
             kind, "an InferenceService is a transformer in front of a predictor"
@@ -251,32 +247,29 @@ def _component(item: Object, kind: Kind, runtimes: Mapping[str, Runtime]) -> Com
         )
 
 
-def _runtime(item: Object) -> tuple[str, Runtime]:
-    item.spec.ignored_locally("annotations", "multiModel", "protocolVersions")
-    formats = [str(model["name"]) for model in item.spec.take("supportedModelFormats")]
+def _runtime(item: Object) -> tuple[str, Mapping[str, Any]]:
+    # Which models it supports is compared with them before anything is run (translate/cluster).
+    item.spec.ignored_locally("annotations", "disabled", "multiModel", "protocolVersions")
+    item.spec.ignored_locally("supportedModelFormats")
     match item.spec.take("containers"):
-        case [container]:
-            return item.name, Runtime(container, tuple(formats))
+        case [dict() as container]:
+            return item.name, container
     raise item.spec.refusal("containers", "one container is run for each component")
 
 
-def _runtime_container(model: Section, item: Object, runtimes: Mapping[str, Runtime]) -> Section:
+def _runtime_container(model: Section, item: Object, runtimes: Runtimes) -> Section:
     """The container that KServe makes of a runtime's and of what the model sets of it."""
-    model.ignored_locally("protocolVersion")
+    model.ignored_locally("modelFormat", "protocolVersion")
     runtime = runtimes.get(model.text("runtime", ""))
     if runtime is None:
         # KServe chooses by format among those that the cluster's admin has installed.
         raise model.refusal("runtime", f"name a ServingRuntime of the kustomization: {[*runtimes]}")
-    with model.section("modelFormat") as served:
-        served.ignored_locally("version")
-        if served.text("name") not in runtime.formats:
-            raise served.refusal("name", f"the runtime serves {list(runtime.formats)}")
     own = {name: model.take(name) for name in OF_CONTAINER if model.has(name)}
-    variables = [*runtime.container.get("env", ()), *own.get("env", ())]
+    variables = [*runtime.get("env", ()), *own.get("env", ())]
     merged = {
-        **runtime.container,
+        **runtime,
         **own,
-        "args": [*runtime.container.get("args", ()), *own.get("args", ())],
+        "args": [*runtime.get("args", ()), *own.get("args", ())],
         "env": list({variable["name"]: variable for variable in variables}.values()),
     }
     text = json.dumps(merged).replace("{{.Name}}", item.name)
