@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from tree import LONG_NAMES, OTHER_SETTINGS, SETTINGS, TOPOLOGIES, Tree
 from shadow_local.translate import forms
 from shadow_local.translate.arguments import check_arguments, check_rules
 from shadow_local.translate.cluster import checked, warnings
-from shadow_local.translate.document import render, repository
+from shadow_local.translate.document import image_name, render, repository
 from shadow_local.translate.forms import Malformed, check_settings, check_variables, faults
 
 FORMS: dict[str, Any] = yaml.safe_load(Path(forms.__file__).with_name("forms.yaml").read_text())
@@ -294,7 +295,8 @@ def test_the_programs_agree(group: str) -> None:
     assert asked.returncode == 0, asked.stderr
     names, refused = json.loads(asked.stdout)
     assert set(names) - WITHOUT_SAMPLE == SAMPLES[group].keys()
-    assert set(names) - {"POSTGRES_URI"} <= FORMS[group]["properties"].keys()
+    listed = {*FORMS[group]["properties"], *FORMS[group].get("also", ())}
+    assert set(names) <= listed
     wrong = [[n, value] for n, (_, values) in SAMPLES[group].items() for value in values]
     assert refused == [sample for sample in samples if sample in wrong]
     by_check = [[n, v] for n, v in samples if list(faults(group, {n: v}))]
@@ -324,6 +326,14 @@ def test_a_variable_names_the_file_that_says_it(tmp_path: Path) -> None:
         ),
         f"{folder}/shadow/shadow.yaml: FACTOR is 'three'; set it to a finite number such as 2.",
     ]
+
+
+def test_a_variable_in_small_letters_is_checked_too(tmp_path: Path) -> None:
+    """The programs read it so."""
+    tree = Tree(tmp_path / "tree")
+    with_variable(tree, "record_sample", "10%")
+    with pytest.raises(Malformed, match=r"inference-service\.yaml: RECORD_SAMPLE is '10%'; set it"):
+        check_variables(tree.folder, render(tree.folder))
 
 
 def test_a_variable_that_no_file_says_names_its_object(tmp_path: Path) -> None:
@@ -385,6 +395,78 @@ def test_redaction_under_follow_is_warned_of(start: Start, tmp_path: Path, topol
     for line in more:
         assert line.startswith("RECORD_REDACT is '$.user.ssn', and the topology follow sends")
         assert "by the topology standard" in line
+
+
+# By variable: the program that does not read it, and the one that is meant.
+UNKNOWN = [
+    ("RECORD_REDAKT", "minimal-transformer", "RECORD_REDACT"),
+    ("record_sampel", "minimal-transformer", "RECORD_SAMPLE"),
+    ("SPOOL_MAX", "minimal-transformer", "SPOOL_MAX_BYTES"),
+    ("FAKTOR", "minimal-predictor", "FACTOR"),
+    ("MIRROR_PERCENT", "shadow-report", "MIRROR_PERCENTAGE"),
+    ("SERVE_SINCE_ROLOUT", "shadow-report", "SERVE_SINCE_ROLLOUT"),
+    ("COLOUR", "minimal-transformer", None),
+]
+
+
+def given(name: str, program: str, image: str | None = None) -> list[dict[str, Any]]:
+    """The rendered deployment, with a variable more in each container of a program."""
+    manifests = copy.deepcopy(list(rendered("standard")))
+    for _, _, container in forms.own_containers(manifests):
+        if image_name(container["image"]) == program:
+            container["env"].append({"name": name, "value": "x"})
+            container["image"] = image or container["image"]
+    return manifests
+
+
+@pytest.mark.parametrize(("name", "program", "meant"), UNKNOWN)
+def test_a_variable_that_its_program_does_not_read_is_warned_of(
+    name: str, program: str, meant: str | None
+) -> None:
+    """Once, with the one that is meant; not in an image of somebody else's."""
+    (line,) = warnings(given(name, program))
+    remedy = f"is {meant} meant?" if meant else "take it out."
+    assert line.endswith(f": {program} reads no variable {name}; {remedy}")
+    assert list(warnings(given(name, program, "registry/of-ones-own:1"))) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["HTTPS_PROXY", "PGCONNECT_TIMEOUT", "PYTHONPATH", "TZ", "spool_fsync"]
+)
+def test_a_variable_that_is_read_is_not_warned_of(name: str) -> None:
+    """By Python, a library, libpq, or by the program itself in small letters."""
+    assert list(warnings(given(name, "minimal-transformer"))) == []
+
+
+def test_a_hook_may_read_variables_of_its_own() -> None:
+    """But for what is nearly one of ours."""
+    manifests = given("PREPROCESS", "minimal-transformer")
+    for _, _, container in forms.own_containers(manifests):
+        container["env"].append({"name": "FEATURE_STORE", "value": "http://features"})
+    assert {line.split()[2] for line in warnings(manifests)} == {
+        "minimal-predictor",
+        "shadow-report",
+    }
+    for _, _, container in forms.own_containers(manifests):
+        container["env"].append({"name": "RECORD_REDAKT", "value": "$.a"})
+    assert any(
+        "minimal-transformer reads no variable RECORD_REDAKT" in w for w in warnings(manifests)
+    )
+
+
+def test_the_list_has_what_the_live_verdict_reads() -> None:
+    """Each option of `serve` is a variable too; typer says which."""
+    program = """
+import json, typer
+from shadow_report.cli import app
+serve = typer.main.get_command(app).commands["serve"]
+prefix = serve.context_settings["auto_envvar_prefix"]
+print(json.dumps([f"{prefix}_{p.name.upper()}" for p in serve.params if p.name != "help"]))
+"""
+    python = repository() / "shadow-report/.venv/bin/python"
+    asked = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
+    listed = [name for name in FORMS["shadow-report"]["also"] if name.startswith("SERVE_")]
+    assert sorted(listed) == sorted(json.loads(asked.stdout))
 
 
 def rules_of(tree: Tree, text: str, *options: str) -> Path:

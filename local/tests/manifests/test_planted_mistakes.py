@@ -166,7 +166,7 @@ IN_STANDARD = [
     (f"{VERDICT}/network-policy.yaml", "      shadow-deployment/entry: ENTRY\n", ""),
     (MONITOR, "      shadow-deployment/entry: ENTRY\n", ""),
     (MONITOR, "targetPort: 8080", "targetPort: 8081"),
-    (f"{VERDICT}/alert.yaml", "for: 15m", "for: 15"),
+    (f"{VERDICT}/alert.yaml", "for: 15m", "for: soon"),
     (f"{VERDICT}/alert.yaml", "#shadowverdictmissing", "#shadowmetricsmissing"),
     (MONITOR, "[follower, live-verdict]", "[follower, live-verdicts]"),
     (f"{VERDICT}/deployment.yaml", "--address=0.0.0.0", "--address=127.0.0.1"),

@@ -13,7 +13,12 @@ from typing import Any
 from shadow_local import Explained
 from shadow_local.translate.arguments import check_rules, unread
 from shadow_local.translate.document import Manifest, render
-from shadow_local.translate.forms import check_settings, check_variables, variables_of
+from shadow_local.translate.forms import (
+    check_settings,
+    check_variables,
+    unknown_variables,
+    variables_of,
+)
 from shadow_local.translate.services import named_model
 
 # DNS: https://www.rfc-editor.org/rfc/rfc1123
@@ -58,11 +63,22 @@ def warnings(manifests: list[Manifest]) -> Iterator[str]:
     nobody could check.
     """
     yield from unread(manifests)
+    yield from _unknown(manifests)
     for service in _of(manifests, "InferenceService"):
         yield from _probes(service)
         yield from _probed_names(service, manifests)
     if topology_of(manifests) == "follow":
         yield from _withheld(manifests)
+
+
+def _unknown(manifests: list[Manifest]) -> Iterator[str]:
+    """A variable of another name than the program reads; once, as both sides have most."""
+    told = set()
+    for owner, program, name, nearest in unknown_variables(manifests):
+        if (program, name) not in told:
+            told.add((program, name))
+            remedy = f"is {nearest} meant?" if nearest else "take it out."
+            yield f"{owner}: {program} reads no variable {name}; {remedy}"
 
 
 def _probes(service: Manifest) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -24,6 +25,14 @@ from shadow_local.translate.document import KUSTOMIZATIONS, Manifest, from_repos
 
 SETTINGS = "settings"
 IMAGES = ("minimal-predictor", "shadow-report")  # the last part of the image tells whose variables
+TRANSFORMER = "minimal-transformer"
+HOOKS = {"PREPROCESS", "POSTPROCESS"}
+# What Python, its libraries, libpq and KServe read of an environment.
+_OF_LIBRARIES = re.compile(
+    r"(PG|PYTHON|SSL_CERT_|KSERVE_|GRPC_|OTEL_|MALLOC_|LC_).+|.+_(CA_BUNDLE|PROXY)"
+    r"|TZ|LANG|HOME|TMPDIR|USER",
+    re.IGNORECASE,
+)
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _FORMATS = FormatChecker(("regex",))
 _PATHS = JSONPathEnvironment(strict=True)
@@ -70,6 +79,30 @@ def faults(group: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any, st
         for one, other in combinations(names, 2):
             if values.get(one) == values.get(other) is not None:
                 yield other, values[other], f"another value than that of {one}"
+
+
+def unknown_variables(manifests: Iterable[Manifest]) -> Iterator[tuple[str, str, str, str | None]]:
+    """Each variable that a program of ours is given and does not read: the object, the program, the
+    variable, and the nearest one that it reads.
+
+    An image of somebody else's may read any, and so may a hook: with one, only those that are near.
+    """
+    for item, group, container in own_containers(manifests):
+        program = image_name(container.get("image", ""))
+        if program not in (*IMAGES, TRANSFORMER):
+            continue
+        env = {
+            variable["name"]: str(variable.get("value", ""))
+            for variable in container.get("env") or ()
+        }
+        text = " ".join([*env.values(), *map(str, container.get("args") or ())])
+        known = [*_forms()[group]["properties"], *_forms()[group].get("also", ())]
+        for name in env:
+            if name.upper() in known or f"$({name})" in text or _OF_LIBRARIES.fullmatch(name):
+                continue
+            nearest = next(iter(get_close_matches(name.upper(), known, 1, 0.75)), None)
+            if nearest or not env.keys() & HOOKS:
+                yield label(item), program, name, nearest
 
 
 def own_containers(manifests: Iterable[Manifest]) -> Iterator[tuple[Manifest, str, dict[str, Any]]]:
@@ -191,9 +224,12 @@ def _pods_below(
 
 
 def _variables(container: Mapping[str, Any]) -> dict[str, Any]:
-    """Those that stand there as they are: no references, nothing of a Secret, nothing unset."""
+    """Those that stand there as they are: no references, nothing of a Secret, nothing unset.
+
+    The programs read them in small letters too.
+    """
     return {
-        item["name"]: item["value"]
+        item["name"].upper(): item["value"]
         for item in container.get("env", ())
         if item.get("value") not in (None, "") and "$(" not in str(item["value"])
     }
@@ -243,7 +279,7 @@ def _entries(file: Path) -> list[str]:
 def _place(files: Iterable[Path], name: str, value: str) -> str | None:
     """The file that says the variable's value; None when none does in so many words."""
     said = re.compile(
-        rf"\bname: *[\"']?{re.escape(name)}\b[^#]{{0,99}}?{re.escape(value)}", re.DOTALL
+        rf"(?i:\bname: *[\"']?{re.escape(name)})\b[^#]{{0,99}}?{re.escape(value)}", re.DOTALL
     )
     return next((from_repository(file) for file in files if said.search(file.read_text())), None)
 
