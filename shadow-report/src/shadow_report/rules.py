@@ -6,6 +6,7 @@ it is written `PATH=KIND,parameter=value`, as in `--rule 'embedding=cosine,least
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import replace
@@ -25,13 +26,19 @@ PRESETS = ("openai",)
 
 
 def _share(value: object) -> object:
-    """A share as `0.1` or `10%`."""
-    if isinstance(value, str) and value.strip().endswith("%"):
-        return float(value.strip().removesuffix("%")) / 100
-    return value
+    """A share as `0.1` or `10%`; ValueError says how to write one."""
+    text = str(value).strip()
+    figure = text.removesuffix("%")
+    try:
+        share = float(figure) / (100 if figure != text else 1)
+    except ValueError:
+        share = math.nan
+    if not 0 <= share <= 1:
+        raise ValueError("write a share from 0 to 1, like 0.1 or 10% for 10 %")
+    return share
 
 
-Share = Annotated[float, BeforeValidator(_share), Field(ge=0, le=1)]
+Share = Annotated[float, BeforeValidator(_share)]
 NotNegative = Annotated[float, Field(ge=0)]
 
 
@@ -268,7 +275,8 @@ def _rule(given: dict[str, Any], where: str) -> Rule:
 def _first_error(error: ValidationError, names: Iterable[str]) -> str:
     first = error.errors()[0]
     at = ".".join(map(str, first["loc"]))
-    what = first["msg"][:1].lower() + first["msg"][1:]
+    what = first["msg"].removeprefix("Value error, ")
+    what = what[:1].lower() + what[1:]
     if first["type"] == "missing":
         return f"{at}: {what}"
     if first["type"] == "extra_forbidden":
