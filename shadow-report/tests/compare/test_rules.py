@@ -610,6 +610,7 @@ def test_a_probability_vector_names_the_rule_for_its_top_class(command: Command)
             "s=text,least=0.9",
             "within tolerance",
         ),
+        ({"l": ["cat"]}, {"l": ["dog"]}, "l[*]=label,margin=10%", "label"),
     ],
 )
 def test_other_kinds_name_their_rule(

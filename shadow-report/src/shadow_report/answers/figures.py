@@ -98,7 +98,7 @@ def advice(paths: Sequence[PathReport]) -> str:
     of_list = told.path.removesuffix("[*]")
     if told.faults.get("order", 0) * 2 > told.differing_pairs and of_list != told.path:
         return f"If its order means nothing: {_rule(of_list, 'unordered')}."
-    if told.kind == "text":
+    if told.kind in ("text", "label"):
         return _of_wording(told)
     if told.numbers is None or told.kind not in ("number", "probability vector"):
         return ""
@@ -124,7 +124,12 @@ def advice(paths: Sequence[PathReport]) -> str:
 
 
 def _of_wording(told: PathReport) -> str:
-    """A rule for texts; where one holds already, what makes it looser."""
+    """A rule for texts, or for labels; where one for texts holds already, what makes it looser."""
+    if told.kind == "label":
+        # What a pattern found in a text is a label without a path, as is a whole answer.
+        has_path = not told.path.endswith(")")
+        rule = _rule(told.path, "label,margin=10%")
+        return f"If some labels may be others: {rule}." if has_path else ""
     asked = next((found.least for found in told.similarities), None)
     if asked is None:
         return f"If the wording may differ: {_rule(told.path, 'text,least=0.9')}."
