@@ -11,6 +11,8 @@ from runs import Start
 from tree import SETTINGS, Tree
 
 from shadow_local.report import comparison
+from shadow_local.stack import Options, Stack
+from shadow_local.translate.deployments import judging_options
 from shadow_local.translate.document import render, repository
 from shadow_local.translate.routes import mirror_percentage
 
@@ -75,6 +77,60 @@ def test_a_database_is_judged_by_the_repositorys_manifests(
     run = start("report", "--folder", str(tmp_path), "--json", str(page), POSTGRES_URI=postgres_uri)
     assert run.ends() in (11, 12)
     assert json.loads(page.read_text())["pairs"] is not None
+
+
+RULES = "rules:\n  - {path: 'predictions[*]', compare: number, absolute: 999}\n"
+OTHER_RULES = "rules:\n  - {path: 'predictions[*]', compare: label}\n"
+
+
+def rules_in(page: Path) -> list[str]:
+    """The kinds of the rules that a report as JSON was made by."""
+    return [rule["compare"] for rule in json.loads(page.read_text())["settings"]["rules"]]
+
+
+@pytest.mark.parametrize("option", ["report", "live-verdict"])
+def test_a_database_is_judged_by_the_manifests_rules(
+    start: Start, tmp_path: Path, postgres_uri: str, option: str
+) -> None:
+    """As the CronJob and the live verdict of the cluster do; `--rules` in ARGS wins."""
+    tree = Tree(tmp_path / "tree")
+    tree.switch_on(option)
+    tree.switch_on("rules")
+    (tree.folder / "manifests/options/rules/rules.yaml").write_text(RULES)
+    (tmp_path / "other.yaml").write_text(OTHER_RULES)
+    page = tmp_path / "report.json"
+    words = ("report", "--kustomization", str(tree.folder), "--folder", str(tmp_path))
+    words += ("--json", str(page))
+    for more, kinds in (((), ["number"]), (("--rules", str(tmp_path / "other.yaml")), ["label"])):
+        assert start(*words, *more, POSTGRES_URI=postgres_uri).ends() in (11, 12)
+        assert rules_in(page) == kinds
+
+
+@pytest.mark.parametrize("options", [["report", "rules"], ["live-verdict", "rules"], ["report"]])
+def test_the_live_verdict_here_has_the_rules_of_either_option(
+    tmp_path: Path, options: list[str]
+) -> None:
+    """`make up` runs it also where the manifests have rules for their CronJob alone."""
+    tree = Tree(tmp_path / "tree")
+    for option in options:
+        tree.switch_on(option)
+    (tree.folder / "manifests/options/rules/rules.yaml").write_text(RULES)
+    stack = Stack(Options(tmp_path / "run", tree.folder, live_verdict=True))
+    (judge,) = [item for item in stack.deployments if item.component == "live-verdict"]
+    files = [Path(word.partition("=")[2]) for word in judging_options(judge.container.args)]
+    mounted = [judge.files[judge.container.mounts[str(file.parent)]][file.name] for file in files]
+    assert mounted == [RULES] * ("rules" in options)
+
+
+def test_what_a_live_verdict_judges_by_is_known_without_how_it_is_served() -> None:
+    """Nor which calls it takes, which `make report` says itself."""
+    command = "python -m shadow_report serve --since-rollout --address=127.0.0.1 --port 7"
+    command += " --rules=/run/rules.yaml --last 15m --max-disagreement 5% --allow-worse-slices"
+    assert judging_options(command.split()) == (
+        "--rules=/run/rules.yaml",
+        "--max-disagreement=5%",
+        "--allow-worse-slices",
+    )
 
 
 def test_a_page_in_the_root_is_ignored_by_git() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -13,7 +13,8 @@ from embedded_postgres import as_role, binaries
 from shadow_local import Explained
 from shadow_local.database import CONNECT_SECONDS, with_port
 from shadow_local.state import read_state
-from shadow_local.translate.document import render, repository
+from shadow_local.translate.arguments import rules_of
+from shadow_local.translate.document import Manifest, render, repository
 from shadow_local.translate.forms import check_settings
 from shadow_local.translate.routes import mirror_percentage
 from shadow_local.translate.services import candidates, inference_services
@@ -27,8 +28,9 @@ def compare(
 ) -> NoReturn:
     """Become `shadow-report compare` on a database, else on that of the stack in a folder.
 
-    How much is mirrored, and to whom, is what the running stack says, or for a database the
-    kustomization.
+    How much is mirrored, to whom, and what counts as the same answer is what the running stack's
+    live verdict goes by, or for a database what the kustomization says; an option that `more` has
+    itself wins.
     """
     if "--help" in more:
         words, env = comparison("", None, more)
@@ -36,6 +38,7 @@ def compare(
         check_settings(kustomization)
         manifests = render(kustomization)
         names = candidates(inference_services(manifests))
+        more = [*_left(_rules(manifests, folder), more), *more]
         words, env = comparison(postgres_uri, mirror_percentage(manifests), more, names)
     else:
         state = running(folder)
@@ -50,6 +53,9 @@ def compare(
             ) from None
         named = state.get("candidates")
         names = tuple(map(str, named)) if isinstance(named, list) else ()
+        judging = state.get("judging")
+        options = list(map(str, judging)) if isinstance(judging, list) else []
+        more = [*_left(options, more), *more]
         words, env = comparison(uri, state.get("mirror_percentage"), more, names)
     os.execve(words[0], words, env)  # noqa: S606 - Ctrl-C and the exit code are then its own
 
@@ -80,6 +86,21 @@ def comparison(
     if len(shadows) > 1:
         env.setdefault("SHADOW_CANDIDATES", ",".join(shadows))
     return [str(program), "compare", *more], env
+
+
+def _rules(manifests: list[Manifest], folder: Path) -> Iterator[str]:
+    """The option for each file of rules of the manifests, which is written below the folder."""
+    for number, (_, text) in enumerate(rules_of(manifests), start=1):
+        file = folder / "report" / f"rules-{number}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        yield f"--rules={file}"
+
+
+def _left(options: Iterable[str], more: Iterable[str]) -> list[str]:
+    """Those of the options, a word each, of which `more` has none of the same name."""
+    given = {word.partition("=")[0] for word in more}
+    return [word for word in options if word.partition("=")[0] not in given]
 
 
 def running(folder: Path, variable: str = "POSTGRES_URI") -> dict[str, object]:

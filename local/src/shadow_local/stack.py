@@ -27,8 +27,9 @@ from shadow_local.processes import (
 )
 from shadow_local.state import Follower, Pods, Side, State
 from shadow_local.supervisor import ChildDied, Command, StopRequested, Supervisor
+from shadow_local.translate.arguments import rules_of
 from shadow_local.translate.cluster import checked, topology_of
-from shadow_local.translate.deployments import deployments
+from shadow_local.translate.deployments import deployments, judging_options, with_rules
 from shadow_local.translate.document import (
     Untranslated,
     from_repository,
@@ -79,7 +80,10 @@ class Stack:
         self._check_replicas()
         self.deployments = deployments(self.manifests)
         if options.live_verdict and not self._has(LIVE_VERDICT):
-            self.deployments += deployments(render(repository() / "local" / "live-verdict"))
+            (judge,) = deployments(render(repository() / "local" / "live-verdict"))
+            # The manifests may have rules for their report alone.
+            rules = [text for _, text in rules_of(self.manifests)]
+            self.deployments.append(with_rules(judge, rules))
         # A follower copies all that is recorded.
         followed = 100.0 if self._followers else None
         self.mirror_percentage = mirror_percentage(self.manifests) or followed
@@ -252,6 +256,11 @@ class Stack:
         several = {"SHADOW_CANDIDATES": ",".join(names)} if (names := self.candidates)[1:] else {}
         return {"MIRROR_PERCENTAGE": share, "SERVE_SETTLE": LIVE_SETTLE, **several}
 
+    def _judged_by(self) -> tuple[str, ...]:
+        """The options by which the live verdict judges, with its files as they are here."""
+        found = self._commands.get(LIVE_VERDICT)
+        return judging_options(found.words) if found else ()
+
     def _left_out(self) -> list[Command]:
         """The processes that are started by hand."""
         wrong = [name for name in self.options.without if name not in self._commands]
@@ -277,6 +286,7 @@ class Stack:
             shadow=next(iter(shadows), None),
             follower=next(iter(followers), None),
             verdict_url=self._url(LIVE_VERDICT),
+            judging=self._judged_by(),
             candidates=self.candidates,
             more_shadows=tuple(shadows[1:]),
             more_followers=tuple(followers[1:]),

@@ -57,6 +57,7 @@ class State:
     shadow: Side | None  # the first of them
     follower: Follower | None = None
     verdict_url: str | None = None  # the page of the live verdict
+    judging: tuple[str, ...] = ()  # the options of `compare` that the live verdict judges by
     candidates: tuple[str, ...] = ()  # the shadows' names
     more_shadows: tuple[Side, ...] = ()
     more_followers: tuple[Follower, ...] = ()

@@ -65,6 +65,42 @@ def test_up_tells_where_it_is_and_ends_at_ctrl_c(start: Start, tmp_path: Path) -
     assert "Traceback" not in run.output.read_text()
 
 
+def test_the_report_and_the_live_verdict_judge_alike(start: Start, tmp_path: Path) -> None:
+    """By the manifests' rules, and by what else is given to the live verdict there; an option of
+    one's own wins.
+    """
+    tree = Tree(tmp_path / "tree")
+    tree.switch_on("live-verdict")
+    tree.switch_on("rules")
+    rules = "rules:\n  - {path: 'predictions[*]', compare: number, absolute: 999}\n"
+    (tree.folder / "manifests/options/rules/rules.yaml").write_text(rules)
+    tree.replace(
+        "manifests/options/live-verdict/deployment.yaml", "--port=8080]", "--port=8080, --alpha=2%]"
+    )
+    kustomization = tree.folder / "examples" / "scripted"
+    kustomization.mkdir(parents=True)
+    shutil.copy(SCRIPTED / "kustomization.yaml", kustomization)
+    run = up(start, tmp_path / "stack", KUSTOMIZATION=str(kustomization))
+    url = run.says(r"^ready: (\S+)$")[1]
+    assert post(url)[0] == 200
+    page, file = run.says(r"^verdict: (\S+)$")[1], tmp_path / "report.json"
+    until(lambda: json.loads(get(f"{page}verdict.json")[2])["pairs"] > 0)
+    live = json.loads(get(f"{page}verdict.json")[2])
+    words = ("report", "--folder", str(tmp_path / "stack"), "--settle", "0s", "--json", str(file))
+    assert start(*words).ends() == 11
+    report = json.loads(file.read_text())
+    assert [rule["compare"] for rule in live["settings"]["rules"]] == ["number"]
+    assert live["settings"]["alpha"] == 0.02
+    for name in ("rules", "alpha"):
+        assert report["settings"][name] == live["settings"][name]
+    (tmp_path / "none.yaml").write_text("rules: []\n")
+    assert start(*words, "--rules", str(tmp_path / "none.yaml"), "--alpha=3%").ends() in (10, 11)
+    own = json.loads(file.read_text())["settings"]
+    assert (own["rules"], own["alpha"]) == ([], 0.03)
+    run.process.terminate()
+    assert run.ends() == 0
+
+
 def test_records_outlive_a_killed_runner(start: Start, tmp_path: Path) -> None:
     """SIGKILL of the runner leaves no process, and the next run in the folder has its pairs."""
     folder = tmp_path / "stack"

@@ -53,7 +53,7 @@ def check_rules(kustomization: Path, manifests: Iterable[Manifest]) -> None:
     """The same for its rules."""
     if not _program().exists():
         return
-    for owner, text in _rules(manifests):
+    for owner, text in rules_of(manifests):
         if refusal := _refusal(_started("rules", "/dev/stdin"), text):
             place = file_of(kustomization, text) or owner
             raise Malformed(refusal.replace("--rules /dev/stdin", place))
@@ -122,7 +122,7 @@ def _commands(
             yield item, container, words, env
 
 
-def _rules(manifests: Iterable[Manifest]) -> Iterator[tuple[str, str]]:
+def rules_of(manifests: Iterable[Manifest]) -> Iterator[tuple[str, str]]:
     """Each file of rules, once: the ConfigMap that it comes from, and its text."""
     items = list(manifests)
     texts = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shadow_local.translate.document import Manifest, Object, Section, objects
 from shadow_local.translate.services import (
@@ -15,6 +15,10 @@ from shadow_local.translate.services import (
 )
 
 ConfigMaps = Mapping[str, Mapping[str, str]]
+# Of `shadow-report serve`: how it is served, and which calls it judges.
+SERVING = ("--address", "--port", "--every", "--max-age")
+WINDOW = ("--since", "--last", "--since-rollout")
+RULES = "/etc/shadow-report"  # where the option `rules` mounts them
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,37 @@ def deployments(manifests: Iterable[Manifest]) -> list[Deployment]:
     }
     found = [_deployment(item, config_maps) for item in objects(manifests, "Deployment")]
     return [item for item in found if item is not None]
+
+
+def with_rules(deployment: Deployment, texts: Iterable[str]) -> Deployment:
+    """The Deployment of a `shadow-report serve` that goes by these files of rules as well."""
+    files = {f"rules-{number}.yaml": text for number, text in enumerate(texts, start=1)}
+    if not files:
+        return deployment
+    container = deployment.container
+    return replace(
+        deployment,
+        container=replace(
+            container,
+            args=(*container.args, *(f"--rules={RULES}/{name}" for name in files)),
+            mounts={**container.mounts, RULES: "rules"},
+        ),
+        volumes={**deployment.volumes, "rules": "folder"},
+        files={**deployment.files, "rules": files},
+    )
+
+
+def judging_options(words: Iterable[str]) -> tuple[str, ...]:
+    """Of a `shadow-report serve` the options that `compare` has too and that say how calls are
+    judged, and not which; a word each, also where name and value stand apart.
+    """
+    options: list[str] = []
+    for word in words:
+        if word.startswith("--"):
+            options.append(word)
+        elif options:
+            options[-1] += f"={word}"
+    return tuple(word for word in options if word.partition("=")[0] not in (*SERVING, *WINDOW))
 
 
 def _deployment(item: Object, config_maps: ConfigMaps) -> Deployment | None:
