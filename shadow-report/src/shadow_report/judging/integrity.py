@@ -46,6 +46,13 @@ class Facts:
         return unsent > 0 and due - self.pairs <= allowed
 
 
+def _when_complete(facts: Facts) -> str:
+    """When calls without a pair, which the window leaves out, are to be looked at again."""
+    if facts.is_mirrored:
+        return "Incomplete calls count once they are older than --settle; look again then."
+    return f"They wait for a follower (topology follow). {FOLLOWED}"
+
+
 def absent(facts: Facts) -> Iterator[Finding]:
     """Sides without a single call."""
     if not facts.primary.calls and not facts.shadow.calls:
@@ -57,7 +64,7 @@ def absent(facts: Facts) -> Iterator[Finding]:
             f"{facts.window.in_flight:,} as incomplete."
             if left_out
             else "There is not one call in the window.",
-            "Incomplete calls count once they are older than --settle; look again then."
+            _when_complete(facts)
             if facts.window.in_flight
             else "Send traffic, widen the window (--since, --last), and check that the "
             "transformers' POSTGRES_URI is this database.",
@@ -443,10 +450,10 @@ def losses(facts: Facts) -> Iterator[Finding]:
             + (
                 f"of the last {facts.window.settle_seconds:g} s"
                 if facts.is_mirrored
-                else "that came past the entry, and to which no follower has come,"
+                else "that no entry mirrored, and to which no follower has come yet,"
             )
             + " may still get their pair, and are left out.",
-            "Look again once they have it.",
+            "Look again once they have it." if facts.is_mirrored else FOLLOWED,
         )
 
 

@@ -288,7 +288,7 @@ def coverage(report: Report) -> Text:
 def not_due(report: Report) -> list[RenderableType]:
     """Which calls the figures of the coverage leave out, as they may still get their pair."""
     return [
-        Text(one_line(found.what))
+        Text(f"{one_line(found.what)} {one_line(found.remedy)}")
         for found in report.integrity.findings
         if found.code == "in-flight"
     ]
