@@ -26,7 +26,7 @@ from shadow_local.supervisor import StopRequested
 from shadow_local.traffic import send_file
 from shadow_local.translate import cluster
 from shadow_local.translate.arguments import check_arguments
-from shadow_local.translate.document import render, repository, topology
+from shadow_local.translate.document import Manifest, render, repository, topology
 
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -177,8 +177,7 @@ def check(
     check_arguments(folder, manifests)
     text = f"{folder}: a cluster would refuse nothing in these {len(manifests)} objects"
     screen.print(text, soft_wrap=True)
-    for warning in cluster.warnings(manifests):
-        errors.print(warning, style="yellow", soft_wrap=True)
+    _warn(manifests)
     if topology_name and (staged := cluster.topology_of(render(repository()))) != topology_name:
         errors.print(
             f"The stages apply {staged}; write `- {topology_name}` into "
@@ -247,8 +246,15 @@ def run_psql(context: typer.Context, postgres_uri: PostgresUri = None) -> None:
     psql(postgres_uri or None, _run_folder(None), context.args)
 
 
+def _warn(manifests: list[Manifest]) -> None:
+    """What a cluster takes as it is told, and nobody may have meant."""
+    for warning in cluster.warnings(manifests):
+        errors.print(warning, style="yellow", soft_wrap=True)
+
+
 def _watch(stack: Stack, folder: Path) -> None:
     """Start a stack, show where it is, and watch it until someone ends it."""
+    _warn(stack.manifests)
     try:
         with in_foreground(stack, screen) as state:
             state.write(folder)
