@@ -196,6 +196,22 @@ def test_prometheus_reads_where_the_candidate_stands(postgres_uri: str) -> None:
     } <= names
 
 
+def test_calls_that_wait_for_a_follower_are_counted(postgres_uri: str) -> None:
+    """A follower that died or was stopped leaves the verdict of what it sent, and the rest waits:
+    page, JSON and metrics say how much.
+    """
+    sent = {"headers": {"x-shadow-source": "follow"}, "source": "generated"}
+    record(postgres_uri, pairs(50, source="generated", shadow=sent))
+    alone = [call for call in pairs(30, first=50, source="generated") if call.role == "primary"]
+    record(postgres_uri, numbered(alone, 50))
+    with serving(as_role(postgres_uri, "report")) as served:
+        document = json.loads(served.ask("/verdict.json")[1])
+        assert (document["pairs"], document["waiting_calls"]) == (50, 30)
+        assert b"30 later calls not sent to the shadow yet" in served.ask("/")[1]
+        sample = f'shadow_waiting_calls{{candidate="{SHADOW}"}} 30.0'
+        assert sample in served.ask("/metrics")[1].decode().splitlines()
+
+
 def test_several_candidates_have_a_verdict_each(postgres_uri: str) -> None:
     """Each is asked for by its name; who names none at the gate is told the names."""
     other = "quadruple-minimal-inference"

@@ -178,6 +178,10 @@ class Tables:
         found: datetime | None = self._one(_sql("followed"), scope.parameters)
         return found
 
+    def waiting(self, scope: Scope) -> int:
+        """How many calls of the primary there are in the window, whatever became of them."""
+        return int(self._one(_sql("waiting"), scope.parameters))
+
     def mirrored_before(self, scope: Scope, versions: Sequence[str | None]) -> bool:
         """Whether any call before the window has a call of one of these versions of the shadow."""
         asked = scope.parameters | {"versions": [version or "" for version in versions]}

@@ -108,16 +108,16 @@ class Looks:
             self._note_fault("")
         for name, report in found.items():
             if report is not None:
-                self._note(name, report, began)
+                self._note(name, report, began, self._tallies[name].waiting)
 
     def _note_fault(self, fault: str) -> None:
         self.fault = fault
         for name, standing in self.standings.items():
             self.standings[name] = replace(standing, fault=fault or None)
 
-    def _note(self, name: str, report: Report, began: float) -> None:
+    def _note(self, name: str, report: Report, began: float, waiting: int) -> None:
         before = self.standings[name]
-        self.standings[name] = Standing(name, report, began)
+        self.standings[name] = Standing(name, report, began, waiting)
         if before.report is None or before.report.verdict != report.verdict:
             reason = report.reasons[0] if report.reasons else ""
             log.info("%s: %s. %s", report.shadow.service or "No shadow", report.verdict, reason)

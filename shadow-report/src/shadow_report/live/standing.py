@@ -10,7 +10,7 @@ import orjson
 from shadow_report.output.files import as_json
 from shadow_report.output.page import CandidateLink, Live, render_first_page, render_page
 from shadow_report.report import SCHEMA_VERSION, Report
-from shadow_report.wording import duration, moment
+from shadow_report.wording import counted, duration, moment
 
 # Argo's and Flagger's checks want a 4xx for all that is not PROMOTE; these say which.
 STATUS_OF = {"PROMOTE": 200, "REJECT": 412, "INVALID": 422, "WAIT": 425}
@@ -21,13 +21,14 @@ REASONS_AT_THE_GATE = 5
 class Standing:
     """What is known of one candidate; a look replaces it.
 
-    seen_at: when its last look began, on the caller's clock in seconds. fault: why there is no
-    newer one.
+    seen_at: when its last look began, on the caller's clock in seconds. waiting: calls that no
+    follower has come to, which are not among those judged. fault: why there is no newer one.
     """
 
     name: str
     report: Report | None = None
     seen_at: float | None = None
+    waiting: int = 0
     fault: str | None = None
 
     @property
@@ -93,7 +94,8 @@ class Conclusion:
             verdict = {"verdict": self.verdict, "reasons": self.reasons, "age_seconds": None}
             return orjson.dumps(nothing | verdict, option=orjson.OPT_INDENT_2) + b"\n"
         text = as_json(replace(report, verdict=self.verdict, reasons=self.reasons))
-        return b'{\n  "age_seconds": %.3f,\n' % (self._age or 0.0) + text.removeprefix(b"{\n")
+        head = b'{\n  "age_seconds": %.3f,\n  "waiting_calls": %d,\n'
+        return head % (self._age or 0.0, self.standing.waiting) + text.removeprefix(b"{\n")
 
     def age_text(self) -> str:
         """How old the figures are, for a reader."""
@@ -102,6 +104,8 @@ class Conclusion:
             return ""
         age = duration(timedelta(seconds=self.age_seconds))
         text = f"Calls up to {moment(report.window.until)} UTC, looked at {age} ago."
+        if waiting := self.standing.waiting:
+            text += f" {counted(waiting, 'later call')} not sent to the shadow yet."
         return f"{text} {self.standing.fault}" if self.standing.fault else text
 
     def page(self, every: timedelta, age_mark: str, links: tuple[CandidateLink, ...]) -> str:

@@ -173,6 +173,8 @@ class Tally:
         self._counted_at: datetime
         # Of the last look:
         self._until: datetime
+        self.waiting = 0
+        """Calls after the watermark that no follower has come to, though they are settled."""
         self._whole: WholeTables | None = None
         self._whole_after = 0.0
 
@@ -340,6 +342,9 @@ class Tally:
                 (batch.only(_of_part(live, batch, ends)) for batch in batches), lambda done: None
             )
         settings, sides = replace(self._settings, until=until), self._sides_of(live, until)
+        settled = now - settings.settle
+        beyond = replace(sides.scope, since=until, until=settled)
+        self.waiting = tables.waiting(beyond) if until < settled else 0
         whole = self._of_whole_tables(tables, sides, settings)
         return Observed(
             settings=settings,
