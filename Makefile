@@ -84,7 +84,7 @@ report: shadow-report/.venv/runs local/.venv/runs ## Compare what a running `mak
 	@local/.venv/bin/shadow-local report $(ARGS) || [ $$? -ge 10 ]
 
 psql: local/.venv/runs ## Look into the tables of a running `make up`, or of POSTGRES_URI (SQL='SELECT ...')
-	@local/.venv/bin/shadow-local psql $(if $(SQL),--expanded --command "$(SQL)")
+	@local/.venv/bin/shadow-local psql $(if $(SQL),--expanded --command "$$SQL")
 
 install: $(or $(PROJECT),which)/.venv/runs ## Install one project, such as PROJECT=examples/scikit-learn
 which/.venv/runs:

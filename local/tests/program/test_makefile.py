@@ -283,3 +283,14 @@ def test_suites_that_pass_are_a_success(suites: Path) -> None:
     """Exit code 0, and no suite named."""
     done = run_suites(suites, "good")
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "1 suites ran, 0 of them broken")
+
+
+def test_a_question_of_several_lines_reaches_psql(postgres_uri: str) -> None:
+    """With the quotes that SQL has."""
+    question = "SELECT count(*) AS \"all calls\"\nFROM inference_requests\nWHERE role = 'primary'"
+    words = ("psql", f"SQL={question}", f"POSTGRES_URI={postgres_uri}")
+    done = subprocess.run(
+        ["make", *words], cwd=repository(), capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.search(r"^all calls \| 0$", done.stdout, re.MULTILINE)
