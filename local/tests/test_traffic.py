@@ -157,7 +157,7 @@ def test_the_key_goes_along(start: Start, tmp_path: Path, primary: Backend) -> N
     [
         ((".",), {"PREDICT_URL": V1}, "FILE is not set; name one with a request a line"),
         (("requests.jsonl",), {}, "Nothing runs here; start `make up`, or set PREDICT_URL."),
-        (("requests.jsonl",), {"PREDICT_URL": "here"}, "'requests.jsonl', which is no file"),
+        (("requests.jsonl",), {"PREDICT_URL": "here"}, "'requests.jsonl', which is not a file"),
     ],
 )
 def test_what_is_missing_is_said(

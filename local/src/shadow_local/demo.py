@@ -266,7 +266,6 @@ SCENES = {
         agreeing="The primary is the {0} model, and so is the shadow",
         again="make up KUSTOMIZATION=examples/generative",
         page="docs/models/language-model.md",
-        # The copies' tokens wait for the cores of this machine, which the primary has first.
         compare=("--rules", "openai"),
     ),
 }

@@ -216,7 +216,7 @@ def read_calls(file: Path, predict_url: str) -> list[Call]:
     """
     if not file.is_file():
         # make passes on what is unset as ""
-        given = "not set" if file == Path() else f"'{file}', which is no file"
+        given = "not set" if file == Path() else f"'{file}', which is not a file"
         raise Explained(f"FILE is {given}; name one with a request a line (local/README.md).")
     parts = PREDICT_URL.fullmatch(predict_url)
     if parts is None:

@@ -163,39 +163,31 @@ with http.server.HTTPServer(("127.0.0.1", 0), Answers) as server:
 """
 
 
-def test_a_process_by_hand_that_is_late_is_named_with_what_it_answers(
-    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Once it answers; nobody knows when it will be started."""
-    monkeypatch.setattr("shadow_local.supervisor.LATE_SECONDS", 0)
-    child = python(tmp_path, NOT_READY, "shadow-transformer")
-    supervisor.start(child)
-    url = f"http://127.0.0.1:{pid_in(tmp_path / 'port')}/ready"
-    said: list[str] = []
-    by_hand = dataclasses.replace(child, probes=(url,))
-    supervisor.wait_until_ready(by_hand, endless=True, on_delay=said.append)
-    assert [line.strip() for text in said for line in text.splitlines()] == [
-        "shadow-transformer, started by hand, is not ready yet:",
-        f'GET {url}: 503 {{"error": "no such model"}}',
-    ]
-
-
+@pytest.mark.parametrize("by_hand", [False, True])
 def test_a_child_that_is_late_is_named_once_with_what_it_says(
-    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by_hand: bool
 ) -> None:
-    """Its probe's answer, its log, and the last line there in which something is wrong."""
+    """Its probe's answer, its log, and the last line there in which something is wrong; one that is
+    started by hand, whenever that may be, once it answers, and its log is elsewhere.
+    """
     monkeypatch.setattr("shadow_local.supervisor.LATE_SECONDS", 0)
     child = python(tmp_path, NOT_READY, "primary-transformer")
     supervisor.start(child)
     url = f"http://127.0.0.1:{pid_in(tmp_path / 'port')}/ready"
     said: list[str] = []
-    supervisor.wait_until_ready(dataclasses.replace(child, probes=(url,)), on_delay=said.append)
-    assert [line.strip() for text in said for line in text.splitlines()] == [
-        "primary-transformer is not ready after 0 s, waiting up to 300 s:",
-        f'GET {url}: 503 {{"error": "no such model"}}',
-        f"{tmp_path / 'logs' / 'primary-transformer.log'} says last:",
-        "2026-11-26 03:00:01 WARNING set --predictor_protocol to v2",
-    ]
+    probed = dataclasses.replace(child, probes=(url,))
+    supervisor.wait_until_ready(probed, by_hand, said.append)
+    answer = f'GET {url}: 503 {{"error": "no such model"}}'
+    assert [line.strip() for text in said for line in text.splitlines()] == (
+        ["primary-transformer, started by hand, is not ready yet:", answer]
+        if by_hand
+        else [
+            "primary-transformer is not ready after 0 s, waiting up to 300 s:",
+            answer,
+            f"{tmp_path / 'logs' / 'primary-transformer.log'} says last:",
+            "2026-11-26 03:00:01 WARNING set --predictor_protocol to v2",
+        ]
+    )
 
 
 def test_a_late_child_without_a_warning_is_named_with_its_log(

@@ -27,8 +27,8 @@ _DURATION = r"(\d+(?:\.\d+)?)(ms|h|m|s)"
 _SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
 # Of a field that nobody reads: a mistake, or something that only a cluster knows.
 _NOT_TRANSLATED = (
-    "the local runner does not translate it; if it is no mistake, add it for the cluster alone, in "
-    "a kustomization in another folder that has this one as its resource"
+    "the local runner does not translate it; if it is not a mistake, add it for the cluster alone, "
+    "in a kustomization in another folder that has this one as its resource"
 )
 
 

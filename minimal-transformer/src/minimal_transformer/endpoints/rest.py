@@ -257,11 +257,11 @@ async def _body(receive: Receive, headers: Mapping[str, str], room: Room) -> byt
     if announced is None:
         return await _chunked_body(receive, room)
     length = int(announced)
-    room.limits.check_request(length)
     if length > SMALL_BYTES:
         # Until then the connection is not read: what the caller has sent waits in the kernel.
         await room.take_request(length)
         return await _rest_of_body(receive, [], room)
+    room.limits.check_request(length)
     if length > TINY_BYTES:
         room.take_small(length)
     message = await receive()
