@@ -188,7 +188,7 @@ deploy: local/.venv/runs shadow-report/.venv/runs ## Check the deployment, then 
 schema: embedded-postgres/.venv/runs ## Make the tables in the database of POSTGRES_URI
 	@embedded-postgres/.venv/bin/python -m embedded_postgres
 
-clean: ## Remove everything that these commands installed or wrote
+clean: ## Remove everything that these commands installed or wrote, but pages and models of your own
 	rm -rf .tools sbom local/.run $(PROJECTS:%=%/.venv) $(PROJECTS:%=%/uv.lock)
 	rm -rf $(TRAINED)
 
