@@ -90,7 +90,8 @@ def test_unknown_model_is_told_once(folder: Path, predictor: Predictor, protocol
         assert server.log.count("does not know") == 1
         assert (
             f"predictor {address} does not know model 'other', so this pod is not ready; set"
-            " --model_name to the name that the predictor serves."
+            " --model_name to the name that the predictor serves, or, for one without KServe's"
+            " paths, PREDICTOR_READY_PATH to a path that it answers with 200."
         ) in server.log
 
 

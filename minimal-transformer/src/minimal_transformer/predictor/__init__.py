@@ -175,7 +175,10 @@ class UnknownModel(Episode):
 
     def met(self, other_protocol: str | None = None) -> None:
         """A probe's answer was that; over another protocol it knows the model, if one is named."""
-        remedy = "set --model_name to the name that the predictor serves"
+        remedy = (
+            "set --model_name to the name that the predictor serves, or, for one without KServe's"
+            " paths, PREDICTOR_READY_PATH to a path that it answers with 200"
+        )
         if other_protocol is not None:
             remedy = f"it does over {other_protocol}: set --predictor_protocol {other_protocol}"
         self.hit(f"{self._what.format('does not know')}, so this pod is not ready; {remedy}.")
