@@ -29,6 +29,9 @@ WARNING_LINE = re.compile(rf"\bWARN(ING)?\b|\[warning\]|{ERROR_LINE.pattern}")
 READY_SECONDS = 300
 # Longer than a start takes on a busy laptop: what is not ready then is more likely misconfigured.
 LATE_SECONDS = 20
+UNKNOWN_PATH = (
+    "it has no model of that name, or not KServe's paths: docs/models/other.md has other probes"
+)
 ANSWER_CHARACTERS = 200
 # The processes are on this machine, where no proxy of the environment leads to.
 _without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -121,12 +124,14 @@ class Supervisor:
 
     def _delay(self, name: str, url: str, answer: str, *, by_hand: bool) -> str:
         """What a process that is not ready says of itself, on lines of their own."""
+        is_unknown = name.endswith("-predictor") and answer.startswith("404")
+        asked = f"  GET {url}: {answer}" + f"\n  {UNKNOWN_PATH}" * is_unknown
         if by_hand:
-            return f"{name}, started by hand, is not ready yet:\n  GET {url}: {answer}"
+            return f"{name}, started by hand, is not ready yet:\n{asked}"
         log = self._log(name)
         lines = [
             f"{name} is not ready after {LATE_SECONDS} s, waiting up to {READY_SECONDS} s:",
-            f"  GET {url}: {answer}",
+            asked,
             f"  {log}" + " says last:" * bool(warning := _last_warning(log)),
             f"  {warning}",
         ]

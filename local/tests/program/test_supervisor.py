@@ -190,6 +190,25 @@ def test_a_child_that_is_late_is_named_once_with_what_it_says(
     )
 
 
+@pytest.mark.parametrize(("name", "is_told"), [("shadow-predictor", True), ("gateway", False)])
+def test_a_late_predictor_without_the_probed_path_is_told_of_others(
+    supervisor: Supervisor,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    is_told: bool,
+) -> None:
+    """It is a server without KServe's paths, or has a model of another name."""
+    monkeypatch.setattr("shadow_local.supervisor.LATE_SECONDS", 0)
+    child = python(tmp_path, NOT_READY.replace("503", "404"), name)
+    supervisor.start(child)
+    url = f"http://127.0.0.1:{pid_in(tmp_path / 'port')}/ready"
+    said: list[str] = []
+    probed = dataclasses.replace(child, probes=(url,))
+    supervisor.wait_until_ready(probed, on_delay=said.append)
+    assert ("docs/models/other.md" in said[0]) == is_told
+
+
 def test_a_late_child_without_a_warning_is_named_with_its_log(
     supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
