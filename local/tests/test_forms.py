@@ -347,6 +347,17 @@ def test_a_variable_that_no_file_says_names_its_object(tmp_path: Path) -> None:
         check_variables(tmp_path, [changed])
 
 
+@pytest.mark.parametrize("value", [2025, 2025.1, True])
+def test_a_variable_that_is_no_text_is_one_line(tmp_path: Path, value: float) -> None:
+    """Such as a version without quotes; the file that says it is looked for all the same."""
+    (tmp_path / "kustomization.yaml").write_text("resources: []\n")
+    env = [{"name": "MODEL_VERSION", "value": value}]
+    transformer = {"containers": [{"image": "a/minimal-transformer:1", "env": env}]}
+    item = next(o for o in rendered("standard") if o["kind"] == "InferenceService")
+    with pytest.raises(Malformed, match=f": MODEL_VERSION is {value}; set it to the same in quo"):
+        check_variables(tmp_path, [{**item, "spec": {"transformer": transformer}}])
+
+
 @pytest.mark.parametrize(
     ("settings", "line"),
     [

@@ -6,6 +6,7 @@ pod that does not start, or in Kustomize's own words, which name neither file no
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -276,10 +277,11 @@ def _entries(file: Path) -> list[str]:
     ]
 
 
-def _place(files: Iterable[Path], name: str, value: str) -> str | None:
+def _place(files: Iterable[Path], name: str, value: Any) -> str | None:
     """The file that says the variable's value; None when none does in so many words."""
+    words = value if isinstance(value, str) else json.dumps(value)
     said = re.compile(
-        rf"(?i:\bname: *[\"']?{re.escape(name)})\b[^#]{{0,99}}?{re.escape(value)}", re.DOTALL
+        rf"(?i:\bname: *[\"']?{re.escape(name)})\b[^#]{{0,99}}?{re.escape(words)}", re.DOTALL
     )
     return next((from_repository(file) for file in files if said.search(file.read_text())), None)
 
