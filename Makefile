@@ -189,7 +189,7 @@ schema: embedded-postgres/.venv/runs ## Make the tables in the database of POSTG
 	@embedded-postgres/.venv/bin/python -m embedded_postgres
 
 clean: ## Remove everything that these commands installed or wrote, but pages and models of your own
-	rm -rf .tools sbom local/.run $(PROJECTS:%=%/.venv) $(PROJECTS:%=%/uv.lock)
+	rm -rf .tools sbom local/.run $(PROJECTS:%=%/.venv) $(PROJECTS:%=%/uv.lock) examples/*/.venv examples/*/uv.lock
 	rm -rf $(TRAINED)
 
 # An installer's words are shown only when it fails, and not when that was Ctrl-C.

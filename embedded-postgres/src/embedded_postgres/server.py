@@ -74,7 +74,7 @@ class Postgres:
         settings = {"port": self.port, "listen_addresses": "127.0.0.1", "max_connections": 200}
         # No socket file: a socket's path may hold 107 bytes, less than many a test's folder.
         settings |= {"unix_socket_directories": "", "log_min_messages": "warning"}
-        settings |= {} if self.durable else {"fsync": "off"}
+        settings |= {} if self.durable else {"fsync": "off", "full_page_writes": "off"}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(

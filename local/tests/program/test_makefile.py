@@ -178,6 +178,16 @@ def test_clean_removes_the_examples_models_and_nobody_elses(clone: Path) -> None
     assert [path.name for path in folder.iterdir()] == ["own.joblib"]
 
 
+def test_clean_removes_what_was_installed_into_a_copied_example(clone: Path) -> None:
+    """The copy is not among the projects that the Makefile names, and its files are someone's own."""
+    copy = clone / "examples" / "churn"
+    (copy / ".venv" / "bin").mkdir(parents=True)
+    for name in ("uv.lock", "model.py"):
+        (copy / name).touch()
+    subprocess.run(["make", "clean"], cwd=clone, capture_output=True, check=True)
+    assert [path.name for path in copy.iterdir()] == ["model.py"]
+
+
 def test_versions_that_exclude_each_other_are_told_apart_from_a_network(clone: Path) -> None:
     """A dependency was changed and its pin was not: uv's reason, and the command that mends it."""
     (clone / "wheels").mkdir()
