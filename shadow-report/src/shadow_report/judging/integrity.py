@@ -66,8 +66,8 @@ def absent(facts: Facts) -> Iterator[Finding]:
             else "There is not one call in the window.",
             _when_complete(facts)
             if facts.window.in_flight
-            else "Send traffic, widen the window (--since, --last), and check that the "
-            "transformers' POSTGRES_URI is this database.",
+            else "Send traffic, widen the window (--since, --last), check that the transformers' "
+            "POSTGRES_URI is this database, and see whether their logs say why nothing arrives.",
         )
     elif not facts.shadow.calls:
         yield Finding(
@@ -130,7 +130,7 @@ def never_sent(facts: Facts) -> Iterator[Finding]:
             leads,
             f"{counted(past, 'call')} without a shadow call came past the entry, which alone "
             "mirrors.",
-            ENTRY,
+            f"{ENTRY} Where a follower sends them (topology follow), see that it is up.",
         ): past,
         Finding(
             "withheld",
@@ -290,8 +290,9 @@ def missing(facts: Facts) -> Iterator[Finding]:
             f"(coverage {percent(coverage)}).",
             f"{percent(share)} of the calls should be mirrored: if it is another "
             "share (mirror-percentage), say so with --mirrored-share. Else look for a stopped "
-            "shadow, calls past the entry path, large bodies, a RECORD_SAMPLE of the shadow's "
-            "alone, and connection limits in the DestinationRule."
+            "shadow, another --model_name there or another trouble in its log, calls past the "
+            "entry path, large bodies, a RECORD_SAMPLE of the shadow's alone, and connection "
+            "limits in the DestinationRule."
             if facts.is_mirrored
             else FOLLOWED,
         )
