@@ -27,7 +27,7 @@ MOST_OPEN_COPIES = 32
 LOOK_SECONDS = 0.05
 COPY_SECONDS = 60
 SLOWED = (
-    "the shadow is slower than the calls come: each waits until it has fewer than "
+    "the shadow is slower than the calls come, or stuck: each waits until it has fewer than "
     f"{MOST_OPEN_COPIES} copies to answer"
 )
 SECONDS_PER_CALL = 60
