@@ -28,11 +28,16 @@ KERNEL_BYTES = 128 * 1024
 
 
 class Engine:
-    """Streams the same events to every caller, as fast as each of them reads."""
+    """Streams the same events to every caller, as fast as each of them reads.
+
+    Once it was told to `hold_back`, the last event of each stream waits for `finish`.
+    """
 
     def __init__(self, chosen: bytes) -> None:
         self._event = chosen
         self._loop = asyncio.new_event_loop()
+        self._may_finish = asyncio.Event()
+        self._may_finish.set()
         self.served = 0
         self.sent_bytes = 0
 
@@ -61,6 +66,14 @@ class Engine:
         self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         self._loop.close()
 
+    def hold_back(self) -> None:
+        """From now on no stream comes to its end before `finish`."""
+        self._loop.call_soon_threadsafe(self._may_finish.clear)
+
+    def finish(self) -> None:
+        """Let every stream come to its end."""
+        self._loop.call_soon_threadsafe(self._may_finish.set)
+
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             head = await reader.readuntil(b"\r\n\r\n")
@@ -73,7 +86,9 @@ class Engine:
                     int(re.findall(rb"content-length: (\d+)", head, re.IGNORECASE)[0])
                 )
                 writer.write(HEAD)
-                for _ in range(EVENTS):
+                for number in range(EVENTS):
+                    if number == EVENTS - 1:
+                        await self._may_finish.wait()
                     writer.write(b"%x\r\n%s\r\n" % (len(self._event), self._event))
                     await writer.drain()
                     self.sent_bytes += len(self._event)
@@ -163,10 +178,18 @@ def test_a_thousand_long_answers(crowd: tuple[Transformer, Engine], postgres_uri
     size = EVENTS * len(LONG) + len(DONE)
 
     async def read_all() -> list[int]:
+        engine.hold_back()
+        # All are open when each of them has come this far: that much is to be kept at one time.
+        barrier, far = asyncio.Barrier(COUNT), (EVENTS - 1) * len(LONG)
         opened = [await call(transformer) for _ in range(COUNT)]
 
         async def read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
             count = 0
+            while count < far:
+                assert (piece := await reader.read(2**16)), "it ended before its last event"
+                count += len(piece)
+            await barrier.wait()
+            engine.finish()
             while piece := await reader.read(2**16):
                 count += len(piece)
             writer.close()
@@ -209,10 +232,13 @@ def test_a_thousand_readers_that_do_not_read(
 
     async def stall() -> int:
         opened = await asyncio.gather(*(call(transformer) for _ in range(COUNT)))
-        peak, before = 0, -1
-        while peak != before:  # until it grows no more
+        for reader, _ in opened:
+            await reader.readuntil(b"\r\n\r\n")  # the head: each is under way
+        state, before = (0, 0), None
+        while state != before:  # until the predictor gets rid of no more
             await asyncio.sleep(2)
-            peak, before = peak_bytes(transformer), peak
+            state, before = (peak_bytes(transformer), engine.sent_bytes), state
+        peak, _ = state
         for _, writer in opened:
             writer.transport.abort()
         return peak
