@@ -98,7 +98,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """The exit code of such a start that ends by itself, and all that it printed as its stderr."""
     with tempfile.TemporaryFile("w+") as log:
-        code = start(command, env=env, log=log, cwd=cwd).wait(60)
+        code = start(command, env=env, log=log, cwd=cwd).wait(120)
         log.seek(0)
         return subprocess.CompletedProcess(command, code, stderr=log.read())
 

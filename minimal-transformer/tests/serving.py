@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import itertools
 import os
 import signal
 import socket
@@ -30,7 +31,7 @@ PREDICT = "/v1/models/model:predict"
 EXPLAIN = "/v1/models/model:explain"
 INFER = "/v2/models/model/infer"
 SERVICE = "/inference.GRPCInferenceService"
-WAIT_SECONDS = 75.0
+WAIT_SECONDS = 120.0
 
 # For httpx.stream, which would read the machine's certificates anew at each call, in 18 ms.
 TLS = ssl.create_default_context()
@@ -198,6 +199,7 @@ class Transformer(Process):
     ) -> None:
         self.spool = folder / f"spool-{uuid.uuid4().hex[:8]}"
         self.predictor = predictor
+        self._workers = int(dict(itertools.pairwise(arguments)).get("--workers", "1"))
         where = [] if predictor is None else ["--predictor_host", predictor]
         module = variables.pop("MODULE", MODULE)
         settings = {
@@ -207,11 +209,15 @@ class Transformer(Process):
             "MODEL_VERSION": "7",
             "SPOOL_DIR": str(self.spool),
             # A busy machine may need it; a drained spool ends the wait.
-            "SHUTDOWN_DRAIN_SECONDS": "30",
+            "SHUTDOWN_DRAIN_SECONDS": "90",
             "TMPDIR": str(folder),  # where its counters stay when it is killed
             "PYTHONPATH": str(Path(__file__).parent),
         }
         super().__init__(folder, module, *where, *arguments, **(settings | variables))
+
+    def _answers(self) -> bool:
+        """Once each of its workers does: until then lines of the start are still to be logged."""
+        return super()._answers() and self.log.count("serving model ") >= self._workers
 
 
 class Predictor(Process):
