@@ -75,8 +75,8 @@ def scripted() -> Iterator[ScriptedPredictor]:
 
 @pytest.fixture(scope="session")
 def fronting(folder: Path, shared_uri: str, scripted: ScriptedPredictor) -> Iterator[Transformer]:
-    """A transformer in front of the misbehaving predictor, with a timeout of 3 s."""
-    arguments = ["--predictor_request_timeout_seconds", "3"]
+    """A transformer in front of the misbehaving predictor, with a timeout of 10 s."""
+    arguments = ["--predictor_request_timeout_seconds", "10"]
     with Transformer(folder, shared_uri, scripted.address, *arguments) as running:
         yield running
 
@@ -104,11 +104,8 @@ def streaming() -> Iterator[StreamingPredictor]:
 
 @pytest.fixture(scope="session")
 def passing(folder: Path, shared_uri: str, streaming: StreamingPredictor) -> Iterator[Transformer]:
-    """A transformer in front of it that waits 3 s and passes what is posted below /any."""
-    arguments = ["--predictor_request_timeout_seconds", "3"]
-    with Transformer(
-        folder, shared_uri, streaming.address, *arguments, PASS_PATHS="/any"
-    ) as running:
+    """A transformer in front of it that passes what is posted below /any."""
+    with Transformer(folder, shared_uri, streaming.address, PASS_PATHS="/any") as running:
         yield running
 
 

@@ -58,7 +58,7 @@ def seen_by(scripted: ScriptedPredictor, pair: str) -> Seen:
 
 def raw_call(server: Transformer, head: bytes, body: bytes = SAMPLE) -> bytes:
     """What a connection of its own gets for these bytes; the head asks for its end."""
-    with closing(socket.create_connection(("127.0.0.1", server.http_port), 30)) as caller:
+    with closing(socket.create_connection(("127.0.0.1", server.http_port), 120)) as caller:
         caller.sendall(head + b"\r\n" + body)
         got = b""
         while piece := caller.recv(65536):
@@ -185,7 +185,7 @@ def test_metadata_of_several_hops_is_combined(
     with grpc.insecure_channel(fronting.grpc_address) as channel:
         call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         with pytest.raises(grpc.RpcError):
-            call(wire, metadata=metadata, timeout=30)
+            call(wire, metadata=metadata, timeout=120)
     headers = seen_by(scripted, pair).headers
     assert headers["tracestate"] == "a=1, b=2"
     assert "ce-bin" not in headers
@@ -219,7 +219,7 @@ def test_upgrade_is_ignored_and_the_body_counts(
     pairs = [new_pair(), new_pair()]
     first = head_of(pairs[0], *upgrade) + b"\r\n" + SAMPLE
     second = head_of(pairs[1], CLOSE) + b"\r\n" + SAMPLE
-    with closing(socket.create_connection(("127.0.0.1", transformer.http_port), 30)) as caller:
+    with closing(socket.create_connection(("127.0.0.1", transformer.http_port), 120)) as caller:
         parts = [first + second] if not is_split else [first[:-7], first[-7:], second]
         for part in parts:
             caller.sendall(part)
@@ -239,7 +239,7 @@ def test_upgrade_of_a_chunked_body(transformer: Transformer) -> None:
     chunks = b"".join(b"1\r\n" + SAMPLE[n : n + 1] + b"\r\n" for n in range(len(SAMPLE)))
     head = head_of(new_pair(), *JAVA).replace(b"content-length: 34", b"transfer-encoding: chunked")
     assert b"content-length" not in head
-    with closing(socket.create_connection(("127.0.0.1", transformer.http_port), 30)) as caller:
+    with closing(socket.create_connection(("127.0.0.1", transformer.http_port), 120)) as caller:
         caller.sendall(head + b"\r\n" + chunks + b"0\r\n\r\n")
         got = b""
         while SAMPLE_ANSWER not in got:

@@ -251,7 +251,7 @@ def test_caller_that_leaves_is_recorded(
     """A caller that cancels ends its wait, not the call."""
     pair = new_pair()
     message = pb.ModelInferRequest(model_name="model")
-    message.parameters["do"].string_param = "slow 2"
+    message.parameters["do"].string_param = "slow 5"
     with grpc.insecure_channel(fronting.grpc_address) as channel:
         call = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
         metadata = (("x-shadow-pair-id", pair),)

@@ -204,7 +204,7 @@ def test_kserves_own_client_is_answered(telling: Transformer, shared_uri: str, p
     written = CompletionRequest(model="model", prompt="A lamp", max_tokens=5)
 
     async def ask() -> tuple[Any, str, Any, str]:
-        async with httpx.AsyncClient(timeout=60) as http:
+        async with httpx.AsyncClient(timeout=120) as http:
             model = OpenAIProxyModel("model", url, http, health_endpoint="/v1/models/model")
             assert await model.healthy()
             whole = await model.create_chat_completion(talked)
@@ -267,7 +267,7 @@ def test_who_dies_in_the_middle_is_no_end_for_openais_clients(
                 pool.submit(_say, client, pairs[0], started[0]),
                 pool.submit(asyncio.run, ask()),
             ]
-            assert all(one.wait(60) for one in started)
+            assert all(one.wait(120) for one in started)
             victim = {"predictor": storyteller, "transformer": transformer}[dies].process
             for process in [*psutil.Process(victim.pid).children(recursive=True), victim]:
                 process.kill()
@@ -335,7 +335,7 @@ def test_the_bytes_are_the_predictors(telling: Transformer, shared_uri: str) -> 
     pair = new_pair()
     body = talk("A lamp?", stream=True)
     url = f"http://127.0.0.1:{telling.http_port}/openai/v1/chat/completions"
-    got = httpx.post(url, json=body, headers={"x-shadow-pair-id": pair})
+    got = httpx.post(url, json=body, headers={"x-shadow-pair-id": pair}, timeout=120)
     assert got.headers["content-type"].startswith("text/event-stream")
     assert got.content.endswith(b"data: [DONE]\n\n")
     assert row(shared_uri, pair)["response_size"] == len(got.content)

@@ -72,7 +72,7 @@ def service() -> Iterator[str]:
 
     thread = threading.Thread(target=run)
     thread.start()
-    ready.wait(60)
+    ready.wait(120)
     yield address[0]
     loop.call_soon_threadsafe(loop.stop)
     thread.join(60)

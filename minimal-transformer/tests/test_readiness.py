@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -50,13 +51,13 @@ def test_readiness_follows_the_predictor(
 def test_many_probes_ask_the_predictor_once(
     fronting: Transformer, scripted: ScriptedPredictor
 ) -> None:
-    """Probes within a second share one question."""
+    """Probes within a second share one question, however many seconds they take here."""
     until(lambda: fronting.get(READINESS[0]).status == 200, "ready")
-    asked = scripted.ready_asked
+    asked, began = scripted.ready_asked, time.monotonic()
     with ThreadPoolExecutor(20) as pool:
         statuses = list(pool.map(lambda _: fronting.get(READINESS[0]).status, range(60)))
     assert set(statuses) == {200}
-    assert scripted.ready_asked - asked <= 10
+    assert scripted.ready_asked - asked <= 2 + (time.monotonic() - began)
 
 
 def test_ready_without_postgres(no_postgres: Transformer) -> None:

@@ -150,7 +150,7 @@ def test_predictor_answer_passes_through(
 @pytest.mark.parametrize(
     ("what", "status", "error"),
     [
-        ("hang", 504, "the predictor did not answer in 3 s"),
+        ("hang", 504, "the predictor did not answer in 10 s"),
         ("truncated", 502, "the predictor's answer was cut off"),
         ("half chunk", 502, "the predictor's answer was cut off"),
         ("garbage", 502, "the predictor's answer is not valid HTTP"),

@@ -310,11 +310,7 @@ def _load(server: Transformer, callers: int) -> tuple[list[Answered], threading.
         while not stop.is_set():
             try:
                 answered.append(server.post(PREDICT, SAMPLE))
-            except OSError:
-                return
-            except Exception:
-                if server.process.poll() is None:
-                    continue
+            except (OSError, http.client.HTTPException):  # the server is gone
                 return
 
     for _ in range(callers):

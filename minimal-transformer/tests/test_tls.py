@@ -112,7 +112,7 @@ def _calls(port: int, context: ssl.SSLContext) -> bool:
     request = urllib.request.Request(f"https://localhost:{port}{PREDICT}", SAMPLE)
     request.add_header("content-type", "application/json")
     try:
-        with urllib.request.urlopen(request, context=context, timeout=10) as response:
+        with urllib.request.urlopen(request, context=context, timeout=60) as response:
             return bool(response.read() == SAMPLE_ANSWER)
     except OSError:
         return False
