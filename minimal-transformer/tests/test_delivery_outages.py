@@ -47,7 +47,7 @@ def test_everything_is_written(tmp_path: Path, postgres_uri: str) -> None:
     with Delivery(chosen, tmp_path / "log") as delivery:
         until(lambda: stored(postgres_uri) == (CALLS, CALLS, 0), "all rows")
         handler.close()
-        assert delivery.drain(30) == 0
+        assert delivery.drain(90) == 0
     assert not list((tmp_path / "spool").glob("*.seg"))
 
 
@@ -408,7 +408,7 @@ def test_states_of_the_server_are_waited_out(tmp_path: Path, postgres_uri: str, 
             connection.execute("DROP FUNCTION fail CASCADE")
             until(lambda: stored(postgres_uri) == (CALLS, CALLS, 0), "all rows")
         finally:
-            delivery.stop(30)
+            delivery.stop(90)
     assert not (tmp_path / "spool" / "dead-letter").exists()
 
 
@@ -450,8 +450,6 @@ def test_hung_server_is_an_outage(
     tmp_path: Path, own_postgres: Postgres, calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that is stopped in its tracks is given up after the deadline and tried again."""
-    monkeypatch.setattr(database, "CONNECT_SECONDS", 2)
-    monkeypatch.setattr(database, "TRANSACTION_SECONDS", 1.5)
     chosen = settings(tmp_path, as_role(own_postgres.uri, "transformer"))
     handler = PredictionDBHandler(chosen)
     record(handler, 5)
@@ -466,9 +464,11 @@ def test_hung_server_is_an_outage(
     for pid in stopped:
         os.kill(pid, signal.SIGSTOP)
     try:
-        waits = [
-            writer.advance() for _ in range(2)
-        ]  # first the cut connection, then none to be had
+        # Only now: a busy machine may take longer for what the running server does.
+        with monkeypatch.context() as short:
+            short.setattr(database, "TRANSACTION_SECONDS", 1.5)
+            # First the cut connection, then none to be had.
+            waits = [writer.advance() for _ in range(2)]
     finally:
         for pid in reversed(stopped):
             os.kill(pid, signal.SIGCONT)
