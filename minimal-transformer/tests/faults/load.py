@@ -13,7 +13,8 @@ from typing import Self
 import aiohttp
 from serving import PREDICT, SAMPLE, SAMPLE_ANSWER, Process, until
 
-CALLER_SECONDS = 60.0
+CALLER_SECONDS = 120.0
+AT_ONCE = 200
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Load:
     """Calls a server at a steady rate from a thread until the `with` block ends.
 
     Each call has a pair id of its own. The rate does not follow the answers: a server that stalls
-    meets more and more calls at once, as from real callers.
+    meets more and more calls at once, as from real callers, up to AT_ONCE.
     """
 
     def __init__(self, server: Process, rate: float = 250, caller: Caller | None = None) -> None:
@@ -66,7 +67,9 @@ class Load:
         until(lambda: len(self.answered) >= before + more, f"{more} more answers: {self.failed}")
 
     async def _run(self) -> None:
-        connector = aiohttp.TCPConnector(limit=200)
+        connector = aiohttp.TCPConnector(limit=0)
+        # Calls that queued for a connection would wait longer and longer on a slow machine.
+        places = asyncio.Semaphore(AT_ONCE)
         timeout = aiohttp.ClientTimeout(total=CALLER_SECONDS)
         async with (
             aiohttp.ClientSession(connector=connector, timeout=timeout) as session,
@@ -74,7 +77,8 @@ class Load:
         ):
             started, number = time.monotonic(), 0
             while not self._stop.is_set():
-                calls.create_task(self._call(session))
+                await places.acquire()
+                calls.create_task(self._call(session)).add_done_callback(lambda _: places.release())
                 number += 1
                 await asyncio.sleep(max(0.0, started + number / self._rate - time.monotonic()))
 

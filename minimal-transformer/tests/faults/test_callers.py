@@ -29,7 +29,7 @@ from serving import stored as stored_body
 @pytest.fixture
 def plain(transformer: Transformer) -> Iterator[socket.socket]:
     """A connection to the transformer, without an HTTP library."""
-    with closing(socket.create_connection(("127.0.0.1", transformer.http_port), 30)) as connection:
+    with closing(socket.create_connection(("127.0.0.1", transformer.http_port), 120)) as connection:
         yield connection
 
 
@@ -108,7 +108,7 @@ def test_what_is_no_http_is_refused_and_harms_nobody(
         head("noise-d", "content-length: -5") + SAMPLE,
     ]
     for noise in bad:
-        with closing(socket.create_connection(plain.getpeername(), 30)) as another:
+        with closing(socket.create_connection(plain.getpeername(), 120)) as another:
             another.sendall(noise)
             assert b"200 OK" not in another.recv(65536), noise
     pair = new_pair()
@@ -160,14 +160,14 @@ def test_whatever_a_connection_carries_answers_and_rows_agree(
         at, noise, gone = damage
         stream = stream[:at] + noise + stream[at + gone :]
     got = b""
-    with closing(socket.create_connection(("127.0.0.1", transformer.http_port), 30)) as caller:
+    with closing(socket.create_connection(("127.0.0.1", transformer.http_port), 120)) as caller:
         # What is damaged may be answered, and the connection closed, before all of it is sent.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             for size in pieces:
                 caller.sendall(stream[:size])
                 stream = stream[size:]
             caller.sendall(stream)
-        caller.settimeout(0.5 if damage else 30)
+        caller.settimeout(0.5 if damage else 120)
         with contextlib.suppress(OSError):
             while got.count(b"HTTP/1.1 200 OK") < len(calls) and (piece := caller.recv(65536)):
                 got += piece

@@ -54,7 +54,7 @@ class Engine:
         self._serving = self._loop.create_task(serve())
         self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
-        started.wait(30)
+        started.wait(120)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -186,7 +186,8 @@ def test_a_thousand_long_answers(crowd: tuple[Transformer, Engine], postgres_uri
         async def read(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
             count = 0
             while count < far:
-                assert (piece := await reader.read(2**16)), "it ended before its last event"
+                piece = await reader.read(2**16)
+                assert piece, "it ended before its last event"
                 count += len(piece)
             await barrier.wait()
             engine.finish()

@@ -25,7 +25,7 @@ OUTAGE_CALLS = 10_000
 GROWTH_BYTES = 20 * 1024 * 1024
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_outage_of_a_minute_loses_nothing_and_grows_no_memory(
     postgres: Postgres, transformer_uri: str, start: Start
 ) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 from deployment import Start, as_transformer
 from evidence import (
     WRITERS,
@@ -143,6 +144,16 @@ def test_failover_to_another_host(
         second.kill()
 
 
+def takes_queries(postgres: Postgres) -> bool:
+    """Whether it does; one that has ended is started, as its operator would."""
+    if not postgres.running:
+        postgres.start()
+    try:
+        return bool(query(postgres.uri, "SELECT 1"))
+    except psycopg.OperationalError:
+        return False
+
+
 def test_full_disk_of_postgres_costs_nothing(
     small_disk: Callable[[str], Path], postgres_data: Path, start: Start
 ) -> None:
@@ -162,8 +173,7 @@ def test_full_disk_of_postgres_costs_nothing(
             told(server, "the server's disk is full; free space, or shadow-report maintain")
             load.until_answered(100)
             filler.unlink()
-            if not postgres.running:
-                postgres.start()
+            until(lambda: takes_queries(postgres), "Postgres, which may have ended of it")
             load.until_answered(50)
         assert not load.failed
         check_every_answer_is_stored_once(postgres.uri, load)

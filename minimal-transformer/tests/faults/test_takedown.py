@@ -7,6 +7,7 @@ import resource
 import shutil
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -95,6 +96,7 @@ def test_answers_that_cannot_be_redacted_use_up_no_reserve(
     with ThreadPoolExecutor(8) as pool:
         answered = list(pool.map(lambda _: server.post(PREDICT, asked).status, range(1500)))
     assert set(answered) == {200}
+    until(lambda: records(server, "written") == 1500 - records(server, "dropped"), "room for one")
     pair = new_pair()
     server.post(PREDICT, asked, x_shadow_pair_id=pair)
     assert row(postgres_uri, pair)["response_size"] == len(text)
@@ -286,7 +288,7 @@ def test_slow_bodies_keep_no_room_that_others_want(
     with ExitStack() as slow:
         callers = []
         for _ in range(4):
-            caller = socket.create_connection(("127.0.0.1", server.http_port), 60)
+            caller = socket.create_connection(("127.0.0.1", server.http_port), 120)
             slow.enter_context(closing(caller))
             caller.sendall(head + b"x")
             callers.append(caller)
@@ -317,7 +319,7 @@ def test_silent_connections_take_no_callers_place(cramped: Transformer, postgres
     """More than there are descriptors: callers are served and recorded."""
     with ExitStack() as silent:
         for _ in range(300):
-            connection = socket.create_connection(("127.0.0.1", cramped.http_port), 30)
+            connection = socket.create_connection(("127.0.0.1", cramped.http_port), 120)
             silent.enter_context(closing(connection))
         pairs = [new_pair() for _ in range(70)]
         for pair in pairs:
@@ -338,11 +340,13 @@ def test_soft_limit_of_descriptors_is_raised(transformer: Transformer) -> None:
 def test_hostile_callers_fill_no_log(start: Start, database: str) -> None:
     """A thousand requests that are not HTTP: a few lines, the last of which says so."""
     server = start(database)
+    began = time.monotonic()
     for _ in range(300):
-        with closing(socket.create_connection(("127.0.0.1", server.http_port), 30)) as caller:
+        with closing(socket.create_connection(("127.0.0.1", server.http_port), 120)) as caller:
             caller.sendall(b"\x16\x03\x01 this is TLS\r\n\r\n")
             caller.recv(1000)
-    assert server.log.count("Invalid HTTP request received.") == 10
+    minutes = 1 + int((time.monotonic() - began) / 60)
+    assert 10 <= server.log.count("Invalid HTTP request received.") <= 10 * minutes
     assert "more of these in 60 s are left out" in server.log
     assert server.post(PREDICT, SAMPLE).body == SAMPLE_ANSWER
 
