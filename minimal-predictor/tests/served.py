@@ -42,7 +42,7 @@ def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
         env=environment(**variables),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 
@@ -71,7 +71,7 @@ class Predictor:
                 stderr=log,
                 start_new_session=True,
             )
-        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.http_port}", timeout=60)
+        self.client = httpx.Client(base_url=f"http://127.0.0.1:{self.http_port}", timeout=120)
 
     def __enter__(self) -> Self:
         if self.waits:
@@ -123,7 +123,7 @@ class Predictor:
     def stop(self) -> int:
         """The exit code after SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(60)
+        return self.process.wait(120)
 
     def predict(self, body: Any = None, content: str | bytes | None = None) -> httpx.Response:
         """POST to :predict, as JSON or as it is."""
@@ -140,7 +140,7 @@ class Predictor:
 
     def infer_grpc(self, request: ModelInferRequest) -> ModelInferResponse:
         with self.stub() as stub:
-            return stub.ModelInfer(request, timeout=60)
+            return stub.ModelInfer(request, timeout=120)
 
 
 def refused(answer: httpx.Response) -> str:

@@ -82,7 +82,7 @@ def test_an_idle_connection_is_closed_when_the_caller_expects_it(folder: Path) -
     """The argument counts; by default an idle connection outlives what a proxy would keep."""
     with (
         Predictor(folder, "--timeout-keep-alive", "1") as short,
-        socket.create_connection(("127.0.0.1", short.http_port), timeout=60) as closed,
+        socket.create_connection(("127.0.0.1", short.http_port), timeout=120) as closed,
     ):
         closed.sendall(b"GET /v1/models HTTP/1.1\r\nhost: here\r\n\r\n")
         answered = b"".join(iter(lambda: closed.recv(4096), b""))
@@ -112,7 +112,7 @@ def test_sigterm_finishes_the_call_in_flight(folder: Path, workers: str) -> None
     body = json.dumps({"values": list(range(200_000))}).encode()
     head = f"POST /v1/models/model:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
     with Predictor(folder, "--workers", workers) as predictor:
-        with socket.create_connection(("127.0.0.1", predictor.http_port), timeout=60) as caller:
+        with socket.create_connection(("127.0.0.1", predictor.http_port), timeout=120) as caller:
             caller.sendall(head.encode() + b"Connection: close\r\n\r\n" + body[: len(body) // 2])
             time.sleep(0.5)  # until a worker has taken the connection
             predictor.process.terminate()
@@ -122,7 +122,7 @@ def test_sigterm_finishes_the_call_in_flight(folder: Path, workers: str) -> None
             answer = b"".join(iter(lambda: caller.recv(65536), b""))
         assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
         assert answer.endswith(b",399998.0]}")
-        assert predictor.process.wait(60) == 0
+        assert predictor.process.wait(120) == 0
         assert "Traceback" not in predictor.log
 
 
@@ -140,7 +140,7 @@ def test_sigterm_answers_the_calls_that_a_model_is_working_on(folder: Path) -> N
         predictor.process.terminate()
         assert rest.result().json() == {"answer": "late"}
         assert list(rpc.result().outputs[0].contents.bytes_contents) == [b"late"]
-        assert predictor.process.wait(60) == 0
+        assert predictor.process.wait(120) == 0
         assert "stopped" in predictor.log
         assert "Traceback" not in predictor.log
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import psutil
 import psycopg
 
-START_SECONDS = 60
-STOP_SECONDS = 30
+START_SECONDS = 120
+STOP_SECONDS = 60
 
 
 class PostgresFailed(RuntimeError):
