@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from aiohttp import web
+
+
+@contextmanager
+def held_port() -> Iterator[int]:
+    """A port that refuses connections, and that only a server which is told of it takes."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 @contextmanager
@@ -28,9 +38,9 @@ def served(application: web.Application, port: int = 0) -> Iterator[int]:
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
     try:
-        assert started.wait(20)
+        assert started.wait(60)
         yield ports[0]
     finally:
         loop.call_soon_threadsafe(stopping.set)
-        thread.join(20)
+        thread.join(60)
         loop.close()

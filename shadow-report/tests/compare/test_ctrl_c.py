@@ -66,7 +66,7 @@ def test_ctrl_c_ends_a_waiting_query(own_postgres: Postgres, prefix: tuple[str, 
     """SIGINT ends the query too, also where a shell had the signal ignored."""
     with waiting_compare(own_postgres, *prefix) as process:
         process.send_signal(signal.SIGINT)
-        _, error = process.communicate(timeout=60)
+        _, error = process.communicate(timeout=120)
         assert process.returncode == 130
         assert error.splitlines() == LINES
         until_no_session(own_postgres)
@@ -111,7 +111,7 @@ def test_ctrl_c_during_the_imports_is_one_line(interrupt: str) -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=120,
     )
     assert (ended.returncode, ended.stdout) == (130, "")
     assert ended.stderr.splitlines() == LINES

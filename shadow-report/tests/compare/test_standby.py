@@ -36,7 +36,7 @@ def scalar(server: Postgres, query: str) -> object:
 
 def wait_until(server: Postgres, condition: str) -> None:
     """Returns when the server says so."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while scalar(server, f"SELECT {condition}") is not True:
         assert time.monotonic() < deadline, condition
         time.sleep(0.05)

@@ -12,6 +12,7 @@ from traffic import pair, pairs, record
 from embedded_postgres import as_role
 
 PATIENCE_MS = 90_000
+expect.set_options(timeout=PATIENCE_MS)
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_it_takes_over_what_is_new_and_keeps_what_is_unfolded(
     page.wait_for_function("scrollY > 0")
     place = page.evaluate("document.activeElement.getBoundingClientRect().y")
     record(postgres_uri, numbered(pairs(300, first=404), 404))
-    expect(page.locator(".tile").first).to_contain_text("704", timeout=PATIENCE_MS)
+    expect(page.locator(".tile").first).to_contain_text("704")
     assert page.evaluate("window.was_here") is True
     # What is above may have grown; what is read stays where it is.
     now = page.evaluate("document.activeElement.getBoundingClientRect().y")
@@ -97,7 +98,7 @@ def test_it_says_when_the_service_is_gone(browser: Browser, served: Served) -> N
     """The last figures stay, marked as such."""
     page = opened(browser, served)
     served.process.kill()
-    expect(page.locator("#age")).to_contain_text("does not answer", timeout=PATIENCE_MS)
+    expect(page.locator("#age")).to_contain_text("does not answer")
     expect(page.locator("h1")).to_contain_text("WAIT")
     page.close()
 
@@ -107,7 +108,7 @@ def test_it_refreshes_without_a_script(browser: Browser, served: Served, postgre
     page = opened(browser, served, java_script_enabled=False)
     expect(page.locator(".tile").first).to_contain_text("404")
     record(postgres_uri, numbered(pairs(300, first=404), 404))
-    expect(page.locator(".tile").first).to_contain_text("704", timeout=PATIENCE_MS)
+    expect(page.locator(".tile").first).to_contain_text("704")
     page.close()
 
 

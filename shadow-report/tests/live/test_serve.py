@@ -26,7 +26,7 @@ from shadow_report.compare import compare
 from shadow_report.settings import Comparison
 
 WRONG = '{"predictions": [9.9, 186.9, 972.0]}'
-PATIENCE_SECONDS = 100
+PATIENCE_SECONDS = 180
 
 
 @dataclass
@@ -41,7 +41,7 @@ class Served:
         headers = {"content-type": "application/json"} if body is not None else {}
         request = urllib.request.Request(self.url + path, body, headers)
         try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
+            with urllib.request.urlopen(request, timeout=120) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             return error.code, error.read()
@@ -236,7 +236,7 @@ def test_a_signal_ends_it(postgres_uri: str, number: int) -> None:
     """At once and without an error, also in the middle of a look."""
     with serving(as_role(postgres_uri, "report")) as served:
         served.process.send_signal(number)
-        assert served.process.wait(timeout=60) == 0
+        assert served.process.wait(timeout=120) == 0
 
 
 def test_a_port_that_is_taken_is_named(postgres_uri: str, tmp_path: Path) -> None:
@@ -262,6 +262,6 @@ def test_the_read_only_role_is_enough(postgres_uri: str) -> None:
     with serving(as_role(postgres_uri, "report")) as served:
         served.until("/metrics", lambda _, text: 'shadow_looks_total{kind="added"} 0.0' not in text)
         with psycopg.connect(postgres_uri, autocommit=True) as connection:
-            connection.execute("SET lock_timeout = '30s'")
+            connection.execute("SET lock_timeout = '120s'")
             connection.execute("ALTER TABLE inference_requests ADD COLUMN of_tomorrow integer")
         served.until("/gate", lambda status, _: status == 425)

@@ -109,6 +109,9 @@ class Candidate:
     role: str = "shadow"
     arrived: list[tuple[str, bytes, dict[str, str]]] = field(default_factory=list)
     kept: int = 0
+    # So many of the first calls are answered once all of them have come.
+    together: int = 0
+    all_came: asyncio.Event = field(default_factory=asyncio.Event)
     at_once: int = 0
     most_at_once: int = 0
     port: int = 0
@@ -137,6 +140,10 @@ class Candidate:
                 assert request.transport is not None
                 request.transport.abort()
                 return web.Response()
+            if number == self.together:
+                self.all_came.set()
+            if number <= self.together:
+                await self.all_came.wait()
             await asyncio.sleep(self.delay_seconds)
             try:
                 answer = doubled(body, self.factor) if status == 200 else b'{"error": "broken"}'

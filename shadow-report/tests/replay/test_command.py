@@ -28,7 +28,7 @@ def plan_to(to: str, state_file: Path) -> Plan:
             grpc=None,
             source="replay",
             concurrency=4,
-            timeout_seconds=20.0,
+            timeout_seconds=60.0,
         ),
         rate=None,
         original_timing=False,
@@ -49,7 +49,7 @@ def command(uri: str, folder: Path, *options: str) -> subprocess.Popen[str]:
 
 
 def finished(process: subprocess.Popen[str]) -> tuple[int, str, str]:
-    out, errors = process.communicate(timeout=90)
+    out, errors = process.communicate(timeout=180)
     return process.returncode, out, errors
 
 
