@@ -26,7 +26,7 @@ Answered = tuple[int, dict[str, str], bytes]
 def post(url: str, body: bytes = BODY, headers: Iterable[tuple[str, str]] = ()) -> Answered:
     """POST; the status, the headers by lower-case name, and the body."""
     parts = urllib.parse.urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=90)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=180)
     headers = list(headers)
     names = {name.lower() for name, _ in headers}
     connection.putrequest("POST", parts.path, skip_host="host" in names)
@@ -39,7 +39,7 @@ def post(url: str, body: bytes = BODY, headers: Iterable[tuple[str, str]] = ()) 
 def get(url: str, headers: Iterable[tuple[str, str]] = ()) -> Answered:
     """GET; the status, the headers by lower-case name, and the body."""
     parts = urllib.parse.urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=90)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=180)
     connection.request("GET", parts.path, headers=dict(headers))
     return _answer(connection)
 
@@ -49,7 +49,7 @@ def post_chunked(
 ) -> Answered:
     """POST a body whose length is not announced."""
     parts = urllib.parse.urlsplit(url)
-    connection = http.client.HTTPConnection(parts.netloc, timeout=90)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=180)
     sent = dict(headers)
     connection.request("POST", parts.path, iter(chunks), sent, encode_chunked=True)
     return _answer(connection)

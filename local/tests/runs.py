@@ -58,7 +58,7 @@ class Run:
         def found() -> re.Match[str] | None:
             return re.search(pattern, self.output.read_text(), re.MULTILINE)
 
-        until(lambda: found() is not None or self.process.poll() is not None, 240)
+        until(lambda: found() is not None or self.process.poll() is not None, 400)
         match = found()
         assert match, self.output.read_text()
         self.seen |= set(self.process.children(recursive=True)) if self.is_running else set()
@@ -75,7 +75,7 @@ class Run:
 
     def ends(self) -> int:
         """Wait for the end; the exit code. Nothing that it started may be left."""
-        code = int(self.process.wait(120))
+        code = int(self.process.wait(240))
         until(lambda: not self.left())
         return code
 

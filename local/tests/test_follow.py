@@ -33,12 +33,11 @@ def counts(stack: Stack, service: str) -> tuple[int, int]:
 
 def wait_until_followed(stack: Stack, calls: int) -> None:
     """Return once each shadow has answered each call of the primary, and no more."""
-    until(lambda: counts(stack, PRIMARY) == (calls, calls), 120, lambda: "primary")
+    until(lambda: counts(stack, PRIMARY) == (calls, calls), or_say=lambda: "primary")
     for shadow in stack.candidates:
         until(
             lambda name=shadow: counts(stack, name)[0] == calls,
-            120,
-            lambda name=shadow: f"{counts(stack, name)} of {calls} calls followed to {name}",
+            or_say=lambda name=shadow: f"{counts(stack, name)} of {calls} calls followed to {name}",
         )
 
 
@@ -71,8 +70,9 @@ def test_every_call_is_followed(follow: Stack) -> None:
         ).fetchall()
     assert unlike == []
     assert sources == [("primary", "generated", None), ("shadow", "x-shadow-pair-id", "follow")]
-    _, _, metrics = get(state.follower.metrics_url)
-    assert b"shadow_follow_lag_seconds 0.0" in metrics
+    # The follower may still have to see the last rows.
+    url = state.follower.metrics_url
+    until(lambda: b"shadow_follow_lag_seconds 0.0" in get(url)[2])
 
 
 def test_only_inference_passes(follow: Stack) -> None:
@@ -113,7 +113,9 @@ def test_what_the_shadow_misses_comes_later(follow: Stack) -> None:
         os.kill(pid, signal.SIGKILL)
         assert {status for status, _, _ in post_at_once(state.predict_url, 100)} == {200}
         follow.restart(name, {})
-    wait_until_followed(follow, before + 200)
+        before += 100
+        # What is under way at a kill may come twice: nothing is at the next one.
+        wait_until_followed(follow, before)
     for shadow in follow.candidates:
         pairs, calls = counts(follow, shadow)
         assert pairs == calls

@@ -49,7 +49,7 @@ def infer(
     tensor.set_data_from_numpy(array)
     with triton.InferenceServerClient(target(url), channel_args=OPTIONS_OF_CHANNEL) as client:
         answer = client.infer(
-            "model", [tensor], request_id=request_id, headers=headers, client_timeout=60
+            "model", [tensor], request_id=request_id, headers=headers, client_timeout=180
         )
         numbers = answer.as_numpy(answer.get_response().outputs[0].name)
     assert numbers is not None
@@ -119,7 +119,7 @@ def test_the_answer_names_its_pair_and_a_forged_one_is_overwritten(
         )
         forged = ENTRY | {"x-shadow-pair-id": "forged", "x-shadow-source": "forged"}
         forged |= {"authorization": "Bearer s3cret"}
-        _, answered = call.with_call(request, metadata=tuple(forged.items()), timeout=60)
+        _, answered = call.with_call(request, metadata=tuple(forged.items()), timeout=180)
     pair_id = str(dict(answered.initial_metadata())["x-shadow-pair-id"])
     assert "forged" not in pair_id
     wait_for_pairs(stack, [pair_id])

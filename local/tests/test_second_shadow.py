@@ -99,7 +99,7 @@ def check_both_get_every_call(
             found = connection.execute(COUNT, [protocol, began]).fetchone()
             return int(found[0]) if found else 0
 
-        until(lambda: count("v1") >= 3 * CALLS and count("grpc") >= 3, 120)
+        until(lambda: count("v1") >= 3 * CALLS and count("grpc") >= 3)
         rows = connection.execute(ANSWERS, [began]).fetchall()
     answers = {(pair, service): answer["predictions"] for pair, service, answer in rows}
     assert len(answers) == len(rows) == 3 * CALLS
@@ -125,7 +125,7 @@ def test_the_report_judges_both(stack: Stack, tmp_path: Path) -> None:
     for _ in range(CALLS):
         assert post(state.predict_url)[0] == 200
     with psycopg.connect(stack.database.uri, autocommit=True) as connection:
-        until(lambda: connection.execute(ANSWERED, [began]).fetchone() == (3 * CALLS,), 120)
+        until(lambda: connection.execute(ANSWERED, [began]).fetchone() == (3 * CALLS,))
     file = tmp_path / "report.json"
     uri = stack.database.of_role("report")
     more = ["--json", str(file), "--settle", "0s", "--since", began.isoformat()]

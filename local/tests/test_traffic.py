@@ -185,5 +185,5 @@ def test_calls_wait_for_a_slow_shadow_so_that_none_of_its_copies_is_dropped(
         assert len(primary.calls) < MOST_OPEN_COPIES + CALLERS
         shadow.release()
         sent.result()
-        assert len(shadow.calls) == len(primary.calls) == count
+        until(lambda: len(shadow.calls) == len(primary.calls) == count)
     assert {answer.status for answer in answers} == {200}

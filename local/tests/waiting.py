@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def until(
-    happened: Callable[[], bool], seconds: float = 60, or_say: Callable[[], str] = lambda: ""
+    happened: Callable[[], bool], seconds: float = 180, or_say: Callable[[], str] = lambda: ""
 ) -> None:
     """Return when it has happened; fail when it has not within this generous bound."""
     deadline = time.monotonic() + seconds

@@ -20,7 +20,7 @@ def post(
     predictor: ScriptedPredictor, sent: bytes, **headers: str
 ) -> tuple[int, dict[str, str], bytes]:
     """A call's status, headers and body."""
-    connection = http.client.HTTPConnection(predictor.address, timeout=30)
+    connection = http.client.HTTPConnection(predictor.address, timeout=60)
     try:
         connection.request("POST", "/v1/models/model:predict", sent, headers)
         response = connection.getresponse()

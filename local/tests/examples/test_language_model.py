@@ -56,7 +56,7 @@ def opened(stack: Stack) -> tuple[http.client.HTTPConnection, http.client.HTTPRe
     assert parts.path.endswith("/mirrored-inference/openai/v1/chat/completions")
     body = {"model": "model", "stream": True, "temperature": 0, "messages": []}
     body["messages"] = [{"role": "user", "content": "A lamp?"}]
-    connection = http.client.HTTPConnection(parts.netloc, timeout=60)
+    connection = http.client.HTTPConnection(parts.netloc, timeout=180)
     headers = {"content-type": "application/json"}
     connection.request("POST", parts.path, json.dumps(body), headers)
     return connection, connection.getresponse()

@@ -111,5 +111,5 @@ def _run_init(server: Postgres, folder: Path, schema: str) -> subprocess.Complet
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=240,
     )

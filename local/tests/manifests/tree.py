@@ -164,7 +164,7 @@ def parse(text: str) -> list[dict[str, Any]]:
 def kustomize(folder: Path) -> str:
     """What `kubectl kustomize` prints; AssertionError with its message when it refuses."""
     result = subprocess.run(
-        [KUBECTL, "kustomize", folder], capture_output=True, text=True, check=False, timeout=60
+        [KUBECTL, "kustomize", folder], capture_output=True, text=True, check=False, timeout=240
     )
     assert result.returncode == 0, result.stderr
     return result.stdout

@@ -26,7 +26,8 @@ def test_while_the_database_is_made(start: Start, tmp_path: Path) -> None:
     until((tmp_path / "stack" / "demo" / "postgres").exists)
     run.ctrl_c()
     assert run.ends() == 130
-    assert run.output.read_text() == "starting Postgres\nstopping\n"
+    # Where the signal comes late, the database is made.
+    assert re.fullmatch(r"starting Postgres\n(waiting .*\n)*stopping\n", run.output.read_text())
 
 
 def test_while_the_models_load(start: Start, tmp_path: Path) -> None:

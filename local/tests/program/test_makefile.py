@@ -215,7 +215,7 @@ def test_versions_that_exclude_each_other_are_told_apart_from_a_network(clone: P
 def test_an_install_of_nothing_says_what_there_is(clone: Path) -> None:
     """`make install` without PROJECT names the projects."""
     done = subprocess.run(
-        ["make", "install"], cwd=clone, capture_output=True, text=True, timeout=60, check=False
+        ["make", "install"], cwd=clone, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 2
     assert "\nSay which project: make install PROJECT=<one of " in f"\n{done.stderr}"
@@ -266,7 +266,7 @@ def run_suites(folder: Path, *projects: str) -> subprocess.CompletedProcess[str]
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
 

@@ -127,7 +127,7 @@ def test_records_outlive_a_killed_runner(start: Start, tmp_path: Path) -> None:
     pair_ids = [post(url)[1]["x-shadow-pair-id"] for _ in range(5)]
     until(all_there)
     report = [PROGRAM, "report", "--folder", str(folder), "--since", since]
-    judged = subprocess.run(report, capture_output=True, text=True, timeout=60, check=False)
+    judged = subprocess.run(report, capture_output=True, text=True, timeout=240, check=False)
     assert "5 compared" in judged.stdout
     again.process.terminate()
     assert again.ends() == 0
@@ -163,7 +163,7 @@ def test_processes_left_out_are_started_by_hand(start: Start, tmp_path: Path) ->
     finally:
         for process in by_hand:
             process.terminate()
-            process.wait(60)
+            process.wait(240)
 
 
 def test_demo_shows_pairs_and_both_verdicts(

@@ -139,6 +139,8 @@ def test_a_child_that_does_not_become_ready_is_explained_by_its_log(
         python(tmp_path, program, "shadow-transformer"), probes=("http://127.0.0.1:9/ready",)
     )
     supervisor.start(child)
+    log = tmp_path / "logs" / "shadow-transformer.log"
+    until(lambda: "is not ready" in log.read_text())
     with pytest.raises(Explained, match=r"(?s)shadow-transformer: GET .*ends:\n.*is not ready"):
         supervisor.wait_until_ready(child)
 
