@@ -213,3 +213,42 @@ def test_clumps_of_different_requests_are_seen_by_their_time() -> None:
     assert clump_effect(random.binomial(200, 0.01, 500), trials) < 1.2
     assert clump_effect(np.full(500, 200), trials) == 1
     assert clump_effect(np.zeros(500), trials) == 1
+
+
+@pytest.mark.parametrize("calls", [100, 300, 2_000])
+@pytest.mark.parametrize("rate", [0.02, 0.3, 0.8])
+def test_events_that_do_not_depend_on_time_do_not_clump(calls: int, rate: float) -> None:
+    """Not by chance either: in at most one window of a hundred, where in two of five of them more
+    events share a block than on average.
+    """
+    random = np.random.default_rng(calls)
+    clumped = 0
+    for _ in range(100):
+        blocks = random.integers(0, 700, calls)
+        flags = random.random(calls) < rate
+        events = np.bincount(blocks[flags], minlength=700)
+        clumped += clump_effect(events, np.bincount(blocks, minlength=700)) > 1
+    assert clumped <= 1
+
+
+@pytest.mark.parametrize("burst", [3, 5, 20])
+def test_the_first_burst_of_a_few_hundred_calls_clumps(burst: int) -> None:
+    """Three calls in a row that fail are one cause, also among others that fail by themselves."""
+    random = np.random.default_rng(burst)
+    found = []
+    for _ in range(50):
+        blocks = np.sort(random.integers(0, 700, 400))
+        flags = random.random(400) < 0.01
+        first = int(random.integers(0, 400 - burst))
+        flags[first : first + burst] = True
+        blocks[first : first + burst] = blocks[first]
+        trials = np.bincount(blocks, minlength=700)
+        found.append(clump_effect(np.bincount(blocks[flags], minlength=700), trials))
+    assert np.count_nonzero(np.array(found) > 1) >= 45
+    assert np.median(found) > 0.5 * burst * burst / (burst + 4)
+
+
+def test_more_trials_than_can_be_shuffled_are_judged_by_their_excess() -> None:
+    """More than a thousand million calls: n is worth less, and nothing fails."""
+    trials = np.full(1_000, 2_000_000)
+    assert clump_effect(np.eye(1, 1_000)[0] * 50, trials) == pytest.approx(50, rel=0.02)

@@ -25,6 +25,9 @@ _MOST_BLOCKS = 32
 _FEWEST_BLOCKS = 16
 # With fewer clusters on either side of the outcome, their likeness is a guess: the worst case.
 MIN_MIXED_CLUSTERS = 20
+# The chance of one window to be the extreme of 200 is 0.5 %, exactly, whatever its blocks hold.
+_SHUFFLES = 199
+_MOST_SHUFFLED = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,21 +128,42 @@ def _design_effect(
 
 
 def clump_effect(events: ArrayLike, trials: ArrayLike) -> float:
-    """How many events come together on average, at least 1; from counts per block of time.
+    """How many events come together on average, from counts per block of time; 1 where so many
+    would come together by chance.
 
     It is 1 plus the pairs of events in one block beyond those of chance, for each event
-    (the index of dispersion of counts, Cox, Lewis 1966). Works from the first event on, and does
-    not fall below 1 when events keep apart. Blocks of 0.1 % of the window or so tell clumps from
-    a slow drift; they are the caller's.
+    (the index of dispersion of counts, Cox, Lewis 1966), where more events share a block than in
+    any of `_SHUFFLES` random orders of the same trials: events that do not depend on time are said
+    to clump in at most one window of 200, however few they are. A burst shows from its first block
+    on. Blocks of 0.1 % of the window or so tell clumps from a slow drift; they are the caller's.
     """
-    y, n = np.asarray(events, dtype=np.float64), np.asarray(trials, dtype=np.float64)
-    total, all_trials = float(y.sum()), float(n.sum())
+    y, n = np.asarray(events, dtype=np.int64), np.asarray(trials, dtype=np.int64)
+    total, all_trials = int(y.sum()), int(n.sum())
     if total < 2 or total == all_trials:
         return 1.0
     rate = total / all_trials
-    by_chance = rate * rate * float((n * np.maximum(n - 1, 0)).sum())
-    together = float((y * (y - 1)).sum())
-    return max(1.0, 1 + (together - by_chance) / (total * (1 - rate)))
+    by_chance = rate * rate * float(_pairs(n))
+    together = float(_pairs(y))
+    if together <= by_chance or _comes_by_chance(together, total, n[n > 0]):
+        return 1.0
+    return 1 + (together - by_chance) / (total * (1 - rate))
+
+
+def _comes_by_chance(together: float, events: int, trials: NDArray[np.int64]) -> bool:
+    """Whether some random order of the trials has so many pairs of events in one block."""
+    # Past what numpy shuffles the excess counts, whatever its chance: n is worth less, never more.
+    if trials.sum() >= _MOST_SHUFFLED:
+        return False
+    # The same window has the same answer at every look.
+    random = np.random.default_rng(0)
+    orders = random.multivariate_hypergeometric(trials, events, _SHUFFLES, method="marginals")
+    return bool((_pairs(orders) >= together).any())
+
+
+def _pairs(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Ordered pairs within a block, summed over the blocks (the last axis)."""
+    some = counts.astype(np.float64)
+    return np.asarray((some * (some - 1)).sum(axis=-1))
 
 
 class Clusters:
