@@ -60,9 +60,12 @@ def beside(stack: Stack, tmp_path: Path) -> Iterator[Callable[..., str]]:
     supervisor.stop_all()
 
 
-# By kube-state-metrics (its internal/store/job.go), which is not run here.
+# By kube-state-metrics (its internal/store/job.go and deployment.go), which is not run here.
 JOB = {"job_name": {"mirrored-inference-retention-29"}, "reason": {"BackoffLimitExceeded"}}
-OF_KUBERNETES: Series = {"kube_job_status_failed": JOB}
+OF_KUBERNETES: Series = {
+    "kube_job_status_failed": JOB,
+    "kube_deployment_status_replicas_unavailable": {"deployment": {"mirrored-inference-follower"}},
+}
 
 
 @pytest.fixture
