@@ -447,9 +447,15 @@ def server_processes(pid: int) -> list[int]:
 
 @pytest.mark.parametrize("calls", [10, 3000])
 def test_hung_server_is_an_outage(
-    tmp_path: Path, own_postgres: Postgres, calls: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    own_postgres: Postgres,
+    calls: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A server that is stopped in its tracks is given up after the deadline and tried again."""
+    """A server that is stopped in its tracks is logged, then given up at the deadline, and tried
+    again.
+    """
     chosen = settings(tmp_path, as_role(own_postgres.uri, "transformer"))
     handler = PredictionDBHandler(chosen)
     record(handler, 5)
@@ -467,12 +473,16 @@ def test_hung_server_is_an_outage(
         # Only now: a busy machine may take longer for what the running server does.
         with monkeypatch.context() as short:
             short.setattr(database, "TRANSACTION_SECONDS", 1.5)
+            short.setattr(database, "SLOW_SECONDS", 0.5)
             # First the cut connection, then none to be had.
             waits = [writer.advance() for _ in range(2)]
     finally:
         for pid in reversed(stopped):
             os.kill(pid, signal.SIGCONT)
     assert all(wait is not None and wait > 0 for wait in waits)
+    slow, given_up = (record.getMessage() for record in caplog.records[:2])
+    assert "has not taken a batch for 0.5 s" in slow
+    assert "does not take the records" in given_up
     while writer.advance() is not None:
         pass
     writer.close()

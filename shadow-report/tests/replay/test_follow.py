@@ -23,12 +23,14 @@ import grpc
 import psycopg
 import pytest
 from candidate import Candidate, record, serving, store
+from prometheus_client import generate_latest
 from served import held_port
 
 from embedded_postgres import as_role
 from shadow_report import OneLineError, SettingWrong
 from shadow_report.evidence.batch import CUT_REQUEST, REDACTED_REQUEST
 from shadow_report.evidence.database import Duplicates, Scope, open_tables
+from shadow_report.replay import delivered
 from shadow_report.replay import follow as module
 from shadow_report.replay.calls import parse_target, sql
 from shadow_report.replay.candidate import Candidate as Address
@@ -225,8 +227,6 @@ def test_a_candidate_that_is_down_costs_nothing(postgres_uri: str, port: int) ->
 
 
 def metrics_of(follower: Follower) -> bytes:
-    from prometheus_client import generate_latest
-
     return generate_latest(follower.metrics.registry)
 
 
@@ -471,6 +471,52 @@ def test_a_database_that_goes_and_comes_is_waited_for(
         followed(postgres_uri, plan(candidate.url), drive)
     assert sorted(candidate.pair_ids) == sorted(f"p{i}" for i in range(30))
     assert "The database answers again." in caplog.text
+
+
+def test_a_database_that_hangs_is_not_ready(
+    postgres_uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its connections stay open and no answer comes, which no timeout of theirs notices."""
+    caplog.set_level("INFO")
+    with serving(Candidate(postgres_uri)) as candidate:
+
+        async def drive(follower: Follower) -> None:
+            call(postgres_uri, "before")
+            await until(lambda: len(candidate.arrived) == 1)
+            assert follower.metrics.why_not_ready() is None
+            call(postgres_uri, "after")
+            with stopped(backends(postgres_uri)), monkeypatch.context() as short:
+                short.setattr(delivered, "SILENT_SECONDS", 0.3)
+                await until(lambda: "not answered" in (follower.metrics.why_not_ready() or ""))
+                assert b"shadow_follow_database_ready 0.0" in metrics_of(follower)
+            await until(lambda: len(candidate.arrived) == 2)
+            await until(lambda: follower.metrics.why_not_ready() is None)
+
+        followed(postgres_uri, plan(candidate.url), drive)
+    assert candidate.pair_ids == ["before", "after"]
+    assert caplog.text.count("has not answered for") == 1
+    assert "The database answers again." in caplog.text
+
+
+def backends(uri: str) -> list[int]:
+    """The server's processes that answer a follower."""
+    with psycopg.connect(uri) as connection:
+        rows = connection.execute(
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE application_name = 'shadow-report follow' AND datname = current_database()"
+        )
+        return [pid for (pid,) in rows]
+
+
+@contextmanager
+def stopped(pids: list[int]) -> Iterator[None]:
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 def test_it_can_be_stopped_while_the_database_is_away() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import signal
 import socket
@@ -19,12 +20,17 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.errors import CheckViolation
 
+from minimal_transformer.logs import Episode
 from minimal_transformer.recording.rows import json_body, with_raw_body
 from minimal_transformer.spool.format import Frame, Kind
+
+logger = logging.getLogger("minimal_transformer.delivery")
 
 CONNECT_SECONDS = 5
 # Longer than begin.sql's statement_timeout, which a server that hangs does not keep.
 TRANSACTION_SECONDS = 45
+# A batch takes a fraction of a second: whoever looks at the log need not wait for the deadline.
+SLOW_SECONDS = 10
 
 _SQL = {
     path.name: path.read_text("utf-8") for path in (resources.files(__package__) / "sql").iterdir()
@@ -130,6 +136,9 @@ class Database:
         except psycopg.ProgrammingError:  # its text may show the password
             self._configured = None
         self._connection: psycopg.Connection[tuple[object, ...]] | None = None
+        self._slow = Episode(
+            logger, f"Postgres answers in time again; %d batches took more than {SLOW_SECONDS} s."
+        )
 
     def store(self, records: Sequence[Frame], *, direct: bool) -> None:
         """Have these records in their tables, all or none.
@@ -169,7 +178,7 @@ class Database:
 
     def _transact(self, directly: list[Frame], staged: list[Frame], end: LiteralString) -> None:
         connection = self._connected()
-        with _deadline(connection, TRANSACTION_SECONDS):
+        with _deadline(connection, self._slow):
             try:
                 connection.execute(_SQL["begin.sql"])
                 _copy(connection, _COPY, directly)
@@ -261,20 +270,33 @@ def _copy(
 
 
 @contextmanager
-def _deadline(connection: psycopg.Connection[tuple[object, ...]], seconds: float) -> Iterator[None]:
-    """Cut the connection when the block takes longer, so that a server that hangs is an outage."""
+def _deadline(connection: psycopg.Connection[tuple[object, ...]], slow: Episode) -> Iterator[None]:
+    """Cut the connection after TRANSACTION_SECONDS, so that a server that hangs is an outage; log
+    it after SLOW_SECONDS.
+    """
+    is_slow = False
 
-    def cut(_number: int, _frame: FrameType | None) -> None:
+    def ring(_number: int, _frame: FrameType | None) -> None:
+        nonlocal is_slow
+        if not is_slow:
+            is_slow = True
+            slow.hit(
+                f"Postgres has not taken a batch for {SLOW_SECONDS} s: it is slow, or hangs. The"
+                " records wait on the spool; calls are answered as ever."
+            )
+            return
         with socket.socket(fileno=socket.dup(connection.fileno())) as handle:
             handle.shutdown(socket.SHUT_RDWR)
 
-    previous = signal.signal(signal.SIGALRM, cut)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    previous = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, SLOW_SECONDS, TRANSACTION_SECONDS - SLOW_SECONDS)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
+    if not is_slow:
+        slow.passed()
 
 
 def casting(text: memoryview) -> Casting:

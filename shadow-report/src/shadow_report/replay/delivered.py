@@ -7,8 +7,8 @@ takes: whoever asks holds no lock and no snapshot, and outlives the database's r
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
@@ -17,13 +17,16 @@ from uuid import UUID
 import psycopg
 from psycopg.rows import AsyncRowFactory, class_row, kwargs_row, scalar_row
 
-from shadow_report.evidence.database import failure
+from shadow_report.evidence.database import failure, place
 from shadow_report.replay.calls import StoredCall, sql, stored_call
 
 Row = TypeVar("Row")
 
 PAGE = 1000
 FIRST_RETRY_SECONDS, RETRY_SECONDS = 0.1, 5.0
+# A question takes milliseconds. A server that hangs keeps its connections open, so that no timeout
+# of theirs ends the wait for an answer.
+SILENT_SECONDS = 15.0
 # Outages of a connection and of a server, as opposed to statements that never succeed.
 OUTAGES = (psycopg.OperationalError, psycopg.InterfaceError)
 CONNECTION: dict[str, Any] = {
@@ -78,8 +81,9 @@ class Shadowed:
 class DeliveredCalls:
     """Questions to the tables at `uri`, one at a time; each waits for a database that is away.
 
-    `changed` is called with None at each answer, and with what is wrong at each failure. A question
-    that will never be answered is a OneLineError: no such table, no right, a wrong URI.
+    `changed` is called with None at each answer, and with what is wrong at each failure, and while
+    an answer is overdue by `SILENT_SECONDS`. A question that will never be answered is a
+    OneLineError: no such table, no right, a wrong URI.
     """
 
     def __init__(self, uri: str, changed: Callable[[str | None], None]) -> None:
@@ -142,9 +146,10 @@ class DeliveredCalls:
             while True:
                 try:
                     connection = await self._connected()
-                    async with connection.cursor(row_factory=row) as cursor:
-                        await cursor.execute(query, asked)
-                        rows = await cursor.fetchall()
+                    with self._overdue():
+                        async with connection.cursor(row_factory=row) as cursor:
+                            await cursor.execute(query, asked)
+                            rows = await cursor.fetchall()
                     self._changed(None)
                     return rows
                 except OUTAGES as error:
@@ -154,6 +159,19 @@ class DeliveredCalls:
                     delay = min(RETRY_SECONDS, 2 * delay)
                 except psycopg.Error as error:
                     raise failure(error, self._uri, "report") from error
+
+    @contextmanager
+    def _overdue(self) -> Iterator[None]:
+        """Call `changed` while the block waits for longer than an answer takes."""
+        silence = (
+            f"Postgres at {place(self._uri)} has not answered for {SILENT_SECONDS:g} s, though its "
+            "connection is open; see whether it hangs."
+        )
+        alarm = asyncio.get_running_loop().call_later(SILENT_SECONDS, self._changed, silence)
+        try:
+            yield
+        finally:
+            alarm.cancel()
 
     async def _connected(self) -> psycopg.AsyncConnection[Any]:
         if self._connection is None or self._connection.closed:
