@@ -408,6 +408,29 @@ def test_redaction_under_follow_is_warned_of(start: Start, tmp_path: Path, topol
         assert "by the topology standard" in line
 
 
+def sampled(topology: str, **shares: str) -> list[dict[str, Any]]:
+    """The rendered deployment, whose transformers record these shares, by the side's component."""
+    manifests = copy.deepcopy(list(rendered(topology)))
+    for item in manifests:
+        side = item["metadata"].get("labels", {}).get("app.kubernetes.io/component")
+        if item["kind"] == "InferenceService" and side in shares:
+            (transformer,) = item["spec"]["transformer"]["containers"]
+            transformer["env"].append({"name": "RECORD_SAMPLE", "value": shares[side]})
+    return manifests
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_sides_that_record_other_shares_are_warned_of(topology: str) -> None:
+    """In follow a share of the primary's alone is in no figure of the report."""
+    (line,) = warnings(sampled(topology, primary="0.1"))
+    assert "RECORD_SAMPLE is 0.1 in InferenceService double-minimal-inference, 1 in " in line
+    assert ("neither followed nor judged" in line) == (topology == "follow")
+    assert list(warnings(sampled(topology, primary="0.10", shadow="0.1"))) == []
+    assert list(warnings(sampled(topology, shadow="1"))) == []
+    (line,) = warnings(sampled(topology, shadow="0.5"))
+    assert "0.5 in InferenceService triple-minimal-inference" in line
+
+
 # By variable: the program that does not read it, and the one that is meant.
 UNKNOWN = [
     ("RECORD_REDAKT", "minimal-transformer", "RECORD_REDACT"),

@@ -67,6 +67,7 @@ def warnings(manifests: list[Manifest]) -> Iterator[str]:
     for service in _of(manifests, "InferenceService"):
         yield from _probes(service)
         yield from _probed_names(service, manifests)
+    yield from _shares(manifests)
     if topology_of(manifests) == "follow":
         yield from _withheld(manifests)
 
@@ -156,6 +157,24 @@ def _runtime_of(service: Manifest, manifests: list[Manifest]) -> Manifest | None
     clusters = _of(manifests, "ClusterServingRuntime")
     found += [item for item in clusters if item["metadata"]["name"] == name]
     return next(iter(found), None)
+
+
+def _shares(manifests: list[Manifest]) -> Iterator[str]:
+    """Both sides keep the same pairs while they record the same share of them."""
+    shares = {
+        service["metadata"]["name"]: variables.get("RECORD_SAMPLE") or "1"
+        for service in _of(manifests, "InferenceService")
+        for variables in variables_of("transformer", [service])
+    }
+    if len(set(map(float, shares.values()))) > 1:
+        said = ", ".join(f"{share} in InferenceService {name}" for name, share in shares.items())
+        lost = (
+            "what the primary leaves out is neither followed nor judged, and the report does not "
+            "know of it; what the shadow alone leaves out gets no pair"
+            if topology_of(manifests) == "follow"
+            else "a call that one side records and the other leaves out has no pair"
+        )
+        yield f"RECORD_SAMPLE is {said}: {lost}. Give both sides one share."
 
 
 def _withheld(manifests: list[Manifest]) -> Iterator[str]:
