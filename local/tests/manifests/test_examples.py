@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -28,6 +29,30 @@ def test_an_examples_objects_are_accepted(example: Path) -> None:
     items = parse(kustomize(example))
     assert [error for item in items for error in schema_errors(item, crds)] == []
     assert {item["metadata"]["namespace"] for item in items} == {"prokube-demo-profile"}
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda folder: folder.name)
+def test_an_example_leaves_the_timeout_to_the_settings(tmp_path: Path, example: Path) -> None:
+    """What predict-timeout-seconds says holds at each of its places, the gateway and the hop."""
+    tree, place = Tree(tmp_path / "tree"), example.relative_to(REPOSITORY)
+    shutil.copytree(example, tree.folder / place, ignore=shutil.ignore_patterns(".*"))
+    said = "predict-timeout-seconds: "
+    tree.replace("manifests/settings/settings.yaml", f'{said}"60"', f'{said}"135"')
+    items = tree.objects(str(place))
+    found = {
+        route["timeout"]
+        for item in items
+        for route in item.get("spec", {}).get("http", ())
+        if item["kind"] == "VirtualService" and "timeout" in route
+    }
+    found |= {
+        f"{variable['value']}s"
+        for item in items
+        for container in item.get("spec", {}).get("transformer", {}).get("containers", ())
+        for variable in container.get("env", ())
+        if variable["name"] == "PREDICT_TIMEOUT_SECONDS"
+    }
+    assert found == {"135s"}
 
 
 @pytest.mark.parametrize("file", ROLLOUTS, ids=lambda file: file.name)
