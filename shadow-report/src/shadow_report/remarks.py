@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shadow_report.answers.figures import advice
+from shadow_report.judging.rates import MEASURED_REQUESTS
 from shadow_report.report import Finding, Generated, Noise, Opinion, PathReport, Signature
 from shadow_report.settings import Comparison
 from shadow_report.wording import counted, percent, percent_range
@@ -118,10 +119,12 @@ def _of_judge(opinion: Opinion | None) -> tuple[str, ...]:
 def _of_noise(noise: Noise, settings: Comparison) -> tuple[str, ...]:
     """What moves the verdict without being a reason for it: the noise floor."""
     floor = settings.margins.noise_floor
+    how = "send the primary its own calls (shadow-report replay --itself --to <its transformer>)."
     if floor == "auto" and not noise.comparisons:
-        unknown = "The noise floor is not known, so nothing is taken off"
-        how = "shadow-report replay --itself --to <its transformer>"
-        return (f"{unknown}: send the primary its own calls ({how}).",)
+        return (f"The noise floor is not known, so nothing is taken off: {how}",)
+    if floor == "auto" and noise.repeated_requests < MEASURED_REQUESTS:
+        few = counted(noise.repeated_requests, "repeated request")
+        return (f"The noise floor is not measured yet, by {few} so far: {how}",)
     if noise.shadow_share is None or (floor == "off" and not noise.disagreements):
         return ()
     what = (

@@ -73,9 +73,13 @@ def candidates_meaning(promoted: Sequence[str], candidates: int) -> str:
 
 
 def percent_range(interval: tuple[float, float] | None) -> str:
-    """Both ends of an interval of shares, or a dash when the data cannot say."""
-    if interval is None or not all(map(math.isfinite, interval)):
+    """Both ends of an interval of shares, the upper one alone when the data cannot say the lower,
+    or a dash when they can say neither.
+    """
+    if interval is None or not math.isfinite(interval[1]):
         return NOTHING
+    if not math.isfinite(interval[0]):
+        return f"at most {percent(interval[1])}"
     return f"{percent(interval[0]).removesuffix(' %')} to {percent(interval[1])}"
 
 

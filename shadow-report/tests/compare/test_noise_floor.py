@@ -89,6 +89,18 @@ def test_rows_of_the_primary_itself_are_nowhere_else(command: Command) -> None:
     assert report["noise"]["share"] == 1
 
 
+def test_noise_of_a_few_requests_is_not_measured_yet(command: Command) -> None:
+    """Neither the remark nor the gate says a share that nobody knows."""
+    calls = noisy(50, 0, 1)
+    report = command([*calls, *once_more(calls[:8], 0, 2)], "--noise-floor", "auto")
+    few = f"{report['noise']['repeated_requests']} repeated requests"
+    assert report["remarks"][0].startswith(f"The noise floor is not measured yet, by {few} so far")
+    (gate,) = (gate for gate in report["gates"] if gate["name"] == "disagreement")
+    assert f"the noise is not measured yet ({few}): excess at most" in gate["reason"]
+    assert gate["interval"][0] is None
+    assert gate["interval"][1] < 1
+
+
 def test_another_version_of_the_primary_is_not_itself(command: Command) -> None:
     """What has been retrained since then does not tell how noisy it was."""
     calls = noisy(50, 0, 1)

@@ -12,7 +12,7 @@ from shadow_report.judging.gates import Evidence, Margins, Question, judge, judg
 from shadow_report.judging.rates import Net, Rate, Unmirrored
 from shadow_report.report import Gate, Slice
 from shadow_report.statistics.block_scan import BlockScan
-from shadow_report.wording import percent
+from shadow_report.wording import percent, percent_range
 
 CONTRACT = Margins()
 CLEAN = Rate(0, 20_000)
@@ -293,6 +293,20 @@ def test_noise_that_is_known_too_roughly_is_told(differing: Rate, noise: Rate) -
     assert gate.need is not None
     assert gate.need.pairs is None
     assert "send the primary more of its own calls" in gate.reason
+
+
+@pytest.mark.parametrize(("differing", "at_most"), [(0, "1.14 %"), (100, "33 %")])
+def test_noise_that_is_not_measured_bounds_nothing_from_below(differing: int, at_most: str) -> None:
+    """Of a single repeated request it may be 99 %; an excess of minus 99 % would tell nothing."""
+    rate, noise = Rate(differing, 400), Rate(0, 1)
+    found = _gates(disagreement=rate, noise=noise, margins=Margins(noise_floor="auto"))
+    gate = found["disagreement"]
+    assert gate.status == "wait"
+    assert percent_range(gate.interval) == f"at most {at_most}"
+    told = f"the noise is not measured yet (1 repeated request): excess at most {at_most}, allowed"
+    assert told in gate.reason
+    known = _gates(disagreement=rate, noise=Rate(0, 20), margins=Margins(noise_floor="auto"))
+    assert "differs from itself in 0 %: excess between -" in known["disagreement"].reason
 
 
 def test_newest_calls_that_are_bad_hold_up_what_the_average_hides() -> None:

@@ -238,16 +238,20 @@ def questions(evidence: Evidence, margins: Margins) -> tuple[Question, ...]:
     return (*asked, *(_of_margin(found, rate) for found, rate in evidence.margins))
 
 
-def _above(question: Question, counted: Rate, noise: Rate | float) -> Question:
+def _above(question: Question, differing: Rate, noise: Rate | float) -> Question:
     """The same, of what exceeds the noise floor."""
-    count = Excess(counted, noise)
-    floor = "the primary differs from itself in"
+    count = Excess(differing, noise)
     if isinstance(noise, float):
-        floor = "the noise floor is"
+        floor = f"the noise floor is {percent(noise)}"
+    elif count.is_measured:
+        floor = f"the primary differs from itself in {percent(count.floor)}"
+    else:
+        few = counted(round(noise.n_eff), "repeated request")
+        floor = f"the noise is not measured yet ({few})"
     return replace(
         question,
         count=count,
-        seen=f"{question.seen} ({percent(counted.rate)}), {floor} {percent(count.floor)}: excess",
+        seen=f"{question.seen} ({percent(differing.rate)}), {floor}: excess",
         stuck=""
         if isinstance(noise, float)
         else "the noise floor is known too roughly for this "
@@ -360,6 +364,9 @@ def judge_one(question: Question, alpha: float, reject_alpha: float, why: str = 
     elif count.trials and interval.lower > maximum:
         status = "fail"
     need = _need(question, alpha, reject_alpha) if status == "wait" else None
+    if isinstance(count, Excess) and not count.is_measured and status != "fail":
+        # The noise alone would make it: as much as minus 99 % of a single request.
+        interval = Interval(math.nan, interval.upper)
     if question.is_minimum:
         interval = Interval(1 - interval.upper, 1 - interval.lower)
         rate = None if rate is None else 1 - rate
@@ -384,9 +391,9 @@ def _of(events: int, trials: int, noun: str = "pair") -> str:
 
 
 def _reason(question: Question, interval: Interval, status: Status, need: Need | None) -> str:
-    if status == "wait":
+    if status == "wait" and math.isfinite(interval.lower):
         found = f"between {percent(interval.lower)} and {percent(interval.upper)}"
-    elif (status == "pass") == question.is_minimum:
+    elif status != "wait" and (status == "pass") == question.is_minimum:
         found = f"at least {percent(interval.lower)}"
     else:
         found = f"at most {percent(interval.upper)}"

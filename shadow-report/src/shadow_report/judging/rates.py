@@ -10,6 +10,8 @@ from shadow_report.statistics.sequences import Interval, coverage_bounds, net_bo
 
 # A healthy mirror is called INVALID in at most this share of the cases, whatever alpha is.
 MIRROR_REJECT_ALPHA = 0.01
+# The noise of fewer requests may be nearly anything: of none in 20, up to a quarter.
+MEASURED_REQUESTS = 20
 
 
 class Count(Protocol):
@@ -167,6 +169,11 @@ class Excess:
     def floor(self) -> float:
         """The share that noise explains, as far as it is known."""
         return self.noise if isinstance(self.noise, float) else self.noise.rate or 0.0
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the noise is known well enough to say how far below it the count is."""
+        return isinstance(self.noise, float) or self.noise.n_eff >= MEASURED_REQUESTS
 
     @property
     def trials(self) -> int:
