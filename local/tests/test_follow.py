@@ -134,7 +134,7 @@ def test_the_demo_follows(start: Start, tmp_path: Path) -> None:
 def test_up_serves_the_topology(start: Start, tmp_path: Path) -> None:
     """`make up TOPOLOGY=follow` starts it all, and ends it all."""
     run = up(start, tmp_path / "data", TOPOLOGY="follow")
-    url = run.says(r"ready: (\S+)")[1]
+    url = run.says(r"^ready: (\S+)$")[1]
     assert post(url)[2] == b'{"predictions":[6.6,124.6,648.0]}'
     run.ctrl_c()
     assert run.ends() == 0

@@ -100,6 +100,8 @@ def check_both_get_every_call(
             return int(found[0]) if found else 0
 
         until(lambda: count("v1") >= 3 * CALLS and count("grpc") >= 3)
+        # A call's answer may be written after its request.
+        until(lambda: connection.execute(ANSWERED, [began]).fetchone() == (3 * CALLS + 3,))
         rows = connection.execute(ANSWERS, [began]).fetchall()
     answers = {(pair, service): answer["predictions"] for pair, service, answer in rows}
     assert len(answers) == len(rows) == 3 * CALLS

@@ -204,7 +204,7 @@ def test_kserves_clients(over_rest: Transformer, over_grpc: Transformer, shared_
 
 def test_httpx(transformer: Transformer, shared_uri: str) -> None:
     """Its defaults, a stream of unknown length, and one connection for many calls."""
-    with httpx.Client(base_url=f"http://127.0.0.1:{transformer.http_port}") as client:
+    with httpx.Client(base_url=f"http://127.0.0.1:{transformer.http_port}", timeout=120) as client:
         for content in (SAMPLE, iter([SAMPLE[:5], SAMPLE[5:]])):
             pair = new_pair()
             answered = client.post(PREDICT, content=content, headers={"x-shadow-pair-id": pair})

@@ -56,5 +56,5 @@ def tuned_url(start: Start) -> str:
 
 @pytest.fixture
 def http(url: str) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=f"{url}/openai/v1") as client:
+    with httpx.Client(base_url=f"{url}/openai/v1", timeout=60) as client:
         yield client

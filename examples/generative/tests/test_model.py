@@ -274,7 +274,8 @@ def test_a_caller_need_not_wait_for_the_end(start: Start) -> None:
     """A model that talks for hours starts at once, and serves others when its caller leaves."""
     body = {"model": "model", "stream": True, "messages": [{"role": "user", "content": PROMPTS[0]}]}
     slow = start(TOKENS_PER_SECOND="0.001")
-    with httpx.stream("POST", f"{slow}/openai/v1/chat/completions", json=body) as answer:
+    url = f"{slow}/openai/v1/chat/completions"
+    with httpx.stream("POST", url, json=body, timeout=60) as answer:
         assert next(answer.iter_lines()).startswith("data: {")
     with client_of(slow) as client:
         assert client.embeddings.create(model="model", input="lamp").data

@@ -48,7 +48,8 @@ def client(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[h
         server = subprocess.Popen(
             [program, "start", models / "first"], cwd=folder, env=env, stdout=log, stderr=log
         )
-    with httpx.Client(base_url=f"http://127.0.0.1:{env['MLSERVER_HTTP_PORT']}") as client:
+    address = f"http://127.0.0.1:{env['MLSERVER_HTTP_PORT']}"
+    with httpx.Client(base_url=address, timeout=60) as client:
         try:
             while not is_ready(client):
                 assert server.poll() is None, (folder / "log").read_text()

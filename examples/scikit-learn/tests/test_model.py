@@ -75,7 +75,7 @@ def test_nobody_can_unload_the_model(models: dict[str, Classifier], tmp_path: Pa
                 stderr=log,
             )
         try:
-            with httpx.Client(base_url=f"http://127.0.0.1:{ports[0]}") as client:
+            with httpx.Client(base_url=f"http://127.0.0.1:{ports[0]}", timeout=60) as client:
                 while server.poll() is None:
                     with suppress(httpx.TransportError):
                         client.get("/v1/models/model")

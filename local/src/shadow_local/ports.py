@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import functools
+import os
 import random
 import socket
+import tempfile
 from collections.abc import Iterable
+from pathlib import Path
 
 from shadow_local import Explained
 
@@ -29,9 +34,9 @@ def is_free(port: int) -> bool:
 
 def free_port(preferred: int | None = None) -> int:
     """The preferred port when it is free and will be again for a server that is restarted, else any
-    other outside the ephemeral range; each only once."""
+    other outside the ephemeral range; each only once, whichever run of this user asks."""
     port = preferred if preferred and preferred < EPHEMERAL else _any_port()
-    while port in _claimed or not is_free(port):
+    while port in _claimed or not is_free(port) or not _is_locked_for_us(port):
         port = _any_port()
     _claimed.add(port)
     return port
@@ -39,6 +44,26 @@ def free_port(preferred: int | None = None) -> int:
 
 def _any_port() -> int:
     return random.randint(LOWEST, HIGHEST)  # noqa: S311
+
+
+def _is_locked_for_us(port: int) -> bool:
+    """Is the port ours among the runs on this machine?
+
+    Another run may have claimed it seconds before its server binds it. Byte N of one file stands
+    for port N: who has its lock has the port, and the lock ends with its process.
+    """
+    try:
+        fcntl.lockf(_locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+    except (BlockingIOError, PermissionError):  # POSIX lets a system raise either
+        return False
+    return True
+
+
+@functools.cache
+def _locks() -> int:
+    """The file's descriptor, never closed: closing any of a file's ends all of its locks."""
+    path = Path(tempfile.gettempdir()) / f"shadow-local-ports-{os.getuid()}"
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 
 
 def claim(port: int, who: str, variable: str) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -55,6 +56,21 @@ def test_no_port_is_given_out_twice() -> None:
     ports = [free_port() for _ in range(500)]
     assert len(set(ports)) == len(ports)
     assert free_port(ports[0]) != ports[0]
+
+
+CLAIMS = "from shadow_local.ports import free_port; print(free_port(), flush=True); input()"
+
+
+def test_a_port_that_another_run_has_claimed_is_not_given_out() -> None:
+    """Although nobody listens on it yet; once that run has ended, it is."""
+    command = [sys.executable, "-c", CLAIMS]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        port = int(other.stdout.readline())
+        assert is_free(port)
+        assert free_port(port) != port
+        other.kill()
+    assert free_port(port) == port
 
 
 @pytest.mark.parametrize("who", ["gateway", "primary-transformer"])
