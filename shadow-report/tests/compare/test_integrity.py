@@ -16,6 +16,8 @@ from shadow_report.report import Finding, Report
 from shadow_report.settings import parse_time
 
 SAME = '{"predictions": [6.6, 124.6, 648.0]}'
+# A call of now has not settled yet, however long it takes to store and to compare it.
+LONG = timedelta(minutes=10)
 
 
 def finding(report: Report, code: str) -> Finding:
@@ -382,7 +384,8 @@ def test_without_a_common_snapshot_only_what_is_settled_is_read(
 ) -> None:
     """Citus: rows that arrive between two questions are in none of them."""
     now = datetime.now(UTC)
-    report = compared(pairs(100) + pair(100, time=now) + pair(101, {"status": None}, time=now))
+    calls = pairs(100) + pair(100, time=now) + pair(101, {"status": None}, time=now)
+    report = compared(calls, settle=LONG)
     assert (report.pairs, report.window.in_flight, report.primary.calls) == (100, 0, 100)
     assert report.window.until is not None
     assert report.window.until <= now
@@ -435,11 +438,11 @@ def test_calls_in_flight_are_left_out(compared: Compare) -> None:
         + [Call(role="primary", pair_id="alone", time=now)]
         + [Call(role="shadow", pair_id="orphan", time=now)]
     )
-    report = compared(calls)
+    report = compared(calls, settle=LONG)
     assert (report.pairs, report.window.in_flight) == (101, 3)
     assert report.integrity.coverage == 1
     assert report.outcomes == {"equal": 101}
-    said = "3 calls of the last 30 s may still get their pair, and are left out."
+    said = "3 calls of the last 600 s may still get their pair, and are left out."
     assert finding(report, "in-flight").what == said
 
 
@@ -451,13 +454,13 @@ def test_a_share_that_is_looked_at_too_early_says_what_is_not_due(compared: Comp
     calls = [
         call for i in range(500) for call in pair(i, time=now) if i < 100 or call.role == "primary"
     ]
-    report = compared(calls, mirrored_share=0.2)
+    report = compared(calls, mirrored_share=0.2, settle=LONG)
     coverage = report.gates[0]
     assert (report.pairs, report.primary.calls, coverage.n) == (100, 100, 0)
     assert coverage.need is not None
     assert coverage.need.pairs is not None
     assert coverage.need.pairs > 50_000
-    said = "400 calls of the last 30 s may still get their pair, and are left out."
+    said = "400 calls of the last 600 s may still get their pair, and are left out."
     assert finding(report, "in-flight").what == said
 
 
