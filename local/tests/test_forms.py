@@ -488,21 +488,6 @@ def test_a_hook_may_read_variables_of_its_own() -> None:
     )
 
 
-def test_the_list_has_what_the_live_verdict_reads() -> None:
-    """Each option of `serve` is a variable too; typer says which."""
-    program = """
-import json, typer
-from shadow_report.cli import app
-serve = typer.main.get_command(app).commands["serve"]
-prefix = serve.context_settings["auto_envvar_prefix"]
-print(json.dumps([f"{prefix}_{p.name.upper()}" for p in serve.params if p.name != "help"]))
-"""
-    python = repository() / "shadow-report/.venv/bin/python"
-    asked = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
-    listed = [name for name in FORMS["shadow-report"]["also"] if name.startswith("SERVE_")]
-    assert sorted(listed) == sorted(json.loads(asked.stdout))
-
-
 def rules_of(tree: Tree, text: str, *options: str) -> Path:
     """The option `rules`, with this text in its file."""
     for option in ("rules", *options):

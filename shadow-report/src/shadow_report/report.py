@@ -35,8 +35,8 @@ Status = Literal["pass", "fail", "wait"]
 class Gate:
     """One line of the report.
 
-    name: `coverage`, `faults`, `disagreement`, `bad`, `slow`, `first_token`; `newest` and `worst`
-        for runs of calls, `slices` for slices of the requests; or the name of a rule's margin.
+    name: `coverage`, `faults`, `disagreement`, `bad`, `slow`, `first_token`, `judge`; `newest` and
+        `worst` for runs of calls, `slices` for slices of the requests; or that of a rule's margin.
     estimate: the observed share; None without a single trial, and for a run or slices that pass.
     interval: the two bounds that decide: the one that passes at alpha, the one that fails at alpha
         over the number of gates; each holds at every look. NaN for runs and slices.

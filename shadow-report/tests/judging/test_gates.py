@@ -179,7 +179,8 @@ def test_waiting_gate_says_how_many_more_pairs_would_settle_it() -> None:
 def test_the_need_is_exact(events: int) -> None:
     """With so many more pairs at the same rate the gate is settled, with one fewer it is not."""
     count = Rate(events, 1_000 * max(1, events))
-    gate = judge_one(Question(name="x", count=count, margin=0.002, seen="some differ"), 0.05, 0.01)
+    question = Question(name="x", count=count, margin=0.002, seen="some differ", bad="differ")
+    gate = judge_one(question, 0.05, 0.01)
     if gate.need is None:
         assert gate.status == "pass"
         return

@@ -9,7 +9,7 @@ intersection-union test). One failing gate rejects, hence Bonferroni for failing
 Two more gates look at runs of calls, and one at slices of the requests: they hold a promotion up
 and never reject, since what an outage of last night means is for a person to judge.
 
-A new gate is a count in `Evidence`, a margin in `Margins` and a line in `questions`.
+A new gate is a count in `Evidence`, a margin in `Margins` and a `Question` in `questions`.
 """
 
 from __future__ import annotations
@@ -156,6 +156,7 @@ class Question:
     margin: the largest share of it; with `is_minimum` the least share of its absence, which is
         then also what the gate shows.
     seen: the count in words, as in "3 of 9 pairs disagree". unit: what is counted.
+    bad: the bad thing alone, in words that follow a number of them, as in "disagree".
     nothing: what would have to change while there are no trials. hint: how to know sooner.
     stuck: why no number of trials settles it. share: how many trials of it come with each pair.
     further: what further trials need to have to be worth something.
@@ -165,6 +166,7 @@ class Question:
     count: Count
     margin: float
     seen: str
+    bad: str
     unit: str = "pair"
     is_minimum: bool = False
     nothing: str = ""
@@ -204,6 +206,7 @@ def questions(evidence: Evidence, margins: Margins) -> tuple[Question, ...]:
             count=faults,
             margin=margins.max_faults,
             seen=f"{_of(faults.events, faults.trials, unit)} have a new fault{unanswered}",
+            bad="have a new fault or no answer",
             unit=unit,
         ),
         Question(
@@ -211,6 +214,7 @@ def questions(evidence: Evidence, margins: Margins) -> tuple[Question, ...]:
             count=differing,
             margin=margins.max_disagreement,
             seen=f"{_of(differing.events, differing.trials)} disagree{errors}",
+            bad="disagree",
             nothing=_nothing_compared(faults),
             share=_share_that_answers(differing.trials, evidence.errors_alike),
         ),
@@ -219,22 +223,18 @@ def questions(evidence: Evidence, margins: Margins) -> tuple[Question, ...]:
             count=bad,
             margin=margins.allowed_bad,
             seen=f"{_of(bad.events, bad.trials, unit)} are bad in some way{unknown}",
+            bad="are bad in some way",
             unit=unit,
         ),
     ]
     if noise is not None:
         asked[-2:] = [_above(asked[-2], differing, noise), _above(asked[-1], bad, noise)]
     if (slow := evidence.slow) is not None:
-        seen = f"{_of(slow.gained, slow.trials)} are newly slow, {slow.lost:,} no longer slow"
-        asked.append(Question(name="slow", count=slow, margin=margins.max_slow, seen=seen))
+        asked.append(_slow(slow, margins))
     if (first := evidence.first_token) is not None and first.trials:
         asked.append(_first_token(first, evidence, margins))
     if (opinion := evidence.opinion) is not None and margins.max_judged_worse is not None:
-        worse = _of(opinion.gained, opinion.trials, "judged pair")
-        seen = f"{worse} are worse, {opinion.lost:,} better"
-        maximum = margins.max_judged_worse
-        hint = "ask of more pairs with --judge-sample"
-        asked.append(Question(name="judge", count=opinion, margin=maximum, seen=seen, hint=hint))
+        asked.append(_judge(opinion, margins.max_judged_worse))
     return (*asked, *(_of_margin(found, rate) for found, rate in evidence.margins))
 
 
@@ -266,18 +266,44 @@ def _of_margin(found: PathMargin, rate: Rate) -> Question:
         count=rate,
         margin=found.margin,
         seen=f"{found.path} differs in {share} of {counted(rate.trials, 'pair')}",
+        bad=f"differ at {found.path}",
         path=found.path,
     )
 
 
+def _slow(count: Net, margins: Margins) -> Question:
+    bad = "are newly slow"
+    return Question(
+        name="slow",
+        count=count,
+        margin=margins.max_slow,
+        seen=f"{_of(count.gained, count.trials)} {bad}, {count.lost:,} no longer slow",
+        bad=bad,
+    )
+
+
+def _judge(count: Net, maximum: float) -> Question:
+    bad = "are worse"
+    return Question(
+        name="judge",
+        count=count,
+        margin=maximum,
+        seen=f"{_of(count.gained, count.trials, 'judged pair')} {bad}, {count.lost:,} better",
+        bad=bad,
+        hint="ask of more pairs with --judge-sample",
+    )
+
+
 def _first_token(count: Net, evidence: Evidence, margins: Margins) -> Question:
+    wait = f"{evidence.first_token_ratio:g} times the primary's wait"
+    bad = f"have their first token after more than {wait}"
     return Question(
         name="first_token",
         count=count,
         margin=margins.max_late_first_tokens,
-        seen=f"{_of(count.gained, count.trials, 'stream')} have their first token after more than "
-        f"{evidence.first_token_ratio:g} times the primary's wait, {count.lost:,} the other way "
+        seen=f"{_of(count.gained, count.trials, 'stream')} {bad}, {count.lost:,} the other way "
         "round",
+        bad=bad,
         unit="stream",
         share=count.trials / max(count.trials, evidence.faults.trials),
     )
@@ -303,6 +329,7 @@ def _coverage(missing: Rate | Unmirrored, margins: Margins) -> Question:
         count=missing,
         margin=margins.min_coverage,
         seen=seen,
+        bad="have no shadow call",
         unit="call",
         is_minimum=True,
         hint=hint,
@@ -475,13 +502,6 @@ class Scanned:
         return min(1.0, by_chance + min(factor * allowed, ceiling))
 
 
-_BAD = {
-    "coverage": "have no shadow call",
-    "faults": "have a new fault or no answer",
-    "disagreement": "disagree",
-    "bad": "are bad in some way",
-}
-
 Find = Callable[[Scanned, float, float], Block | None]
 
 
@@ -539,7 +559,7 @@ def _worst_gate(scanned: list[Scanned], factor: float, but_for: str) -> Gate:
 def _block_gate(  # noqa: PLR0917 - one gate's parts
     name: str, bad: Scanned, block: Block, maximum: float, what: str, need: Need
 ) -> Gate:
-    seen = f"{block.events:,} of {what} {_BAD[bad.question.name]}"
+    seen = f"{block.events:,} of {what} {bad.question.bad}"
     return Gate(
         name=name,
         estimate=block.rate,
