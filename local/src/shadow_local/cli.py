@@ -259,8 +259,10 @@ def _watch(stack: Stack, folder: Path) -> None:
         with in_foreground(stack, screen) as state:
             state.write(folder)
             now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+            asked = ["callers need X_API_KEY's value in x-api-key"] if stack.options.api_key else []
             for line in (
                 *stack.differences,
+                *asked,
                 f"psql {masked(state.postgres_uri)}",
                 f'without the calls of earlier runs: make report ARGS="--since {now}"',
                 f"logs in {stack.supervisor.log_folder}; Ctrl-C stops all of it",

@@ -73,7 +73,6 @@ def settings(trained: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         assert here == state.predict_url
         yield {
             "PREDICT_URL": here,
-            "X_API_KEY": "any",
             "POSTGRES_URI": stack.database.of_role("report"),
         }
     finally:

@@ -30,6 +30,7 @@ def test_up_tells_where_it_is_and_ends_at_ctrl_c(start: Start, tmp_path: Path) -
     """`ready:` has the URL, state.json the rest; the key is demanded; Ctrl-C ends everything."""
     run = up(start, tmp_path / "stack", X_API_KEY="s3cret")
     url = run.says(r"^ready: (\S+)$")[1]
+    assert run.says(r"^callers need X_API_KEY's value in x-api-key$")
     assert run.says(
         r"^models: primary double-minimal-inference \(minimal-predictor, version 0.1.0\), shadow "
         r"triple-\S+ \(.*, version 0.1.0\); kustomization.yaml, topology standard$"
