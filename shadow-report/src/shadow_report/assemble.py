@@ -53,6 +53,8 @@ class Observed:
     sampled: tuple[WholePair, ...] = ()
     """Pairs that differ, for a judge's opinion."""
     opinion: Opinion | None = None
+    newest_call: datetime | None = None
+    """The newest call in the tables, where there is none in the window."""
     generated_at: datetime
 
     def asked(self, ask: Ask | None) -> Observed:
@@ -235,6 +237,8 @@ class Observed:
             uniform_since=uniform_since(self.sides.groups, settings.primary, settings.shadow),
             min_coverage=settings.margins.min_coverage,
             coverage_fails=coverage_fails,
+            newest_call=self.newest_call,
+            generated_at=self.generated_at,
             is_mirrored=is_mirrored(self.sides, settings),
         )
         return replace(integrity, findings=findings(facts))

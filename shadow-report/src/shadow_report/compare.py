@@ -115,6 +115,7 @@ def observe(tables: Tables, settings: Comparison, progress: Progress) -> Observe
         signatures=explained(tables, sides.scope, counters, settings),
         sampled=tuple(tables.whole_pairs(sides.scope, asked)) if asked else (),
         replayed=replayed_floor(tables.with_itself(sides.scope), settings.rules),
+        newest_call=None if sides.groups else tables.newest_call(),
         generated_at=now.astimezone(UTC),
     )
 

@@ -39,6 +39,23 @@ def test_empty_tables(compared: Compare) -> None:
     assert_invalid(compared(), "no-calls", "not one call", "POSTGRES_URI")
 
 
+@pytest.mark.parametrize(
+    ("window", "remedy"),
+    [
+        ({"since": START + timedelta(hours=1)}, "widen the window to that call's day (--last 3d)"),
+        ({"until": START - timedelta(days=9)}, "give a later --until"),
+    ],
+)
+def test_a_window_without_a_call_names_the_newest_one(
+    compared: Compare, window: dict[str, datetime], remedy: str
+) -> None:
+    """And how to have it in the window."""
+    came = START - timedelta(days=2, hours=1)
+    calls = [replace(call, time=came) for call in pairs(3)]
+    newest = f"came at {came:%Y-%m-%d %H:%M:%S} UTC"
+    assert_invalid(compared(calls, **window), "no-calls", "not one call", newest, remedy)
+
+
 def test_no_shadow_calls(compared: Compare) -> None:
     calls = [call for call in pairs(50) if call.role == "primary"]
     assert_invalid(

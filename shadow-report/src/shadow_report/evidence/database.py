@@ -182,6 +182,11 @@ class Tables:
         """How many calls of the primary there are in the window, whatever became of them."""
         return int(self._one(_sql("waiting"), scope.parameters))
 
+    def newest_call(self) -> datetime | None:
+        """When the newest call of a primary came, whatever the window; None without any."""
+        found: datetime | None = self._one(_sql("newest_call"), {})
+        return found
+
     def mirrored_before(self, scope: Scope, versions: Sequence[str | None]) -> bool:
         """Whether any call before the window has a call of one of these versions of the shadow."""
         asked = scope.parameters | {"versions": [version or "" for version in versions]}

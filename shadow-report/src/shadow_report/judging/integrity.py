@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,6 +26,9 @@ class Facts:
     min_coverage: float
     coverage_fails: bool
     """Whether its gate fails."""
+    newest_call: datetime | None
+    """The newest call of a primary in the tables, where there is none in the window."""
+    generated_at: datetime
     is_mirrored: bool
     """Whether the entry copied the calls to the shadow; else a follower or replay sent them."""
 
@@ -53,6 +57,29 @@ def _when_complete(facts: Facts) -> str:
     return f"They wait for a follower (topology follow). {FOLLOWED}"
 
 
+def _newest(facts: Facts) -> str:
+    """Where the calls are instead."""
+    newest = facts.newest_call
+    return f"; the newest one in the tables came at {moment(newest)} UTC" if newest else ""
+
+
+def _how_to_have_calls(facts: Facts) -> str:
+    newest, until = facts.newest_call, facts.window.until
+    if newest is None:
+        return (
+            "Send traffic, widen the window (--since, --last), check that the transformers' "
+            "POSTGRES_URI is this database, and see whether their logs say why nothing arrives."
+        )
+    if until is not None and newest >= until:
+        return f"The window ends before it, at {moment(until)} UTC: give a later --until."
+    days = math.ceil((facts.generated_at - newest) / timedelta(days=1))
+    return (
+        f"Send traffic, or widen the window to that call's day (--last {max(1, days)}d); if there "
+        "was traffic since, see whether the transformers' logs say why nothing arrives, and check "
+        "that their POSTGRES_URI is this database."
+    )
+
+
 def absent(facts: Facts) -> Iterator[Finding]:
     """Sides without a single call."""
     if not facts.primary.calls and not facts.shadow.calls:
@@ -63,11 +90,8 @@ def absent(facts: Facts) -> Iterator[Finding]:
             f"All calls of the window are left out: {facts.window.warm_up_pairs:,} as warm-up, "
             f"{facts.window.in_flight:,} as incomplete."
             if left_out
-            else "There is not one call in the window.",
-            _when_complete(facts)
-            if facts.window.in_flight
-            else "Send traffic, widen the window (--since, --last), check that the transformers' "
-            "POSTGRES_URI is this database, and see whether their logs say why nothing arrives.",
+            else f"There is not one call in the window{_newest(facts)}.",
+            _when_complete(facts) if facts.window.in_flight else _how_to_have_calls(facts),
         )
     elif not facts.shadow.calls:
         yield Finding(

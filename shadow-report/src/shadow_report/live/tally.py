@@ -354,6 +354,7 @@ class Tally:
             lost=whole.lost,
             replayed=whole.replayed,
             signatures=explained(tables, sides.scope, live.counters, settings),
+            newest_call=None if sides.groups else tables.newest_call(),
             generated_at=now.astimezone(UTC),
         ).report()
 
