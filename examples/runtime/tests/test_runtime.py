@@ -39,7 +39,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def client(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
     """A client of the first model's server, which has the manifest's settings but for the ports."""
     folder = tmp_path_factory.mktemp("server")
-    ports = iter(free_ports(3))
+    held = [hold_port() for _ in range(3)]
+    ports = (one.getsockname()[1] for one in held)
     env = {item["name"]: item["value"] for item in CONTAINER["env"]}
     env |= {name: str(next(ports)) for name in env if name.endswith("_PORT")}
     env |= {"MLSERVER_MODEL_URI": str(models / "first"), "PATH": os.environ["PATH"]}
@@ -58,14 +59,16 @@ def client(models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[h
         finally:
             server.terminate()
             server.wait()
+            for one in held:
+                one.close()
 
 
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [taken.getsockname()[1] for taken in sockets]
-    for taken in sockets:
-        taken.close()
-    return ports
+def hold_port() -> socket.socket:
+    """A socket that keeps its port: only a server that is given the port gets it."""
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    return holder
 
 
 def is_ready(client: httpx.Client) -> bool:
