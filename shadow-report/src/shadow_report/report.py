@@ -95,7 +95,8 @@ class Numbers:
     sd: float
     mean_absolute: float
     absolute_quantiles: dict[str, float]
-    """Quantiles of |d| by name (`p50`, `p90`, `p95`, `p99`), within 1 %, and `max`."""
+    """Quantiles of |d| by name (`p50`, `p90`, `p95`, `p99`), within 1 % and never above `max`,
+    which is exact."""
     correlation: float | None
     limits_of_agreement: Interval
     """Bland-Altman: bias +- 1.96 sd."""
@@ -142,7 +143,7 @@ class Similarity:
     """What the rule asks for."""
     mean: float
     quantiles: dict[str, float]
-    """`min`, `p1`, `p5`, `p25`, `p50`."""
+    """`min`, which is exact, `p1`, `p5`, `p25`, `p50`."""
     histogram: tuple[tuple[float, float, int], ...]
     """As that of `Numbers`."""
 

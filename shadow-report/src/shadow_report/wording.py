@@ -90,6 +90,11 @@ def number(value: float | None) -> str:
     return f"{value:,.4g}" if abs(value) < 10_000 else f"{value:,.0f}"
 
 
+def about(value: float | None) -> str:
+    """A figure that is known within 1 %: three digits, of which the last may be off."""
+    return number(value if value is None else float(f"{value:.3g}"))
+
+
 def signed(value: float | None) -> str:
     """A difference: the sign is always there."""
     text = number(value)

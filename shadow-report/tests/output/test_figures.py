@@ -12,6 +12,7 @@ from shadow_report.output.page import marked
 from shadow_report.output.plots import scale
 from shadow_report.wording import (
     NOT_RECORDED,
+    about,
     cut,
     number,
     one_line,
@@ -63,6 +64,12 @@ def test_numbers() -> None:
         "30 min 36 s",
         "8 d",
     ]
+
+
+def test_figures_known_within_one_per_cent() -> None:
+    """No more digits than that."""
+    values = (0.0040268, 8.922, 12345.6, 0.0, None)
+    assert [about(v) for v in values] == ["0.00403", "8.92", "12,300", "0", "–"]  # noqa: RUF001
 
 
 @given(st.text(alphabet=st.characters(), max_size=200))

@@ -36,6 +36,26 @@ def test_any_finite_values(values: list[float]) -> None:
     assert sum(count for _, _, count in histogram(one)) == len(values)
 
 
+@given(
+    st.lists(st.floats(-1e9, 1e9).filter(lambda v: v == 0 or abs(v) > 1e-9), min_size=1),
+    st.floats(0, 1),
+)
+def test_no_quantile_lies_outside_the_values(values: list[float], share: float) -> None:
+    """Between the least and the largest, which are those of 0 and 1; of the sizes too."""
+    array = np.array(values)
+    for sketch, exact in ((sketch_of(array), array), (sketch_of(array).sizes(), np.abs(array))):
+        assert exact.min() <= sketch.quantile(share) <= exact.max()
+        assert (sketch.quantile(0.0), sketch.quantile(1.0)) == (exact.min(), exact.max())
+        assert sketch.ends() == (exact.min(), exact.max())
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_few_distinct_values_have_exact_quantiles(share: float) -> None:
+    """A median of whole numbers is one of them."""
+    values = np.random.default_rng(4).integers(1, 40, size=1_001).astype(float)
+    assert sketch_of(values).quantile(share) == np.quantile(values, share, method="lower")
+
+
 def test_memory_is_bounded() -> None:
     generator = np.random.default_rng(2)
     sketch = Sketch()

@@ -20,7 +20,7 @@ from shadow_report.statistics.agreement import cohens_kappa, limits_of_agreement
 from shadow_report.statistics.distribution_shift import DistributionShift, distribution_shift
 from shadow_report.statistics.samples import Sketch, histogram
 from shadow_report.statistics.sequences import mean_interval
-from shadow_report.wording import number, percent
+from shadow_report.wording import about, percent
 
 # A float's relative rounding; sums of many differences add up a few of them.
 ROUNDING = 4 * float(np.finfo(np.float64).eps)
@@ -111,8 +111,8 @@ def advice(paths: Sequence[PathReport]) -> str:
     if 0 < sizes["p99"] <= WORTH_A_TOLERANCE * scale:
         allowed = f"{told.path}={_rounded_up(sizes['max'])}"
         said.append(
-            f"{told.path} differs by at most {number(sizes['max'])}, 95 % of the values by at most "
-            f"{number(sizes['p95'])} and half by at most {number(sizes['p50'])}: --tolerance "
+            f"{told.path} differs by at most about {about(sizes['max'])}, 95 % of the values by at "
+            f"most {about(sizes['p95'])} and half by at most {about(sizes['p50'])}: --tolerance "
             f"{quote(allowed)} would have called all of them equal."
         )
     if told.kind == "probability vector" and told.labels is not None and is_list:

@@ -16,6 +16,7 @@ from shadow_report.evidence.batch import NO_ANSWER
 from shadow_report.report import MissingContrast, PairedTable, PathMargin, StatusPair
 from shadow_report.statistics.agreement import kolmogorov_smirnov_p, same_shares_p
 from shadow_report.statistics.samples import PairSample, Sketch, distance
+from shadow_report.wording import about
 
 STATUSES_SHOWN = 50
 
@@ -155,8 +156,8 @@ class MissingTally:
         p_value = kolmogorov_smirnov_p(gap, missing.total, paired.total)
         return MissingContrast(
             respect="request size",
-            missing=f"median {missing.quantile(0.5):,.0f} bytes",
-            paired=f"median {paired.quantile(0.5):,.0f} bytes",
+            missing=f"median {about(missing.quantile(0.5))} bytes",
+            paired=f"median {about(paired.quantile(0.5))} bytes",
             distance=gap,
             p_value=p_value,
             unlike=p_value < UNLIKE_BELOW,

@@ -159,6 +159,7 @@ def environment_of_templates() -> Environment:
         "percent",
         "percent_range",
         "number",
+        "about",
         "number_range",
         "signed",
         "count",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -148,20 +148,39 @@ class PairSample:
 # Neighbouring bins differ by 2 %, so a quantile lies within 1 % of the true one.
 GROWTH = 1.02
 _LOG_GROWTH = math.log(GROWTH)
-# Sizes beyond are gathered in the outermost bins; smaller ones count as zero.
+# Sizes beyond are gathered in the outermost bins.
 SMALLEST, LARGEST = 1e-18, 1e18
 _LIMIT = math.ceil(math.log(LARGEST / SMALLEST) / _LOG_GROWTH) + 2
+
+
+class Bin(NamedTuple):
+    """The values of one bin: how many there are, and the least and the largest of them."""
+
+    n: int
+    least: float
+    largest: float
+
+    def merge(self, other: Bin) -> Bin:
+        """Both lots of values together."""
+        least, largest = min(self.least, other.least), max(self.largest, other.largest)
+        return Bin(self.n + other.n, least, largest)
+
+    def at(self, rank: float) -> float:
+        """The value of this rank, from 0, as if they were evenly spread; exact at both ends."""
+        share = min(1.0, rank / (self.n - 1)) if self.n > 1 else 0.0
+        return min(self.least + (self.largest - self.least) * share, self.largest)
 
 
 class Sketch:
     """Counts of finite values in bins that grow by 2 %, on both sides of zero.
 
     The idea of DDSketch (Masson, Rim, Lee 2019, PVLDB 12, 2195-2205): relative accuracy, and the
-    same result in any order. At most some 8,000 bins.
+    same result in any order. At most some 8,000 bins. Each knows its own least and largest value,
+    so that no quantile lies outside the values, and one of few distinct values is exact.
     """
 
     def __init__(self) -> None:
-        self._counts: dict[int, int] = {}
+        self._bins: dict[int, Bin] = {}
         self.total = 0
 
     def add(self, values: NDArray[np.float64]) -> None:
@@ -169,50 +188,64 @@ class Sketch:
         self.total += values.size
         other = values[values != 0]
         # Most differences are zero; they cost no logarithm.
-        self._add(0, values.size - other.size)
+        if zeros := values.size - other.size:
+            self._add(0, Bin(zeros, 0.0, 0.0))
         if not other.size:
             return
         sizes = np.clip(np.abs(other), SMALLEST, LARGEST)
         bins = 1 + (np.log(sizes / SMALLEST) / _LOG_GROWTH).astype(np.int64)
-        counts = np.bincount(np.where(other < 0, -bins, bins) + _LIMIT)
+        positions = np.where(other < 0, -bins, bins) + _LIMIT
+        counts = np.bincount(positions)
+        capped = np.clip(other, -LARGEST, LARGEST)
+        least, largest = np.full(counts.size, np.inf), np.full(counts.size, -np.inf)
+        np.minimum.at(least, positions, capped)
+        np.maximum.at(largest, positions, capped)
         found = np.flatnonzero(counts)
-        for position, count in zip(found.tolist(), counts[found].tolist(), strict=True):
-            self._add(position - _LIMIT, count)
+        parts = (part[found].tolist() for part in (counts, least, largest))
+        for position, *held in zip((found - _LIMIT).tolist(), *parts, strict=True):
+            self._add(position, Bin(*held))
 
-    def _add(self, position: int, count: int) -> None:
-        if count:
-            self._counts[position] = self._counts.get(position, 0) + count
+    def _add(self, position: int, held: Bin) -> None:
+        before = self._bins.get(position)
+        self._bins[position] = held if before is None else before.merge(held)
 
     @property
     def nonzero(self) -> int:
         """How many of the values are not zero."""
-        return self.total - self._counts.get(0, 0)
+        return self.total - (self._bins[0].n if 0 in self._bins else 0)
 
     def sizes(self) -> Sketch:
         """The sketch of the absolute values."""
         folded = Sketch()
         folded.total = self.total
-        for position, count in self._counts.items():
-            folded._add(abs(position), count)
+        for position, held in self._bins.items():
+            is_negative = position < 0
+            sized = Bin(held.n, -held.largest, -held.least) if is_negative else held
+            folded._add(abs(position), sized)
         return folded
 
     def bins(self) -> list[tuple[float, int]]:
-        """(value, count) of each filled bin, in ascending order of the values."""
-        return [(_value(position), self._counts[position]) for position in sorted(self._counts)]
+        """(value, count) of each filled bin, in ascending order of the values; the value is the
+        bin's own, the same in every sketch, so that two sketches can be compared by it.
+        """
+        return [(_value(position), self._bins[position].n) for position in sorted(self._bins)]
 
     def ends(self) -> tuple[float, float]:
-        """The least and the largest value, within 1 %; both 0 when nothing was added."""
-        if not self._counts:
+        """The least and the largest value; both 0 when nothing was added."""
+        if not self._bins:
             return 0.0, 0.0
-        return _value(min(self._counts)), _value(max(self._counts))
+        return self._bins[min(self._bins)].least, self._bins[max(self._bins)].largest
 
     def quantile(self, share: float) -> float:
-        """The value below which this share lies, within 1 %; NaN when nothing was added."""
+        """The value below which this share lies, within 1 % and never outside the values; exact for
+        0 and 1; NaN when nothing was added.
+        """
         rank, seen = share * (self.total - 1), 0
-        for value, count in self.bins():
-            seen += count
-            if seen > rank:
-                return value
+        for position in sorted(self._bins):
+            held = self._bins[position]
+            if seen + held.n > rank:
+                return held.at(rank - seen)
+            seen += held.n
         return math.nan
 
 
@@ -244,17 +277,15 @@ def histogram(sketch: Sketch, bins: int = 40) -> tuple[tuple[float, float, int],
     """
     if not sketch.total:
         return ()
-    values = sketch.bins()
-    least, most = values[0][0], values[-1][0]
+    least, most = sketch.ends()
     if least == most:
         return ((least, most, sketch.total),)
+    values = [(min(max(value, least), most), count) for value, count in sketch.bins()]
     low, high = sketch.quantile(0.005), sketch.quantile(0.995)
     width = high - low
-    if width == 0 or most - least <= FAR_OUT * width:
-        low, high = least, most
-    else:
-        near = [value for value, _ in values if low - width <= value <= high + width]
-        low, high = near[0], near[-1]
+    near = [value for value, _ in values if low - width <= value <= high + width]
+    is_even = most - least <= FAR_OUT * width
+    low, high = (least, most) if is_even or len(near) < 2 else (near[0], near[-1])
     edges = np.linspace(low, high, bins + 1).tolist()
     counts = [0] * bins
     below = above = 0
