@@ -497,6 +497,25 @@ def rules_of(tree: Tree, text: str, *options: str) -> Path:
     return file
 
 
+def test_rules_that_nothing_is_judged_by_are_warned_of(tmp_path: Path) -> None:
+    """Without a report, and with one whose line comes after theirs."""
+    tree = Tree(tmp_path / "tree")
+    rules_of(tree, "rules: []")
+    (line,) = warnings(render(tree.folder))
+    assert line.startswith("ConfigMap mirrored-inference-rules-")
+    assert "switch on `report` or `live-verdict`, above the line of `rules`" in line
+    tree.switch_on("live-verdict")
+    assert list(warnings(render(tree.folder))) == []
+    late = Tree(tmp_path / "late")
+    rules_of(late, "rules: []", "live-verdict")
+    with (late.folder / "manifests/options/kustomization.yaml").open("r+") as file:
+        lines = file.read().splitlines(keepends=True)
+        lines.sort(key=lambda line: line.startswith("  - live-verdict"))
+        file.seek(0)
+        file.writelines(lines)
+    assert len(list(warnings(render(late.folder)))) == 1
+
+
 @pytest.mark.parametrize("option", ["report", "live-verdict"])
 def test_rules_that_the_report_refuses_are_refused(tmp_path: Path, option: str) -> None:
     """In its own words, with the file that is to be mended."""

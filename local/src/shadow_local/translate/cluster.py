@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from shadow_local import Explained
-from shadow_local.translate.arguments import check_rules, unread
+from shadow_local.translate.arguments import check_rules, rules_of, unread
 from shadow_local.translate.document import Manifest, render
 from shadow_local.translate.forms import (
     check_settings,
@@ -19,7 +19,7 @@ from shadow_local.translate.forms import (
     unknown_variables,
     variables_of,
 )
-from shadow_local.translate.services import named_model
+from shadow_local.translate.services import COMPONENT, named_model
 
 # DNS: https://www.rfc-editor.org/rfc/rfc1123
 LABEL_CHARACTERS = 63
@@ -63,6 +63,7 @@ def warnings(manifests: list[Manifest]) -> Iterator[str]:
     nobody could check.
     """
     yield from unread(manifests)
+    yield from _unused_rules(manifests)
     yield from _unknown(manifests)
     for service in _of(manifests, "InferenceService"):
         yield from _probes(service)
@@ -70,6 +71,18 @@ def warnings(manifests: list[Manifest]) -> Iterator[str]:
     yield from _shares(manifests)
     if topology_of(manifests) == "follow":
         yield from _withheld(manifests)
+
+
+def _unused_rules(manifests: list[Manifest]) -> Iterator[str]:
+    """Rules that no report is started with: nothing is judged by them."""
+    used = {owner.partition(",")[0] for owner, _ in rules_of(manifests)}
+    for item in _of(manifests, "ConfigMap"):
+        owner = f"ConfigMap {item['metadata']['name']}"
+        if item["metadata"].get("labels", {}).get(COMPONENT) == "rules" and owner not in used:
+            yield (
+                f"{owner}: nothing is judged by these rules; switch on `report` or `live-verdict`, "
+                "above the line of `rules`, in manifests/options/kustomization.yaml."
+            )
 
 
 def _unknown(manifests: list[Manifest]) -> Iterator[str]:
