@@ -19,6 +19,7 @@ from shadow_local.translate.forms import (
     unknown_variables,
     variables_of,
 )
+from shadow_local.translate.references import dangling
 from shadow_local.translate.services import COMPONENT, named_model
 
 # DNS: https://www.rfc-editor.org/rfc/rfc1123
@@ -209,6 +210,13 @@ def check(manifests: list[Manifest], edge: bool = False) -> None:
 
 def problems(manifests: list[Manifest], edge: bool = False) -> Iterator[str]:
     """One line for each thing that a cluster would refuse, or take otherwise than it is meant."""
+    found = list(_misunderstood(manifests, edge))
+    # A name that is refused changes, and what leads to it does too.
+    yield from found or dangling(manifests)
+
+
+def _misunderstood(manifests: list[Manifest], edge: bool) -> Iterator[str]:
+    """Objects that mean something else than they say, each by itself."""
     services = _of(manifests, "InferenceService")
     for service in services:
         yield from _names(service)

@@ -1,0 +1,252 @@
+"""An overlay renames objects and leaves what names them: refused, whatever it is that does."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from gateways import rendered
+from tree import TOPOLOGIES, Tree
+
+from shadow_local.translate.cluster import RefusedByCluster, checked, problems
+from shadow_local.translate.document import Manifest
+from shadow_local.translate.references import dangling
+
+PRIMARY, SHADOW = "double-minimal-inference", "triple-minimal-inference"
+PROFILE = "prokube-demo-profile"
+
+
+def overlay(tree: Tree, text: str, *objects: Manifest) -> Path:
+    """A kustomization over the tree's, with objects of its own."""
+    folder = tree.folder / "team"
+    folder.mkdir()
+    (folder / "objects.yaml").write_text(yaml.safe_dump_all(objects))
+    resources = ["../manifests/mirroring", *(["objects.yaml"] if objects else [])]
+    (folder / "kustomization.yaml").write_text(f"resources: {resources}\n{text}\n")
+    return folder
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("text", ["namespace: team-a", "namePrefix: a-", "nameSuffix: -a"])
+def test_an_overlay_that_renames_is_refused(tmp_path: Path, topology: str, text: str) -> None:
+    """It renders, and no call would arrive."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(topology)
+    with pytest.raises(RefusedByCluster, match=r"set the names in manifests/settings/settings\.y"):
+        checked(overlay(tree, text))
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize(
+    ("text", "kinds"),
+    [
+        ("namespace: team-a", ["DestinationRule", "VirtualService", "HTTPRoute", "GRPCRoute"]),
+        (
+            "namePrefix: a-\nnamespace: team-a",
+            ["DestinationRule", "VirtualService", "HTTPRoute", "GRPCRoute", "NetworkPolicy"],
+        ),
+        (
+            "nameSuffix: -a",
+            ["VirtualService", "HTTPRoute", "Service", "NetworkPolicy", "PodMonitor", "CronJob"],
+        ),
+    ],
+)
+def test_each_object_that_names_another_is_found(
+    tmp_path: Path, topology: str, text: str, kinds: list[str]
+) -> None:
+    """With every option on, all of a kind that the topology has."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(topology)
+    tree.switch_on_options(topology)
+    overlay(tree, text)
+    manifests = tree.objects("team")
+    found = {tuple(line.split(":")[0].split()[:2]) for line in dangling(manifests)}
+    there = {(item["kind"], item["metadata"]["name"]) for item in manifests}
+    assert {kind for kind, _ in found} >= {kind for kind, _ in there} & set(kinds)
+    assert found <= there
+
+
+def test_what_is_added_next_to_the_deployment_is_left_alone(tmp_path: Path) -> None:
+    """Budgets, Secrets, hosts and routes of services that are rendered elsewhere, or nowhere."""
+    env = [
+        {"op": "add", "path": "/spec/transformer/containers/0/env/-", "value": variable}
+        for variable in (
+            {"name": "FEATURES", "value": f"http://features.{PROFILE}.svc:80/v1"},
+            {"name": "OTHERS", "value": f"http://{SHADOW}.{PROFILE}.svc, db.example.com:5432"},
+            {
+                "name": "TOKEN",
+                "valueFrom": {"secretKeyRef": {"name": "prediction-db", "key": "token"}},
+            },
+        )
+    ]
+    metadata = {"namespace": PROFILE}
+    folder = overlay(
+        Tree(tmp_path / "tree"),
+        yaml.safe_dump(
+            {"patches": [{"target": {"kind": "InferenceService"}, "patch": json.dumps(env)}]}
+        ),
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "prediction-db-pguser-transformer", **metadata},
+        },
+        {
+            "apiVersion": "policy/v1",
+            "kind": "PodDisruptionBudget",
+            "metadata": {"name": "primary", **metadata},
+            "spec": {"selector": {"matchLabels": {"serving.kserve.io/inferenceservice": PRIMARY}}},
+        },
+        {
+            "apiVersion": "policy/v1",
+            "kind": "PodDisruptionBudget",
+            "metadata": {"name": "model-of-today", **metadata},
+            "spec": {"selector": {"matchLabels": {"serving.kserve.io/inferenceservice": "churn"}}},
+        },
+        {
+            "apiVersion": "networking.istio.io/v1",
+            "kind": "VirtualService",
+            "metadata": {"name": "of-today", **metadata},
+            "spec": {
+                "gateways": ["ours"],
+                "http": [{"route": [{"destination": {"host": f"churn.{PROFILE}.svc"}}]}],
+            },
+        },
+    )
+    assert checked(folder)
+
+
+def at(path: str, change: Callable[[Any], Any]) -> Callable[[Manifest], None]:
+    """What makes a change of the value at a path."""
+    *parents, last = [int(part) if part.isdigit() else part for part in path.split("/")]
+
+    def changed(item: Manifest) -> None:
+        place: Any = item
+        for part in parents:
+            place = place[part]
+        place[last] = change(place[last])
+
+    return changed
+
+
+def moved(text: str) -> str:
+    return text.replace(f".{PROFILE}", ".team-b")
+
+
+HTTP = "spec/http/1"
+SELECTED = "spec/selector/serving.kserve.io~1inferenceservice"
+CONTAINER = "spec/template/spec/containers/0"
+PLANTED = [
+    ("standard", "VirtualService", at(f"{HTTP}/route/0/destination/host", moved), "transformer.te"),
+    (
+        "standard",
+        "VirtualService",
+        at(f"{HTTP}/mirrors/0/destination/host", lambda host: host.replace("triple", "tripel")),
+        f"is {SHADOW}-transformer meant?",
+    ),
+    (
+        "standard",
+        "VirtualService",
+        at(f"{HTTP}/route/0/destination/host", lambda _: "double-minimal"),
+        f"double-minimal.{PROFILE} is a Service that none of these objects makes",
+    ),
+    ("standard", "DestinationRule", at("spec/host", moved), "-shadow-grpc.team-b is not a Service"),
+    ("knative", "VirtualService", at(f"{HTTP}/rewrite/authority", moved), "-transformer.team-b is"),
+    (
+        "knative",
+        "VirtualService",
+        at(
+            f"{HTTP}/mirrors/0/destination/host",
+            lambda host: host.replace("istio-system", "gateways"),
+        ),
+        "-mirror.gateways is not a Service; here it is",
+    ),
+    (
+        "knative",
+        "VirtualService",
+        at("spec/gateways/0", lambda _: "copies"),
+        "none of these objects is a Gateway copies",
+    ),
+    (
+        "follow",
+        "HTTPRoute",
+        at("spec/rules/0/backendRefs/0/name", lambda _: "double-minimal-transformer"),
+        f"is {PRIMARY}-transformer meant?",
+    ),
+    (
+        "follow",
+        "HTTPRoute",
+        at("spec/rules/0/matches/0/path/value", lambda path: path.replace(PROFILE, "team-b")),
+        f"it is about team-b, and the models are in {PROFILE}",
+    ),
+    (
+        "follow",
+        "Deployment",
+        at(f"{CONTAINER}/args/1", lambda _: f"--to=http://{SHADOW}-transformer.team-b"),
+        f"{SHADOW}-transformer.team-b is not a Service",
+    ),
+    (
+        "standard",
+        "Service",
+        at("spec/selector", lambda _: {"serving.kserve.io/inferenceservice": "double"}),
+        f"it selects pods of double, and the InferenceServices here are {PRIMARY} and {SHADOW}.",
+    ),
+]
+
+
+@pytest.mark.parametrize(("topology", "kind", "change", "words"), PLANTED)
+def test_a_name_that_leads_nowhere_is_refused(
+    topology: str, kind: str, change: Callable[[Manifest], None], words: str
+) -> None:
+    """In one line that names the object, and what was meant."""
+    manifests = copy.deepcopy(list(rendered(topology)))
+    item = next(item for item in manifests if item["kind"] == kind)
+    change(item)
+    (line,) = problems(manifests)
+    assert line.startswith(f"{kind} {item['metadata']['name']}: ")
+    assert words in line
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "refused"),
+    [
+        ("Secret", "prediction-db-pguser-transformer", False),
+        ("Secret", "prediction-db-pguser-transformer-f2h9k5t7cm", True),
+        ("Secret", "prediction-db-pguser-transformer-old", False),
+        ("ExternalSecret", "prediction-db-cluster-cert-f2h9k5t7cm", True),
+        ("ConfigMap", "prediction-db-cluster-cert-f2h9k5t7cm", False),
+    ],
+)
+def test_a_secret_under_another_name_than_the_pods_look_for(
+    kind: str, given: str, refused: bool
+) -> None:
+    """Kustomize follows a generated name into a Deployment, and not into an InferenceService."""
+    secret = {"kind": kind, "metadata": {"name": given, "namespace": PROFILE}}
+    found = list(problems([*rendered("standard"), secret]))
+    assert bool(found) == refused
+    assert all(f"is called {given} here" in line for line in found)
+    assert all("disableNameSuffixHash" in line for line in found)
+
+
+def test_a_prefix_of_all_names_is_seen_in_those_of_secrets_and_variables(tmp_path: Path) -> None:
+    """What every object begins with is not a part of its name."""
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "prediction-db-cluster-cert", "namespace": PROFILE},
+    }
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology("knative")
+    overlay(tree, "namePrefix: a-", secret)
+    found = list(dangling(tree.objects("team")))
+    service = f"InferenceService a-{PRIMARY}: "
+    assert any(
+        line.startswith(f"{service}prediction-db-cluster-cert, and the Secret is called a-pred")
+        for line in found
+    )
+    assert any(line.startswith(f"{service}INFERENCE_SERVICE says {PRIMARY}, and") for line in found)
+    assert not any("CronJob" in line for line in found)
