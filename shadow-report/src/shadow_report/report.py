@@ -97,6 +97,8 @@ class Numbers:
     absolute_quantiles: dict[str, float]
     """Quantiles of |d| by name (`p50`, `p90`, `p95`, `p99`), within 1 % and never above `max`,
     which is exact."""
+    pair_quantiles: dict[str, float]
+    """The same of the largest |d| in each pair, by the names `p50`, `p95` and `max`."""
     correlation: float | None
     limits_of_agreement: Interval
     """Bland-Altman: bias +- 1.96 sd."""

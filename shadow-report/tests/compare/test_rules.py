@@ -644,10 +644,32 @@ def test_advice_under_the_preset_loosens_it(command: Command) -> None:
         assert command([], *options, "--rule", lower)["disagreements"] == 0
 
 
+@pytest.mark.parametrize("length", [1, 5])
+def test_numbers_far_apart_name_a_rule_with_a_margin(command: Command, length: int) -> None:
+    """A retrained regressor: what 95 % of the pairs are within, in all values of each, and the rule
+    does what the reason says of it. To tolerate it stays a decision.
+    """
+    chooser = random.Random(6)
+    values = [[chooser.gauss(150, 50) for _ in range(length)] for _ in range(400)]
+    calls = answers(*(({"y": v}, {"y": [x + chooser.gauss(0, 18) for x in v]}) for v in values))
+    report = command(calls)
+    assert "--tolerance" not in told(report)
+    advised = re.search(
+        r"for you to decide: --rule '(y\[\*\]=number,absolute=([\d.]+),margin=10%)' lets 1 pair in 10",
+        told(report),
+    )
+    assert advised is not None
+    pair_quantiles = path_of(report, "y[*]")["numbers"]["pair_quantiles"]
+    assert pair_quantiles["p95"] == pytest.approx(float(advised[2]), rel=0.1)
+    again = command([], "--rule", advised[1])
+    assert next(g for g in again["gates"] if g["path"] == "y[*]")["status"] == "pass"
+    assert 0 < path_of(again, "y[*]")["differing_pairs"] <= 20
+
+
 def test_answers_of_another_size_are_not_talked_away(command: Command) -> None:
     """FACTOR 3 instead of 2: no tolerance is worth thinking about."""
     calls = answers(*(([2.0 * i], [3.0 * i]) for i in range(1, 301)))
-    assert "--tolerance" not in told(command(calls))
+    assert not {"--tolerance", "--rule"} & set(told(command(calls)).split())
 
 
 PAGE = Path(__file__).parents[3] / "docs" / "comparing.md"

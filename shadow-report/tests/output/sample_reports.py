@@ -175,6 +175,7 @@ def numbers() -> Numbers:
         sd=1.25,
         mean_absolute=0.97,
         absolute_quantiles={"p50": 0.71, "p90": 2.2, "p95": 2.9, "p99": 4.4, "max": 5.9},
+        pair_quantiles={"p50": 1.2, "p95": 3.9, "max": 5.9},
         correlation=0.9971,
         limits_of_agreement=(-2.05, 2.85),
         primary_quantiles={"p01": 1.2, "p25": 40.1, "p50": 77.0, "p75": 120.4, "p99": 660.0},

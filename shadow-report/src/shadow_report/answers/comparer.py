@@ -564,8 +564,8 @@ class Comparer:
             self._score(place, "similarity", similarities, below, column.rows)
             self._within(place, column.rows[column.differing()], column.rows[below])
             ones = np.zeros(len(column), dtype=np.int8)
-            lengths = [np.asarray(side, dtype=np.float64) for side in column.lengths()]
-            place.lengths.add(lengths[0], lengths[1], np.arange(len(column)), ones)
+            p, s = (np.asarray(side, dtype=np.float64) for side in column.lengths())
+            place.lengths.add(p, s, np.arange(len(column)), column.rows, ones)
         elif patterns is None:
             self._names(place, column)
 

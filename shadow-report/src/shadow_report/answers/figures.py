@@ -79,9 +79,12 @@ def _path_report(place: Place, differing_pairs: int, alpha: float) -> PathReport
     )
 
 
-# Values that are further apart than this share of their size do not differ by rounding or by
-# training: no tolerance is worth thinking about.
+# Values that are further apart than this share of their size do not differ by rounding: there is no
+# tolerance that is worth calling all of them equal for.
 WORTH_A_TOLERANCE = 0.2
+# Where one in twenty pairs is further apart than this share of the primary's own spread, as another
+# factor makes them, the two models do not say the same, and nothing is worth being tolerated.
+WORTH_A_MARGIN = 0.4
 # Lists of so many numbers are more often embeddings than anything else.
 EMBEDDING_LENGTH = 32
 
@@ -102,25 +105,43 @@ def advice(paths: Sequence[PathReport]) -> str:
         return _of_wording(told)
     if told.numbers is None or told.kind not in ("number", "probability vector"):
         return ""
-    sizes = told.numbers.absolute_quantiles
-    scale = max(map(abs, told.numbers.primary_quantiles.values()))
     is_list = bool(of_list) and of_list != told.path
     if is_list and told.values >= EMBEDDING_LENGTH * told.pairs:
         return f"If it is an embedding: {_rule(of_list, 'cosine')}."
-    said = []
-    if 0 < sizes["p99"] <= WORTH_A_TOLERANCE * scale:
-        allowed = f"{told.path}={_rounded_up(sizes['max'])}"
-        said.append(
-            f"{told.path} differs by at most about {about(sizes['max'])}, 95 % of the values by at "
-            f"most {about(sizes['p95'])} and half by at most {about(sizes['p50'])}: --tolerance "
-            f"{quote(allowed)} would have called all of them equal."
-        )
+    said = [_of_numbers(told.path, told.kind, told.numbers)]
     if told.kind == "probability vector" and told.labels is not None and is_list:
         said.append(
             f"The top class is the same in {percent(told.labels.agreement)}: "
             f"{_rule(of_list, 'top_class')} compares that alone."
         )
-    return " ".join(said)
+    return " ".join(filter(None, said))
+
+
+def _of_numbers(path: str, kind: str, found: Numbers) -> str:
+    """The tolerance that all are within; where they are too far apart for one, what most pairs are
+    within, with a margin for the others, as a decision that the models' owner may take.
+    """
+    sizes, of_pairs, primary = (
+        found.absolute_quantiles,
+        found.pair_quantiles,
+        found.primary_quantiles,
+    )
+    figures = (
+        f"{path} differs by at most about {about(sizes['max'])}, 95 % of the values by at most "
+        f"{about(sizes['p95'])} and half by at most {about(sizes['p50'])}"
+    )
+    if 0 < sizes["p99"] <= WORTH_A_TOLERANCE * max(map(abs, primary.values())):
+        allowed = f"{path}={_rounded_up(sizes['max'])}"
+        return f"{figures}: --tolerance {quote(allowed)} would have called all of them equal."
+    spread = primary["p95"] - primary["p5"]
+    if kind != "number" or not 0 < of_pairs["p95"] <= WORTH_A_MARGIN * spread:
+        return ""
+    near = _rounded_up(of_pairs["p95"])
+    rule = _rule(path, f"number,absolute={near},margin=10%")
+    return (
+        f"{figures}, too far apart to call all of them equal. Whether your use tolerates it is for "
+        f"you to decide: {rule} lets 1 pair in 10 differ by more than {near}; 1 in 20 of these do."
+    )
 
 
 def _of_wording(told: PathReport) -> str:
@@ -215,6 +236,9 @@ def _labels_of(place: Place) -> LabelTally | None:
     return None
 
 
+OF_PAIRS = {"p50": 0.5, "p95": 0.95, "max": 1.0}
+
+
 def _numbers(tally: NumberTally, alpha: float) -> Numbers:
     differences = tally.differences
     interval = mean_interval(differences, alpha, tally.signed.nonzero)
@@ -230,6 +254,7 @@ def _numbers(tally: NumberTally, alpha: float) -> Numbers:
         mean_absolute=tally.absolute_sum / differences.n,
         absolute_quantiles={name: sizes.quantile(share) for name, share in shares.items()}
         | {"max": tally.largest},
+        pair_quantiles={n: tally.by_pair.quantile(q) for n, q in OF_PAIRS.items()},
         correlation=None if math.isnan(correlation) else correlation,
         limits_of_agreement=limits_of_agreement(differences),
         primary_quantiles={n: tally.primary.quantile(q) for n, q in quantiles.items()},

@@ -86,6 +86,8 @@ class NumberTally:
         self.absolute_sum = 0.0
         self.largest = 0.0
         self.signed, self.primary, self.shadow = (Sketch() for _ in range(3))
+        self.by_pair = Sketch()
+        """The largest difference of each pair, without its sign."""
         self.classes: LabelTally | None = LabelTally()
         """While all values are few whole numbers: which became which."""
         self.top_classes: LabelTally | None = LabelTally()
@@ -96,16 +98,18 @@ class NumberTally:
         p: NDArray[np.float64],
         s: NDArray[np.float64],
         starts: NDArray[np.int64],
+        rows: NDArray[np.int64],
         outcomes: NDArray[np.int8],
     ) -> None:
-        """Count a batch; segments (lists) begin at `starts`."""
+        """Count a batch; segments (lists) begin at `starts`, and are of the pairs `rows`."""
         self.values += p.size
         self.agreeing += int(np.count_nonzero(outcomes <= Outcome.WITHIN_TOLERANCE))
         self._add_top_classes(p, s, starts)
         # NaN compares false, so it is left out here too.
         usable = np.maximum(np.abs(p), np.abs(s)) < LARGEST_DESCRIBED
+        row_of_value = np.repeat(rows, np.diff(starts, append=p.size))
         if not usable.all():
-            p, s = p[usable], s[usable]
+            p, s, row_of_value = p[usable], s[usable], row_of_value[usable]
         if not p.size:
             return
         difference = s - p
@@ -114,6 +118,9 @@ class NumberTally:
         self.differences = self.differences.merge(Moments.of(difference))
         self.absolute_sum += float(absolute.sum())
         self.largest = max(self.largest, float(absolute.max()))
+        by_row = np.full(int(row_of_value.max()) + 1, -1.0)
+        np.maximum.at(by_row, row_of_value, absolute)
+        self.by_pair.add(by_row[by_row >= 0])
         self.signed.add(difference)
         self.primary.add(p)
         self.shadow.add(s)
@@ -216,7 +223,7 @@ class NumberColumn:
             return None
         segments = self._segments()
         outcomes, sizes = _compare(segments, self._tolerance)
-        self.tally.add(segments.primary, segments.shadow, segments.starts, outcomes)
+        self.tally.add(segments.primary, segments.shadow, segments.starts, segments.rows, outcomes)
         self.tally.add_classes(
             segments.exact_primary, segments.exact_shadow, are_labels=self._are_labels
         )
