@@ -36,10 +36,9 @@ VERDICT = "manifests/options/live-verdict"
 RULES = "manifests/options/rules/kustomization.yaml"
 ALERTS = "manifests/options/alerts/rules.yaml"
 SECOND = "manifests/options/second-shadow"
-INFERENCE = (
-    "(v1/models(/.*)?|v1/((chat/)?completions|embeddings|rerank|responses)|openai/v1/.*"
-    "|v2|v2/(models|health)/.*)"
-)
+# Where callers.yaml takes the list of paths for one way more.
+OF_PRIMARY = "- name: primary\n          uri: *inference"
+OF_SHADOW = "- name: shadow\n          uri: *inference"
 
 IN_STANDARD = [
     # the second shadow
@@ -59,10 +58,11 @@ IN_STANDARD = [
     (GRPC_SERVICES, "component: transformer", "component: predictor"),
     (GRPC_LIMITS, "host: ENTRY-shadow-grpc", "host: ENTRY-primary-grpc"),
     # paths
-    (CALLERS, f'/serving/PROFILE/ENTRY/{INFERENCE}"', f'/serve/PROFILE/ENTRY/{INFERENCE}"'),
-    (CALLERS, f"ENTRY/{INFERENCE}", "ENTRY/.*"),
-    (CALLERS, f"PRIMARY/{INFERENCE}", "PRIMARY/(v1|v2)/.*"),
-    (CALLERS, f"SHADOW/{INFERENCE}", "SHADOW/v1/models/.*"),
+    (CALLERS, "/serving/PROFILE/WAY", "/serve/PROFILE/WAY"),
+    (CALLERS, "PROFILE/WAY/(", "PROFILE/WAY/(.*|"),
+    (CALLERS, "rerank|responses", "rerank"),
+    (CALLERS, OF_PRIMARY, "- name: primary\n          uri: {prefix: /serving/PROFILE/PRIMARY/v2}"),
+    (CALLERS, OF_SHADOW, "- name: shadow\n          uri: {regex: /serving/PROFILE/SHADOW/v1/.*}"),
     (CALLERS, "[^/]+/[^/]+(/.*)$", "[^/]+(/.*)$"),
     (GRPC, "uri: {exact: /inference.GRPCInferenceService/ModelInfer}", "uri: {prefix: /inference}"),
     (GRPC, "headers: {x-serving-path: {exact:", "headers: {x-serving-path: {prefix:"),
