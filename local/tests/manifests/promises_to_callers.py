@@ -26,12 +26,14 @@ PREDICT = "/v1/models/model:predict"
 INFERENCE = (PREDICT, "/v1/models", "/v1/models/model", "/v2", "/v2/models/model/infer")
 INFERENCE += ("/v2/models/model/ready", "/v2/health/live", "/v2/health/ready", "/openai/v1/models")
 INFERENCE += ("/openai/v1/chat/completions", "/v1/chat/completions", "/v1/completions")
-INFERENCE += ("/v1/embeddings", "/v1/rerank", "/v1/responses")
+INFERENCE += ("/v1/embeddings", "/v1/rerank", "/v1/responses", "/v1/score", "/v1/moderations")
+INFERENCE += ("/v1/images/generations", "/v1/audio/speech", "/v1/audio/transcriptions")
+INFERENCE += ("/v1/audio/translations",)
 # What KServe's servers also answer, and is not for callers; and paths that only begin alike.
 OTHER = ("/", "/metrics", "/docs", "/openapi.json", "/v2/repository/index", "/v1/modelsx")
 OTHER += ("/v2/repository/models/model/unload", "/v2x", "/v2/models", "")
 OTHER += ("/v1/chat", "/v1/chat/completions/1", "/v1/completionsx", "/v1/load_lora_adapter")
-OTHER += ("/openai/v2/models",)
+OTHER += ("/openai/v2/models", "/v1/audiox", "/v1/images", "/v1/tokenize")
 METHODS = ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata")
 
 
@@ -76,6 +78,9 @@ def _rest(
     for side in ("primary", "shadow"):
         name = settings[side]
         yield from _answers(objects, routes, name, name, settings, key)
+    uris = [match["uri"] for route in routes if "rewrite" in route for match in route["match"][:1]]
+    for way in ("entry", "primary", "shadow"):
+        yield from _unknown_paths(settings[way], settings, uris)
     yield from _entry(objects, settings, [r for r in routes if "rewrite" in r])
 
 
@@ -102,6 +107,24 @@ def _answers(  # noqa: PLR0917
             yield f"{root}{path} is open to callers"
 
 
+def _unknown_paths(way: str, settings: dict[str, str], uris: list[dict[str, str]]) -> Iterator[str]:
+    """What is let in and no promise asks for, in this topology and in the others."""
+    root = f"/serving/{settings['profile']}/{way}/"
+    for uri in uris:
+        [(kind, text)] = uri.items()
+        if not text.startswith(root):
+            continue
+        paths = text.removeprefix(root)
+        expressions = {
+            "regex": paths.removeprefix("(").removesuffix(")").split("|"),
+            "path": [f"{re.escape(paths)}(/.*)?"],
+            "exact": [re.escape(paths)],
+        }[kind]
+        for expression in expressions:
+            if not any(re.fullmatch(f"/{expression}", path) for path in INFERENCE):
+                yield f"{root}{expression} is let in; INFERENCE of {__name__}.py has no such path"
+
+
 def _mirrors(routes: list[dict[str, Any]], path: str, headers: dict[str, str]) -> bool:
     return "mirrors" in (routed(routes, path, headers) or {})
 
@@ -122,12 +145,11 @@ def _gateway_api(
 ) -> Iterator[str]:
     """Without a mesh: the entry is answered by the primary, and nothing pairs or copies."""
     yield from _api_objects(objects, settings)
-    if len(routes) != 33:
-        yield f"{len(routes)} rules; there are ten for REST and one for gRPC, three times"
     ways = {settings["entry"]: settings["primary"]}
     ways |= {settings[side]: settings[side] for side in ("primary", "shadow")}
     for way, name in ways.items():
         yield from _answers(objects, routes, way, name, settings, {})
+        yield from _unknown_paths(way, settings, [route["match"][0]["uri"] for route in routes])
         root = f"/serving/{settings['profile']}/{way}"
         for method in ("ModelInfer", *METHODS):
             route = routed(routes, GRPC + method, {SERVING_PATH: root})

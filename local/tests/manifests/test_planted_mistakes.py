@@ -14,6 +14,7 @@ CALLERS = "manifests/mirroring/routes/callers.yaml"
 GRPC = "manifests/mirroring/routes/grpc.yaml"
 GRPC_SERVICES = "manifests/mirroring/grpc-services/grpc-services.yaml"
 FOLLOW = "manifests/mirroring/follow"
+FOLLOW_CALLERS = f"{FOLLOW}/callers/callers.yaml"
 FOLLOWER = "manifests/mirroring/follower/follower.yaml"
 GRPC_LIMITS = "manifests/mirroring/routes/grpc-limits.yaml"
 LIMITS = "manifests/mirroring/standard/shadow-limits.yaml"
@@ -60,7 +61,7 @@ IN_STANDARD = [
     # paths
     (CALLERS, "/serving/PROFILE/WAY", "/serve/PROFILE/WAY"),
     (CALLERS, "PROFILE/WAY/(", "PROFILE/WAY/(.*|"),
-    (CALLERS, "rerank|responses", "rerank"),
+    (CALLERS, "v1/rerank|", "v1/score|"),
     (CALLERS, OF_PRIMARY, "- name: primary\n          uri: {prefix: /serving/PROFILE/PRIMARY/v2}"),
     (CALLERS, OF_SHADOW, "- name: shadow\n          uri: {regex: /serving/PROFILE/SHADOW/v1/.*}"),
     (CALLERS, "[^/]+/[^/]+(/.*)$", "[^/]+(/.*)$"),
@@ -201,21 +202,19 @@ IN_STANDARD = [
     (ALERTS, "runbook_url: RUNBOOK#shadowrejected", "runbook_url: RUNBOOK"),
 ]
 IN_FOLLOW = [
-    (f"{FOLLOW}/callers.yaml", "- {name: PRIMARY-transformer", "- {name: PRIMARY-predictor"),
-    (f"{FOLLOW}/callers.yaml", "ENTRY/v1/models}", "ENTRY}"),
-    (f"{FOLLOW}/callers.yaml", "replacePrefixMatch: /v1/models", "replacePrefixMatch: /v2/models"),
-    (f"{FOLLOW}/callers.yaml", "replaceFullPath: /v2", "replaceFullPath: /"),
-    (f"{FOLLOW}/callers.yaml", "type: Exact", "type: PathPrefix"),
-    (f"{FOLLOW}/callers.yaml", "x-shadow-pair-id, x-shadow-source, ", ""),
-    (f"{FOLLOW}/callers.yaml", "timeouts: {request: 60s}", "timeouts: {request: 1m}"),
-    (f"{FOLLOW}/callers.yaml", "hostnames: [DOMAIN]", "hostnames: [DOMAIN, other.example.com]"),
-    (f"{FOLLOW}/callers.yaml", "name: ENTRY.callers", "name: ENTRY"),
-    (f"{FOLLOW}/openai.yaml", "- {name: PRIMARY-transformer", "- {name: PRIMARY-predictor"),
-    (f"{FOLLOW}/openai.yaml", "ENTRY/v1/rerank}", "ENTRY/v1/score}"),
-    (f"{FOLLOW}/openai.yaml", "type: Exact", "type: PathPrefix"),
-    (f"{FOLLOW}/openai.yaml", "replaceFullPath: /v1/responses", "replaceFullPath: /v1/response"),
-    (f"{FOLLOW}/openai.yaml", "x-shadow-pair-id, x-shadow-source, ", ""),
-    (f"{FOLLOW}/openai.yaml", "timeouts: {request: 60s}", "timeouts: {request: 1m}"),
+    (FOLLOW_CALLERS, "- {name: MODEL-transformer", "- {name: MODEL-predictor"),
+    (FOLLOW_CALLERS, "WAY/v1/models}", "WAY}"),
+    (FOLLOW_CALLERS, "WAY/v1/rerank}", "WAY/v1/score}"),
+    (FOLLOW_CALLERS, "replacePrefixMatch: /v1/models", "replacePrefixMatch: /v2/models"),
+    (FOLLOW_CALLERS, "replaceFullPath: /v2", "replaceFullPath: /"),
+    (FOLLOW_CALLERS, "replaceFullPath: /v1/responses", "replaceFullPath: /v1/response"),
+    (FOLLOW_CALLERS, "type: Exact", "type: PathPrefix"),
+    (FOLLOW_CALLERS, "x-shadow-pair-id, x-shadow-source, ", ""),
+    (FOLLOW_CALLERS, "{request: 60s}", "{request: 1m}"),
+    (FOLLOW_CALLERS, "hostnames: [DOMAIN]", "hostnames: [DOMAIN, other.example.com]"),
+    (f"{FOLLOW}/entry/kustomization.yaml", "nameSuffix: .", "nameSuffix: -"),
+    (f"{FOLLOW}/shadow/kustomization.yaml", "way: shadow", "way: primary"),
+    (REPLACEMENTS, "way in (entry, primary)", "way in (entry, shadow)"),
     (f"{FOLLOW}/grpc.yaml", "method: ModelInfer}", "method: RepositoryModelUnload}"),
     (f"{FOLLOW}/grpc.yaml", "ENTRY-primary-grpc", "ENTRY-shadow-grpc"),
     (f"{FOLLOW}/grpc.yaml", "x-request-id, authorization", "authorization"),
@@ -254,7 +253,7 @@ IN_FOLLOW = [
     (FOLLOW_POLICIES, "      shadow-deployment/entry: ENTRY\n", ""),
     (REPLACEMENTS, "[name=FOLLOW_RATE]", "[name=FOLLOW_CONCURRENCY]"),
     (REPLACEMENTS, "spec.rules.10.backendRefs", "spec.rules.0.backendRefs"),
-    (f"{FOLLOW}/callers.yaml", "- matches:", "- name: entry\n      matches:"),
+    (FOLLOW_CALLERS, "- matches:", "- name: entry\n      matches:"),
     (f"{FOLLOW}/grpc.yaml", "- matches:", "- name: entry\n      matches:"),
     (REPLACEMENTS, "data.gateway, options: {delimiter: /, index: 0}", "data.gateway-namespace"),
 ]

@@ -1,13 +1,16 @@
-"""Both topologies keep every promise, with the default settings and with others."""
+"""Every topology keeps every promise, with the default settings and with others."""
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 from promises import broken_promises
-from tree import OPTIONS, OTHER_SETTINGS, TOPOLOGIES, Tree
+from promises_to_callers import INFERENCE
+from tree import OPTIONS, OTHER_SETTINGS, REPOSITORY, TOPOLOGIES, Tree
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
@@ -22,6 +25,19 @@ def test_deployment_keeps_its_promises(
     if settings:
         tree.choose_settings(settings)
     assert broken_promises(tree) == []
+
+
+def test_what_the_transformer_serves_is_promised() -> None:
+    """Each fixed path of its own; the promises ask every topology for what they list."""
+    program = """
+import json
+from minimal_transformer.transformer import OPENAI_PATHS
+print(json.dumps(sorted(OPENAI_PATHS)))
+"""
+    python = REPOSITORY / "minimal-transformer/.venv/bin/python"
+    asked = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
+    missing = set(json.loads(asked.stdout)) - set(INFERENCE)
+    assert not missing, "promises_to_callers.py, INFERENCE"
 
 
 def test_options_are_off_unless_switched_on(tmp_path: Path) -> None:
