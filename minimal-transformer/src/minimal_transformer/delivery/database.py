@@ -137,7 +137,7 @@ class Database:
             self._configured = None
         self._connection: psycopg.Connection[tuple[object, ...]] | None = None
         self._slow = Episode(
-            logger, f"Postgres answers in time again; %d batches took more than {SLOW_SECONDS} s."
+            logger, f"Postgres answers in time again; batches that took over {SLOW_SECONDS} s: %d."
         )
 
     def store(self, records: Sequence[Frame], *, direct: bool) -> None:
