@@ -179,7 +179,7 @@ def test_clean_removes_the_examples_models_and_nobody_elses(clone: Path) -> None
 
 
 def test_clean_removes_what_was_installed_into_a_copied_example(clone: Path) -> None:
-    """The copy is not among the projects that the Makefile names, and its files are someone's own."""
+    """The Makefile does not name the copy, and its files are someone's own."""
     copy = clone / "examples" / "churn"
     (copy / ".venv" / "bin").mkdir(parents=True)
     for name in ("uv.lock", "model.py"):
