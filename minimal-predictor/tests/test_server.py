@@ -113,8 +113,10 @@ def test_sigterm_finishes_the_call_in_flight(folder: Path, workers: str) -> None
     head = f"POST /v1/models/model:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
     with Predictor(folder, "--workers", workers) as predictor:
         with socket.create_connection(("127.0.0.1", predictor.http_port), timeout=120) as caller:
-            caller.sendall(head.encode() + b"Connection: close\r\n\r\n" + body[: len(body) // 2])
-            time.sleep(0.5)  # until a worker has taken the connection
+            caller.sendall(head.encode() + b"Expect: 100-continue\r\nConnection: close\r\n\r\n")
+            # A worker says so once it has taken the call.
+            assert caller.recv(65536) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            caller.sendall(body[: len(body) // 2])
             predictor.process.terminate()
             while "Shutting down" not in predictor.log:
                 time.sleep(0.05)
