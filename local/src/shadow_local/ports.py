@@ -8,8 +8,9 @@ import functools
 import os
 import random
 import socket
-import tempfile
+import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from shadow_local import Explained
@@ -34,7 +35,7 @@ def is_free(port: int) -> bool:
 
 def free_port(preferred: int | None = None) -> int:
     """The preferred port when it is free and will be again for a server that is restarted, else any
-    other outside the ephemeral range; each only once, whichever run of this user asks."""
+    other outside the ephemeral range; each only once, whichever run of this checkout asks."""
     port = preferred if preferred and preferred < EPHEMERAL else _any_port()
     while port in _claimed or not is_free(port) or not _is_locked_for_us(port):
         port = _any_port()
@@ -47,23 +48,31 @@ def _any_port() -> int:
 
 
 def _is_locked_for_us(port: int) -> bool:
-    """Is the port ours among the runs on this machine?
+    """Is the port ours among the runs of this checkout?
 
     Another run may have claimed it seconds before its server binds it. Byte N of one file stands
     for port N: who has its lock has the port, and the lock ends with its process.
     """
+    file = _locks()
+    if file is None:
+        return True
     try:
-        fcntl.lockf(_locks(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
     except (BlockingIOError, PermissionError):  # POSIX lets a system raise either
         return False
     return True
 
 
 @functools.cache
-def _locks() -> int:
-    """The file's descriptor, never closed: closing any of a file's ends all of its locks."""
-    path = Path(tempfile.gettempdir()) / f"shadow-local-ports-{os.getuid()}"
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+def _locks() -> int | None:
+    """The file's descriptor, never closed: closing any of a file's ends all of its locks.
+
+    It is in the virtual environment, as outside the checkout nothing is written; None where this
+    user may not write there.
+    """
+    with suppress(OSError):
+        return os.open(Path(sys.prefix) / "shadow-local-ports", os.O_RDWR | os.O_CREAT, 0o644)
+    return None
 
 
 def claim(port: int, who: str, variable: str) -> int:
