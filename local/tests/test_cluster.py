@@ -429,7 +429,7 @@ def test_a_topology_that_the_stages_do_not_have_is_said(start: Start, topology: 
     run = start("check", TOPOLOGY=topology)
     assert run.ends() == 0
     lines = run.output.read_text().splitlines()
-    assert f"mirroring/{topology}: a cluster would refuse nothing in these" in lines[0]
+    assert f"mirroring/{topology}: found nothing that a cluster would refuse in" in lines[0]
     warning = (
         f"The stages apply standard; write `- {topology}` into "
         "manifests/mirroring/kustomization.yaml before the first of them."

@@ -27,6 +27,8 @@ from shadow_local.traffic import send_file
 from shadow_local.translate import cluster
 from shadow_local.translate.arguments import check_arguments
 from shadow_local.translate.document import Manifest, render, repository, topology
+from shadow_local.translate.forms import label
+from shadow_local.translate.schemas import known
 
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -175,7 +177,9 @@ def check(
     manifests = cluster.checked(folder, edge)
     # Not in `up`, which has what it starts say it itself, and does not start the Jobs.
     check_arguments(folder, manifests)
-    text = f"{folder}: a cluster would refuse nothing in these {len(manifests)} objects"
+    text = f"{folder}: found nothing that a cluster would refuse in {len(manifests)} objects"
+    if unknown := [label(item) for item in manifests if not known(item)]:
+        text += f"; of {len(unknown)} the fields were not checked: {', '.join(unknown)}"
     screen.print(text, soft_wrap=True)
     _warn(manifests)
     if topology_name and (staged := cluster.topology_of(render(repository()))) != topology_name:

@@ -12,7 +12,7 @@ import promises_of_options
 import promises_of_pods
 import promises_to_callers
 from routes import COMPONENT, Objects
-from schemas import crd_folder, schema_errors
+from schemas import schema_errors
 from tree import Tree, parse
 
 PLACEHOLDER = re.compile(
@@ -35,7 +35,7 @@ def broken_promises(tree: Tree) -> list[str]:
     found += promises_of_alerts.broken(objects, settings)
     found += promises_of_live_verdict.broken(objects, settings)
     # Last, and only while all else is well: it takes most of the time.
-    return found or [error for item in objects for error in schema_errors(item, crd_folder())]
+    return found or [error for item in objects for error in schema_errors(item)]
 
 
 def _places(objects: Objects, settings: dict[str, str]) -> list[str]:

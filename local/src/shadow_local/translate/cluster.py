@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from shadow_local import Explained
+from shadow_local.translate import kserve
 from shadow_local.translate.arguments import check_rules, rules_of, unread
 from shadow_local.translate.document import Manifest, render
 from shadow_local.translate.forms import (
@@ -20,6 +21,7 @@ from shadow_local.translate.forms import (
     variables_of,
 )
 from shadow_local.translate.references import dangling
+from shadow_local.translate.schemas import check_schemas
 from shadow_local.translate.services import COMPONENT, named_model
 
 # DNS: https://www.rfc-editor.org/rfc/rfc1123
@@ -53,6 +55,8 @@ def checked(kustomization: Path, edge: bool = False) -> list[Manifest]:
     """
     check_settings(kustomization)
     manifests = render(kustomization)
+    # First, so that all others find lists and mappings where they belong.
+    check_schemas(kustomization, manifests)
     check_variables(kustomization, manifests)
     check_rules(kustomization, manifests)
     check(manifests, edge)
@@ -69,6 +73,7 @@ def warnings(manifests: list[Manifest]) -> Iterator[str]:
     for service in _of(manifests, "InferenceService"):
         yield from _probes(service)
         yield from _probed_names(service, manifests)
+        yield from kserve.warnings(service, manifests)
     yield from _shares(manifests)
     if topology_of(manifests) == "follow":
         yield from _withheld(manifests)
@@ -133,6 +138,28 @@ def _probed_names(service: Manifest, manifests: list[Manifest]) -> Iterator[str]
                 f"{' and '.join(sorted({*asked.values()}))} of its {' and '.join(asked)} is of "
                 "another one; that is answered with 404, and the pod is "
                 f"{'restarted over and over' if restarted else 'never ready'}. Give both one name."
+            )
+
+
+def _model_names(service: Manifest, manifests: list[Manifest]) -> Iterator[str]:
+    """The transformer asks the predictor for the model by its own name."""
+    transformer = service["spec"].get("transformer", {}).get("containers") or [{}]
+    asked, name = _served(transformer[0]), service["metadata"]["name"]
+    variables = {item["name"]: item.get("value") for item in transformer[0].get("env") or ()}
+    ready = variables.get("PREDICTOR_READY_PATH")
+    if not asked or "$(" in asked or (ready and not KSERVES_PATH.match(ready)):
+        return  # a language model's server is asked for the name that stands in the call
+    for kind, container in _containers(service, manifests):
+        served, place = _served(container), "its arguments or variables"
+        if not served:
+            probed = ((probe, MODELS_PATH.match(path)) for probe, path in _probed(container))
+            served, place = next(((found[1], probe) for probe, found in probed if found), ("", ""))
+        served = served.replace("{{.Name}}", name)
+        if kind == "predictor" and served and "$(" not in served and served != asked:
+            yield (
+                f"InferenceService {name}: its predictor serves {served!r} (by {place}), and its "
+                f"transformer asks for {asked!r} (by --model_name), which is answered with 404; "
+                "give both one name."
             )
 
 
@@ -219,9 +246,11 @@ def _misunderstood(manifests: list[Manifest], edge: bool) -> Iterator[str]:
     """Objects that mean something else than they say, each by itself."""
     services = _of(manifests, "InferenceService")
     for service in services:
+        yield from kserve.refusals(service, manifests)
         yield from _names(service)
         yield from _scaling(service)
         yield from _unsupported(service, manifests)
+        yield from _model_names(service, manifests)
     yield from _object_names(manifests)
     yield from _misfits(manifests)
     yield from _entry(manifests, services)

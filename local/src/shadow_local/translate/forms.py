@@ -27,6 +27,7 @@ from shadow_local.translate.document import KUSTOMIZATIONS, Manifest, from_repos
 SETTINGS = "settings"
 IMAGES = ("minimal-predictor", "shadow-report")  # the last part of the image tells whose variables
 TRANSFORMER = "minimal-transformer"
+IN_QUOTES = "the same in quotes, as Kubernetes takes texts alone there"
 HOOKS = {"PREPROCESS", "POSTPROCESS"}
 # What Python, its libraries, libpq and KServe read of an environment.
 _OF_LIBRARIES = re.compile(
@@ -71,7 +72,7 @@ def faults(group: str, values: Mapping[str, Any]) -> Iterator[tuple[str, Any, st
             continue
         value, whole = values[name], _resolved(form)
         if isinstance(value, bool | int | float):
-            yield name, value, "the same in quotes, as Kubernetes takes texts alone there"
+            yield name, value, IN_QUOTES
         elif not isinstance(value, str) or not _validator(group, name).is_valid(
             _read(value, whole.get("type"))
         ):
@@ -124,15 +125,12 @@ def label(item: Manifest) -> str:
 
 def file_saying(kustomization: Path, words: Iterable[str]) -> str | None:
     """The first file of the kustomization that has all the words; None when none has."""
-    words = list(words)
-    return next(
-        (
-            from_repository(file)
-            for file in _sources(kustomization)
-            if all(word in file.read_text() for word in words)
-        ),
-        None,
-    )
+    said = [re.compile(rf"(?<![\w-]){re.escape(word)}(?![\w-])") for word in words]
+    for file in _sources(kustomization):
+        text = file.read_text()
+        if all(word.search(text) for word in said):
+            return from_repository(file)
+    return None
 
 
 def file_of(kustomization: Path, text: str) -> str | None:

@@ -39,12 +39,15 @@ NAMED_KINDS = {
     "claimName": "PersistentVolumeClaim",
     "runtime": "ServingRuntime",
 }
+# What is found in the namespace alone, and comes from nowhere else; a Secret may be a copy.
+OF_A_NAMESPACE = ("ConfigMap", "PersistentVolumeClaim", "ServiceAccount", "ServingRuntime")
 # Variables that say which InferenceService is meant.
 VARIABLES = ("INFERENCE_SERVICE", "PRIMARY_NAME", "SHADOW_NAME", "SHADOW_CANDIDATES")
 _PART = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 _HOST = re.compile(rf"(?<![\w.-])({_PART})\\?\.({_PART})\\?\.svc(?![\w-])")
 _SHORT_HOST = re.compile(rf"(?<![\w.-])({_PART})\.({_PART})(?=[:/,]|$)")
 _IN_TEXT = re.compile(r'(\bnamespace="|/serving/)([-a-z0-9]+)')
+_CLAIM = re.compile("pvc://([^/]+)")
 _HASH = r"-[a-z0-9]{10}"
 _REMEDY = (
     "Kustomize's namespace, namePrefix and nameSuffix rename objects and not what names them here; "
@@ -270,6 +273,11 @@ def _files_and_variables(item: Manifest, rendering: _Rendering) -> Iterator[str]
         if (name := node.get("name") if isinstance(node, dict) else node)
     ]
     named += [
+        ("PersistentVolumeClaim", found[1], "", _REMEDY_FOR_OWN)
+        for _, node in _fields(item.get("spec"))
+        if (found := _CLAIM.match(str(node)))
+    ]
+    named += [
         ("InferenceService", name.strip(), f"{variable['name']} says ", _REMEDY)
         for _, _, container in own_containers([item])
         for variable in container.get("env") or ()
@@ -281,6 +289,21 @@ def _files_and_variables(item: Manifest, rendering: _Rendering) -> Iterator[str]
             continue
         for meant, _ in sorted(rendering.renamed(kind, name))[:1]:
             yield f"{where}{name}, and the {kind} is called {meant} here. {remedy}"
+        if kind in OF_A_NAMESPACE and not rendering.elsewhere(f"Cluster{kind}", name):
+            yield from _in_another(kind, name, namespace, rendering)
+
+
+def _in_another(kind: str, name: str, namespace: str, rendering: _Rendering) -> Iterator[str]:
+    """An object that has the name in another namespace, or says none."""
+    for item in rendering.items:
+        if (item.get("kind"), item["metadata"]["name"]) == (kind, name):
+            home = item["metadata"].get("namespace")
+            place = f"in namespace {home}" if home else "without a namespace"
+            yield (
+                f"{kind} {name} is {place}, and is looked for in {namespace}; give it "
+                "`namespace: PROFILE` and a target under `replacements`, as in "
+                "examples/runtime/kustomization.yaml."
+            )
 
 
 def _namespaces(item: Manifest, rendering: _Rendering) -> Iterator[str]:

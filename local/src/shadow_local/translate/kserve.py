@@ -1,0 +1,166 @@
+"""What KServe's webhook and its controller refuse of an InferenceService that fits its schema.
+
+After pkg/apis/serving/v1beta1/inference_service_validation.go and ValidateStorageURI in
+pkg/controller/v1beta1/inferenceservice/utils; the webhook says it at once, the controller in an
+event, hours before somebody looks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from typing import Any
+
+from shadow_local.translate.document import Manifest
+from shadow_local.translate.forms import label
+
+COMPONENTS = ("predictor", "transformer", "explainer")
+CONTAINER = "kserve-container"
+# The fields of a predictor that KServe makes the container of; `model` alone is not deprecated.
+FRAMEWORKS = (
+    *("model", "huggingface", "lightgbm", "onnx", "paddle", "pmml", "pytorch", "sklearn"),
+    *("tensorflow", "triton", "xgboost"),
+)
+PROTOCOLS = ("v1", "v2", "grpc-v1", "grpc-v2")
+# What its storage initializer downloads, or the kubelet mounts.
+SCHEMES = (
+    *("gs", "s3", "pvc", "file", "https", "http", "hdfs", "webhdfs", "oci", "oci+native"),
+    *("oci+fetch", "hf", "modelscope"),
+)
+AUTOSCALER, AUTOSCALERS = "serving.kserve.io/autoscalerClass", ("hpa", "keda", "external", "none")
+BLOCKED = "PYTHONPATH"
+# The ClusterServingRuntimes that KServe's own charts install.
+RUNTIMES = (
+    *("kserve-autogluonserver", "kserve-huggingfaceserver", "kserve-huggingfaceserver-multinode"),
+    *("kserve-lgbserver", "kserve-mlserver", "kserve-openvino", "kserve-paddleserver"),
+    *("kserve-pmmlserver", "kserve-predictiveserver", "kserve-sklearnserver"),
+    *("kserve-tensorflow-serving", "kserve-torchserve", "kserve-tritonserver", "kserve-vllmserver"),
+    "kserve-xgbserver",
+)
+
+
+def refusals(service: Manifest, manifests: Iterable[Manifest]) -> Iterator[str]:
+    """One line for each thing that KServe would refuse in an InferenceService."""
+    manifests = list(manifests)
+    problems = [
+        *_implementations(service["spec"]),
+        *_autoscaler(service["metadata"]),
+        *_blocked(service["spec"]),
+    ]
+    for field, model in _models(service["spec"]):
+        problems += [f"{field}{problem}" for problem in _model(field, model, manifests)]
+    yield from (f"{label(service)}: {problem}" for problem in problems)
+
+
+def warnings(service: Manifest, manifests: Iterable[Manifest]) -> Iterator[str]:
+    """One line for what only the cluster knows, and may be mistaken."""
+    runtimes = {
+        item["metadata"]["name"]: item["spec"]
+        for item in manifests
+        if item.get("kind") in ("ServingRuntime", "ClusterServingRuntime")
+    }
+    for field, model in _models(service["spec"]):
+        name = model.get("runtime")
+        if name and name not in (*runtimes, *RUNTIMES):
+            near = get_close_matches(name, [*runtimes, *RUNTIMES], 1, 0.75)
+            yield (
+                f"{label(service)}: runtime is {name!r}, which is neither in the kustomization nor "
+                "one of KServe's own; "
+                + (f"is {near[0]} meant?" if near else "the cluster has to have it.")
+            )
+        containers = [model, *runtimes.get(name, {}).get("containers", ())]
+        words = [str(word) for item in containers for word in item.get("args") or ()]
+        sources = ("storageUri", "storageUris", "storage")
+        if not any(source in model for source in sources) and not _names_model(words):
+            yield (
+                f"{label(service)}: {field} has no storageUri, so that KServe gives its server no "
+                "model; a server that finds one by itself is told so in args, as by --model_id."
+            )
+
+
+def _implementations(spec: dict[str, Any]) -> Iterator[str]:
+    """A predictor is exactly one thing; containers of other names beside a model are sidecars."""
+    predictor = spec["predictor"]
+    given = [name for name in FRAMEWORKS if predictor.get(name) is not None]
+    names = [container.get("name") for container in predictor.get("containers") or ()]
+    own = names.count(CONTAINER) if given else bool(names)
+    if not given and not names:
+        yield "its predictor has neither a model nor containers; KServe wants exactly one."
+    elif given and own:
+        yield (
+            f"its predictor has containers beside {given[0]}, and KServe wants exactly one of "
+            "them; take containers out, as by {op: remove, path: /spec/predictor/containers}."
+        )
+    elif len(given) > 1:
+        yield f"its predictor has {' and '.join(given)}, and KServe wants exactly one of them."
+    if "transformer" in spec and not (spec["transformer"] or {}).get("containers"):
+        yield "its transformer has no containers; KServe wants one."
+
+
+def _autoscaler(metadata: dict[str, Any]) -> Iterator[str]:
+    found = (metadata.get("annotations") or {}).get(AUTOSCALER)
+    if found not in (None, *AUTOSCALERS):
+        yield f"{AUTOSCALER} is {found!r}; set it to {', '.join(AUTOSCALERS)}."
+
+
+def _blocked(spec: dict[str, Any]) -> Iterator[str]:
+    for kind in COMPONENTS:
+        component = spec.get(kind) or {}
+        containers = [
+            *(component.get("containers") or ()),
+            *(component.get("initContainers") or ()),
+        ]
+        containers += [model for _, model in _models(spec)] if kind == "predictor" else []
+        if any(item["name"] == BLOCKED for part in containers for item in part.get("env") or ()):
+            yield f"its {kind} sets {BLOCKED}, which KServe refuses from 0.20 on; take it out."
+
+
+def _models(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each part of the predictor that KServe makes a container of, with its path."""
+    for name in FRAMEWORKS:
+        if (model := spec["predictor"].get(name)) is not None:
+            yield f"spec.predictor.{name}", model
+
+
+def _model(field: str, model: dict[str, Any], manifests: Iterable[Manifest]) -> Iterator[str]:
+    """What is wrong with one, to be read after its path."""
+    if field.endswith(".model") and not (model.get("modelFormat") or {}).get("name"):
+        yield ".modelFormat.name is missing; set it to the model's format, such as sklearn."
+    if "name" in model:
+        yield f".name is {model['name']!r}; take it out, as KServe names the container itself."
+    protocol = model.get("protocolVersion", "v1")
+    listed = [
+        version
+        for item in manifests
+        if item.get("kind") in ("ServingRuntime", "ClusterServingRuntime")
+        for version in item["spec"].get("protocolVersions") or ()
+    ]
+    if protocol not in (*PROTOCOLS, *listed):
+        yield f".protocolVersion is {protocol!r}; set it to {', '.join(PROTOCOLS)}."
+    if "storageUri" in model and "storageUris" in model:
+        yield " has storageUri and storageUris; leave one of them."
+    uris = [model.get("storageUri"), *(item.get("uri") for item in model.get("storageUris") or ())]
+    for uri in uris:
+        if uri is not None and not _downloaded(uri, manifests):
+            yield (
+                f".storageUri is {uri!r}, which KServe does not download; it takes "
+                f"{', '.join(f'{scheme}://' for scheme in SCHEMES)}, and what a "
+                "ClusterStorageContainer of the kustomization says."
+            )
+
+
+def _downloaded(uri: str, manifests: Iterable[Manifest]) -> bool:
+    """A path without a scheme is one in the image."""
+    for item in manifests:
+        if item.get("kind") == "ClusterStorageContainer":
+            for form in item["spec"].get("supportedUriFormats") or ():
+                prefix, pattern = form.get("prefix"), form.get("regex")
+                if (prefix and uri.startswith(prefix)) or (pattern and re.match(pattern, uri)):
+                    return True
+    scheme, found, rest = uri.partition("://")
+    return bool(uri) and (not found or (scheme in SCHEMES and bool(rest)))
+
+
+def _names_model(words: Iterable[str]) -> bool:
+    return any(re.match(r"--?model([_-](id|dir|path|repository|store))?(=|$)", w) for w in words)

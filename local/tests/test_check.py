@@ -1,0 +1,288 @@
+"""What the check says to a deployment of one's own: fields, KServe's rules, names, patches."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from shadow_local.translate import kserve
+from shadow_local.translate.cluster import checked, problems
+from shadow_local.translate.document import Manifest, render, repository
+from shadow_local.translate.forms import Malformed
+from shadow_local.translate.schemas import known, refusals
+
+Change = Callable[[dict[str, Any], Manifest], object]
+EXAMPLE = repository() / "examples" / "runtime"
+
+
+@cache
+def _rendered() -> list[Manifest]:
+    return render(EXAMPLE)
+
+
+@pytest.fixture
+def manifests() -> list[Manifest]:
+    """The objects of a deployment with a ready-made runtime, to be changed."""
+    return copy.deepcopy(_rendered())
+
+
+def _service(manifests: list[Manifest]) -> Manifest:
+    return next(item for item in manifests if item["kind"] == "InferenceService")
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda m, _: m.update(runtme="x"), "runtme is not a field; is runtime meant?"),
+        (lambda m, _: m.update(storageURI="x"), "storageURI is not a field; is storageUri meant?"),
+        (lambda m, _: m.update(resource={}), "resource is not a field; is resources meant?"),
+        (
+            lambda m, _: m.update(gpus=1),
+            (
+                "gpus is not a field; take it out, or look for its place with "
+                "`kubectl explain inferenceservice.spec.predictor.model`."
+            ),
+        ),
+        (
+            lambda m, _: m["modelFormat"].update(kind="x"),
+            "modelFormat.kind is not a field; its fields are name, version.",
+        ),
+        (
+            lambda m, _: m.update(resources={"limits": {"memory": "4GiB"}}),
+            "resources.limits.memory is '4GiB'; set it to a quantity: 4Gi.",
+        ),
+        (
+            lambda m, _: m.update(resources={"limits": {"cpu": "two"}}),
+            (
+                "resources.limits.cpu is 'two'; set it to a quantity such as 4Gi, 512Mi, 2 or "
+                "500m, as text or whole number."
+            ),
+        ),
+        (
+            lambda m, _: m.update(modelFormat="sklearn"),
+            "modelFormat is 'sklearn'; set it to a mapping with name.",
+        ),
+        (lambda m, _: m.update(modelFormat={}), "modelFormat.name is missing."),
+        (lambda m, _: m.update(args="--x"), "args is '--x'; set it to a list."),
+        (lambda m, _: m.update(args=None), "args is empty; set it to a list."),
+        (
+            lambda m, _: m.update(env=[{"name": "SEED", "value": 7}]),
+            "env[0].value (SEED) is 7; set it to the same in quotes, as Kubernetes takes texts",
+        ),
+        (
+            lambda m, _: m.update(livenessProbe={"httpGet": {"port": True}}),
+            "livenessProbe.httpGet.port is true; set it to a whole number or a text.",
+        ),
+    ],
+)
+def test_a_field_that_an_api_server_refuses_is_refused(
+    manifests: list[Manifest], change: Change, line: str
+) -> None:
+    """In words that name the field, and what it should be."""
+    service = _service(manifests)
+    change(service["spec"]["predictor"]["model"], service)
+    (refusal,) = refusals(service)
+    assert refusal.line.startswith(f"spec.predictor.model.{line}")
+
+
+def test_fields_that_exclude_each_other_are_named(manifests: list[Manifest]) -> None:
+    """As in a `oneOf`, of which the schema itself says nothing that a person understands."""
+    route = next(item for item in manifests if item["kind"] == "VirtualService")
+    route["spec"]["http"][0]["match"][0]["uri"] = {"prefix": "/a", "exact": "/a"}
+    (refusal,) = refusals(route)
+    assert refusal.line == (
+        "spec.http[0].match[0].uri has exact and prefix, which exclude each other; leave one of "
+        "them."
+    )
+
+
+def test_a_version_that_is_not_served_is_refused(manifests: list[Manifest]) -> None:
+    """A kind that is known here, in another version than those of its CRD."""
+    service = _service(manifests) | {"apiVersion": "serving.kserve.io/v1"}
+    (refusal,) = refusals(service)
+    assert refusal.line.endswith("'serving.kserve.io/v1'; set it to serving.kserve.io/v1beta1.")
+
+
+def test_a_kind_that_is_not_known_here_passes() -> None:
+    """Whatever its fields are; the command says that nobody looked at them."""
+    item = {"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "a"}, "x": 1}
+    assert not known(item)
+    assert list(refusals(item)) == []
+
+
+def _containers(*names: str) -> list[dict[str, Any]]:
+    return [{"name": name, "image": "a/b:1"} for name in names]
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (
+            lambda m, s: s["spec"]["predictor"].update(containers=_containers("kserve-container")),
+            "its predictor has containers beside model, and KServe wants exactly one of them;",
+        ),
+        (lambda m, s: s["spec"]["predictor"].update(containers=_containers("sidecar")), None),
+        (
+            lambda m, s: s["spec"]["predictor"].pop("model"),
+            "its predictor has neither a model nor containers;",
+        ),
+        (
+            lambda m, s: s["spec"]["predictor"].update(sklearn={}),
+            "its predictor has model and sklearn, and KServe wants exactly one of them.",
+        ),
+        (lambda m, s: s["spec"]["transformer"].pop("containers"), "its transformer has no contain"),
+        (lambda m, s: m.pop("modelFormat"), "spec.predictor.model.modelFormat.name is missing;"),
+        (lambda m, s: m.update(name="model"), "spec.predictor.model.name is 'model'; take it out"),
+        (
+            lambda m, s: m.update(protocolVersion="V2"),
+            "spec.predictor.model.protocolVersion is 'V2'; set it to v1, v2, grpc-v1, grpc-v2.",
+        ),
+        (
+            lambda m, s: m.update(storageUri="s4://bucket/model"),
+            "spec.predictor.model.storageUri is 's4://bucket/model', which KServe does not",
+        ),
+        (lambda m, s: m.update(storageUri="hf://org/model"), None),
+        (lambda m, s: m.update(storageUri="file:///models/a"), None),
+        (lambda m, s: m.update(storageUri="/models/a"), None),
+        (
+            lambda m, s: m.update(storageUris=[{"uri": "s3://a/b", "mountPath": "/a"}]),
+            "spec.predictor.model has storageUri and storageUris; leave one of them.",
+        ),
+        (
+            lambda m, s: m.update(env=[{"name": "PYTHONPATH", "value": "/a"}]),
+            "its predictor sets PYTHONPATH, which KServe refuses from 0.20 on; take it out.",
+        ),
+        (
+            lambda m, s: s["metadata"]["annotations"].update({kserve.AUTOSCALER: "kpa"}),
+            f"{kserve.AUTOSCALER} is 'kpa'; set it to hpa, keda, external, none.",
+        ),
+    ],
+)
+def test_what_kserve_refuses_is_refused(
+    manifests: list[Manifest], change: Change, line: str | None
+) -> None:
+    """Of fields that its CRD takes."""
+    service = _service(manifests)
+    change(service["spec"]["predictor"]["model"], service)
+    found = list(kserve.refusals(service, manifests))
+    assert len(found) == (line is not None)
+    assert all(str(line) in text for text in found)
+
+
+def test_a_storage_container_of_ones_own_is_asked(manifests: list[Manifest]) -> None:
+    """It may download from anywhere."""
+    service = _service(manifests)
+    service["spec"]["predictor"]["model"]["storageUri"] = "s4://bucket/model"
+    container = {
+        "kind": "ClusterStorageContainer",
+        "metadata": {"name": "s4"},
+        "spec": {"supportedUriFormats": [{"prefix": "s4://"}]},
+    }
+    assert list(kserve.refusals(service, [*manifests, container])) == []
+
+
+@pytest.mark.parametrize("kind", ["ServingRuntime", "PersistentVolumeClaim"])
+@pytest.mark.parametrize(
+    ("namespace", "place"), [(None, "without a namespace"), ("other", "in namespace other")]
+)
+def test_an_object_in_another_namespace_is_not_found_there(
+    manifests: list[Manifest], kind: str, namespace: str | None, place: str
+) -> None:
+    """A runtime and a claim, which the InferenceService names and nothing else ties to it."""
+    item = next(item for item in manifests if item["kind"] == kind)
+    del item["metadata"]["namespace"]
+    item["metadata"] |= {"namespace": namespace} if namespace else {}
+    name = item["metadata"]["name"]
+    found = list(problems(manifests))
+    assert len(found) == 2
+    for line in found:
+        assert line.startswith("InferenceService ")
+        assert f"-inference: {kind} {name} is {place}, and is looked for in prokube-demo-" in line
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (lambda m, s: None, None),
+        (lambda m, s: m.update(runtime="kserve-tritonserver"), None),
+        (
+            lambda m, s: m.update(runtime="kserve-tritonsever"),
+            "nor one of KServe's own; is kserve-tritonserver meant?",
+        ),
+        (lambda m, s: m.update(runtime="ours"), "nor one of KServe's own; the cluster has to have"),
+        (lambda m, s: m.pop("storageUri"), "spec.predictor.model has no storageUri,"),
+        (lambda m, s: (m.pop("storageUri"), m.update(args=["--model_id=org/model"])), None),
+    ],
+)
+def test_what_only_the_cluster_knows_is_warned_of(
+    manifests: list[Manifest], change: Change, line: str | None
+) -> None:
+    """A runtime that its admin may have installed; a model that its server may find by itself."""
+    service = _service(manifests)
+    change(service["spec"]["predictor"]["model"], service)
+    found = list(kserve.warnings(service, manifests))
+    assert len(found) == (line is not None)
+    assert all(str(line) in text for text in found)
+
+
+@pytest.mark.parametrize(
+    ("change", "served"),
+    [
+        (lambda m, s: None, None),
+        (lambda m, s: m.update(args=["--model_name=iris"]), "'iris' (by its arguments or var"),
+        (
+            lambda m, s: m.update(env=[{"name": "MLSERVER_MODEL_NAME", "value": "iris"}]),
+            "'iris' (by its arguments or variables)",
+        ),
+        (
+            lambda m, s: m.update(
+                runtime="kserve-tritonserver",
+                readinessProbe={"httpGet": {"path": "/v2/models/iris/ready"}},
+            ),
+            "'iris' (by readinessProbe)",
+        ),
+        (
+            lambda m, s: s["spec"]["transformer"]["containers"][0].update(args=["--model_name=a"]),
+            "'model' (by its arguments or variables), and its transformer asks for 'a'",
+        ),
+    ],
+)
+def test_a_model_of_two_names_is_refused(
+    manifests: list[Manifest], change: Change, served: str | None
+) -> None:
+    """One for the predictor, and another one that the transformer asks it for."""
+    service = _service(manifests)
+    change(service["spec"]["predictor"]["model"], service)
+    found = list(problems(manifests))
+    assert len(found) == (served is not None)
+    assert all(f"its predictor serves {served}" in line for line in found)
+
+
+def _overlay(folder: Path, patches: str) -> Path:
+    """A kustomization of one's own on the example."""
+    folder.mkdir()
+    base = os.path.relpath(EXAMPLE, folder.resolve())
+    (folder / "kustomization.yaml").write_text(f"resources: [{base}]\npatches:\n{patches}")
+    return folder
+
+
+def test_the_file_that_says_it_is_named(tmp_path: Path) -> None:
+    """Once, though both sides have it; a thing that no file says has its object's name alone."""
+    folder = _overlay(
+        tmp_path / "yours",
+        "  - target: {kind: InferenceService}\n"
+        "    patch: |\n"
+        "      - {op: add, path: /spec/predictor/model/runtme, value: x}\n",
+    )
+    with pytest.raises(Malformed) as raised:
+        checked(folder)
+    assert str(raised.value) == (
+        f"{folder.resolve()}/kustomization.yaml: InferenceService double-minimal-inference: "
+        "spec.predictor.model.runtme is not a field; is runtime meant?"
+    )
