@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,9 @@ from typing import Any
 import pytest
 from gateways import rendered
 from runs import Start
-from tree import LONG_NAMES, OTHER_SETTINGS, SETTINGS, STAGES, TOPOLOGIES, Tree
+from tree import LONG_NAMES, OPTIONS_OF, OTHER_SETTINGS, SETTINGS, STAGES, TOPOLOGIES, Tree
 
-from shadow_local.translate.cluster import checked, problems, warnings
+from shadow_local.translate.cluster import checked, problems, topology_of, warnings
 from shadow_local.translate.document import Manifest, render, repository
 
 InRuntime = tuple[Manifest, Manifest, list[Manifest]]
@@ -92,32 +93,39 @@ def test_names_are_refused_where_kserve_refuses_them(
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)
-@pytest.mark.parametrize("fits", TOPOLOGIES)
 @pytest.mark.parametrize(
-    "option", ["network-policies/{}", "second-shadow/{}", "second-shadow/{}/network-policies"]
+    "option", [name for name, fits in OPTIONS_OF.items() if fits != TOPOLOGIES]
 )
 def test_an_option_of_another_topology_is_refused(
-    tmp_path: Path, topology: str, fits: str, option: str
+    tmp_path: Path, topology: str, option: str
 ) -> None:
     """Its objects would be taken, and do nothing or shut the callers out."""
-    tree = Tree(tmp_path / "tree")
+    tree, fits = Tree(tmp_path / "tree"), OPTIONS_OF[option]
     tree.choose_topology(topology)
-    tree.switch_on(option.format(fits))
+    tree.switch_on(option)
     for folder in (tree.folder, tree.folder / "manifests/stages/shadow-added"):
         found = list(problems(render(folder)))
-        assert len(found) == (fits != topology)
-        assert all(f"for {fits} is on, and the topology is {topology}" in line for line in found)
+        assert len(found) == (topology not in fits)
+        said = f"an option for {', '.join(fits)} is on, and the topology is {topology}"
+        assert all(said in line for line in found)
         assert all("manifests/options/kustomization.yaml" in line for line in found)
 
 
-@pytest.mark.parametrize("option", ["api-key", "pass-paths"])
-def test_an_option_that_would_do_nothing_is_refused(tmp_path: Path, option: str) -> None:
-    """Some are VirtualServices' matches, which `follow` does not have."""
-    tree = Tree(tmp_path / "tree")
-    tree.choose_topology("follow")
-    tree.switch_on(option)
-    (line,) = problems(render(tree.folder))
-    assert "an option for standard, knative is on, and the topology is follow" in line
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_a_topology_has_all_that_is_its_own(topology: str) -> None:
+    """Its name where the check and the reader look for it, and the options with a form for each."""
+    own = {f"network-policies/{topology}", f"second-shadow/{topology}"}
+    own |= {f"second-shadow/{topology}/network-policies"}
+    lacking = {option for option in own if OPTIONS_OF.get(option) != (topology,)}
+    # In both places: the folder's objects say shadow-deployment/fits, the file names the folder.
+    assert not lacking, "manifests/options, and manifests/options/kustomization.yaml"
+    manifests = repository() / "manifests"
+    assert topology_of(render(manifests / "mirroring" / topology)) == topology, (
+        f"shadow-deployment/topology in manifests/mirroring/{topology}/kustomization.yaml"
+    )
+    for file in (repository() / "Makefile", manifests / "mirroring/kustomization.yaml"):
+        assert re.search(rf"(TOPOLOGY=|  - ).*\b{topology}\b", file.read_text()), file
+    assert f"`{topology}`" in (manifests / "README.md").read_text(), "manifests/README.md"
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)

@@ -9,14 +9,14 @@ import pytest
 from backends import Backend
 from calls import CLIENT_IDS, get, post, post_chunked
 from gateways import Gateways, StartGateway
-from tree import Tree
+from tree import MIRRORED, Tree
 from waiting import until
 
 from shadow_local.translate.document import render
 
 CREDENTIALS = {"authorization": "Bearer secret", "x-api-key": "secret", "cookie": "session=secret"}
 MARKS = {"x-shadow-source": "follow", "x-shadow": "true"}
-TOPOLOGIES = [(name, suffix) for name in ("standard", "knative") for suffix in (False, True)]
+TOPOLOGIES = [(name, suffix) for name in MIRRORED for suffix in (False, True)]
 
 
 @pytest.mark.parametrize(("topology", "suffix"), TOPOLOGIES)

@@ -14,7 +14,7 @@ import tritonclient.grpc as triton
 from backends import refusing, stuck, unreachable
 from gateways import Gateways, Running, StartGateway, ports_of, rendered
 from stored import rows, wait_for_pairs
-from tree import OPTIONS, Tree
+from tree import MIRRORED, OPTIONS, Tree
 from tritonclient.grpc import service_pb2 as messages
 from tritonclient.utils import InferenceServerException
 from waiting import until
@@ -22,7 +22,6 @@ from waiting import until
 from shadow_local.stack import Stack
 from shadow_local.translate.document import render
 
-TOPOLOGIES = ["standard", "knative"]
 VALUES = [3.3, 62.3, 324.0]
 DOUBLED, TRIPLED = [6.6, 124.6, 648.0], pytest.approx([9.9, 186.9, 972.0])
 WAYS = {
@@ -71,7 +70,7 @@ def gateway_of(stack: Stack, start_gateway: StartGateway, topology: str, **more:
     return gateway
 
 
-@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("topology", MIRRORED)
 def test_calls_are_answered_by_the_primary_and_paired(
     stack: Stack, start_gateway: StartGateway, topology: str
 ) -> None:
@@ -102,7 +101,7 @@ def test_calls_are_answered_by_the_primary_and_paired(
     assert [pair["same_request"] for pair in pairs] == [True] * 60
 
 
-@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("topology", MIRRORED)
 def test_the_answer_names_its_pair_and_a_forged_one_is_overwritten(
     stack: Stack, start_gateway: StartGateway, topology: str
 ) -> None:
@@ -128,7 +127,7 @@ def test_the_answer_names_its_pair_and_a_forged_one_is_overwritten(
     assert not any(text in stored for text in ("s3cret", "forged"))
 
 
-@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("topology", MIRRORED)
 def test_each_model_can_be_called_alone(
     stack: Stack, start_gateway: StartGateway, topology: str
 ) -> None:
@@ -145,7 +144,7 @@ def test_each_model_can_be_called_alone(
     assert not [r for r in rows(stack, stored, ids) if r["pair_source"] == "x-shadow-pair-id"]
 
 
-@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("topology", MIRRORED)
 def test_health_and_metadata_are_answered_and_the_repository_is_not(
     stack: Stack, start_gateway: StartGateway, topology: str
 ) -> None:
@@ -170,7 +169,7 @@ def test_without_the_header_there_is_no_way(stack: Stack, start_gateway: StartGa
         assert status_of(gateway.url, headers) == "StatusCode.UNIMPLEMENTED"
 
 
-@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("topology", MIRRORED)
 def test_the_option_api_key_guards_grpc(
     stack: Stack, gateways: Gateways, tmp_path: Path, topology: str
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from gateways import rendered
-from tree import Tree
+from tree import TOPOLOGIES, Tree
 
 from shadow_local.processes import Node, component_command, deployment_command
 from shadow_local.translate.deployments import deployments
@@ -20,7 +20,6 @@ from shadow_local.translate.services import Ports, candidates, inference_service
 
 Manifest = dict[str, Any]
 
-TOPOLOGIES = ["standard", "knative", "follow"]
 # Free text, or what only a pod has; see ONLY_IN_PODS and ONLY_IN_CLUSTERS.
 WITHOUT_A_MEANING_HERE = {
     "annotations",

@@ -101,7 +101,7 @@ Topology = Annotated[
     typer.Option(
         "--topology",
         envvar="TOPOLOGY",
-        help="standard, knative or follow; as manifests/mirroring/kustomization.yaml has it",
+        help="a folder of manifests/mirroring; as the kustomization.yaml there has it",
     ),
 ]
 Kustomization = Annotated[

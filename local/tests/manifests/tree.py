@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import re
 import shutil
 import subprocess
 import sys
@@ -13,16 +14,21 @@ from typing import Any
 
 import yaml
 
+from shadow_local.translate.document import topologies
+
 REPOSITORY = Path(__file__).parents[3]
 KUBECTL = Path(sys.executable).with_name("kubectl")
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 SETTINGS = "manifests/settings/settings.yaml"
 OPTIONS = "manifests/options/kustomization.yaml"
 STAGES = ("primary-alone", "shadow-added", "mirroring-on", "mirroring-off", "shadow-promoted")
-TOPOLOGIES = ("standard", "knative", "follow")
-# What takes an object of Istio's has no place in a topology without a mesh.
-ISTIO_OPTIONS = ("api-key", "pass-paths")
-OF_TOPOLOGY = ("network-policies", "second-shadow")
+# From the folders, as the programs find them: a new topology is in every test that takes these.
+TOPOLOGIES = tuple(topologies())
+MIRRORED = tuple(
+    name
+    for name, folder in topologies().items()
+    if "  - ../routes\n" in (folder / "kustomization.yaml").read_text()
+)
 
 # Values that differ in form too: a port in the registry, a number as tag, more and fewer hyphens.
 OTHER_SETTINGS = {
@@ -111,14 +117,10 @@ class Tree:
 
     def switch_on_options(self, topology: str) -> None:
         """Every option that fits the topology."""
-        unfit = [other for other in TOPOLOGIES if other != topology]
-        others = {f"{option}/{other}" for option in OF_TOPOLOGY for other in unfit}
-        if topology == "follow":
-            others |= set(ISTIO_OPTIONS)
         path = self.folder / OPTIONS
-        lines = path.read_text().splitlines()
-        kept = [line for line in lines if not any(other in line for other in others)]
-        path.write_text("\n".join(line.replace("  # - ", "  - ") for line in kept) + "\n")
+        unfit = {option for option, fits in OPTIONS_OF.items() if topology not in fits}
+        lines = [line for line in path.read_text().splitlines() if option_of(line) not in unfit]
+        path.write_text("\n".join(line.replace("  # - ", "  - ") for line in lines) + "\n")
 
     def switch_on(self, option: str) -> None:
         """One option, by its folder."""
@@ -152,6 +154,25 @@ class Tree:
             digest.update(f"{path.relative_to(self.folder)}\0".encode() + content)
         return digest.digest()
 
+
+def option_of(line: str) -> str | None:
+    """The option that a line of the options' kustomization has, switched on or off."""
+    found = re.match(r"  (?:# )?- (\S+)", line)
+    return found and found[1]
+
+
+def _fits(option: str) -> tuple[str, ...]:
+    """The topologies that its objects name, which the check of a deployment goes by; or all."""
+    files = (REPOSITORY / "manifests/options" / option).rglob("*.yaml")
+    said = re.findall(r'shadow-deployment/fits: "?([a-z, ]+)', "".join(map(Path.read_text, files)))
+    return tuple(said[0].split(", ")) if said else TOPOLOGIES
+
+
+OPTIONS_OF = {
+    option: _fits(option)
+    for option in map(option_of, (REPOSITORY / OPTIONS).read_text().splitlines())
+    if option
+}
 
 _rendered: dict[tuple[str, str, bytes], str] = {}
 

@@ -77,7 +77,7 @@ def test_a_second_demo_is_told_how_to_run_a_demo(start: Start, tmp_path: Path) -
         (
             "demo",
             {"TOPOLOGY": "mesh"},
-            "TOPOLOGY is 'mesh'; set it to standard, knative or follow.",
+            "TOPOLOGY is 'mesh'; set it to follow, knative or standard.",
         ),
         (
             "up",

@@ -17,7 +17,6 @@ import yaml
 from shadow_local import Explained
 
 Manifest = dict[str, Any]
-TOPOLOGIES = ("standard", "knative", "follow")
 
 # libyaml, where PyYAML was built with it, takes a seventh of the time.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -50,12 +49,22 @@ def from_repository(path: Path) -> str:
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
+def topologies() -> dict[str, Path]:
+    """By its name the kustomization of each topology: a folder that ends with the settings."""
+    return {
+        file.parent.name: file.parent
+        for file in sorted((repository() / "manifests/mirroring").glob("*/kustomization.yaml"))
+        if "../../settings" in yaml.safe_load(file.read_text()).get("components", ())
+    }
+
+
 def topology(name: str) -> Path:
     """The kustomization of a topology, whichever one manifests/mirroring chooses."""
-    folder = repository() / "manifests" / "mirroring" / name
-    if name not in TOPOLOGIES:
-        raise Explained(f"TOPOLOGY is {name!r}; set it to standard, knative or follow.")
-    return folder
+    found = topologies()
+    if name not in found:
+        *others, last = found
+        raise Explained(f"TOPOLOGY is {name!r}; set it to {', '.join(others)} or {last}.")
+    return found[name]
 
 
 def render(kustomization: Path) -> list[Manifest]:
