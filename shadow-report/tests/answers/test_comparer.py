@@ -8,13 +8,17 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shadow_report.answers.bodies import UNPARSEABLE, parse
 from shadow_report.answers.comparer import OUTCOMES, Comparer
 from shadow_report.answers.explain import differences, first_difference
+from shadow_report.answers.figures import advice, path_reports
 from shadow_report.answers.kinds import (
+    TITLES,
+    Floats,
     Json,
     Labels,
     Matched,
@@ -221,3 +225,31 @@ def test_nothing_is_kept_from_batch_to_batch() -> None:
     assert comparer.flush().rows.size == 0
     place = comparer.places.all[1]
     assert (place.numbers.tally.values, place.numbers.tally.agreeing, place.pairs) == (6, 3, 3)
+
+
+class Angle(Tolerance):
+    """Degrees: 359 and 1 are two apart."""
+
+    def difference(self, primary: Floats, shadow: Floats) -> Floats:
+        return (shadow - primary + 180) % 360 - 180
+
+
+def test_a_kind_of_numbers_is_its_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it overrides decides, explains, and is what the figures are of; no advice of others."""
+    monkeypatch.setitem(TITLES, Angle, "angle")
+    rules = Rules(by_path=(Rule.of("a", Angle(3.0, 0.0)),))
+    pairs = [(359.0, 1.0), (10.0, 9.0), (355.0, 90.0), (90.0, 356.0)]
+    answers = [({"a": primary}, {"a": shadow}) for primary, shadow in pairs]
+    comparer = Comparer(rules)
+    for row, (primary, shadow) in enumerate(answers):
+        comparer.compare(primary, shadow, row)
+    marks = comparer.flush()
+    assert marks.rows[marks.outcomes == Outcome.NUMBER].tolist() == [2, 3]
+    explained = [first for pair in answers for first in differences(*pair, rules)]
+    assert [found.outcome for found in explained] == marks.outcomes.tolist()
+    [report] = path_reports(comparer.places.all, Counter(marks.places[2:].tolist()), 0.05)
+    assert (report.kind, report.differing_pairs) == ("angle", 2)
+    assert report.numbers is not None
+    assert report.numbers.absolute_quantiles["max"] == 95.0
+    assert report.numbers.bias == pytest.approx((2 - 1 + 95 - 94) / 4)
+    assert advice([report]) == ""

@@ -24,6 +24,7 @@ from shadow_report.answers.kinds import (
     Ignored,
     Matched,
     Patterns,
+    Tolerance,
     TopClass,
     Unordered,
     are_equal,
@@ -207,7 +208,7 @@ class Place:
         self.numbers = NumberColumn(rules.numbers)
         self.labels = LabelTally()
         self.bools = LabelTally()
-        self.lengths = NumberTally()
+        self.lengths = NumberTally(Tolerance())
         """Characters of texts, where a rule reads them as such."""
         self.similarities: dict[str, SimilarityTally] = {}
         """By the name of what was measured: `similarity`, `cosine`, `overlap`, `correlation`."""

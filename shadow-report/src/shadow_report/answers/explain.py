@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 from shadow_report.answers.bodies import UNPARSEABLE, Tensor, parse_text, shape_outcome
 from shadow_report.answers.comparer import MAX_DEPTH
 from shadow_report.answers.kinds import (
@@ -281,8 +283,10 @@ def compare_numbers(p: Number, s: Number, tolerance: Tolerance) -> Outcome:
             return Outcome.EQUAL if p == s else Outcome.NUMBER
         if a == b:
             return Outcome.EQUAL
-        allowed = tolerance.absolute + tolerance.relative * max(abs(a), abs(b))
-        return Outcome.WITHIN_TOLERANCE if abs(b - a) <= allowed else Outcome.NUMBER
+        with np.errstate(over="ignore"):
+            difference = abs(tolerance.difference(np.array([a]), np.array([b])))
+            within = difference <= tolerance.allowed(np.array([max(abs(a), abs(b))]))
+        return Outcome.WITHIN_TOLERANCE if within[0] else Outcome.NUMBER
     if math.isfinite(a):
         return Outcome.NON_FINITE
     if math.isfinite(b):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shadow_report.answers.comparer import Place
+from shadow_report.answers.kinds import TITLES
 from shadow_report.answers.numbers import Label, LabelTally, NumberTally, SimilarityTally
 from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.paths import RulesHere
@@ -217,6 +218,9 @@ def _kind(place: Place) -> str:
     if len(kinds) > 1:
         return "mixed"
     if kinds == {"number"}:
+        # No option of plain numbers is worth a thought where a kind has a difference of its own.
+        if (rule := TITLES[type(place.rules.numbers)]) not in ("number", "label"):
+            return rule
         if numbers.top_classes and numbers.top_classes.values:
             return "probability vector"
         return "label" if numbers.classes and numbers.classes.values else "number"

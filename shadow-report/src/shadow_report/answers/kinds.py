@@ -13,17 +13,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from shadow_report.answers.similarity import Cosine, Ranking, Text
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Tolerance:
-    """Two numbers agree when |p - s| <= absolute + relative * max(|p|, |s|)."""
+    """Two numbers agree when |p - s| <= absolute + relative * max(|p|, |s|).
+
+    A kind of numbers with a difference of its own, such as one of angles, overrides `difference`:
+    verdict, figures and worst pairs rest on it alone.
+    """
 
     absolute: float = 1e-9
     relative: float = 1e-6
+
+    def difference(self, primary: Floats, shadow: Floats) -> Floats:
+        """How far each of the shadow's is from the primary's, above 0 where it is more."""
+        return shadow - primary
+
+    def allowed(self, larger: Floats) -> Floats:
+        """How far apart two may be, the larger of which is so far from 0."""
+        return self.absolute + self.relative * larger
 
 
 @dataclass(frozen=True, slots=True)

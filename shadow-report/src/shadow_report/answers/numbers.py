@@ -11,7 +11,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from shadow_report.answers.kinds import Labels, Tolerance
+from shadow_report.answers.kinds import Floats, Labels, Tolerance
 from shadow_report.answers.outcome import Outcome
 from shadow_report.statistics.samples import Moments, PairMoments, Sketch
 
@@ -21,7 +21,6 @@ MAX_LABEL_LENGTH = 60
 
 Label = str | bool | int | float
 Number = int | float
-Floats = NDArray[np.float64]
 Outcomes = NDArray[np.int8]
 
 
@@ -78,7 +77,8 @@ FIRST_VALUES = 1000
 class NumberTally:
     """Running figures in bounded memory; they describe and never decide."""
 
-    def __init__(self) -> None:
+    def __init__(self, rule: Tolerance) -> None:
+        self._rule = rule
         self.values = 0
         self.agreeing = 0
         self.pairs = PairMoments()
@@ -112,7 +112,7 @@ class NumberTally:
             p, s, row_of_value = p[usable], s[usable], row_of_value[usable]
         if not p.size:
             return
-        difference = s - p
+        difference = self._rule.difference(p, s)
         absolute = np.abs(difference)
         self.pairs = self.pairs.merge(PairMoments.of(p, s))
         self.differences = self.differences.merge(Moments.of(difference))
@@ -202,7 +202,7 @@ class NumberColumn:
     def __init__(self, rule: Tolerance | Labels) -> None:
         self._are_labels = isinstance(rule, Labels)
         self._tolerance = rule if isinstance(rule, Tolerance) else Tolerance(0.0, 0.0)
-        self.tally = NumberTally()
+        self.tally = NumberTally(self._tolerance)
         self._chunks: list[
             tuple[list[Number], list[Number], NDArray[np.int64], NDArray[np.int64]]
         ] = []
@@ -259,9 +259,9 @@ def _compare(segments: Segments, tolerance: Tolerance) -> tuple[Outcomes, Floats
     """The outcome of each value, and how large its difference is relative to the larger side."""
     p, s = segments.primary, segments.shadow
     with np.errstate(invalid="ignore", over="ignore"):
-        difference = np.abs(s - p)
+        difference = np.abs(tolerance.difference(p, s))
         larger = np.maximum(np.abs(p), np.abs(s))
-        within = difference <= tolerance.absolute + tolerance.relative * larger
+        within = difference <= tolerance.allowed(larger)
         sizes = np.where(difference > 0, difference / np.where(larger > 0, larger, 1.0), 0.0)
     outcomes = np.where(within, np.int8(Outcome.WITHIN_TOLERANCE), np.int8(Outcome.NUMBER))
     outcomes[p == s] = Outcome.EQUAL
