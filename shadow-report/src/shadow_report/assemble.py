@@ -92,6 +92,7 @@ class Observed:
             reasons=decision.reasons,
             remarks=remarks(noise, self._opinion(), generated, settings),
             pairs=ledger.pairs,
+            compared=ledger.compared,
             gates=decision.gates,
             more_pairs=decision.more_pairs,
             eta_seconds=None if decision.eta is None else decision.eta.total_seconds(),
@@ -108,6 +109,7 @@ class Observed:
             statuses=ledger.status_pairs(),
             new_faults=ledger.new_faults,
             disagreements=ledger.disagreements,
+            forgiven=ledger.forgiven,
             paths=paths,
             latency=counters.latency.report(alpha),
             generated=generated,
@@ -145,11 +147,6 @@ class Observed:
             return self.opinion
         alpha = self.settings.margins.alpha
         return replace(self.opinion, net_worse=net.bounds(alpha, alpha))
-
-    def _expected_pairs(self) -> int:
-        """Primary calls that should have a shadow call."""
-        calls = self.counters.classifier.counts.primary.calls
-        return max(self.counters.ledger.pairs, round(calls * self.settings.mirrored_share))
 
     def _window(self) -> Window:
         settings, ledger = self.settings, self.counters.ledger
@@ -200,18 +197,18 @@ class Observed:
         self, window: Window, primary: Side, shadow: Side, *, coverage_fails: bool
     ) -> Integrity:
         settings, ledger = self.settings, self.counters.ledger
-        counts, expected = self.counters.classifier.counts, self._expected_pairs()
+        counts = self.counters.classifier.counts
         due = self.counters.trials.rate("coverage")
+        copied = due.trials - due.events
+        expected = max(copied, due.trials * settings.mirrored_share)
         integrity = Integrity(
             primary_calls=counts.primary.calls,
             paired=ledger.pairs,
             expected_share=settings.mirrored_share,
-            coverage=ledger.pairs / expected if expected else None,
+            coverage=copied / expected if expected else None,
             different_requests=counts.different_requests,
             share_is_exceeded=settings.mirrored_share < 1
-            and share_is_exceeded(
-                due.trials - due.events, due.trials, settings.mirrored_share, MIRROR_REJECT_ALPHA
-            ),
+            and share_is_exceeded(copied, due.trials, settings.mirrored_share, MIRROR_REJECT_ALPHA),
             unanswered=ledger.unanswered,
             cut_pairs=counts.cut_pairs,
             abandoned=counts.abandoned,

@@ -17,7 +17,7 @@ from shadow_report.counting import Counters
 from shadow_report.counting.classify import Classifier, Clock
 from shadow_report.counting.noise import replayed_floor
 from shadow_report.counting.timeline import microseconds
-from shadow_report.counting.worst import signatures
+from shadow_report.counting.worst import Among, signatures
 from shadow_report.evidence.database import CallGroup, Duplicates, Scope, Tables, open_tables
 from shadow_report.evidence.services import Sides, find_sides, from_rollout, may_have_gaps
 from shadow_report.evidence.watermark import is_mirrored, settled_watermark
@@ -132,9 +132,14 @@ def explained(
     return signatures(
         counters.groups,
         counters.comparer.places.all,
-        counters.ledger.pairs,
         settings.rules,
         partial(tables.whole_pairs, scope),
+        among=Among(
+            faults=counters.trials.gates["faults"].trials,
+            unit=counters.trials.unit,
+            disagreement=counters.trials.gates["disagreement"].trials,
+            by_margin=counters.margins.pairs,
+        ),
     )
 
 

@@ -221,6 +221,9 @@ class Signature:
     """True for a new fault, False for a disagreement."""
     pairs: int
     share: float
+    of: int
+    """What `pairs` is a share of: the trials of the gate that judges it, in its `unit`."""
+    unit: Literal["pair", "call"]
     largest: tuple[Example, ...]
     typical: tuple[Example, ...]
     has_own_margin: bool = False
@@ -318,7 +321,7 @@ class Integrity:
     expected_share: float
     """Share of the primary's calls that should have been mirrored (1 unless set)."""
     coverage: float | None
-    """Pairs over expected pairs; by chance it may be above 1 where a share is mirrored."""
+    """Pairs over expected pairs, as the gate has it; 1 where a share is mirrored and more came."""
     share_is_exceeded: bool
     """More calls are mirrored than should be, beyond chance."""
     different_requests: int
@@ -552,6 +555,8 @@ class Report:
     """What else to know before acting on the verdict: noise, options without effect."""
     pairs: int
     """Pairs that the verdict rests on."""
+    compared: int
+    """Pairs of two sound answers, which can agree or disagree: what disagreement counts among."""
     gates: tuple[Gate, ...]
     more_pairs: int | None
     """For WAIT: how many more pairs would settle it, if they are like these."""
@@ -572,6 +577,9 @@ class Report:
     statuses: tuple[StatusPair, ...]
     new_faults: int
     disagreements: int
+    forgiven: int
+    """Pairs that differ beyond the tolerance only where a rule has a margin of its own: no
+    disagreements; the gates of these margins judge them."""
     paths: tuple[PathReport, ...]
     latency: Latency
     generated: Generated | None
@@ -639,10 +647,11 @@ class ShownPair:
 
     @property
     def alike(self) -> str:
-        """How many are of its kind, `140 pairs, 4.67 %`; of a further one how many more."""
+        """How many are of its kind, `140 of 3,000 pairs, 4.67 %`, or how many more."""
         signature = self.signature
         if not self.before:
-            return f"{counted(signature.pairs, 'pair')}, {percent(signature.share)}"
+            among = counted(signature.of, signature.unit)
+            return f"{signature.pairs:,} of {among}, {percent(signature.share)}"
         more = signature.pairs - self.before - 1
         return f"another of these{f': {more:,} more' * (more > 0)}"
 

@@ -468,7 +468,13 @@ def test_one_kind_of_difference_is_shown_once_and_the_rest_of_it_counted(
     page = tmp_path / "report.html"
     run(monkeypatch, report_uri, "--html", str(page), "--verbose")
     shown = " ".join(capsys.readouterr().out.split("Worst pairs")[1].split())
-    order = ("30 pairs", "10 pairs", "20 pairs", "another of these: 28 more", "these: 27 more")
+    order = (
+        "30 of 60 pairs",
+        "10 of 60 pairs",
+        "20 of 60 pairs",
+        "another of these: 28 more",
+        "these: 27 more",
+    )
     found = [shown.index(words) for words in order]
     assert found == sorted(found)
     assert ">another of these: 28 more</td>" in page.read_text()
@@ -486,4 +492,4 @@ def test_one_share_is_rounded_once(
     page = tmp_path / "report.html"
     run(monkeypatch, report_uri, "--html", str(page), "--json", str(tmp_path / "r.json"))
     gate = json.loads((tmp_path / "r.json").read_text())["gates"][2]
-    assert f"{percent(gate['estimate'])} of those compared" in page.read_text()
+    assert f"{percent(gate['estimate'])} of 107 pairs of two sound answers" in page.read_text()

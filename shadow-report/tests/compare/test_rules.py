@@ -666,6 +666,36 @@ def test_numbers_far_apart_name_a_rule_with_a_margin(command: Command, length: i
     assert 0 < path_of(again, "y[*]")["differing_pairs"] <= 20
 
 
+def test_a_share_is_the_same_wherever_it_stands(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two refusals alike are of no gate's pairs: neither is a share of what differs."""
+    told_of = [
+        ({"l": "a", "n": 1.5}, {"l": "b" if i % 5 == 0 else "a", "n": 1.5}) for i in range(300)
+    ]
+    refused = pair(900, status=400, answer='{"error": "values is empty"}')
+    report = command([*answers(*told_of), *refused], "--rule", "l=label,margin=50%")
+    gate = next(g for g in report["gates"] if g["path"] == "l")
+    [signature] = report["signatures"]
+    assert (signature["pairs"], signature["of"], signature["share"]) == (60, 300, gate["estimate"])
+    assert (report["pairs"], report["compared"], report["forgiven"]) == (301, 300, 60)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "pairs 301, 300 of two sound answers, over" in printed
+    assert "(own margin, 60 of 300 pairs, 20 %)" in printed
+    page = " ".join((tmp_path / "r.html").read_text().split())
+    assert "<b>60</b><span>differ under a rule's own margin</span><small>20 % of the same" in page
+    assert "60 of 300 pairs, 20 %" in page
+
+
+def test_faults_are_a_share_of_the_calls(command: Command) -> None:
+    """As the gate has them, where calls without an answer count as well."""
+    broken = pair(900, None, {"status": 500, "answer": "{}"})
+    report = command([*answers(*[([1.5], [1.5])] * 30), *broken, *pair(901)[:1]])
+    [signature] = report["signatures"]
+    gate = next(g for g in report["gates"] if g["name"] == "faults")
+    assert (signature["of"], signature["unit"]) == (gate["n"], "call") == (32, "call")
+
+
 def test_answers_of_another_size_are_not_talked_away(command: Command) -> None:
     """FACTOR 3 instead of 2: no tolerance is worth thinking about."""
     calls = answers(*(([2.0 * i], [3.0 * i]) for i in range(1, 301)))

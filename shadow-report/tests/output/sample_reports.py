@@ -244,6 +244,7 @@ def rejected() -> Report:
             "The primary disagrees with itself in 0.12 % of 1,630 repeated requests (noise).",
         ),
         pairs=12480,
+        compared=12470,
         more_pairs=None,
         eta_seconds=None,
         gates=(
@@ -343,6 +344,7 @@ def rejected() -> Report:
         ),
         new_faults=6,
         disagreements=360,
+        forgiven=17,
         paths=(
             PathReport(
                 path="predictions[*]",
@@ -425,6 +427,8 @@ def rejected() -> Report:
                 False,
                 201,
                 0.0161,
+                12470,
+                "pair",
                 worst,
                 worst[:1],
             ),
@@ -434,6 +438,8 @@ def rejected() -> Report:
                 True,
                 2,
                 0.00016,
+                12480,
+                "call",
                 (example(9, None, "status 200 became 500"),),
                 (),
             ),
@@ -443,6 +449,8 @@ def rejected() -> Report:
                 False,
                 288,
                 0.0231,
+                12470,
+                "pair",
                 (example(12, None, "label: 'approve' became 'decline'"),),
                 (),
             ),
@@ -499,6 +507,7 @@ def invalid() -> Report:
         verdict="INVALID",
         reasons=("The shadow recorded no call: is mirroring on?",),
         pairs=0,
+        compared=0,
         gates=(
             gate("coverage", None, nan, "wait", "There is nothing to look at.", n=0),
             gate("faults", None, nan, "wait", "There is nothing to look at.", n=0),
@@ -537,6 +546,7 @@ def invalid() -> Report:
         statuses=(),
         new_faults=0,
         disagreements=0,
+        forgiven=0,
         paths=(),
         latency=Latency(0, None, None, (), None, "Durations are measured in each transformer."),
         generated=GENERATED,
@@ -555,7 +565,8 @@ def hostile() -> Report:
         for i in range(10)
     )
     signatures = tuple(
-        Signature(f"{HOSTILE}{n}", HOSTILE, bool(n % 2), 5, 0.0004, worst, worst) for n in range(20)
+        Signature(f"{HOSTILE}{n}", HOSTILE, bool(n % 2), 5, 0.0004, 12480, "pair", worst, worst)
+        for n in range(20)
     )
     return replace(
         report,

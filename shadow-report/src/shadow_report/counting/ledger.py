@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ class Ledger:
     def __init__(self) -> None:
         self.pairs = self.missing = self.compared = 0
         self.new_faults = self.disagreements = self.unanswered = self.errors_alike = 0
+        self.forgiven = 0
         self.outcomes: Counter[Outcome] = Counter()
         self.statuses: Counter[tuple[int, int]] = Counter()
         self._failed: Counter[tuple[bool, bool]] = Counter()
@@ -46,6 +47,7 @@ class Ledger:
         self.errors_alike += int(np.count_nonzero(classified.errors_alike))
         self.new_faults += int(np.count_nonzero(classified.faults))
         self.disagreements += int(np.count_nonzero(classified.disagreements))
+        self.forgiven += int(np.count_nonzero(classified.usable & classified.allowed))
         for outcome, count in enumerate(np.bincount(classified.outcomes[usable]).tolist()):
             if count:
                 self.outcomes[Outcome(outcome)] += count
@@ -200,6 +202,11 @@ class MarginTally:
         for rule, (standing, differing) in classified.by_margin.items():
             self._pairs[rule] += standing.size
             self._differing[rule] += differing.size
+
+    @property
+    def pairs(self) -> Mapping[int, int]:
+        """By rule, the pairs in which its place stands: what its margin counts among."""
+        return self._pairs
 
     def report(self) -> tuple[PathMargin, ...]:
         """One per rule, in their order; a rule that named nothing has no pairs."""

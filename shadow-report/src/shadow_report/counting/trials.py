@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import blake2b
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,6 +64,8 @@ class TrialTally:
 
     def __init__(self, settings: Comparison, first: int, last: int) -> None:
         self._is_full = settings.mirrored_share == 1
+        self.unit: Literal["pair", "call"] = "call" if self._is_full else "pair"
+        """What faults are counted among."""
         self._slo_ms = settings.slo_ms
         self._first_token_ratio = settings.first_token_ratio
         self._cluster = settings.cluster

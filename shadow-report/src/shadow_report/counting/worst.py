@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,16 +177,39 @@ SHOWN = 20
 BODY_CHARACTERS = 20_000
 
 
+@dataclass(frozen=True, slots=True)
+class Among:
+    """The trials of the gates that judge pairs, `by_margin` by rule; `unit` is that of faults."""
+
+    faults: int
+    unit: Literal["pair", "call"]
+    disagreement: int
+    by_margin: Mapping[int, int]
+
+    def of(self, key: Key, group: Group, places: Sequence[Place]) -> int:
+        """Those of the gate that judges this group."""
+        if group.is_fault:
+            return self.faults
+        if group.has_own_margin and key[0] != VARIOUS:
+            margins = {places[code // OUTCOMES].rules.margin for code in key}
+            rule = margins.pop()
+            # Where several margins judge it, it is one of all pairs that can differ.
+            if rule is not None and not margins:
+                return self.by_margin[rule]
+        return self.disagreement
+
+
 def signatures(
     groups: Groups,
     places: Sequence[Place],
-    pairs: int,
     rules: Rules,
     fetch: Callable[[Sequence[str]], list[WholePair]],
+    *,
+    among: Among,
 ) -> tuple[Signature, ...]:
     """The ways of differing, faults first, then by frequency, each with its examples.
 
-    places: by their keys. pairs: how many were judged. fetch: gives whole pairs by their ids.
+    places: by their keys. fetch: gives whole pairs by their ids. among: what they are shares of.
     """
     ranked = sorted(
         groups.by_key.items(),
@@ -200,19 +224,22 @@ def signatures(
             _example(whole[c.pair_id], c.size, rules) for c in candidates if c.pair_id in whole
         )
 
-    return tuple(
-        Signature(
+    def signature(key: Key, group: Group) -> Signature:
+        of = among.of(key, group, places)
+        return Signature(
             signature=title(key, places),
             in_words=in_words(key, places),
             is_fault=group.is_fault,
             pairs=group.pairs,
-            share=group.pairs / max(1, pairs),
+            share=group.pairs / max(1, of),
+            of=of,
+            unit=among.unit if group.is_fault else "pair",
             largest=examples(group.largest),
             typical=examples(group.typical),
             has_own_margin=group.has_own_margin,
         )
-        for key, group in ranked
-    )
+
+    return tuple(signature(key, group) for key, group in ranked)
 
 
 def _example(pair: WholePair, size: float, rules: Rules) -> Example:

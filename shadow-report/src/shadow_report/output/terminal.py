@@ -184,7 +184,10 @@ def about(report: Report) -> Table:
     table.add_column(overflow="fold")
     table.add_row("primary", Text(one_line(report.primary.title) or NOTHING))
     table.add_row("shadow", Text(one_line(report.shadow.title) or NOTHING))
-    table.add_row("pairs", Text(f"{count(report.pairs)} compared, over {span(window.hours)}{rate}"))
+    pairs = f"{count(report.pairs)} compared"
+    if report.compared < report.pairs:
+        pairs = f"{count(report.pairs)}, {count(report.compared)} of two sound answers"
+    table.add_row("pairs", Text(f"{pairs}, over {span(window.hours)}{rate}"))
     if window.first_pair is not None:
         table.add_row(
             "when", Text(f"{moment(window.first_pair)} to {moment(window.last_pair)} UTC")
