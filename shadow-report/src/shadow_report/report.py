@@ -41,7 +41,8 @@ class Gate:
     interval: the two bounds that decide: the one that passes at alpha, the one that fails at alpha
         over the number of gates; each holds at every look. NaN for runs and slices.
     margin: a minimum for `coverage` (`is_minimum`), a maximum for the others.
-    n: calls or pairs; n_eff: what they are worth, and in one line why it is less.
+    n: calls or pairs; of a run or slices that pass, those that were looked at. n_eff: what they are
+        worth, and in one line why it is less.
     reason: one sentence for a person.
     need: for a waiting gate, what would settle it; else None.
     path: for the gate of a rule's margin, where it holds; else None.
@@ -63,7 +64,7 @@ class Gate:
     @property
     def has_figures(self) -> bool:
         """Runs of calls and slices have none where nothing was found."""
-        return self.n > 0 or self.margin is not None
+        return self.estimate is not None or self.margin is not None
 
 
 @dataclass(frozen=True, slots=True)

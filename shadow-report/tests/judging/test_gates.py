@@ -328,7 +328,8 @@ def test_a_past_outage_holds_up_and_says_when_it_was() -> None:
     """140 bad calls of 80,140; a person has to say that they do not matter."""
     scan = _scan((20_000, False), (140, True), (60_000, False))
     gates = _gates(disagreement=Rate(140, 80_140), scans={"disagreement": scan})
-    assert gates["newest"].status == "pass"
+    newest = gates["newest"]
+    assert (newest.status, newest.n, newest.has_figures) == ("pass", 80_140, False)
     worst = gates["worst"]
     assert worst.status == "wait"
     assert "2000-01-01 05:3" in worst.reason

@@ -108,8 +108,8 @@ def finding_gate(name: str, status: str, reason: str, need: Need | None = None) 
         interval=UNKNOWN,
         margin=0.03 if bad and name != "slices" else None,
         is_minimum=False,
-        n=40 if bad else 0,
-        n_eff=40.0 if bad else 0.0,
+        n=40 if bad else 12480,
+        n_eff=40.0 if bad else 12480.0,
         n_eff_reason="",
         status=status,  # type: ignore[arg-type]
         reason=reason,

@@ -114,6 +114,13 @@ def test_names_both_services_with_their_versions() -> None:
     assert "<dd>triple-minimal-inference, version 2026-12-rc1</dd>" in page
 
 
+def test_a_gate_that_found_nothing_says_what_it_looked_at() -> None:
+    """No zero beside a pass, as if nothing had been checked."""
+    page = render_page(rejected())
+    assert "<b>12,480</b><span>calls looked at</span>" in page
+    assert "n 0," not in page
+
+
 def test_stays_small_with_a_thousand_of_everything() -> None:
     """Long lists are cut, never the limit."""
     report = hostile()

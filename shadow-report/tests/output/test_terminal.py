@@ -9,7 +9,7 @@ from sample_reports import candidates, hostile, invalid, promoted, rejected, wai
 
 from shadow_report.output import print_report
 from shadow_report.output.terminal import title_of
-from shadow_report.report import Finding, Judged, Report
+from shadow_report.report import Finding, Judged, Need, Report
 from shadow_report.wording import percent, percent_range
 
 
@@ -81,6 +81,16 @@ def test_what_moved_the_verdict_is_on_the_first_screen() -> None:
     assert "No effect --ignore meta.took" in first
     assert "n is worth less: 10,211 distinct requests" in first
     assert "Newest calls" not in first
+
+
+def test_what_no_number_of_pairs_settles_points_to_its_reason() -> None:
+    """To the option that prints it, and with that to what stands below."""
+    need = Need(pairs=None, towards=None, reason="mend the shadow")
+    gates = tuple(replace(gate, status="wait", need=need) for gate in waiting().gates)
+    report = replace(waiting(), gates=gates)
+    assert "a change (--verbose)" in printed(report, width=120)
+    assert "a change (see below)" in printed(report, width=120, verbose=True)
+    assert "--verbose" not in printed(report, width=120, verbose=True)
 
 
 @pytest.mark.parametrize("verbose", [False, True])

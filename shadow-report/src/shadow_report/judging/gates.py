@@ -15,6 +15,7 @@ A new gate is a count in `Evidence`, a margin in `Margins` and a `Question` in `
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -505,11 +506,21 @@ class Scanned:
 Find = Callable[[Scanned, float, float], Block | None]
 
 
+def _looked_at(scanned: Iterable[Scanned], factor: float) -> list[Scanned]:
+    """Those in which a run of calls can be too bad."""
+    return [each for each in scanned if each.maximum(factor) < 1]
+
+
+def _trials(scanned: Iterable[Scanned], factor: float) -> int:
+    """The calls among which a bad run was looked for."""
+    return max((each.question.count.trials for each in _looked_at(scanned, factor)), default=0)
+
+
 def _surest(
     scanned: Iterable[Scanned], factor: float, level: float, find: Find
 ) -> tuple[Scanned, Block] | None:
     """The run that is most surely too bad, of whichever gate; the gates share the level."""
-    looked = [each for each in scanned if each.maximum(factor) < 1]
+    looked = _looked_at(scanned, factor)
     found = [
         (each, block)
         for each in looked
@@ -522,7 +533,8 @@ def _newest_gate(scanned: list[Scanned], factor: float, but_for: str) -> Gate:
     found = _surest(scanned, factor, NEWEST_LEVEL, lambda s, m, a: s.scan.newest_bad(m, a))
     if found is None:
         the = "the" if but_for else "The"
-        return _passing("newest", f"{but_for}{the} newest calls are not worse than allowed.")
+        reason = f"{but_for}{the} newest calls are not worse than allowed."
+        return _passing("newest", reason, _trials(scanned, factor))
     bad, block = found
     level = NEWEST_LEVEL / len(scanned)
     clear = bad.scan.trials_until_newest_clears(bad.maximum(factor), level)
@@ -541,7 +553,8 @@ def _worst_gate(scanned: list[Scanned], factor: float, but_for: str) -> Gate:
     found = _surest(scanned, factor, WORST_LEVEL, lambda s, m, a: s.scan.worst_bad(m, a))
     if found is None:
         no = "no" if but_for else "No"
-        return _passing("worst", f"{but_for}{no} past run of calls is worse than allowed.")
+        reason = f"{but_for}{no} past run of calls is worse than allowed."
+        return _passing("worst", reason, _trials(scanned, factor))
     bad, block = found
     need = Need(
         pairs=None,
@@ -578,9 +591,11 @@ def _block_gate(  # noqa: PLR0917 - one gate's parts
 def _slices_gate(slices: tuple[Slice, ...], *, is_allowed: bool) -> Gate:
     found = [each for each in slices if each.discovered]
     if not found:
-        return _passing(
-            "slices", f"None of {counted(len(slices), 'slice')} is worse than the rest."
-        )
+        by_field: Counter[str] = Counter()
+        for each in slices:
+            by_field[each.by] += each.pairs
+        reason = f"None of {counted(len(slices), 'slice')} is worse than the rest."
+        return _passing("slices", reason, max(by_field.values(), default=0))
     worst = found[0]
     more = f", and {counted(len(found) - 1, 'other slice')}" if len(found) > 1 else ""
     seen = (
@@ -605,15 +620,15 @@ def _slices_gate(slices: tuple[Slice, ...], *, is_allowed: bool) -> Gate:
     )
 
 
-def _passing(name: str, reason: str) -> Gate:
+def _passing(name: str, reason: str, looked_at: int) -> Gate:
     return Gate(
         name=name,
         estimate=None,
         interval=UNKNOWN,
         margin=None,
         is_minimum=False,
-        n=0,
-        n_eff=0.0,
+        n=looked_at,
+        n_eff=float(looked_at),
         n_eff_reason="",
         status="pass",
         reason=reason,

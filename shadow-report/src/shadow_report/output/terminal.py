@@ -79,7 +79,7 @@ def one(report: Report, console: Console, verbose: bool, *, pairs: int) -> list[
     """One shadow's report, with this many pairs."""
     parts: list[RenderableType] = [headline(report), *why(report, verbose), ""]
     is_narrow = console.width < NARROW
-    gates = gates_list(report) if is_narrow else gates_table(report)
+    gates = gates_list(report, verbose) if is_narrow else gates_table(report, verbose)
     parts += [about(report), "", gates, *worth(report), ""]
     if verbose:
         parts += [reasons_table(report), ""]
@@ -195,7 +195,7 @@ def about(report: Report) -> Table:
     return table
 
 
-def gates_table(report: Report) -> Table:
+def gates_table(report: Report, verbose: bool) -> Table:
     """One gate to a row; what a waiting one needs stands at the end."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, expand=False)
     waiting = any(gate.need for gate in report.gates)
@@ -212,17 +212,17 @@ def gates_table(report: Report) -> Table:
         )
     for gate in report.gates:
         if gate.has_figures:
-            table.add_row(*gate_cells(gate)[: len(table.columns)])
+            table.add_row(*gate_cells(gate, verbose)[: len(table.columns)])
     return table
 
 
-def gates_list(report: Report) -> Table:
+def gates_list(report: Report, verbose: bool) -> Table:
     """The same where a table has no room: the figures of a gate below its name."""
     table = Table.grid(padding=(0, 1, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for gate in report.gates:
-        status, title, estimate, interval, margin, n, need = gate_cells(gate)
+        status, title, estimate, interval, margin, n, need = gate_cells(gate, verbose)
         table.add_row(status, title)
         table.add_row("", Text.assemble(estimate, " (", interval, "), ", margin, ", n ", n))
         if gate.need:
@@ -230,7 +230,7 @@ def gates_list(report: Report) -> Table:
     return table
 
 
-def gate_cells(gate: Gate) -> tuple[Text, ...]:
+def gate_cells(gate: Gate, verbose: bool) -> tuple[Text, ...]:
     colour = STATUS_COLOURS.get(gate.status, "white")
     bound = "min" if gate.is_minimum else "max"
     return (
@@ -240,7 +240,7 @@ def gate_cells(gate: Gate) -> tuple[Text, ...]:
         Text(percent_range(gate.interval)),
         Text(NOTHING if gate.margin is None else f"{bound} {percent(gate.margin)}"),
         Text(size(gate)),
-        Text(needs(gate)),
+        Text(needs(gate, verbose)),
     )
 
 
@@ -250,12 +250,12 @@ def size(gate: Gate) -> str:
     return f"{count(gate.n)} ({count(gate.n_eff)})" if is_less else count(gate.n)
 
 
-def needs(gate: Gate) -> str:
-    """How many more pairs settle a waiting gate."""
+def needs(gate: Gate, verbose: bool) -> str:
+    """How many more pairs settle a waiting gate; where none do, where it stands what would."""
     if gate.need is None:
         return ""
     if gate.need.pairs is None:
-        return "a change"
+        return "a change (see below)" if verbose else "a change (--verbose)"
     # The reason says in what they have to differ.
     which = " different" * bool(gate.need.further)
     return f"{count(gate.need.pairs)}{which} to {gate.need.towards}"
