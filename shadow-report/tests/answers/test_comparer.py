@@ -26,6 +26,7 @@ from shadow_report.answers.kinds import (
     Tolerance,
     TopClass,
     Unordered,
+    Variant,
 )
 from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.paths import IGNORED, Rule, Rules
@@ -139,24 +140,24 @@ paths = st.sampled_from(
         "outputs[0].datatype",
     ]
 )
-hows = st.sampled_from(
-    [
-        None,
-        IGNORED,
-        IGNORED,
-        Tolerance(3.0, 0.0),
-        Labels(),
-        Json(),
-        Text(0.5),
-        Patterns((("a", re.compile("a")),)),
-        Cosine(0.9),
-        TopClass(),
-        Ranking(2, 0.6, 0.5),
-        Ranking(3, 0.5, key="x"),
-        Unordered(),
-        Matched("x"),
-    ]
-)
+HOWS = [
+    None,
+    IGNORED,
+    IGNORED,
+    Tolerance(3.0, 0.0),
+    Labels(),
+    Json(),
+    Text(0.5),
+    Patterns((("a", re.compile("a")),)),
+    Cosine(0.9),
+    TopClass(),
+    Ranking(2, 0.6, 0.5),
+    Ranking(3, 0.5, key="x"),
+    Unordered(),
+    Variant(),
+    Matched("x"),
+]
+hows = st.sampled_from(HOWS)
 rules = st.builds(
     Rules,
     tolerance=st.just(Tolerance(1e-3, 1e-3)),
@@ -164,6 +165,11 @@ rules = st.builds(
         tuple
     ),
 )
+
+
+def test_every_kind_is_held_against_the_reference() -> None:
+    """By the rules that the next test draws from."""
+    assert {*map(type, HOWS)} >= TITLES.keys(), "HOWS lacks one"
 
 
 @given(answers, answers, rules)

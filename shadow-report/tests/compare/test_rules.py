@@ -22,7 +22,7 @@ from traffic import Call, Command, pair
 from shadow_report.__main__ import main
 from shadow_report.answers.kinds import TITLES
 from shadow_report.answers.similarity import Ranking
-from shadow_report.rules import read_rules
+from shadow_report.rules import KINDS, read_rules
 
 
 def answers(*pairs_of: tuple[object, object]) -> list[Call]:
@@ -78,6 +78,7 @@ CASES = [
     ("s=json", {"s": '{"a": 1}'}, {"s": '{"a": 1'}, "label", "unparseable"),
     ("s=json", {"s": '{"a": 1}'}, {"s": "{}"}, "label", "missing"),
     ("s=json", {"s": "no JSON"}, {"s": "nor JSON"}, "label", "label"),
+    ("s=variant", {"s": "x"}, {"s": None}, "type", "form"),
 ]  # fmt: skip
 
 
@@ -717,6 +718,9 @@ def test_the_rules_of_the_page_are_rules(block: str, tmp_path: Path) -> None:
 
 
 def test_the_page_names_every_kind_of_rule() -> None:
-    """And no other."""
+    """And no other; each has a case above, and its parameters in rules.py."""
     table = PAGE.read_text().partition("| kind | for |")[2].partition("\n\n")[0]
     assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == {*TITLES.values(), "default"}
+    assert set(KINDS.split(", ")) == {*TITLES.values(), "default"}, "rules.py, _MODELS"
+    asked = {rule.partition("=")[2].partition(",")[0] for rule, *_ in CASES}
+    assert asked >= set(TITLES.values()) - {"pattern"}, "CASES"  # which only a file can say
