@@ -252,7 +252,7 @@ IN_FOLLOW = [
     (FOLLOWER, "      shadow-deployment/entry: ENTRY\n  template", "  template"),
     (FOLLOW_POLICIES, "      shadow-deployment/entry: ENTRY\n", ""),
     (REPLACEMENTS, "[name=FOLLOW_RATE]", "[name=FOLLOW_CONCURRENCY]"),
-    (REPLACEMENTS, "spec.rules.10.backendRefs", "spec.rules.0.backendRefs"),
+    (REPLACEMENTS, "spec.rules.*.backendRefs", "spec.rules.0.backendRefs"),
     (FOLLOW_CALLERS, "- matches:", "- name: entry\n      matches:"),
     (f"{FOLLOW}/grpc.yaml", "- matches:", "- name: entry\n      matches:"),
     (REPLACEMENTS, "data.gateway, options: {delimiter: /, index: 0}", "data.gateway-namespace"),
