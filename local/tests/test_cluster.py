@@ -17,6 +17,7 @@ from tree import LONG_NAMES, OPTIONS_OF, OTHER_SETTINGS, SETTINGS, STAGES, TOPOL
 
 from shadow_local.translate.cluster import checked, problems, topology_of, warnings
 from shadow_local.translate.document import Manifest, render, repository
+from shadow_local.translate.forms import variables_of
 
 InRuntime = tuple[Manifest, Manifest, list[Manifest]]
 NAME = "MLSERVER_MODEL_NAME"
@@ -218,6 +219,69 @@ def test_a_finding_is_found_again(
     (line,) = problems(changed)
     assert words in line
     assert item["metadata"]["name"] in line
+
+
+@pytest.mark.parametrize(
+    ("topology", "kind", "path", "added", "words"),
+    [
+        (
+            "standard",
+            "InferenceService",
+            "transformer/containers/0/env",
+            {"name": "SPOOL_DIR", "value": "/spool"},
+            "SPOOL_DIR stands twice in `env` of kserve-container in its transformer",
+        ),
+        (
+            "follow",
+            "InferenceService",
+            "transformer/containers/0/env",
+            {"name": "RECORD_MAX_BODY_BYTES", "value": "1"},
+            "RECORD_MAX_BODY_BYTES stands twice in `env` of kserve-container in its transformer",
+        ),
+        (
+            "knative",
+            "InferenceService",
+            "predictor/containers/0/ports",
+            {"containerPort": 8080, "protocol": "TCP"},
+            "8080/TCP stands twice in `ports` of kserve-container in its predictor",
+        ),
+        (
+            "follow",
+            "Deployment",
+            "template/spec/containers/0/volumeMounts",
+            {"name": "tmp", "mountPath": "/etc/prediction-db"},
+            "/etc/prediction-db stands twice in `volumeMounts` of follow in its template",
+        ),
+    ],
+)
+def test_what_stands_twice_is_refused(
+    topology: str, kind: str, path: str, added: Manifest, words: str
+) -> None:
+    """An appended variable does not change the one that is there."""
+    changed = copy.deepcopy(list(rendered(topology)))
+    item = next(item for item in changed if item["kind"] == kind)
+    place = item["spec"]
+    for part in path.split("/"):
+        place = place[int(part) if part.isdigit() else part]
+    place.append(added)
+    (line,) = problems(changed)
+    assert line.startswith(f"{kind} {item['metadata']['name']}: {words}")
+
+
+def test_the_topology_follow_writes_over_what_the_base_says(tmp_path: Path) -> None:
+    """Wherever it stands there."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology("follow")
+    base = "manifests/inference/base/inference-service.yaml"
+    tree.replace(
+        base, '          - name: RECORD_MAX_BODY_BYTES\n            value: "1048576"\n', ""
+    )
+    place = "          - name: SPOOL_DIR"
+    said = '          - {name: RECORD_MAX_BODY_BYTES, value: "5000"}'
+    tree.replace(base, place, f"{said}\n{place}")
+    manifests = checked(tree.folder)
+    for variables in variables_of("transformer", manifests):
+        assert variables["RECORD_MAX_BODY_BYTES"] == "8388608"
 
 
 def test_a_policy_that_cuts_off_tcp_is_found_again() -> None:

@@ -6,17 +6,20 @@ An API server takes all of it without a word; what it means shows hours later, o
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from shadow_local import Explained
 from shadow_local.translate import kserve
 from shadow_local.translate.arguments import check_rules, rules_of, unread
-from shadow_local.translate.document import Manifest, render
+from shadow_local.translate.document import Manifest, fields, render
 from shadow_local.translate.forms import (
     check_settings,
     check_variables,
+    label,
     unknown_variables,
     variables_of,
 )
@@ -42,6 +45,8 @@ TOPOLOGY, FITS = "shadow-deployment/topology", "shadow-deployment/fits"
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 KSERVES_PATH = re.compile("/v1/models/|/v2/")
 MODELS_PATH = re.compile("/v[12]/models/([^/:?]+)")
+# Of a container's lists, what no two items of one may share.
+KEYS = {"env": ("name",), "volumeMounts": ("mountPath",), "ports": ("containerPort", "protocol")}
 CALLERS = ".callers"  # behind the entry, in the name of its routes
 
 
@@ -252,6 +257,8 @@ def _misunderstood(manifests: list[Manifest], edge: bool) -> Iterator[str]:
         yield from _unsupported(service, manifests)
         yield from _model_names(service, manifests)
     yield from _object_names(manifests)
+    for item in manifests:
+        yield from _twice(item)
     yield from _misfits(manifests)
     yield from _entry(manifests, services)
     for policy in _of(manifests, "AuthorizationPolicy"):
@@ -315,9 +322,26 @@ def _object_names(manifests: Iterable[Manifest]) -> Iterator[str]:
                 f"{kind} {name} has a name of {len(name)} characters, of at most {limits[kind]}; "
                 "shorten `entry` or the profile in manifests/settings/settings.yaml."
             )
-        for label in (namespace, *item["metadata"].get("labels", {}).values()):
-            if len(label) > LABEL_CHARACTERS:
-                yield f"{kind} {name}: {label} has more than {LABEL_CHARACTERS} characters."
+        for value in (namespace, *item["metadata"].get("labels", {}).values()):
+            if len(value) > LABEL_CHARACTERS:
+                yield f"{kind} {name}: {value} has more than {LABEL_CHARACTERS} characters."
+
+
+def _twice(item: Manifest) -> Iterator[str]:
+    """KServe's CRD has these lists as maps by their keys; elsewhere one of the two is lost."""
+    for part, below in (item.get("spec") or {}).items():
+        containers = [node for _, node in fields(below) if isinstance(node, dict)]
+        for container, (name, keys) in product(containers, KEYS.items()):
+            # Other things have lists of these names too.
+            listed = [one for one in container.get(name) or () if isinstance(one, dict)]
+            items = [one for one in listed if keys[0] in one]
+            said = Counter(tuple(one.get(key, "TCP") for key in keys) for one in items)
+            for value in (value for value, times in said.items() if times > 1):
+                yield (
+                    f"{label(item)}: {'/'.join(map(str, value))} stands twice in `{name}` of "
+                    f"{container.get('name', part)} in its {part}, which the API server refuses; "
+                    "change it where it stands first, and add none."
+                )
 
 
 def _misfits(manifests: list[Manifest]) -> Iterator[str]:

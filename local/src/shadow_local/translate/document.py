@@ -212,6 +212,14 @@ def expand(text: str, env: Mapping[str, str]) -> str:
     )
 
 
+def fields(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    """Every field below a node with what it says, and each item of a list by the list's name."""
+    for item in node if isinstance(node, list) else [node]:
+        yield key, item
+        for name, value in item.items() if isinstance(item, dict) else ():
+            yield from fields(value, name)
+
+
 def image_name(image: str) -> str:
     """An image's name without registry, tag and digest."""
     return image.rsplit("/", 1)[-1].split("@", 1)[0].split(":", 1)[0]

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from itertools import takewhile
 from typing import Any
 
-from shadow_local.translate.document import Manifest, expand
+from shadow_local.translate.document import Manifest, expand, fields
 from shadow_local.translate.forms import label, own_containers, pods_below
 
 Name = tuple[str, str]  # an object's, and its namespace's
@@ -177,7 +177,7 @@ def _makes(item: Manifest) -> Iterator[tuple[str, str]]:
 def _hosts(item: Manifest, rendering: _Rendering) -> Iterator[str]:
     """Names of Services: whole ones anywhere, shorter ones where a field or a program takes one."""
     spec, namespace = item.get("spec") or {}, _namespace(item)
-    led_to = [name for key, node in _fields(spec) for name in _services(key, node, namespace)]
+    led_to = [name for key, node in fields(spec) for name in _services(key, node, namespace)]
     there = rendering.names.get("Service", set())
     # What a program is told of may be somebody else's; a route of ours leads to the models.
     is_route = _is_ours(item) and not any(pods_below(spec))
@@ -252,7 +252,7 @@ def _selectors(item: Manifest, rendering: _Rendering) -> Iterator[str]:
 
 def _selected(item: Manifest) -> Iterator[list[str]]:
     """The InferenceServices of each selector that asks for some."""
-    for key, node in _fields(item.get("spec")):
+    for key, node in fields(item.get("spec")):
         if key in ("matchLabels", "selector") and isinstance(node, dict):
             if isinstance(name := node.get(INFERENCE_SERVICE), str):
                 yield [name]
@@ -268,7 +268,7 @@ def _files_and_variables(item: Manifest, rendering: _Rendering) -> Iterator[str]
     namespace = _namespace(item)
     named = [
         (NAMED_KINDS[key], name, "", _REMEDY_FOR_OWN)
-        for key, node in _fields(item.get("spec"))
+        for key, node in fields(item.get("spec"))
         if key in NAMED_KINDS
         if (name := node.get("name") if isinstance(node, dict) else node)
     ]
@@ -310,16 +310,8 @@ def _namespaces(item: Manifest, rendering: _Rendering) -> Iterator[str]:
     """The namespace in the callers' paths, and in the expressions of alerts."""
     if not (rendering.homes and _is_ours(item)):
         return
-    for _, text in _fields(item.get("spec")):
+    for _, text in fields(item.get("spec")):
         for found in _IN_TEXT.finditer(text) if isinstance(text, str) else ():
             if found[2] not in rendering.homes:
                 homes = " and ".join(sorted(rendering.homes))
                 yield f"it is about {found[2]}, and the models are in {homes}. {_REMEDY}"
-
-
-def _fields(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
-    """Every field below a node with what it says, and each item of a list by the list's name."""
-    for item in node if isinstance(node, list) else [node]:
-        yield key, item
-        for name, value in item.items() if isinstance(item, dict) else ():
-            yield from _fields(value, name)
