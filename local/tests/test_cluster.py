@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ from gateways import rendered
 from runs import Start
 from tree import LONG_NAMES, OPTIONS_OF, OTHER_SETTINGS, SETTINGS, STAGES, TOPOLOGIES, Tree
 
+from shadow_local.translate import cluster
 from shadow_local.translate.cluster import checked, problems, topology_of, warnings
 from shadow_local.translate.document import Manifest, render, repository
 from shadow_local.translate.forms import variables_of
@@ -219,6 +221,85 @@ def test_a_finding_is_found_again(
     (line,) = problems(changed)
     assert words in line
     assert item["metadata"]["name"] in line
+
+
+@pytest.mark.parametrize(
+    ("spool", "volume", "storage", "words"),
+    [
+        ("1073741824", "1280Mi", "2Gi", None),
+        ("1073741824", None, None, None),
+        (None, "1280Mi", "1280Mi", None),
+        (None, "1279Mi", "2Gi", "sizeLimit of the volume spool is 1279Mi, and SPOOL_MAX_BYTES is"),
+        ("4294967296", "5Gi", "6Gi", None),
+        ("4294967296", "5G", "6Gi", "Set it to 5120Mi or more, a quarter above."),
+        (
+            "4294967296",
+            "5Gi",
+            "2Gi",
+            "the limit of ephemeral-storage of kserve-container is 2Gi, and SPOOL_MAX_BYTES is 429",
+        ),
+    ],
+)
+def test_a_limit_that_the_spool_can_outgrow_is_refused(
+    spool: str | None, volume: str | None, storage: str | None, words: str | None
+) -> None:
+    """The kubelet would evict the pod, and its records with it."""
+    changed = copy.deepcopy(list(rendered("standard")))
+    for item in (item for item in changed if item["kind"] == "InferenceService"):
+        transformer = item["spec"]["transformer"]
+        (container,) = transformer["containers"]
+        (variable,) = (one for one in container["env"] if one["name"] == "SPOOL_MAX_BYTES")
+        variable["value"] = spool
+        volumes = {one["name"]: one for one in transformer["volumes"]}
+        volumes["spool"]["emptyDir"] = {"sizeLimit": volume} if volume else {}
+        container["resources"]["limits"].pop("ephemeral-storage")
+        if storage:
+            container["resources"]["limits"]["ephemeral-storage"] = storage
+    found = list(problems(changed))
+    assert len(found) == (2 if words else 0)
+    assert all(str(words) in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("body", "room", "refused"),
+    [
+        (None, "134217728", False),
+        (None, "134217727", True),
+        ("134217728", None, False),
+        ("134217729", None, True),
+    ],
+)
+def test_a_transformer_that_does_not_start_for_want_of_room_is_refused(
+    body: str | None, room: str | None, refused: bool
+) -> None:
+    """As it refuses itself, with the pod restarted over and over."""
+    changed = copy.deepcopy(list(rendered("standard")))
+    for item in (item for item in changed if item["kind"] == "InferenceService"):
+        for name, value in (("MAX_BODY_BYTES", body), ("MAX_IN_FLIGHT_BYTES", room)):
+            if value:
+                env = item["spec"]["transformer"]["containers"][0]["env"]
+                env.append({"name": name, "value": value})
+    found = list(problems(changed))
+    assert len(found) == (2 if refused else 0)
+    assert all("twice MAX_BODY_BYTES" in line for line in found)
+
+
+def test_the_transformer_has_the_limits_that_the_check_takes() -> None:
+    """Where no variable says them."""
+    program = """
+import json
+from minimal_transformer.settings import CallSettings, RecordSettings
+fields = {**CallSettings.model_fields, **RecordSettings.model_fields}
+names = ("spool_max_bytes", "max_body_bytes", "max_in_flight_bytes")
+print(json.dumps([fields[name].default for name in names]))
+"""
+    python = repository() / "minimal-transformer/.venv/bin/python"
+    asked = subprocess.run([python, "-c", program], capture_output=True, text=True, check=True)
+    assert json.loads(asked.stdout) == [
+        cluster.SPOOL_MAX_BYTES,
+        cluster.MAX_BODY_BYTES,
+        cluster.MAX_IN_FLIGHT_BYTES,
+    ]
 
 
 @pytest.mark.parametrize(

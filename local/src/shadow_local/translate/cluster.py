@@ -47,6 +47,11 @@ KSERVES_PATH = re.compile("/v1/models/|/v2/")
 MODELS_PATH = re.compile("/v[12]/models/([^/:?]+)")
 # Of a container's lists, what no two items of one may share.
 KEYS = {"env": ("name",), "volumeMounts": ("mountPath",), "ports": ("containerPort", "protocol")}
+# Of a quantity, https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity.
+UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
+# minimal-transformer's own.
+SPOOL_MAX_BYTES, MAX_BODY_BYTES, MAX_IN_FLIGHT_BYTES = 2**30, 2**26, 2**28
 CALLERS = ".callers"  # behind the entry, in the name of its routes
 
 
@@ -256,6 +261,8 @@ def _misunderstood(manifests: list[Manifest], edge: bool) -> Iterator[str]:
         yield from _scaling(service)
         yield from _unsupported(service, manifests)
         yield from _model_names(service, manifests)
+        yield from _spool(service)
+        yield from _bodies(service)
     yield from _object_names(manifests)
     for item in manifests:
         yield from _twice(item)
@@ -429,6 +436,56 @@ def _unsupported(service: Manifest, manifests: list[Manifest]) -> Iterator[str]:
 
 def _format(item: Manifest) -> tuple[str, str | None]:
     return item.get("name", ""), item.get("version")
+
+
+def _spool(service: Manifest) -> Iterator[str]:
+    """The kubelet evicts a pod that outgrows a limit, and the records on its spool go with it."""
+    transformer = service["spec"].get("transformer", {})
+    volumes = {volume["name"]: volume for volume in transformer.get("volumes", ())}
+    for container in transformer.get("containers", ()):
+        env = {item["name"]: item.get("value") for item in container.get("env", ())}
+        most = _number(env.get("SPOOL_MAX_BYTES"), SPOOL_MAX_BYTES)
+        mounts = container.get("volumeMounts", ())
+        name = next((m["name"] for m in mounts if m["mountPath"] == env.get("SPOOL_DIR")), "")
+        spool = volumes.get(name, {}).get("emptyDir")
+        if spool is None:
+            continue
+        storage = container.get("resources", {}).get("limits", {}).get("ephemeral-storage")
+        least = most * 5 // 4
+        limits = {f"sizeLimit of the volume {name}": spool.get("sizeLimit")}
+        if spool.get("medium") != "Memory":
+            limits[f"limit of ephemeral-storage of {container['name']}"] = storage
+        for what, limit in limits.items():
+            if (size := _bytes(limit)) is not None and size < least:
+                yield (
+                    f"InferenceService {service['metadata']['name']}: the {what} is {limit}, and "
+                    f"SPOOL_MAX_BYTES is {most}; past it the kubelet evicts the transformer's pod "
+                    f"and its records. Set it to {-(-least // 2**20)}Mi or more, a quarter above."
+                )
+
+
+def _bodies(service: Manifest) -> Iterator[str]:
+    """A transformer that has no room for one body and its answer does not start."""
+    for variables in variables_of("transformer", [service]):
+        body = _number(variables.get("MAX_BODY_BYTES"), MAX_BODY_BYTES)
+        room = _number(variables.get("MAX_IN_FLIGHT_BYTES"), MAX_IN_FLIGHT_BYTES)
+        if room < 2 * body:
+            yield (
+                f"InferenceService {service['metadata']['name']}: MAX_IN_FLIGHT_BYTES is {room}, "
+                f"with which the transformer does not start; set it to {2 * body}, twice "
+                "MAX_BODY_BYTES, or more."
+            )
+
+
+def _number(text: object, default: int) -> int:
+    """What a variable says; the default where it says nothing, or what forms.yaml refuses."""
+    return int(str(text)) if str(text).isdecimal() else default
+
+
+def _bytes(quantity: object) -> float | None:
+    """A quantity such as 1280Mi; None for what is none, and for what no unit is known of."""
+    found = re.fullmatch(r"([0-9.]+)([a-zA-Z]*)", str(quantity))
+    return float(found[1]) * UNITS[found[2]] if found and found[2] in UNITS else None
 
 
 def _tcp_chains(policy: Manifest) -> Iterator[str]:
