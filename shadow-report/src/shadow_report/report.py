@@ -209,6 +209,12 @@ class Example:
     request_cut: bool
     primary_cut: bool
     shadow_cut: bool
+    place: str = ""
+    """Where the two texts below stand; empty for the whole answer."""
+    primary_value: str = ""
+    """What differs there, from shortly before the first difference on; empty where it is a status,
+    or a value that one side lacks."""
+    shadow_value: str = ""
 
 
 @dataclass(frozen=True, slots=True)

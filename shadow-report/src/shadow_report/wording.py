@@ -164,6 +164,20 @@ def one_line(text: object) -> str:
     return " ".join(visible(text).split())
 
 
+def around(one: str, other: str, limit: int) -> tuple[str, str]:
+    """Both texts from shortly before their first difference on, each of at most `limit` characters;
+    as they are where both are that short.
+    """
+    start = 0
+    if max(len(one), len(other)) > limit and one != other:
+        both = zip(one, other, strict=False)
+        shorter = min(len(one), len(other))
+        start = max(0, next((i for i, (a, b) in enumerate(both) if a != b), shorter) - limit // 4)
+    parts = (text if not start else f"…{text[start:]}" for text in (one, other))
+    first, second = (cut(part, limit) for part in parts)
+    return first, second
+
+
 def cut(text: str, limit: int) -> str:
     """The first `limit` characters, with an ellipsis when there is more."""
     return text if len(text) <= limit else text[: max(limit - 1, 0)] + "…"

@@ -645,6 +645,42 @@ def test_advice_under_the_preset_loosens_it(command: Command) -> None:
         assert command([], *options, "--rule", lower)["disagreements"] == 0
 
 
+def test_a_long_answer_shows_the_place_that_differs(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not its beginning, which is the same: both sides' text from shortly before the difference."""
+    words = "word " * 100
+    common = {"usage": {"prompt_tokens": 7}, "notes": ["n" * 50] * 60}
+    primary = common | {"choices": [{"text": f"{words}Paris is the capital."}]}
+    shadow = common | {"choices": [{"text": f"{words}Lyon is the capital."}]}
+    report = command(answers((primary, shadow)))
+    [example] = report["signatures"][0]["largest"]
+    assert example["place"] == "choices[0].text"
+    printed = " ".join(capsys.readouterr().out.partition("Worst pairs")[2].split())
+    for role, name in (("primary", "Paris"), ("shadow", "Lyon")):
+        assert re.search(
+            rf'{role} 200 choices\[0\].text: …[word ]+{name} is the capital."', printed
+        )
+        assert f"{name} is the capital." in example[f"{role}_value"]
+        assert f"{name} is the capital." in (tmp_path / "r.html").read_text()
+    assert "usage" not in printed
+
+
+def test_a_long_answer_without_such_a_place_shows_its_beginning(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another status, or a value that one side lacks."""
+    body = {"first": 1, "notes": ["n" * 50] * 60}
+    command(
+        [
+            *answers((body | {"x": 1}, body)),
+            *pair(9, None, {"status": 500, "answer": json.dumps(body)}, answer=json.dumps(body)),
+        ]
+    )
+    printed = " ".join(capsys.readouterr().out.partition("Worst pairs")[2].split())
+    assert printed.count('{"first": 1') == 4
+
+
 @pytest.mark.parametrize("length", [1, 5])
 def test_numbers_far_apart_name_a_rule_with_a_margin(command: Command, length: int) -> None:
     """A retrained regressor: what 95 % of the pairs are within, in all values of each, and the rule

@@ -13,6 +13,7 @@ from shadow_report.output.plots import scale
 from shadow_report.wording import (
     NOT_RECORDED,
     about,
+    around,
     cut,
     number,
     one_line,
@@ -86,6 +87,16 @@ def test_cut_keeps_the_limit(text: str, limit: int) -> None:
     """Never longer than asked, and whole when it fits."""
     assert len(cut(text, limit)) <= limit
     assert len(text) > limit or cut(text, limit) == text
+
+
+@given(st.text(max_size=300), st.text(max_size=80), st.text(max_size=80), st.integers(8, 100))
+def test_a_long_text_is_cut_around_its_difference(
+    same: str, one: str, other: str, limit: int
+) -> None:
+    """Both are within the limit, and differ where the whole ones do."""
+    first, second = around(same + one, same + other, limit)
+    assert max(len(first), len(second)) <= limit
+    assert (first == second) == (one == other)
 
 
 @given(st.text(max_size=80), st.text(max_size=80))

@@ -27,8 +27,10 @@ from shadow_report.answers.numbers import FIRST_INEXACT, Number, nearest_float
 from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.paths import NONE_CHOSEN, Progress, Rules, RulesHere, join
 from shadow_report.answers.similarity import Cosine, Ranking
+from shadow_report.wording import around, cut
 
 VALUE_CHARACTERS = 60
+AROUND_CHARACTERS = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +89,27 @@ class _At:
             yield from self.differs(outcome, p, s, f"{name} {score:.4g}, asked for {least:g}")
 
 
-def first_difference(primary: object, shadow: object, rules: Rules) -> str:
-    """The gravest difference in words: `predictions[0]: 6.6 became 9.9`."""
+def first_difference(primary: object, shadow: object, rules: Rules) -> Difference | None:
+    """The gravest difference, of equally grave ones the first; None without any, or where an answer
+    is not JSON.
+    """
     if primary is UNPARSEABLE or shadow is UNPARSEABLE:
-        return "the answer is not JSON" if shadow is UNPARSEABLE else "the primary's is not JSON"
-    found = max(differences(primary, shadow, rules), key=lambda d: d.outcome, default=None)
-    if found is None:
-        return "no difference"
+        return None
+    return max(differences(primary, shadow, rules), key=lambda d: d.outcome, default=None)
+
+
+def in_words(found: Difference) -> str:
+    """The same as text: `predictions[0]: 6.6 became 9.9`."""
     return f"{found.path or 'answer'}{_in_words(found)}"
+
+
+def values_around(found: Difference) -> tuple[str, str]:
+    """Both values as text from shortly before their first difference on; empty where one side has
+    none.
+    """
+    if found.outcome in {Outcome.MISSING, Outcome.EXTRA}:
+        return "", ""
+    return around(_as_text(found.primary), _as_text(found.shadow), AROUND_CHARACTERS)
 
 
 def _in_words(found: Difference) -> str:
@@ -304,8 +319,11 @@ def _is_number(value: object) -> bool:
 
 
 def _short(value: object) -> str:
+    return cut(_as_text(value), VALUE_CHARACTERS)
+
+
+def _as_text(value: object) -> str:
     try:
-        text = json.dumps(value, ensure_ascii=False, default=str)
+        return json.dumps(value, ensure_ascii=False, default=str)
     except (ValueError, RecursionError):
-        text = type(value).__name__
-    return text if len(text) <= VALUE_CHARACTERS else text[: VALUE_CHARACTERS - 1] + "…"
+        return type(value).__name__

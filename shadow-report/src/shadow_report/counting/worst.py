@@ -10,14 +10,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from shadow_report.answers.bodies import parse, readable
+from shadow_report.answers import explain
+from shadow_report.answers.bodies import UNPARSEABLE, parse, readable
 from shadow_report.answers.comparer import OUTCOMES, Place
-from shadow_report.answers.explain import first_difference
 from shadow_report.answers.outcome import Answer, Outcome
 from shadow_report.answers.paths import Rules
 from shadow_report.counting.classify import Classified
 from shadow_report.evidence.batch import WholePair
 from shadow_report.report import Example, Signature
+from shadow_report.wording import around
 
 MAX_GROUPS = 100
 LARGEST = 3
@@ -246,10 +247,15 @@ def _example(pair: WholePair, size: float, rules: Rules) -> Example:
     request, request_cut = _text(pair.request)
     primary, primary_cut = _text(pair.primary_response)
     shadow, shadow_cut = _text(pair.shadow_response)
+    what, found = _what(pair, rules)
+    is_whole = found is None and pair.primary_status == pair.shadow_status
+    values = around(primary, shadow, explain.AROUND_CHARACTERS) if is_whole else ("", "")
+    if found is not None:
+        values = explain.values_around(found)
     return Example(
         pair_id=pair.pair_id,
         request_time=pair.request_time,
-        what=_what(pair, rules),
+        what=what,
         size=size or None,
         primary_status=pair.primary_status,
         shadow_status=pair.shadow_status,
@@ -261,17 +267,27 @@ def _example(pair: WholePair, size: float, rules: Rules) -> Example:
         request_cut=request_cut,
         primary_cut=primary_cut,
         shadow_cut=shadow_cut,
+        place="" if found is None else found.path,
+        primary_value=values[0],
+        shadow_value=values[1],
     )
 
 
-def _what(pair: WholePair, rules: Rules) -> str:
+def _what(pair: WholePair, rules: Rules) -> tuple[str, explain.Difference | None]:
+    """What differs in words, and the value that does, if it is one."""
     primary, shadow = pair.primary_status, pair.shadow_status
     if pair.primary_broken != pair.shadow_broken:
-        return f"the {'primary' if pair.primary_broken else 'shadow'}'s stream broke off"
+        return f"the {'primary' if pair.primary_broken else 'shadow'}'s stream broke off", None
     if primary != shadow:
-        return f"status {_named(primary)} became {_named(shadow)}"
-    what = first_difference(parse(pair.primary_response), parse(pair.shadow_response), rules)
-    return "a further call of this pair is worse" if what == "no difference" else what
+        return f"status {_named(primary)} became {_named(shadow)}", None
+    answer, other = parse(pair.primary_response), parse(pair.shadow_response)
+    if (found := explain.first_difference(answer, other, rules)) is not None:
+        return explain.in_words(found), found
+    if other is UNPARSEABLE:
+        return "the answer is not JSON", None
+    if answer is UNPARSEABLE:
+        return "the primary's is not JSON", None
+    return "a further call of this pair is worse", None
 
 
 def _named(status: int | None) -> str:

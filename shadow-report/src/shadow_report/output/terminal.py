@@ -397,6 +397,7 @@ def details(report: Report) -> list[RenderableType]:
 
 
 BODY_CHARACTERS = 200
+PLACE_CHARACTERS = 60
 
 
 def worst(report: Report, limit: int) -> list[RenderableType]:
@@ -413,14 +414,19 @@ def worst_pair(pair: ShownPair) -> RenderableType:
         (one_line(cut(example.what, 200)), "bold"),
         (f"  ({pair.kind}, {pair.alike})", "dim"),
     )
+    answers = example.primary_response, example.shadow_response
+    # The beginning of a long answer says nothing of what differs further on.
+    if max(map(len, answers)) > BODY_CHARACTERS and example.primary_value:
+        at = f"{cut(example.place, PLACE_CHARACTERS)}: " * bool(example.place)
+        answers = f"{at}{example.primary_value}", f"{at}{example.shadow_value}"
     bodies = Table.grid(padding=(0, 2))
     bodies.add_column(style="dim", no_wrap=True)
     bodies.add_column(overflow="fold")
     bodies.add_row("pair", Text(one_line(cut(example.pair_id, 100))))
     bodies.add_row("request", Text(body(example.request)))
     for role, status, answer in (
-        ("primary", example.primary_status, example.primary_response),
-        ("shadow", example.shadow_status, example.shadow_response),
+        ("primary", example.primary_status, answers[0]),
+        ("shadow", example.shadow_status, answers[1]),
     ):
         bodies.add_row(role, Text(f"{status or 'no answer'} {body(answer)}"))
     return Group(title, Padding(bodies, (0, 0, 0, 2)))
