@@ -147,6 +147,21 @@ def test_a_run_of_failed_calls_is_logged_once_and_its_end_too(
     assert server.log.count(" answers again; ") == 1
 
 
+def test_an_api_that_is_elsewhere_is_logged_once(folder: Path, predictor: Predictor) -> None:
+    """A server without OpenAI's API where the prefix says: the path that was asked, and what sets
+    it. KServe's own 404 for another path of its own is not one of these.
+    """
+    with Transformer(folder, NOWHERE, predictor.address, PASS_PATHS="/other") as server:
+        for _ in range(3):
+            assert server.post("/v1/chat/completions", b'{"messages": []}').status == 404
+        assert server.post("/other", b"{}").status == 404
+    assert server.log.count("with 404") == 1
+    assert (
+        f"predictor {predictor.address} answered a call at /openai/v1/chat/completions with 404"
+    ) in server.log
+    assert "set OPENAI_PREDICTOR_PREFIX, which is '/openai' (a plain vLLM's is empty)" in server.log
+
+
 def test_what_is_redacted_is_not_logged_with_a_failure(
     folder: Path, shared_uri: str, scripted: ScriptedPredictor
 ) -> None:

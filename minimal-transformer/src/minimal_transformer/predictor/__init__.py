@@ -165,6 +165,30 @@ def _reason(answer: Answer, quotes: bool) -> str:
     return f": {text}" if len(text) <= REASON_CHARACTERS else f": {text[:REASON_CHARACTERS]}…"
 
 
+class NotThere:
+    """Logs calls of OpenAI's API that the predictor answers with 404, in each process: a line at
+    the first, then at most one a minute with how many, the path that was asked and what sets it.
+    """
+
+    def __init__(self, host: str | None, prefix: str, quotes: bool) -> None:
+        self._host = host
+        self._prefix = prefix
+        self._quotes = quotes
+        self._pace = Pace()
+
+    def saw(self, path: str, answer: Answer) -> None:
+        """The predictor's answer to a call at this path of its own."""
+        if answer.status != 404 or not (unlogged := self._pace.hit()):
+            return
+        calls = "a call" if unlogged == 1 else f"{unlogged} calls, the last one"
+        log.warning(
+            "predictor %s answered %s at %s with 404%s; if it has OpenAI's API elsewhere, set "
+            "OPENAI_PREDICTOR_PREFIX, which is %r (a plain vLLM's is empty), else look at the "
+            "call's model.",
+            *(self._host, calls, path, _reason(answer, self._quotes), self._prefix),
+        )
+
+
 class UnknownModel(Episode):
     """One log line when the predictor serves no model of that name, one when it does."""
 

@@ -15,7 +15,7 @@ import aiohttp
 from minimal_transformer.exchange import Answer, Arrival, PredictorCut, Stream
 from minimal_transformer.failures import refusal
 from minimal_transformer.limits import Room
-from minimal_transformer.predictor import to_caller
+from minimal_transformer.predictor import NotThere, to_caller
 from minimal_transformer.predictor.rest import (
     CONNECT_SECONDS,
     RestPredictor,
@@ -44,6 +44,8 @@ class PassingPredictor(RestPredictor):
         super().__init__(settings)
         self._limit = settings.passing.max_streams
         self._in_flight = 0
+        prefix = settings.passing.openai_predictor_prefix
+        self._not_there = NotThere(settings.host, prefix, settings.quotes_errors)
 
     def _make_socket(self, address: tuple[Any, ...]) -> socket.socket:
         made = super()._make_socket(address)
@@ -69,6 +71,8 @@ class PassingPredictor(RestPredictor):
         answer: Answer | Stream | None = None
         try:
             answer = await super().forward(arrival)
+            if arrival.route.protocol == "openai" and isinstance(answer, Answer):
+                self._not_there.saw(arrival.route.path, answer)
             return answer
         finally:
             if not isinstance(answer, Stream):
