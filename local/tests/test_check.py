@@ -15,8 +15,11 @@ from shadow_local.translate import kserve
 from shadow_local.translate.cluster import checked, problems
 from shadow_local.translate.document import Manifest, render, repository
 from shadow_local.translate.forms import Malformed
+from shadow_local.translate.patches import check_targets
 from shadow_local.translate.schemas import known, refusals
 
+ADDS = "    patch: |\n      - {op: add, path: /metadata/annotations, value: {a: b}}\n"
+DELETES = "    patch: |\n      $patch: delete\n      kind: X\n      metadata: {name: x}\n"
 Change = Callable[[dict[str, Any], Manifest], object]
 EXAMPLE = repository() / "examples" / "runtime"
 
@@ -286,3 +289,74 @@ def test_the_file_that_says_it_is_named(tmp_path: Path) -> None:
         f"{folder.resolve()}/kustomization.yaml: InferenceService double-minimal-inference: "
         "spec.predictor.model.runtme is not a field; is runtime meant?"
     )
+
+
+@pytest.mark.parametrize(
+    ("target", "line"),
+    [
+        (
+            "{kind: InferenceService, labelSelector: app.kubernetes.io/component=shadw}",
+            (
+                "a patch has the target kind: InferenceService, labelSelector: "
+                "app.kubernetes.io/component=shadw, which no object is; their "
+                "app.kubernetes.io/component is primary or shadow."
+            ),
+        ),
+        ("{kind: InferenceServce}", "no object is a InferenceServce; is InferenceService meant?"),
+        (
+            "{kind: InferenceService, name: double}",
+            "name: double, which no object is; compare it with the names and labels",
+        ),
+        ("{kind: InferenceService, name: double.*}", None),
+        ("{kind: CronJob}", None),
+    ],
+)
+@pytest.mark.parametrize("patch", [ADDS, DELETES], ids=["adds", "deletes"])
+def test_a_patch_that_is_applied_to_nothing_is_refused(
+    tmp_path: Path, target: str, line: str | None, patch: str
+) -> None:
+    """Also one that deletes; but not one of a kind that another topology or option would have."""
+    folder = _overlay(tmp_path / "yours", f"  - target: {target}\n{patch}")
+    if line is None:
+        check_targets(folder, render(EXAMPLE))
+        return
+    with pytest.raises(Malformed) as raised:
+        check_targets(folder, render(EXAMPLE))
+    (said,) = str(raised.value).splitlines()
+    assert said.startswith(f"{folder.resolve()}/kustomization.yaml: ")
+    assert line in said
+
+
+def test_a_target_is_what_the_patches_before_it_have_made(tmp_path: Path) -> None:
+    """In the order in which Kustomize applies them; each may change what the next one asks for."""
+    labelled = "    patch: |\n      - {op: add, path: /metadata/labels/tier, value: models}\n"
+    folder = _overlay(
+        tmp_path / "yours",
+        f"  - target: {{kind: InferenceService}}\n{labelled}"
+        f"  - target: {{kind: InferenceService, labelSelector: tier=models}}\n{ADDS}",
+    )
+    check_targets(folder, render(folder))
+
+
+def test_a_components_patch_is_read_as_well(tmp_path: Path) -> None:
+    """From a file of its own; the component's file is named."""
+    component = tmp_path / "component"
+    component.mkdir()
+    (component / "kustomization.yaml").write_text(
+        "kind: Component\napiVersion: kustomize.config.k8s.io/v1alpha1\n"
+        "patches:\n  - {path: more.yaml, target: {kind: InferenceService, name: nobody}}\n"
+    )
+    (component / "more.yaml").write_text("- {op: remove, path: /spec/predictor/model}\n")
+    folder = _overlay(tmp_path / "yours", f"  - target: {{kind: InferenceService}}\n{ADDS}")
+    with (folder / "kustomization.yaml").open("a") as file:
+        file.write("components: [../component]\n")
+    with pytest.raises(Malformed) as raised:
+        check_targets(folder, render(folder))
+    (said,) = str(raised.value).splitlines()
+    assert said.startswith(f"{component.resolve()}/kustomization.yaml: a patch has the target kind")
+
+
+def test_this_repositorys_own_patches_may_be_for_options_that_are_off() -> None:
+    """The stages and topologies have some; those of the examples are all applied."""
+    for folder in ("manifests/stages/shadow-promoted", "manifests/mirroring/follow"):
+        check_targets(repository() / folder, render(repository() / folder))

@@ -67,7 +67,7 @@ def topology(name: str) -> Path:
     return found[name]
 
 
-def render(kustomization: Path) -> list[Manifest]:
+def render(kustomization: Path, *options: str) -> list[Manifest]:
     """The objects of a kustomization folder, in the order in which kubectl would apply them."""
     if not any((kustomization / name).is_file() for name in KUSTOMIZATIONS):
         raise Explained(
@@ -78,7 +78,7 @@ def render(kustomization: Path) -> list[Manifest]:
     if not kubectl.exists():
         raise Explained(f"{kubectl} is missing; run `make install PROJECT=local`.")
     result = subprocess.run(
-        [kubectl, "kustomize", kustomization], capture_output=True, text=True, check=False
+        [kubectl, "kustomize", *options, kustomization], capture_output=True, text=True, check=False
     )
     if result.returncode != 0:
         raise Explained(_remedy(kustomization, result.stderr.strip()))

@@ -46,12 +46,12 @@ class Malformed(Explained):
 
 def check_settings(kustomization: Path) -> None:
     """Malformed for the settings of the folder, by their files alone: nothing is rendered."""
-    _refuse(line for file in _sources(kustomization) for line in _of_file(file))
+    _refuse(line for file in sources(kustomization) for line in _of_file(file))
 
 
 def check_variables(kustomization: Path, manifests: Iterable[Manifest]) -> None:
     """Malformed for the containers' variables of what the folder renders to."""
-    files = list(_sources(kustomization))
+    files = list(sources(kustomization))
     _refuse(
         f"{_place(files, name, value) or owner}: {name} is {value!r}; set it to {expected}."
         for owner, group, variables in _containers(manifests)
@@ -126,7 +126,7 @@ def label(item: Manifest) -> str:
 def file_saying(kustomization: Path, words: Iterable[str]) -> str | None:
     """The first file of the kustomization that has all the words; None when none has."""
     said = [re.compile(rf"(?<![\w-]){re.escape(word)}(?![\w-])") for word in words]
-    for file in _sources(kustomization):
+    for file in sources(kustomization):
         text = file.read_text()
         if all(word.search(text) for word in said):
             return from_repository(file)
@@ -135,7 +135,7 @@ def file_saying(kustomization: Path, words: Iterable[str]) -> str | None:
 
 def file_of(kustomization: Path, text: str) -> str | None:
     """The file of the kustomization that says just this; None when none does."""
-    files = (file for file in _sources(kustomization) if file.read_text() == text)
+    files = (file for file in sources(kustomization) if file.read_text() == text)
     return next(map(from_repository, files), None)
 
 
@@ -234,7 +234,7 @@ def _variables(container: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _sources(folder: Path) -> Iterator[Path]:
+def sources(folder: Path) -> Iterator[Path]:
     """The local files that a kustomization is made of, itself first; what cannot be read is left
     to Kustomize, which says why.
     """

@@ -1,0 +1,143 @@
+"""Patches whose target is nothing that the kustomization has: Kustomize leaves them out in silence.
+
+Kustomize itself says which ones these are: it renders the same folders once more, in which another
+patch stands before each, with the same target, and leaves a mark.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from shadow_local import Explained
+from shadow_local.translate.document import (
+    KUSTOMIZATIONS,
+    Manifest,
+    from_repository,
+    render,
+)
+from shadow_local.translate.forms import Malformed, sources
+
+Target = dict[str, str]
+# A field of its own next to `metadata`: whole annotations and labels are what patches replace.
+MARK = "shadow-local-patch"
+DELETES = "$patch: delete"
+
+
+def check_targets(kustomization: Path, manifests: Iterable[Manifest]) -> None:
+    """Malformed for a patch whose target no object is; a line for each, with its file.
+
+    One of a kind that is not there at all may be meant for another topology, or for an option.
+    """
+    items = list(manifests)
+    kinds = sorted({item["kind"] for item in items})
+    lines = []
+    for file, target in _without_objects(kustomization):
+        kind = target.get("kind", "")
+        start = f"{from_repository(file)}: a patch has the target {_shown(target)}"
+        if near := [] if kind in kinds else get_close_matches(kind, kinds, 1, 0.85):
+            lines.append(f"{start}, and no object is a {kind}; is {near[0]} meant?")
+        elif kind in ("", *kinds):
+            there = [item for item in items if kind in ("", item["kind"])]
+            lines.append(f"{start}, which no object is; {_remedy(target, there)}")
+    if lines:
+        raise Malformed("\n".join(lines))
+
+
+def _without_objects(kustomization: Path) -> Iterator[tuple[Path, Target]]:
+    """The file and the target of each patch that Kustomize leaves out."""
+    files = [file for file in sources(kustomization) if file.name in KUSTOMIZATIONS]
+    if not any(_has_targets(file) for file in files):
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        marked = _Marked(Path(scratch).resolve(), files)
+        folder = marked.place(kustomization.resolve())
+        # Files that stand next to these are links into the folders themselves.
+        try:
+            rendered = render(folder, "--load-restrictor=LoadRestrictionsNone")
+        except Explained:
+            return  # it names a folder above all of these in a way that `sources` does not read
+    found = {field for item in rendered for field in item if field.startswith(MARK)}
+    yield from (place for mark, place in marked.targets.items() if mark not in found)
+
+
+def _has_targets(file: Path) -> bool:
+    """Whether it is the user's own and has patches with targets.
+
+    What this repository brings has patches for options that are off: they lie next to `settings`.
+    """
+    above = (file.parent.parent, file.parent.parent.parent)
+    if any((folder / "settings" / "settings.yaml").exists() for folder in above):
+        return False
+    return any("target" in patch for patch in _fields(file).get("patches") or ())
+
+
+def _fields(file: Path) -> dict[str, Any]:
+    fields: dict[str, Any] = yaml.safe_load(file.read_text())
+    return fields
+
+
+def _remedy(target: Target, items: Iterable[Manifest]) -> str:
+    """What the objects have for the labels that the target asks for."""
+    for name in re.findall(r"([\w./-]+) *=", str(target.get("labelSelector", ""))):
+        labels = [item["metadata"].get("labels", {}) for item in items]
+        if values := sorted({label[name] for label in labels if name in label}):
+            return f"their {name} is {' or '.join(values)}."
+    return "compare it with the names and labels in what `kubectl kustomize` prints."
+
+
+class _Marked:
+    """The folders of kustomization files below another one, where they leave marks; all else in
+    them is what it was.
+    """
+
+    def __init__(self, scratch: Path, files: list[Path]) -> None:
+        self.targets: dict[str, tuple[Path, Target]] = {}
+        self._scratch = scratch
+        # Paths that lead from one to the other lead there too, as all stand as they did.
+        self._top = Path(os.path.commonpath([file.parent for file in files]))
+        folders = {folder for file in files for folder in self._down_to(file.parent)}
+        for folder in sorted(folders):
+            self.place(folder).mkdir(parents=True, exist_ok=True)
+            for entry in folder.iterdir():
+                if entry not in folders and entry not in files:
+                    self.place(entry).symlink_to(entry)
+        for file in files:
+            self.place(file).write_text(self._with_marks(file))
+
+    def place(self, path: Path) -> Path:
+        return self._scratch / path.relative_to(self._top)
+
+    def _down_to(self, folder: Path) -> Iterator[Path]:
+        yield folder
+        while folder != self._top:
+            folder = folder.parent
+            yield folder
+
+    def _with_marks(self, file: Path) -> str:
+        fields, own, patches = _fields(file), _has_targets(file), []
+        for patch in fields.get("patches") or ():
+            if own and (target := patch.get("target")):
+                mark = f"{MARK}-{len(self.targets)}"
+                self.targets[mark] = (file, target)
+                named = {"apiVersion": "v1", "kind": "Any", "metadata": {"name": "any"}}
+                patches.append({"target": target, "patch": yaml.safe_dump({**named, mark: "here"})})
+            # What is deleted would have no mark, and what comes later may not be one either.
+            if not own or DELETES not in _text(file, patch):
+                patches.append(patch)
+        return yaml.safe_dump({**fields, **({"patches": patches} if patches else {})})
+
+
+def _text(file: Path, patch: dict[str, Any]) -> str:
+    return str(patch["patch"]) if "patch" in patch else (file.parent / patch["path"]).read_text()
+
+
+def _shown(target: Target) -> str:
+    return ", ".join(f"{name}: {value}" for name, value in target.items())
