@@ -274,7 +274,7 @@ def _files_and_variables(item: Manifest, rendering: _Rendering) -> Iterator[str]
     ]
     named += [
         ("PersistentVolumeClaim", found[1], "", _REMEDY_FOR_OWN)
-        for _, node in _fields(item.get("spec"))
+        for _, node in fields(item.get("spec"))
         if (found := _CLAIM.match(str(node)))
     ]
     named += [
