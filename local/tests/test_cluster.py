@@ -303,6 +303,40 @@ print(json.dumps([fields[name].default for name in names]))
 
 
 @pytest.mark.parametrize(
+    ("port", "holder"),
+    [
+        ("8089", None),
+        ("14999", None),
+        ("15000", "Istio itself"),
+        ("15021", "Istio itself"),
+        ("15090", "Istio itself"),
+        ("15091", None),
+        ("8081", "Knative's local gateway"),
+        ("8443", "Gateway public"),
+        ("9443", None),
+    ],
+)
+def test_a_mirror_port_that_is_taken_is_refused(
+    tmp_path: Path, port: str, holder: str | None
+) -> None:
+    """By Istio, by Knative, or by another Gateway of the same pods that is rendered with it."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology("knative")
+    tree.choose_settings(tree.settings() | {"mirror-port": port})
+    others = [
+        {
+            "kind": "Gateway",
+            "metadata": {"name": name, "namespace": "istio-system"},
+            "spec": {"selector": {"istio": pods}, "servers": [{"port": {"number": number}}]},
+        }
+        for name, pods, number in (("public", "ingressgateway", 8443), ("inner", "edge", 9443))
+    ]
+    found = list(problems([*render(tree.folder), *others]))
+    assert len(found) == (holder is not None)
+    assert all(f"port {port} of the gateway's pods is that of {holder}; set" in o for o in found)
+
+
+@pytest.mark.parametrize(
     ("topology", "kind", "path", "added", "words"),
     [
         (

@@ -53,6 +53,8 @@ UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
 UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 # minimal-transformer's own.
 SPOOL_MAX_BYTES, MAX_BODY_BYTES, MAX_IN_FLIGHT_BYTES = 2**30, 2**26, 2**28
+# Of a gateway's pods: Istio's own, and Knative's local gateway, which calls by host come through.
+ISTIOS_PORTS, KNATIVES_PORT = range(15_000, 15_091), 8081
 CALLERS = ".callers"  # behind the entry, in the name of its routes
 
 
@@ -274,6 +276,7 @@ def _misunderstood(manifests: list[Manifest], edge: bool) -> Iterator[str]:
         yield from _tcp_chains(policy)
     for item in _of(manifests, "Service"):
         yield from _gateway_ports(item, _of(manifests, "Gateway"))
+    yield from _taken_ports(_of(manifests, "Gateway"))
     for item in _of(manifests, "VirtualService"):
         yield from _owned_by_kserve(item, services)
         yield from _copies(item, EDGE_BUFFER if edge else BUFFER)
@@ -517,6 +520,38 @@ def _gateway_ports(service: Manifest, gateways: Iterable[Manifest]) -> Iterator[
                 f"Service {service['metadata']['name']}: Istio may move the gateway's own port "
                 f"{port['port']} to {port['targetPort']}; give port and targetPort one number."
             )
+
+
+def _taken_ports(gateways: list[Manifest]) -> Iterator[str]:
+    """On a port that the pods listen on already, copies would go where its other calls go."""
+    used = [(item, number) for item in gateways for number in _ports(item)]
+    for item, port in used:
+        if item["metadata"].get("labels", {}).get("app.kubernetes.io/component") != "mirror":
+            continue
+        others = [
+            f"Gateway {other['metadata']['name']}"
+            for other, number in used
+            if other is not item and number == port and _pods(other) & _pods(item)
+        ]
+        if port in ISTIOS_PORTS:
+            others = ["Istio itself"]
+        elif port == KNATIVES_PORT:
+            others = ["Knative's local gateway"]
+        for other in others[:1]:
+            yield (
+                f"Gateway {item['metadata']['name']}: port {port} of the gateway's pods is that of "
+                f"{other}; set mirror-port or second-mirror-port in "
+                "manifests/settings/settings.yaml to a free one, such as 8089."
+            )
+
+
+def _ports(gateway: Manifest) -> list[int]:
+    return [server["port"]["number"] for server in gateway["spec"].get("servers", ())]
+
+
+def _pods(gateway: Manifest) -> set[tuple[str, str]]:
+    """The labels of Istio's pods that a Gateway is of."""
+    return {*gateway["spec"].get("selector", {}).items()}
 
 
 def _owned_by_kserve(item: Manifest, services: Iterable[Manifest]) -> Iterator[str]:
