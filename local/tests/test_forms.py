@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from runs import Start
 from tree import LONG_NAMES, OTHER_SETTINGS, SETTINGS, TOPOLOGIES, Tree
 
-from shadow_local.translate import forms
+from shadow_local.translate import forms, written
 from shadow_local.translate.arguments import check_arguments, check_rules
 from shadow_local.translate.cluster import checked, warnings
 from shadow_local.translate.document import image_name, render, repository
@@ -185,6 +185,47 @@ def test_settings_that_are_not_yaml_name_the_line(tmp_path: Path) -> None:
     tree.replace(SETTINGS, "domain: inference.example.com", "domain: *.example.com")
     with pytest.raises(Malformed, match=r"settings\.yaml, line \d+: .* in quotes\.$"):
         check_settings(tree.folder)
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("settings", [{}, OTHER_SETTINGS], ids=["defaults", "other settings"])
+def test_the_settings_are_found_in_the_objects(
+    tmp_path: Path, topology: str, settings: dict[str, str]
+) -> None:
+    """As they were written, each where it is all that a field says."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(topology)
+    tree.switch_on_options(topology)
+    tree.choose_settings(tree.settings() | settings)
+    # `follow` copies all, whatever the settings say.
+    meant = tree.settings() | ({"mirror-percentage": "100"} if topology == "follow" else {})
+    found = {pair for item in tree.objects() for pair in written.settings_of(item)}
+    assert found <= meant.items()
+    assert len(found) == {"standard": 24, "knative": 28, "follow": 20}[topology]
+    written.check_written(tree.objects())
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_a_base_without_settings_to_read_is_checked_by_its_objects(
+    tmp_path: Path, topology: str
+) -> None:
+    """One that is remote, or that somebody has rendered into a file."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(topology)
+    settings_of(tree, profile="Team_A", mirror_percentage="150", primary_max_replicas="0")
+    vendored = tmp_path / "vendored"
+    vendored.mkdir()
+    (vendored / "base.yaml").write_text(tree.text())
+    (vendored / "kustomization.yaml").write_text("resources: [base.yaml]\n")
+    with pytest.raises(Malformed) as refusal:
+        checked(vendored)
+    said = [line.partition(": ")[2].split(" here;")[0] for line in str(refusal.value).splitlines()]
+    percentage = ["the setting mirror-percentage is '150'"] if topology != "follow" else []
+    assert sorted(said) == [
+        *percentage,
+        "the setting primary-max-replicas is '0'",
+        "the setting profile is 'Team_A'",
+    ]
 
 
 # By group and variable: values that the program takes, and values with which it does not start.

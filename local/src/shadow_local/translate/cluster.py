@@ -27,10 +27,13 @@ from shadow_local.translate.patches import check_targets
 from shadow_local.translate.references import dangling
 from shadow_local.translate.schemas import check_schemas
 from shadow_local.translate.services import COMPONENT, named_model
+from shadow_local.translate.written import check_written
 
 # DNS: https://www.rfc-editor.org/rfc/rfc1123
 LABEL_CHARACTERS = 63
 CRON_JOB_CHARACTERS = 52  # Kubernetes appends eleven to the name of each Job
+SUBDOMAIN = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
+RBAC = ("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")  # these may have any name
 INFERENCE_SERVICE = r"[a-z]([-a-z0-9]*[a-z0-9])?"  # KServe's own rule
 COMPONENTS = ("predictor", "transformer")
 MODE = "serving.kserve.io/deploymentMode"
@@ -71,6 +74,7 @@ def checked(kustomization: Path, edge: bool = False) -> list[Manifest]:
     # First, so that all others find lists and mappings where they belong.
     check_schemas(kustomization, manifests)
     check_targets(kustomization, manifests)
+    check_written(manifests)
     check_variables(kustomization, manifests)
     check_rules(kustomization, manifests)
     check(manifests, edge)
@@ -333,6 +337,11 @@ def _object_names(manifests: Iterable[Manifest]) -> Iterator[str]:
             yield (
                 f"{kind} {name} has a name of {len(name)} characters, of at most {limits[kind]}; "
                 "shorten `entry` or the profile in manifests/settings/settings.yaml."
+            )
+        if not (re.fullmatch(SUBDOMAIN, name) or kind in (*RBAC, "InferenceService")):
+            yield (
+                f"{kind} {name}: a name is of small letters, digits, hyphens and dots; choose "
+                "another one in manifests/settings/settings.yaml."
             )
         for value in (namespace, *item["metadata"].get("labels", {}).values()):
             if len(value) > LABEL_CHARACTERS:

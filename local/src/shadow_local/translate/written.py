@@ -1,0 +1,108 @@
+"""The settings as they stand in the objects, wherever these come from.
+
+A base that is remote, or rendered into files, has no settings that could be read; what they were is
+in its objects, at the places that manifests/settings/replacements.yaml names.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import yaml
+
+from shadow_local.translate.document import Manifest, repository
+from shadow_local.translate.forms import SETTINGS, Malformed, faults, label
+
+PLACES = "manifests/settings/replacements.yaml"
+PROFILE = {"namespace": "PROFILE"}  # what is in it is in another namespace once it is rendered
+_REQUIREMENT = re.compile(r"(!?)([^\s!=(),]+)(?:\s*(=|!=)\s*([^\s,]+)|\s+in\s+\(([^)]*)\))?")
+
+
+def check_written(manifests: Iterable[Manifest]) -> None:
+    """Malformed for values of settings that are not what they should be; a line for each.
+
+    Only those that are all that a field says; of a part of a text nobody knows where it ends.
+    """
+    found: dict[tuple[str, str], str] = {}
+    for item in manifests:
+        for name, value in settings_of(item):
+            for _, said, expected in faults(SETTINGS, {name: value}):
+                found[name, value] = (
+                    f"{label(item)}: the setting {name} is {said!r} here; set it to {expected}."
+                )
+    if found:
+        raise Malformed("\n".join(found.values()))
+
+
+def settings_of(item: Manifest) -> Iterator[tuple[str, str]]:
+    """The name and the value of each setting that was written into an object."""
+    for replacement in _replacements():
+        source = replacement["source"]
+        for target in replacement["targets"] if "options" not in source else ():
+            if target.get("options") or not _selects(target["select"], item):
+                continue
+            for path in target["fieldPaths"]:
+                for value in _at(item, _parts(path)):
+                    if isinstance(value, str | int | float):
+                        yield source["fieldPath"].removeprefix("data."), str(value)
+
+
+@cache
+def _replacements() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = yaml.safe_load((repository() / PLACES).read_text())
+    return found
+
+
+def _selects(select: Mapping[str, str], item: Manifest) -> bool:
+    if select == PROFILE:
+        return item.get("kind") == "InferenceService"
+    metadata = item["metadata"]
+    return select["kind"] == item.get("kind") and all(
+        _has(metadata.get(of) or {}, select.get(selector, ""))
+        for of, selector in (("labels", "labelSelector"), ("annotations", "annotationSelector"))
+    )
+
+
+def _has(labels: Mapping[str, str], selector: str) -> bool:
+    """Whether labels are as a selector says: `a=b`, `a!=b`, `a in (b, c)`, `a` and `!a`."""
+    for absent, key, operator, value, values in _REQUIREMENT.findall(selector):
+        if operator == "!=":
+            holds = labels.get(key) != value
+        elif operator or values:
+            allowed = [value] if operator else re.split(r",\s*", values)
+            holds = labels.get(key) in allowed
+        else:
+            holds = (key in labels) != bool(absent)
+        if not holds:
+            return False
+    return True
+
+
+def _parts(path: str) -> list[str]:
+    """Of a field's path; a dot between brackets or behind a backslash separates nothing."""
+    found = re.findall(r"(?:\\.|\[[^]]*\]|[^.\\])+", path)
+    return [part.replace("\\.", ".") for part in found]
+
+
+def _at(node: Any, parts: list[str]) -> Iterator[Any]:
+    """What stands at a path; nothing where it leads nowhere."""
+    if not parts:
+        yield node
+        return
+    part, *rest = parts
+    if isinstance(node, dict):
+        below = [node[part]] if part in node else []
+    elif not isinstance(node, list):
+        below = []
+    elif part == "*":
+        below = node
+    elif part.isdecimal():
+        below = node[int(part) : int(part) + 1]
+    else:
+        key, _, value = part.strip("[]").partition("=")
+        below = [one for one in node if isinstance(one, dict) and one.get(key) == value]
+    for one in below:
+        yield from _at(one, rest)
