@@ -20,13 +20,14 @@ from shadow_report.judging.gates import Evidence, judge
 from shadow_report.judging.integrity import Facts, findings
 from shadow_report.judging.rates import MIRROR_REJECT_ALPHA, Net, Rate, Unmirrored
 from shadow_report.judging.verdict import decide
-from shadow_report.remarks import details, notes, remarks
+from shadow_report.remarks import details, notes, of_refused, remarks
 from shadow_report.report import (
     SCHEMA_VERSION,
     Integrity,
     Noise,
     Opinion,
     PathMargin,
+    Refused,
     Report,
     Side,
     Signature,
@@ -48,6 +49,7 @@ class Observed:
     duplicates: Duplicates
     lost: dict[str, int]
     signatures: tuple[Signature, ...]
+    refused: Refused | None = None
     replayed: NoiseFloor | None = None
     """The noise floor by a replay to the primary itself; without it, repeated requests tell."""
     sampled: tuple[WholePair, ...] = ()
@@ -90,7 +92,10 @@ class Observed:
             schema_version=SCHEMA_VERSION,
             verdict=decision.verdict.value,
             reasons=decision.reasons,
-            remarks=remarks(noise, self._opinion(), generated, settings),
+            remarks=(
+                *of_refused(self.refused, ledger.pairs, primary.protocols),
+                *remarks(noise, self._opinion(), generated, settings),
+            ),
             pairs=ledger.pairs,
             compared=ledger.compared,
             gates=decision.gates,
@@ -115,6 +120,7 @@ class Observed:
             generated=generated,
             noise=noise,
             opinion=self._opinion(),
+            refused=self.refused,
             clusters=counters.trials.report(),
             slices=counters.slices.report(alpha),
             signatures=self.signatures,

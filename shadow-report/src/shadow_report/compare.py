@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from shadow_report.answers.comparer import Comparer
@@ -22,9 +23,10 @@ from shadow_report.evidence.database import CallGroup, Duplicates, Scope, Tables
 from shadow_report.evidence.services import Sides, find_sides, from_rollout, may_have_gaps
 from shadow_report.evidence.watermark import is_mirrored, settled_watermark
 from shadow_report.judging.verdict import Verdict, gravest
-from shadow_report.report import SCHEMA_VERSION, Noise, Report, SideBySide, Signature
+from shadow_report.report import SCHEMA_VERSION, Noise, Refused, Report, SideBySide, Signature
 from shadow_report.rules import read_rules
 from shadow_report.settings import Comparison
+from shadow_report.wording import cut, one_line
 
 # Called with pairs done and pairs expected, after each batch.
 Progress = Callable[[int, int], None]
@@ -113,6 +115,7 @@ def observe(tables: Tables, settings: Comparison, progress: Progress) -> Observe
         duplicates=duplicates,
         lost={role: lost_records(tables, sides, role, settings) for role in ("primary", "shadow")},
         signatures=explained(tables, sides.scope, counters, settings),
+        refused=refused(tables, sides.scope, counters),
         sampled=tuple(tables.whole_pairs(sides.scope, asked)) if asked else (),
         replayed=replayed_floor(tables.with_itself(sides.scope), settings.rules),
         newest_call=None if sides.groups else tables.newest_call(),
@@ -141,6 +144,21 @@ def explained(
             by_margin=counters.margins.pairs,
         ),
     )
+
+
+REFUSAL_CHARACTERS = 200
+
+
+def refused(tables: Tables, scope: Scope, counters: Counters) -> Refused | None:
+    """What both sides answer nearly all calls with, where that is one 4xx."""
+    if (found := counters.ledger.refused_alike()) is None:
+        return None
+    status, pairs, pair_id = found
+    for pair in tables.whole_pairs(scope, [pair_id]):
+        body = (pair.primary_response or b"")[: 4 * REFUSAL_CHARACTERS].decode("utf-8", "replace")
+        path = urlsplit(pair.predict_url or "").path
+        return Refused(status, pairs, path, cut(one_line(body), REFUSAL_CHARACTERS))
+    return None
 
 
 def with_rules_of_protocol(settings: Comparison, groups: Sequence[CallGroup]) -> Comparison:

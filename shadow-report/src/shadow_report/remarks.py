@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from shadow_report.answers.figures import advice
 from shadow_report.judging.rates import MEASURED_REQUESTS
-from shadow_report.report import Finding, Generated, Noise, Opinion, PathReport, Signature
+from shadow_report.report import Finding, Generated, Noise, Opinion, PathReport, Refused, Signature
 from shadow_report.settings import Comparison
 from shadow_report.wording import counted, percent, percent_range
 
+NOT_FOUND = 404
 # A first token that is later by less is left to the table.
 LATER_SHARE = 0.1
 LONGER_QUEUE = (
@@ -29,6 +30,24 @@ def remarks(
         *_of_judge(opinion),
         *_of_first_tokens(generated, settings),
     )
+
+
+def of_refused(
+    refused: Refused | None, pairs: int, protocols: Mapping[str, int]
+) -> tuple[str, ...]:
+    """That the calls are refused alike, where they were sent and what the refusal says."""
+    if refused is None:
+        return ()
+    asked = f" at {refused.path}" * bool(refused.path)
+    said = f": {refused.body}" if refused.body else ", with an empty body"
+    told = (
+        f"Both sides answer {refused.pairs:,} of {counted(pairs, 'call')} with {refused.status}, "
+        f"which says nothing of the models. The primary's predictor{asked} said {refused.status}"
+        f"{said}"
+    )
+    if refused.status == NOT_FOUND and "openai" in protocols:
+        told += " (a predictor with OpenAI's API elsewhere: set OPENAI_PREDICTOR_PREFIX)"
+    return (told,)
 
 
 def notes(settings: Comparison, warm_up: int, ignored: Sequence[str]) -> tuple[str, ...]:

@@ -531,6 +531,18 @@ class Opinion:
 
 
 @dataclass(frozen=True, slots=True)
+class Refused:
+    """That both sides answer nearly all calls with one 4xx, which says nothing of the models."""
+
+    status: int
+    pairs: int
+    path: str
+    """Where the primary's predictor was asked in one of these calls."""
+    body: str
+    """The beginning of its answer."""
+
+
+@dataclass(frozen=True, slots=True)
 class Slice:
     """The pairs of one value of a request field or header, against all other pairs."""
 
@@ -594,6 +606,8 @@ class Report:
     noise: Noise
     opinion: Opinion | None
     """None where no judge was asked."""
+    refused: Refused | None
+    """None where the calls are not refused alike."""
     clusters: Clusters | None
     slices: tuple[Slice, ...]
     signatures: tuple[Signature, ...]

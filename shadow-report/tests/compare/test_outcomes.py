@@ -9,11 +9,12 @@ import json
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
 import brotli
 import numpy as np
 import pytest
-from traffic import Compare, pair, pairs
+from traffic import Command, Compare, pair, pairs
 
 from shadow_report.answers.kinds import Tolerance
 from shadow_report.answers.paths import Rule, Rules
@@ -99,6 +100,31 @@ def test_rounding_within_tolerance_agrees(compared: Compare) -> None:
     report = compared(pair(0, {"answer": "[100.0]"}, {"answer": "[100.00001]"}))
     assert report.outcomes == {"within tolerance": 1}
     assert report.disagreements == 0
+
+
+def test_calls_that_both_sides_refuse_are_named(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Status, path and what the refusal says, on the first screen; for OpenAI's API, what sets the
+    path. A few refusals among many calls are not worth a line.
+    """
+    refusal = {"status": 404, "answer": '{"detail": "Not Found"}', "protocol": "openai"}
+    report = command([c for i in range(28) for c in pair(i, **refusal)] + pairs(2, first=28))
+    assert report["refused"] == {
+        "status": 404,
+        "pairs": 28,
+        "path": "/v1/models/model:predict",
+        "body": '{"detail": "Not Found"}',
+    }
+    remark = (
+        "Both sides answer 28 of 30 calls with 404, which says nothing of the models. The primary's "
+        'predictor at /v1/models/model:predict said 404: {"detail": "Not Found"} (a predictor with '
+        "OpenAI's API elsewhere: set OPENAI_PREDICTOR_PREFIX)"
+    )
+    assert remark in report["remarks"]
+    assert remark in " ".join(capsys.readouterr().out.split())
+    assert "set OPENAI_PREDICTOR_PREFIX" in (tmp_path / "r.html").read_text()
+    assert command(pairs(30, first=30))["refused"] is None
 
 
 def test_failures_are_paired(compared: Compare) -> None:

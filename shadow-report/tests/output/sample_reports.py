@@ -413,6 +413,7 @@ def rejected() -> Report:
             shadow_share=0.0288,
         ),
         opinion=None,
+        refused=None,
         clusters=Clusters(
             by="request", clusters=10211, pairs=12480, design_effect=1.09, source="likeness"
         ),

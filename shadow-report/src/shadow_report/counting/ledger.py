@@ -19,6 +19,7 @@ from shadow_report.statistics.samples import PairSample, Sketch, distance
 from shadow_report.wording import about
 
 STATUSES_SHOWN = 50
+NEARLY_ALL = 0.9
 
 
 class Ledger:
@@ -28,6 +29,9 @@ class Ledger:
         self.pairs = self.missing = self.compared = 0
         self.new_faults = self.disagreements = self.unanswered = self.errors_alike = 0
         self.forgiven = 0
+        self._refusals: dict[int, tuple[int, str]] = {}
+        """By status that both sides refused with, the least hash of a pair's id, and that id: the
+        same in whatever order they come."""
         self.outcomes: Counter[Outcome] = Counter()
         self.statuses: Counter[tuple[int, int]] = Counter()
         self._failed: Counter[tuple[bool, bool]] = Counter()
@@ -53,6 +57,7 @@ class Ledger:
                 self.outcomes[Outcome(outcome)] += count
         self._count_statuses(classified)
         self._count_paths(classified)
+        self._note_refusals(classified)
         times = classified.primary_times[usable]
         first, last = int(times.min()), int(times.max())
         self.first_pair = first if self.first_pair is None else min(self.first_pair, first)
@@ -78,6 +83,27 @@ class Ledger:
             ((True, True), p & s),
         ):
             self._failed[both] += int(np.count_nonzero(found))
+
+    def _note_refusals(self, classified: Classified) -> None:
+        batch = classified.batch
+        primary, shadow = (batch.integers(f"{role}_status") for role in ("primary", "shadow"))
+        alike = classified.usable & (primary == shadow) & (primary >= 400) & (primary < 500)
+        hashes = batch.integers("pair_hash")
+        for status in np.unique(primary[alike]).tolist():
+            rows = np.flatnonzero(alike & (primary == status))
+            row = int(rows[np.argmin(hashes[rows])])
+            least = int(hashes[row]), batch.pair_id(row)
+            self._refusals[status] = min(self._refusals.get(status, least), least)
+
+    def refused_alike(self) -> tuple[int, int, str] | None:
+        """The status that both sides answer nearly all calls with, if it is a 4xx; how many those
+        are, and the id of one of them.
+        """
+        for status, (_, pair_id) in self._refusals.items():
+            pairs = self.statuses[status, status]
+            if pairs >= NEARLY_ALL * self.pairs:
+                return status, pairs, pair_id
+        return None
 
     def _count_paths(self, classified: Classified) -> None:
         marks = classified.marks

@@ -169,6 +169,8 @@ class WholePair:
     shadow_status: int | None
     primary_duration_ms: float | None
     shadow_duration_ms: float | None
+    predict_url: str | None
+    """What the primary's transformer asked."""
     request: bytes | None
     primary_response: bytes | None
     shadow_response: bytes | None

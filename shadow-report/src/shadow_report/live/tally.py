@@ -31,6 +31,7 @@ from shadow_report.compare import (
     extent,
     lost_records,
     reads_requests,
+    refused,
     with_rules_of_protocol,
     worst_retries,
 )
@@ -354,6 +355,7 @@ class Tally:
             lost=whole.lost,
             replayed=whole.replayed,
             signatures=explained(tables, sides.scope, live.counters, settings),
+            refused=refused(tables, sides.scope, live.counters),
             newest_call=None if sides.groups else tables.newest_call(),
             generated_at=now.astimezone(UTC),
         ).report()

@@ -1,8 +1,8 @@
 -- Whole pairs by their ids, for the few that the report shows.
 SELECT pair_id, request_time, primary_status, shadow_status, primary_duration_ms, shadow_duration_ms,
-       request, primary_response, shadow_response, primary_broken, shadow_broken
+       predict_url, request, primary_response, shadow_response, primary_broken, shadow_broken
 FROM (
-    SELECT p.pair_id, p.request_time,
+    SELECT p.pair_id, p.request_time, p.predict_url,
            pa.status_code AS primary_status, sa.status_code AS shadow_status,
            pa.duration_ms AS primary_duration_ms, sa.duration_ms AS shadow_duration_ms,
            coalesce(convert_to(p.request_data::text, 'UTF8'), p.request_raw)     AS request,
