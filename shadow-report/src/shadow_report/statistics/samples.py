@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -153,22 +154,9 @@ SMALLEST, LARGEST = 1e-18, 1e18
 _LIMIT = math.ceil(math.log(LARGEST / SMALLEST) / _LOG_GROWTH) + 2
 
 
-class Bin(NamedTuple):
-    """The values of one bin: how many there are, and the least and the largest of them."""
-
-    n: int
-    least: float
-    largest: float
-
-    def merge(self, other: Bin) -> Bin:
-        """Both lots of values together."""
-        least, largest = min(self.least, other.least), max(self.largest, other.largest)
-        return Bin(self.n + other.n, least, largest)
-
-    def at(self, rank: float) -> float:
-        """The value of this rank, from 0, as if they were evenly spread; exact at both ends."""
-        share = min(1.0, rank / (self.n - 1)) if self.n > 1 else 0.0
-        return min(self.least + (self.largest - self.least) * share, self.largest)
+# How many values a bin holds, the least and the largest of them. A plain tuple: there are hundreds
+# of them in each batch, and a named one takes longer to make than to fill.
+Bin = tuple[int, float, float]
 
 
 class Sketch:
@@ -189,7 +177,7 @@ class Sketch:
         other = values[values != 0]
         # Most differences are zero; they cost no logarithm.
         if zeros := values.size - other.size:
-            self._add(0, Bin(zeros, 0.0, 0.0))
+            self._add(0, zeros, 0.0, 0.0)
         if not other.size:
             return
         sizes = np.clip(np.abs(other), SMALLEST, LARGEST)
@@ -202,39 +190,47 @@ class Sketch:
         np.maximum.at(largest, positions, capped)
         found = np.flatnonzero(counts)
         parts = (part[found].tolist() for part in (counts, least, largest))
-        for position, *held in zip((found - _LIMIT).tolist(), *parts, strict=True):
-            self._add(position, Bin(*held))
+        for position, n, low, high in zip((found - _LIMIT).tolist(), *parts, strict=True):
+            self._add(position, n, low, high)
 
-    def _add(self, position: int, held: Bin) -> None:
+    def _add(self, position: int, n: int, low: float, high: float) -> None:
         before = self._bins.get(position)
-        self._bins[position] = held if before is None else before.merge(held)
+        if before is not None:
+            n += before[0]
+            low = min(before[1], low)
+            high = max(before[2], high)
+        self._bins[position] = n, low, high
+
+    def __deepcopy__(self, _: dict[int, object]) -> Sketch:
+        twin = copy(self)
+        # The bins themselves never change.
+        twin._bins = self._bins.copy()
+        return twin
 
     @property
     def nonzero(self) -> int:
         """How many of the values are not zero."""
-        return self.total - (self._bins[0].n if 0 in self._bins else 0)
+        return self.total - (self._bins[0][0] if 0 in self._bins else 0)
 
     def sizes(self) -> Sketch:
         """The sketch of the absolute values."""
         folded = Sketch()
         folded.total = self.total
-        for position, held in self._bins.items():
-            is_negative = position < 0
-            sized = Bin(held.n, -held.largest, -held.least) if is_negative else held
-            folded._add(abs(position), sized)
+        for position, (n, low, high) in self._bins.items():
+            folded._add(abs(position), n, *((-high, -low) if position < 0 else (low, high)))
         return folded
 
     def bins(self) -> list[tuple[float, int]]:
         """(value, count) of each filled bin, in ascending order of the values; the value is the
         bin's own, the same in every sketch, so that two sketches can be compared by it.
         """
-        return [(_value(position), self._bins[position].n) for position in sorted(self._bins)]
+        return [(_value(position), self._bins[position][0]) for position in sorted(self._bins)]
 
     def ends(self) -> tuple[float, float]:
         """The least and the largest value; both 0 when nothing was added."""
         if not self._bins:
             return 0.0, 0.0
-        return self._bins[min(self._bins)].least, self._bins[max(self._bins)].largest
+        return self._bins[min(self._bins)][1], self._bins[max(self._bins)][2]
 
     def quantile(self, share: float) -> float:
         """The value below which this share lies, within 1 % and never outside the values; exact for
@@ -242,10 +238,12 @@ class Sketch:
         """
         rank, seen = share * (self.total - 1), 0
         for position in sorted(self._bins):
-            held = self._bins[position]
-            if seen + held.n > rank:
-                return held.at(rank - seen)
-            seen += held.n
+            n, low, high = self._bins[position]
+            if seen + n > rank:
+                # As if they were evenly spread within the bin; exact at both of its ends.
+                along = min(1.0, (rank - seen) / (n - 1)) if n > 1 else 0.0
+                return min(low + (high - low) * along, high)
+            seen += n
         return math.nan
 
 
