@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from shadow_local.translate import kserve
+from shadow_local.translate.arguments import check_arguments, unread
 from shadow_local.translate.cluster import checked, problems
 from shadow_local.translate.document import Manifest, render, repository
 from shadow_local.translate.forms import Malformed
@@ -360,3 +361,52 @@ def test_this_repositorys_own_patches_may_be_for_options_that_are_off() -> None:
     """The stages and topologies have some; those of the examples are all applied."""
     for folder in ("manifests/stages/shadow-promoted", "manifests/mirroring/follow"):
         check_targets(repository() / folder, render(repository() / folder))
+
+
+@pytest.mark.parametrize(
+    ("kind", "program", "words", "line"),
+    [
+        ("transformer", "minimal-transformer", ["--predictor_protocol", "v2"], None),
+        (
+            "transformer",
+            "minimal-transformer",
+            ["--predictor-protocol", "v2"],
+            "unrecognized arguments: --predictor-protocol v2; is --predictor_protocol meant?",
+        ),
+        (
+            "transformer",
+            "minimal-transformer",
+            ["--predictor_protocol", "v3"],
+            "argument --predictor_protocol: invalid choice: 'v3' (choose from",
+        ),
+        ("transformer", "somebody-elses", ["--predictor-protocol", "v2"], None),
+        ("predictor", "minimal-predictor", ["--http_port=8081"], None),
+        ("predictor", "minimal-predictor", ["--http_port=80x"], "--http_port: invalid int value"),
+    ],
+)
+def test_arguments_that_a_server_refuses_are_refused(
+    manifests: list[Manifest], kind: str, program: str, words: list[str], line: str | None
+) -> None:
+    """In the words of the server itself; of somebody else's there is no opinion."""
+    service = _service(manifests)
+    containers = [{"name": "kserve-container", "image": f"a/{program}:1", "args": words}]
+    service["spec"][kind] = {"containers": containers}
+    if line is None:
+        check_arguments(EXAMPLE, [service])
+        return
+    with pytest.raises(Malformed) as raised:
+        check_arguments(EXAMPLE, [service])
+    (said,) = str(raised.value).splitlines()
+    assert f"{program} refuses them: " in said
+    assert line in said
+
+
+def test_arguments_that_nobody_can_read_are_warned_of(
+    manifests: list[Manifest], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without minimal-transformer, which reads them."""
+    monkeypatch.setattr("shadow_local.translate.arguments.repository", lambda: tmp_path)
+    check_arguments(EXAMPLE, manifests)
+    found = list(unread([_service(manifests)]))
+    assert len(found) == 1
+    assert "`make install PROJECT=minimal-transformer`" in found[0]

@@ -20,7 +20,13 @@ def main() -> None:
     )
     # None tells "not given" from "given as model": only then does MODEL_NAME count.
     parser.set_defaults(model_name=None)
-    settings = read_settings(parser.parse_args().model_name)
+    parser.add_argument(
+        "--check", action="store_true", help="only read the arguments; nothing is started"
+    )
+    args = parser.parse_args()
+    if args.check:
+        return
+    settings = read_settings(args.model_name)
     serve(Multiplier(settings.model_name, settings.factor))
 
 

@@ -285,7 +285,12 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         predictor_request_timeout_seconds=DefaultTimeout(DEFAULT_TIMEOUT_SECONDS),
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
     )
+    parser.add_argument(
+        "--check", action="store_true", help="only read the arguments; nothing is started"
+    )
     args = parser.parse_args(argv)
+    if args.check:
+        parser.exit()
     if args.ssl_certfile and args.ssl_keyfile and args.http_port == DEFAULT_HTTP_PORT:
         args.http_port = DEFAULT_HTTPS_PORT
     # A KServe model reads its predictor's address there.

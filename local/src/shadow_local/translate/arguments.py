@@ -1,7 +1,8 @@
-"""The options and rules that a deployment hands to shadow-report, read by shadow-report itself.
+"""The arguments that a deployment hands to the programs of this repository, and the rules that it
+hands to shadow-report, each read by the program itself.
 
 Kustomize puts any text into a container's arguments and into a ConfigMap; what is wrong with it
-would show in a live verdict that does not start, or in a Job that has failed by the morning.
+would show in a pod that does not start, or in a Job that has failed by the morning.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import os
 import re
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,27 +26,46 @@ from shadow_local.translate.forms import (
     pods_below,
 )
 
-PROGRAM = "shadow-report"
+REPORT = "shadow-report"
+PROGRAMS = (REPORT, "minimal-transformer", "minimal-predictor")
 OPTION = "--rules="
-Container = dict[str, Any]
 REFERENCE = re.compile(r"\$\(\w+\)")
+# argparse's, before what it says.
+_USAGE = re.compile(r"usage: .*?^[\w-]+: error: ", re.DOTALL | re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Command:
+    """A container of a program of ours, whose arguments are all known."""
+
+    item: Manifest
+    program: str
+    words: tuple[str, ...]
+    env: Mapping[str, str]
+
+    @property
+    def question(self) -> tuple[str, tuple[str, ...], tuple[tuple[str, str], ...]]:
+        """What two commands have alike to which the answer is one."""
+        # The servers' options say all by themselves; their variables are read by forms.yaml.
+        env = tuple(self.env.items()) if self.program == REPORT else ()
+        return self.program, self.words, env
 
 
 def check_arguments(kustomization: Path, manifests: Iterable[Manifest]) -> None:
-    """Malformed for options that shadow-report refuses, in its own words; where it is not installed
-    they are not read (`unread`).
+    """Malformed for arguments that their program refuses, in its own words; where it is not
+    installed they are not read (`unread`).
     """
-    if not _program().exists():
-        return
+    commands = {command.question: command for command in _commands(manifests)}
     # All at once, as each takes a second to start.
     asked = [
-        (item, container, _started("--check", *words, env=env))
-        for item, container, words, env in _commands(manifests)
+        (command, _started(program, "--check", *words, env=dict(env)))
+        for (program, words, env), command in commands.items()
+        if _path(program).exists()
     ]
     lines = [
-        f"{_place(kustomization, container, refusal) or label(item)}: {refusal}"
-        for item, container, run in asked
-        if (refusal := _refusal(run))
+        f"{_place(kustomization, command, refusal) or label(command.item)}: {refusal}"
+        for command, run in asked
+        if (refusal := _refusal(command.program, run))
     ]
     if lines:
         raise Malformed("\n".join(dict.fromkeys(lines)))
@@ -51,30 +73,35 @@ def check_arguments(kustomization: Path, manifests: Iterable[Manifest]) -> None:
 
 def check_rules(kustomization: Path, manifests: Iterable[Manifest]) -> None:
     """The same for its rules."""
-    if not _program().exists():
+    if not _path(REPORT).exists():
         return
     for owner, text in rules_of(manifests):
-        if refusal := _refusal(_started("rules", "/dev/stdin"), text):
+        if refusal := _refusal(REPORT, _started(REPORT, "rules", "/dev/stdin"), text):
             place = file_of(kustomization, text) or owner
             raise Malformed(refusal.replace("--rules /dev/stdin", place))
 
 
 def unread(manifests: Iterable[Manifest]) -> Iterator[str]:
-    """A warning where nobody is there to read them."""
-    if not _program().exists() and any(_commands(manifests)):
-        yield (
-            "The options and rules of the report are not checked, as shadow-report is not "
-            "installed; run `make install PROJECT=shadow-report`."
-        )
+    """A warning for each program that is not there to read them."""
+    given = {command.program for command in _commands(manifests)}
+    for program in PROGRAMS:
+        if program in given and not _path(program).exists():
+            what = "options and rules of the report" if program == REPORT else "servers' arguments"
+            yield (
+                f"The {what} are not checked, as {program} is not installed; "
+                f"run `make install PROJECT={program}`."
+            )
 
 
-def _program() -> Path:
-    return repository() / PROGRAM / ".venv" / "bin" / PROGRAM
+def _path(program: str) -> Path:
+    return repository() / program / ".venv" / "bin" / program
 
 
-def _started(*words: str, env: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+def _started(
+    program: str, *words: str, env: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [_program(), *words],
+        [_path(program), *words],
         env={"PATH": os.environ["PATH"], **(env or {})},
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -83,32 +110,36 @@ def _started(*words: str, env: Mapping[str, str] | None = None) -> subprocess.Po
     )
 
 
-def _refusal(run: subprocess.Popen[str], text: str = "") -> str | None:
+def _refusal(program: str, run: subprocess.Popen[str], text: str = "") -> str | None:
     """What it says, once it has read all; None where it has nothing against it."""
     _, said = run.communicate(text)
-    return said.strip().removeprefix(f"{PROGRAM}: ") if run.returncode else None
+    if not run.returncode:
+        return None
+    refusal = _USAGE.sub(f"{program} refuses them: ", said.strip().removeprefix(f"{program}: "))
+    unknown = re.search(r"unrecognized arguments: (--[\w-]+)", refusal)
+    near = get_close_matches(unknown[1], re.findall(r"\[(--\w+)", said), 1) if unknown else []
+    return f"{refusal}; is {near[0]} meant?" if near else refusal
 
 
-def _place(kustomization: Path, container: Container, refusal: str) -> str | None:
+def _place(kustomization: Path, command: Command, refusal: str) -> str | None:
     """The file that says what is refused; None when none says it in so many words."""
-    words = [str(word) for word in container.get("args") or ()]
     meant = [
         word
-        for word in words
+        for word in command.words
         if f"'{word}'" in refusal or (word[:1] == "-" and word.partition("=")[0] in refusal)
     ]
     return file_saying(kustomization, meant) if meant else None
 
 
-def _commands(
-    manifests: Iterable[Manifest],
-) -> Iterator[tuple[Manifest, Container, list[str], dict[str, str]]]:
-    """Each container with its object, its arguments and variables, where all of these are known.
+def _commands(manifests: Iterable[Manifest]) -> Iterator[Command]:
+    """Each container whose arguments are to be read, as far as all of these are known.
 
-    Without files of rules, which stand elsewhere in a pod: `check_rules` reads them.
+    Without files of rules, which stand elsewhere in a pod: `check_rules` reads them. A server that
+    is given its model's name alone is started so by its own tests.
     """
-    for item, group, container in own_containers(manifests):
-        if group != PROGRAM or container.get("command"):
+    for item, _, container in own_containers(manifests):
+        program = image_name(container.get("image", ""))
+        if program not in PROGRAMS or container.get("command"):
             continue
         fields = {"metadata.namespace": item["metadata"].get("namespace")}
         env: dict[str, str] = {}
@@ -118,8 +149,9 @@ def _commands(
                 env[variable["name"]] = expand(str(value), env)
         words = [expand(str(word), env) for word in container.get("args") or ()]
         words = [word for word in words if not word.startswith(f"{OPTION}/")]
-        if not any(REFERENCE.search(word) for word in words):
-            yield item, container, words, env
+        named = program != REPORT and words[:1] == ["--model_name"] and len(words) == 2
+        if not named and not any(REFERENCE.search(word) for word in words):
+            yield Command(item, program, tuple(words), env)
 
 
 def rules_of(manifests: Iterable[Manifest]) -> Iterator[tuple[str, str]]:
@@ -145,7 +177,7 @@ def _mounted(pod: dict[str, Any]) -> Iterator[tuple[str, str]]:
         if "configMap" in volume
     }
     for container in pod["containers"]:
-        if image_name(container.get("image", "")) != PROGRAM:
+        if image_name(container.get("image", "")) != REPORT:
             continue
         mounts = container.get("volumeMounts") or ()
         folders = {mount["mountPath"]: mount["name"] for mount in mounts}
