@@ -205,7 +205,7 @@ def test_rate_at_the_margin_is_never_settled() -> None:
     gate = _gates(disagreement=Rate(200, 20_000))["disagreement"]
     assert gate.need is not None
     assert gate.need.pairs is None
-    assert "too near to be told apart" in gate.reason
+    assert "; allow more or less than 1 %: 1 % is too near to be told apart" in gate.reason
 
 
 def test_margin_of_zero_waits_or_fails() -> None:
@@ -213,7 +213,9 @@ def test_margin_of_zero_waits_or_fails() -> None:
     margins = Margins(max_disagreement=0)
     clean = _gates(margins=margins)["disagreement"]
     assert clean.status == "wait"
-    assert "no number of samples proves a share of zero" in clean.reason
+    assert "; allow more than 0 %: no number of samples proves a share of zero" in clean.reason
+    covered = _gates(margins=Margins(min_coverage=1))["coverage"]
+    assert "; ask for less than 100 %: no number of samples" in covered.reason
     assert _gates(disagreement=Rate(1, 20_000), margins=margins)["disagreement"].status == "fail"
 
 

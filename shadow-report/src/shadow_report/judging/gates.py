@@ -438,8 +438,11 @@ def _need(question: Question, alpha: float, reject_alpha: float) -> Need:
     rate = count.outlook
     if rate is None:
         return _need_from_nothing(question, alpha)
+    margin = percent(question.margin)
     if maximum == 0 and rate == 0:
-        return Need(pairs=None, towards=None, reason="no number of samples proves a share of zero")
+        ask = f"{'ask for less' if question.is_minimum else 'allow more'} than {margin}"
+        reason = f"{ask}: no number of samples proves a share of zero"
+        return Need(pairs=None, towards=None, reason=reason)
     towards: Literal["pass", "fail"] = "pass" if rate < maximum else "fail"
 
     def is_settled(trials: int) -> bool:
@@ -450,7 +453,9 @@ def _need(question: Question, alpha: float, reject_alpha: float) -> Need:
     if total is None:
         if question.stuck:
             return Need(pairs=None, towards=None, reason=question.stuck)
-        reason = f"{percent(rate)} is too near to be told apart in {TRIALS_LIMIT:,} {unit}s"
+        ask = f"{'ask for' if question.is_minimum else 'allow'} more or less than {margin}"
+        found = percent(1 - rate if question.is_minimum else rate)
+        reason = f"{ask}: {found} is too near to be told apart in {TRIALS_LIMIT:,} {unit}s"
         return Need(pairs=None, towards=None, reason=reason)
     more = max(1, total - count.trials)
     which = f" {question.further}" * bool(question.further)
