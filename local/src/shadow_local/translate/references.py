@@ -194,7 +194,7 @@ def _hosts(item: Manifest, rendering: _Rendering) -> Iterator[str]:
 
 def _services(key: str, node: Any, namespace: str) -> Iterator[Name]:
     """The Services that a field of a route leads to."""
-    if key in ("backendRef", "backendRefs"):
+    if key in ("backendRef", "backendRefs") and isinstance(node, dict):
         if node.get("kind", "Service") == "Service":
             yield node["name"], node.get("namespace", namespace)
     elif key == "host" and re.fullmatch(_PART, str(node)):
@@ -270,7 +270,7 @@ def _files_and_variables(item: Manifest, rendering: _Rendering) -> Iterator[str]
         (NAMED_KINDS[key], name, "", _REMEDY_FOR_OWN)
         for key, node in fields(item.get("spec"))
         if key in NAMED_KINDS
-        if (name := node.get("name") if isinstance(node, dict) else node)
+        if isinstance(name := node.get("name") if isinstance(node, dict) else node, str)
     ]
     named += [
         ("PersistentVolumeClaim", found[1], "", _REMEDY_FOR_OWN)
