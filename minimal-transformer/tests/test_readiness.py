@@ -96,4 +96,6 @@ def test_model_known_over_another_protocol_is_said(folder: Path, shared_uri: str
         with Transformer(folder, shared_uri, predictor.address) as server:
             assert server.get(READINESS[0]).status == 503
             until(lambda: "is not ready" in server.log, "the remedy")
-            assert "set --model_name to the name that the predictor serves, or, for one" in server.log
+            assert (
+                "set --model_name to the name that the predictor serves, or, for one" in server.log
+            )
