@@ -235,6 +235,9 @@ class Signature:
     typical: tuple[Example, ...]
     has_own_margin: bool = False
     """It differs only where a rule has a margin of its own; the gate of that margin judges it."""
+    gravity: int = 0
+    """That of its gravest difference, the greater the graver: another label is more than another
+    number, and a status more than both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -680,10 +683,13 @@ class ShownPair:
 def worst_pairs(signatures: tuple[Signature, ...], limit: int) -> list[ShownPair]:
     """Up to `limit` pairs, no pair twice: one of every kind of difference before a second of any.
 
-    Faults come before disagreements, and frequent kinds before rare ones; kinds that begin with
-    the same difference as one before them, and have more besides, come after the others.
+    Faults come before disagreements, of these the graver before the others (another label before
+    another number), and frequent kinds before rare ones; kinds that begin with the same difference
+    as one before them, and have more besides, come after the others.
     """
-    ranked = sorted(signatures, key=lambda s: (not s.is_fault, -s.pairs))
+    ranked = sorted(
+        signatures, key=lambda s: (not s.is_fault, 0 if s.is_fault else -s.gravity, -s.pairs)
+    )
     begun: set[str] = set()
     firsts: list[Signature] = []
     others: list[Signature] = []

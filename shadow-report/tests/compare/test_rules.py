@@ -760,3 +760,18 @@ def test_the_page_names_every_kind_of_rule() -> None:
     assert set(KINDS.split(", ")) == {*TITLES.values(), "default"}, "rules.py, _MODELS"
     asked = {rule.partition("=")[2].partition(",")[0] for rule, *_ in CASES}
     assert asked >= set(TITLES.values()) - {"pattern"}, "CASES"  # which only a file can say
+
+
+def test_another_label_outranks_another_number(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the outcomes, in the signature and above the worst pairs, however many numbers differ."""
+    same, other = {"label": "a", "z": 0.5}, {"label": "b", "z": 0.6}
+    number = same | {"z": 0.9}
+    report = command(answers(*[(same, number)] * 30, *[(same, other)] * 5, *[(same, same)] * 5))
+    assert report["outcomes"] == {"equal": 5, "number": 30, "label": 5}
+    by_name = {s["signature"]: s for s in report["signatures"]}
+    assert by_name.keys() == {"z: number", "label: label + z: number"}
+    assert by_name["label: label + z: number"]["largest"][0]["what"] == 'label: "a" became "b"'
+    printed = capsys.readouterr().out
+    assert printed.index('label: "a" became "b"') < printed.index("z: 0.5 became 0.9")

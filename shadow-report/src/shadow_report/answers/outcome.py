@@ -78,13 +78,14 @@ class Outcome(IntEnum):
     """A value where the primary has none: null, NaN, a body that is not JSON."""
     EXTRA = 4
     ORDER = 5
-    TEXT = 6
-    SIMILARITY = 7
+    NUMBER = 6
+    """Beyond its tolerance, which is a matter of degree; what follows says something else."""
+    TEXT = 7
+    SIMILARITY = 8
     """Texts or vectors are less alike than the rule for them asks for."""
-    ITEMS = 8
+    ITEMS = 9
     """Lists whose order does not count have items that the other side lacks."""
-    LABEL = 9
-    NUMBER = 10
+    LABEL = 10
     FORM = 11
     """Missing, of another type or length, where a rule calls the form a matter of content."""
     OTHER_ERROR = 12

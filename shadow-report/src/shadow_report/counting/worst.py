@@ -134,6 +134,18 @@ def _various(key: Key) -> Key:
     return (VARIOUS, *sorted({code % OUTCOMES for code in key}))
 
 
+def _gravest_first(key: Key) -> list[int]:
+    """The marks of a key that is neither of statuses nor of various places."""
+    return sorted(key, key=lambda code: (-(code % OUTCOMES), code))
+
+
+def _gravity(key: Key) -> int:
+    """The gravest outcome of a key, whatever it holds besides."""
+    if key[0] == VARIOUS:
+        return max(key[1:])
+    return max(code % OUTCOMES for code in key if code > 0)
+
+
 def in_words(key: Key, places: Sequence[Place]) -> str:
     """The same as a clause: `predictions[*] is another number`, `the shadow failed with 500`."""
     if key[0] == VARIOUS:
@@ -145,7 +157,7 @@ def in_words(key: Key, places: Sequence[Place]) -> str:
         return f"the shadow failed with {-key[1]}" if key[1] else "the shadow did not answer"
     if key[0] == Outcome.STATUS and len(key) == 3 and key[1] <= 0:
         return f"the {title(key, places)}"
-    return " and ".join(_clause(places[code // OUTCOMES], code) for code in key)
+    return " and ".join(_clause(places[code // OUTCOMES], code) for code in _gravest_first(key))
 
 
 def _clause(place: Place, code: int) -> str:
@@ -167,7 +179,7 @@ def title(key: Key, places: Sequence[Place]) -> str:
     if key[0] == Outcome.STATUS and len(key) == 3 and key[1] <= 0:
         return f"status {_named(-key[1] or None)} became {_named(-key[2] or None)}"
     parts = []
-    for code in key:
+    for code in _gravest_first(key):
         path, outcome = places[code // OUTCOMES].path, Outcome(code % OUTCOMES)
         parts.append(f"{path}: {outcome.title}" if path else f"answer: {outcome.title}")
     return " + ".join(parts)
@@ -238,6 +250,7 @@ def signatures(
             largest=examples(group.largest),
             typical=examples(group.typical),
             has_own_margin=group.has_own_margin,
+            gravity=_gravity(key),
         )
 
     return tuple(signature(key, group) for key, group in ranked)
