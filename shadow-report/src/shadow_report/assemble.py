@@ -12,6 +12,7 @@ from shadow_report.answers.outcome import Outcome
 from shadow_report.counting import Counters
 from shadow_report.counting.noise import NoiseFloor
 from shadow_report.counting.timeline import from_microseconds
+from shadow_report.counting.worst import differences
 from shadow_report.evidence.batch import WholePair
 from shadow_report.evidence.database import Duplicates
 from shadow_report.evidence.services import Sides, calls_by, uniform_since
@@ -82,7 +83,7 @@ class Observed:
             pairs_per_second=window.pairs_per_hour and window.pairs_per_hour / 3600,
             details=details(
                 integrity.findings,
-                self.signatures,
+                differences(counters.groups, counters.comparer.places.all),
                 paths,
                 faults=ledger.new_faults,
                 disagreements=ledger.disagreements,

@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 
 from shadow_report.answers.figures import advice
 from shadow_report.judging.rates import MEASURED_REQUESTS
-from shadow_report.report import Finding, Generated, Noise, Opinion, PathReport, Refused, Signature
+from shadow_report.report import Difference, Finding, Generated, Noise, Opinion, PathReport, Refused
 from shadow_report.settings import Comparison
 from shadow_report.wording import counted, percent, percent_range
 
 NOT_FOUND = 404
+# Further differences that a reason names: with the first, two or three lines.
+ALSO_TOLD = 2
 # A first token that is later by less is left to the table.
 LATER_SHARE = 0.1
 LONGER_QUEUE = (
@@ -79,27 +81,44 @@ def notes(settings: Comparison, warm_up: int, ignored: Sequence[str]) -> tuple[s
 
 def details(
     findings: Sequence[Finding],
-    signatures: Sequence[Signature],
+    differences: Sequence[Difference],
     paths: Sequence[PathReport],
     *,
     faults: int,
     disagreements: int,
 ) -> dict[str, str]:
-    """By gate, what its reason adds: the most frequent fault and disagreement, what may mend the
+    """By gate, what its reason adds: in how many pairs each place differs, what may mend the
     coverage.
+
+    differences: the most frequent first.
     """
     said = {f.code: f.remedy for f in findings if f.code == "coverage"}
     said |= {"first_token": LONGER_QUEUE}
-    for signature in signatures:
-        if signature.has_own_margin:
-            continue
-        gate = "faults" if signature.is_fault else "disagreement"
-        alike = faults if signature.is_fault else disagreements
-        often = f"{signature.pairs:,} of {counted(alike, 'such pair')}"
-        said.setdefault(gate, f"Most often {signature.in_words}: {often}.")
+    for gate, is_fault, alike in (
+        ("faults", True, faults),
+        ("disagreement", False, disagreements),
+    ):
+        if found := [d for d in differences if d.is_fault is is_fault]:
+            said[gate] = _by_place(found, alike)
     if "disagreement" in said and (hint := advice(paths)):
         said["disagreement"] += f" {hint}"
     return said
+
+
+def _by_place(found: Sequence[Difference], alike: int) -> str:
+    """The most frequent difference, and a few of the others, the gravest first."""
+    most, *others = found
+    # A pair with a new fault is no disagreement, and may differ elsewhere all the same.
+    of = f"{most.pairs:,} of {counted(alike, 'such pair')}"
+    text = f"Most often {most.in_words}: {of if most.pairs <= alike else f'{most.pairs:,}'}."
+    others.sort(key=lambda d: -d.gravity)
+    if shown := "; ".join(f"{d.in_words}: {d.pairs:,}" for d in others[:ALSO_TOLD]):
+        further = len(others) - ALSO_TOLD
+        more = f"; and {further:,} more" if further > 0 else ""
+        text += f" Also {shown}{more}."
+    if sum(difference.pairs for difference in found) > alike:
+        text += " Some pairs differ in several places."
+    return text
 
 
 def _of_first_tokens(generated: Generated | None, settings: Comparison) -> tuple[str, ...]:

@@ -241,6 +241,18 @@ class Signature:
 
 
 @dataclass(frozen=True, slots=True)
+class Difference:
+    """How many pairs differ at one place in one way, whatever else differs in them."""
+
+    in_words: str
+    """A clause: `predictions[*] is another number`."""
+    is_fault: bool
+    gravity: int
+    """As that of a `Signature`."""
+    pairs: int
+
+
+@dataclass(frozen=True, slots=True)
 class Window:
     """What was looked at. `began` is the first mirrored call: coverage counts from there."""
 

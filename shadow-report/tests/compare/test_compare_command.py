@@ -404,8 +404,12 @@ def test_many_ways_of_differing_are_named_by_what_they_have_in_common(
     assert report["signatures"][0]["signature"] == "various places: number"
     alike = report["signatures"][0]["pairs"]
     assert alike > 200
-    often = f"Most often answers differ in many places (number): {alike} of 400 such pairs."
+    most = report["paths"][0]
+    often = (
+        f"Most often {most['path']} is another number: {most['differing_pairs']} of 400 such pairs."
+    )
     assert often in report["reasons"][0]
+    assert "; and 197 more. Some pairs differ in several places." in report["reasons"][0]
 
 
 FAULT = {"status": 500, "answer": "{}"}

@@ -775,3 +775,18 @@ def test_another_label_outranks_another_number(
     assert by_name["label: label + z: number"]["largest"][0]["what"] == 'label: "a" became "b"'
     printed = capsys.readouterr().out
     assert printed.index('label: "a" became "b"') < printed.index("z: 0.5 became 0.9")
+
+
+def test_a_place_has_one_figure_whatever_else_differs(command: Command, tmp_path: Path) -> None:
+    """In the reason, on the page and among the paths, though other places differ in the pairs."""
+    same = {"label": "a", "y": 0.5, "z": 0.5}
+    kinds = [({"z": 0.9}, 20), ({"z": 0.9, "y": 0.9}, 15), ({"label": "b", "z": 0.9}, 5)]
+    report = command(answers(*[(same, same | other) for other, n in kinds for _ in range(n)]))
+    figures = {p["path"]: p["differing_pairs"] for p in report["paths"] if p["differing_pairs"]}
+    assert figures == {"z": 40, "y": 15, "label": 5}
+    said = (
+        "Most often z is another number: 40 of 40 such pairs. Also label is another label: 5; "
+        "y is another number: 15. Some pairs differ in several places."
+    )
+    assert said in told(report)
+    assert said in " ".join((tmp_path / "r.html").read_text().split())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -17,7 +17,7 @@ from shadow_report.answers.outcome import Answer, Outcome
 from shadow_report.answers.paths import Rules
 from shadow_report.counting.classify import Classified
 from shadow_report.evidence.batch import WholePair
-from shadow_report.report import Example, Signature
+from shadow_report.report import Difference, Example, Signature
 from shadow_report.wording import around
 
 MAX_GROUPS = 100
@@ -68,6 +68,8 @@ class Groups:
 
     def __init__(self) -> None:
         self.by_key: dict[Key, Group] = {}
+        self.differing: Counter[Key] = Counter()
+        """Pairs by each difference that they have, alone or with others: a key of one."""
 
     def add(self, classified: Classified) -> None:
         """Count the faults and disagreements of a batch."""
@@ -77,7 +79,13 @@ class Groups:
         priorities = classified.batch.integers("pair_hash")
         sizes = np.zeros(len(classified.batch))
         np.maximum.at(sizes, classified.marks.rows, classified.marks.sizes)
+        shown: dict[Key, list[int]] = defaultdict(list)
         for key, rows in _rows_by_key(classified, counted).items():
+            of_statuses = _is_of_statuses(key)
+            for difference in [key] if of_statuses else [(code,) for code in key]:
+                self.differing[difference] += len(rows)
+            shown[_various(key) if len(key) > MOST_NAMED and not of_statuses else key] += rows
+        for key, rows in shown.items():
             self._add(key, np.array(rows), sizes, priorities, classified)
 
     def _add(
@@ -126,12 +134,16 @@ def _rows_by_key(classified: Classified, counted: NDArray[np.bool_]) -> dict[Key
             key = (int(Outcome.FAILED), -int(statuses[row]))
         elif key == (int(Outcome.STATUS),):
             key = (int(Outcome.STATUS), -int(primary_statuses[row]), -int(statuses[row]))
-        by_key[_various(key) if len(key) > MOST_NAMED else key].append(row)
+        by_key[key].append(row)
     return by_key
 
 
 def _various(key: Key) -> Key:
     return (VARIOUS, *sorted({code % OUTCOMES for code in key}))
+
+
+def _is_of_statuses(key: Key) -> bool:
+    return len(key) > 1 and key[1] <= 0
 
 
 def _gravest_first(key: Key) -> list[int]:
@@ -151,11 +163,11 @@ def in_words(key: Key, places: Sequence[Place]) -> str:
     if key[0] == VARIOUS:
         found = " and ".join(Outcome(outcome).title for outcome in key[1:])
         return f"answers differ in many places ({found})"
-    if key[0] == Outcome.FAILED and len(key) == 2 and key[1] <= 0:
+    if key[0] == Outcome.FAILED and _is_of_statuses(key):
         if -key[1] > BROKEN:
             return f"the shadow's stream broke off after {-key[1] - BROKEN}"
         return f"the shadow failed with {-key[1]}" if key[1] else "the shadow did not answer"
-    if key[0] == Outcome.STATUS and len(key) == 3 and key[1] <= 0:
+    if key[0] == Outcome.STATUS and _is_of_statuses(key):
         return f"the {title(key, places)}"
     return " and ".join(_clause(places[code // OUTCOMES], code) for code in _gravest_first(key))
 
@@ -172,11 +184,11 @@ def title(key: Key, places: Sequence[Place]) -> str:
     """How a group is called: `predictions[*]: number`, `failed with 500`."""
     if key[0] == VARIOUS:
         return f"various places: {' + '.join(Outcome(outcome).title for outcome in key[1:])}"
-    if key[0] == Outcome.FAILED and len(key) == 2 and key[1] <= 0:
+    if key[0] == Outcome.FAILED and _is_of_statuses(key):
         if -key[1] > BROKEN:
             return f"{-key[1] - BROKEN}, and the stream broke off"
         return f"failed with {-key[1]}" if key[1] else "not answered"
-    if key[0] == Outcome.STATUS and len(key) == 3 and key[1] <= 0:
+    if key[0] == Outcome.STATUS and _is_of_statuses(key):
         return f"status {_named(-key[1] or None)} became {_named(-key[2] or None)}"
     parts = []
     for code in _gravest_first(key):
@@ -210,6 +222,25 @@ class Among:
             if rule is not None and not margins:
                 return self.by_margin[rule]
         return self.disagreement
+
+
+def differences(groups: Groups, places: Sequence[Place]) -> tuple[Difference, ...]:
+    """How many pairs differ in each way that the whole verdict judges, the most frequent first.
+
+    A pair counts in each of its ways, so that a place has the figure that it has among the paths.
+    """
+
+    def judged(key: Key) -> bool:
+        code = key[0]
+        has_own = not _is_of_statuses(key) and places[code // OUTCOMES].rules.margin is not None
+        return Outcome(code % OUTCOMES).is_fault or not has_own
+
+    ranked = sorted(groups.differing.items(), key=lambda item: (-item[1], -_gravity(item[0]), item))
+    return tuple(
+        Difference(in_words(key, places), Outcome(key[0] % OUTCOMES).is_fault, _gravity(key), pairs)
+        for key, pairs in ranked
+        if judged(key)
+    )
 
 
 def signatures(
