@@ -249,7 +249,7 @@ def parse_ignored(text: str) -> Rule:
 
 def _of(path: str, how: kinds.How, option: str) -> Rule:
     try:
-        return Rule.of(path, how)
+        return replace(Rule.of(path, how), word=option.removeprefix("--"))
     except ValueError as error:
         raise SettingWrong(f"{option}: {error}") from error
 

@@ -245,6 +245,10 @@ def test_a_rule_that_named_nothing_is_known() -> None:
     )
     assert Comparer(rules).unmatched() == ()
     _, comparer = compared(ANSWER, OTHER, rules)
-    unmatched = ("ignore meta.tok", "tolerance predictions.x", "ignore predictions[3]")
+    unmatched = (
+        "rule meta.tok (did you mean meta.took?)",
+        "rule predictions.x (did you mean predictions?)",
+        "rule predictions[3] (did you mean predictions[*]?)",
+    )
     assert comparer.unmatched() == unmatched
     assert comparer.ignored() == ("..score",)

@@ -74,13 +74,14 @@ def test_an_option_that_named_nothing_is_said(
     files = "--json", str(tmp_path / "report.json"), "--html", str(tmp_path / "report.html")
     options = [
         *("--ignore", "$['request_id']", "--ignore", "$.reqest_id", "--slice", "$.values[0]"),
+        *("--rule", "predictions[*].scores=number,absolute=0.1"),
         *("--tolerance", "predictions[3]=0.1", "--cluster", "user", "--slice", "header:x-team"),
     ]
     assert run(monkeypatch, report_uri, *options, *files) == 11
     report = json.loads((tmp_path / "report.json").read_text())
     unmatched = [
-        "tolerance predictions[3]", "ignore reqest_id", "--slice header:x-team",
-        "--cluster user",
+        "rule predictions[*].scores", "tolerance predictions[3] (did you mean predictions[*]?)",
+        "ignore reqest_id (did you mean request_id?)", "--slice header:x-team", "--cluster user",
     ]  # fmt: skip
     assert report["unmatched_rules"] == unmatched
     assert "Not compared: request_id." in report["notes"]

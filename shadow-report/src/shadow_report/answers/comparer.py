@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import Any, TypeVar
@@ -170,6 +171,8 @@ class Column:
 MAX_PLACES = 500
 # Values that stand deeper are compared as a whole.
 MAX_DEPTH = 100
+# How alike a path and a place are where one is taken for a slip in the other, from 0 to 1.
+LIKE_A_TYPO = 0.85
 OTHER_PLACES = "(further paths)"
 # Stands for a step that no object's key can be: a key is text, a position a number.
 _PATTERNS = (None, frozenset({(-1, -1)}))
@@ -353,12 +356,19 @@ class Comparer:
         return np.where(IS_DISAGREEMENT[marks.outcomes], margins[marks.places], -1)
 
     def unmatched(self) -> tuple[str, ...]:
-        """The rules that named nothing of what was compared; none while nothing was."""
+        """The rules that named nothing of what was compared, with the place that each may mean;
+        none while nothing was.
+        """
         rules, named = self._rules.by_path, self._named()
         if not self.places.root.pairs:
             return ()
         given = (rule for i, rule in enumerate(rules) if i not in named and not rule.is_preset)
-        return tuple(rule.name for rule in given)
+        return tuple(f"{rule.name}{self._nearest(rule.spelling)}" for rule in given)
+
+    def _nearest(self, path: str) -> str:
+        places = sorted({place.path for place in self.places.all if place.path})
+        near = get_close_matches(path, places, n=1, cutoff=LIKE_A_TYPO)
+        return f" (did you mean {near[0]}?)" if near else ""
 
     def ignored(self) -> tuple[str, ...]:
         """The paths that were left out, of those that named something."""

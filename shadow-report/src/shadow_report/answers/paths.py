@@ -135,6 +135,8 @@ class Rule:
     margin: float | None = None
     is_preset: bool = False
     """It stands for answers of many shapes, so that naming nothing says nothing."""
+    word: str = "rule"
+    """Of the option that it was given by: `tolerance`, `ignore`, or `rule`, as in a file."""
 
     @classmethod
     def of(cls, path: str, how: How | None = IGNORED, margin: float | None = None) -> Rule:
@@ -158,9 +160,8 @@ class Rule:
 
     @property
     def name(self) -> str:
-        """The rule in words, whichever option or file it comes from: `ignore meta.took`."""
-        kind = "tolerance" if isinstance(self.how, Tolerance) else self.kind
-        return f"{kind} {self.spelling}"
+        """The rule by the option that it was given by: `ignore meta.took`."""
+        return f"{self.word} {self.spelling}"
 
 
 @dataclass(frozen=True, slots=True)
