@@ -47,6 +47,7 @@ def without_dashboard(text: str) -> str:
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as scratch:
-        for name, text in renderings(Path(scratch)):
+        # All of them first: a rendering that fails leaves the files as they are.
+        for name, text in dict(renderings(Path(scratch))).items():
             (FOLDER / name).write_text(text)
             print(f"wrote {name}")
