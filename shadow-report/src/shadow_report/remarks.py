@@ -98,7 +98,9 @@ def details(
         ("faults", True, faults),
         ("disagreement", False, disagreements),
     ):
-        if found := [d for d in differences if d.is_fault is is_fault]:
+        found = [d for d in differences if d.is_fault is is_fault]
+        # What differs in pairs with a new fault alone is no disagreement of any pair.
+        if alike and found:
             said[gate] = _by_place(found, alike)
     if "disagreement" in said and (hint := advice(paths)):
         said["disagreement"] += f" {hint}"
