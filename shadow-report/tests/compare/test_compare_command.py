@@ -460,7 +460,7 @@ def test_one_kind_of_difference_is_shown_once_and_the_rest_of_it_counted(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A rarer kind comes before a second pair of the frequent one, and so does another first."""
+    """The graver kind comes first, and a rarer one before a second pair of the frequent one."""
     answer = '{"predictions": [6.6, 124.6, 648.0], "label": "a", "n": 1}'
     number = answer.replace("648", "649")
     kinds = (
@@ -474,8 +474,8 @@ def test_one_kind_of_difference_is_shown_once_and_the_rest_of_it_counted(
     run(monkeypatch, report_uri, "--html", str(page), "--verbose")
     shown = " ".join(capsys.readouterr().out.split("Worst pairs")[1].split())
     order = (
-        "30 of 60 pairs",
         "10 of 60 pairs",
+        "30 of 60 pairs",
         "20 of 60 pairs",
         "another of these: 28 more",
         "these: 27 more",
