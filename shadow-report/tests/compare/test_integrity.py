@@ -154,6 +154,7 @@ def test_lost_coverage(compared: Compare) -> None:
     assert report.verdict == "INVALID"
     assert (report.primary.unpaired, report.integrity.coverage) == (200, 0.9)
     assert "--mirrored-share" in report.reasons[0]
+    assert "a shadow too slow for the traffic (Latency on the page)" in report.reasons[0]
     unlike = {found.respect for found in report.integrity.missing if found.unlike}
     assert "request size" in unlike
     assert "buffer" in finding(report, "missing-unlike").remedy
@@ -488,16 +489,40 @@ def test_warm_up_is_left_out(compared: Compare) -> None:
     assert (report.pairs, report.new_faults, report.window.warm_up_pairs) == (1_000, 0, 10)
 
 
-def test_clock_skew_is_said_and_harmless(compared: Compare) -> None:
+@pytest.mark.parametrize(
+    ("minutes", "words", "remedy"),
+    [
+        (5, "300.0 s after the primary's", "copies waited for a slow shadow (Latency on the page)"),
+        (-5, "300.0 s before the primary's", "The nodes' clocks differ"),
+    ],
+)
+def test_clock_skew_is_said_and_harmless(
+    compared: Compare, minutes: int, words: str, remedy: str
+) -> None:
     """Pairs are joined by id, so a skewed clock costs none; the report names it."""
-    calls = [
-        replace(call, time=call.time + timedelta(minutes=5)) if call.role == "shadow" else call
+    report = compared(shadow_after(timedelta(minutes=minutes)))
+    assert report.pairs == 200
+    assert report.integrity.clock_skew_ms == pytest.approx(minutes * 60_000, abs=10)
+    found = finding(report, "clock-skew")
+    assert not found.unsound
+    assert words in found.what
+    assert remedy in found.remedy
+
+
+def test_calls_sent_later_on_purpose_have_no_skew(compared: Compare) -> None:
+    """A follower comes when it comes."""
+    calls = shadow_after(timedelta(minutes=5))
+    report = compared([replace(call, source="x-request-id") for call in calls])
+    assert report.pairs == 200
+    assert "clock-skew" not in {found.code for found in report.integrity.findings}
+
+
+def shadow_after(time: timedelta) -> list[Call]:
+    """200 pairs whose shadow calls are stamped so much later."""
+    return [
+        replace(call, time=call.time + time) if call.role == "shadow" else call
         for call in pairs(200)
     ]
-    report = compared(calls)
-    assert report.pairs == 200
-    assert report.integrity.clock_skew_ms == pytest.approx(300_002, abs=1)
-    assert not finding(report, "clock-skew").unsound
 
 
 def test_model_names_that_differ_are_said(compared: Compare) -> None:

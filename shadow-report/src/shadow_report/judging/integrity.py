@@ -224,7 +224,7 @@ def _since(facts: Facts) -> str:
     return f": --since {facts.uniform_since.isoformat().replace('+00:00', 'Z')}"
 
 
-# Two clocks further apart than this cannot be told from replayed or late calls.
+# Further apart than this are late copies, replayed calls, or two clocks.
 SKEW_MS = 1000.0
 
 
@@ -315,8 +315,9 @@ def missing(facts: Facts) -> Iterator[Finding]:
             f"{percent(share)} of the calls should be mirrored: if it is another "
             "share (mirror-percentage), say so with --mirrored-share. Else look for a stopped "
             "shadow, another --model_name there or another trouble in its log, calls past the "
-            "entry path, large bodies, a RECORD_SAMPLE of the shadow's alone, and connection "
-            "limits in the DestinationRule."
+            "entry path, large bodies, a RECORD_SAMPLE of the shadow's alone, and a shadow too slow "
+            "for the traffic (Latency on the page), whose copies the connection limits of the "
+            "DestinationRule drop."
             if facts.is_mirrored
             else FOLLOWED,
         )
@@ -397,14 +398,18 @@ def unanswered(facts: Facts) -> Iterator[Finding]:
 
 
 def clocks(facts: Facts) -> Iterator[Finding]:
-    """Stamps of the two sides that lie far apart."""
+    """Stamps of the two sides that lie far apart, where a mirror sent both at once."""
     skew = facts.integrity.clock_skew_ms
-    if skew is not None and abs(skew) > SKEW_MS:
+    if facts.is_mirrored and skew is not None and abs(skew) > SKEW_MS:
         yield Finding(
             "clock-skew",
             False,
-            f"The shadow's calls are stamped {skew / 1000:,.1f} s after the primary's.",
-            "Expected after a replay; otherwise set both nodes' clocks.",
+            f"The shadow's calls are stamped {abs(skew) / 1000:,.1f} s "
+            f"{'after' if skew > 0 else 'before'} the primary's.",
+            "Expected after a replay and with a follower. Otherwise copies waited for a slow shadow "
+            "(Latency on the page), or the nodes' clocks differ: set them."
+            if skew > 0
+            else "The nodes' clocks differ: set them.",
         )
 
 
