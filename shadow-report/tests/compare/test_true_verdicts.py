@@ -15,6 +15,8 @@ import psycopg
 import pytest
 from traffic import START, Call, Command, pair, pairs
 
+from shadow_report.wording import percent
+
 SAME = '{"predictions": [6.6, 124.6, 648.0]}'
 WRONG = {"answer": '{"predictions": [9.9, 186.9, 972.0]}'}
 FAILED = {"status": 500, "answer": '{"error": "x"}'}
@@ -108,6 +110,19 @@ def test_calls_that_a_crash_loses_are_faults(command: Command) -> None:
         in (report["reasons"][0])
     )
     assert "48 calls without a shadow call" in finding(report, "no-shadow-answer")["what"]
+
+
+def test_the_page_counts_the_faults_that_their_share_is_of(
+    command: Command, tmp_path: Path
+) -> None:
+    """Three answers failed and two never came, of 100 calls: 5 new faults, 5 %."""
+    calls = pairs(95) + [c for i in range(95, 98) for c in pair(i, None, FAILED)]
+    report = command(calls + without_shadow(pairs(2, first=98)))
+    assert (report["new_faults"], report["integrity"]["unanswered"]) == (3, 2)
+    assert gate(report, "faults")["estimate"] == 0.05
+    share = f"{percent(0.05)} of the calls; 2 without an answer"
+    tile = f"<b>5</b><span>new faults</span><small>{share}</small>"
+    assert tile in (tmp_path / "r.html").read_text()
 
 
 def test_calls_that_the_gateway_never_mirrors_are_no_faults(command: Command) -> None:
