@@ -414,10 +414,20 @@ def test_without_a_common_snapshot_only_what_is_settled_is_read(
 def test_cut_bodies(compared: Compare) -> None:
     """A cut answer is not compared; many of them are not evidence."""
     report = compared(pairs(90) + pairs(10, first=90, cut=True, answer=b'{"predictions": [1'))
-    assert_invalid(report, "cut-bodies", "10 of 100 pairs", "RECORD_MAX_BODY_BYTES")
+    counts = "10 of 100 pairs", "(10 of the primary's and 10 of the shadow's)"
+    assert_invalid(report, "cut-bodies", *counts, "Raise RECORD_MAX_BODY_BYTES on both")
     assert report.outcomes == {"equal": 90, "not compared": 10}
     disagreement = next(gate for gate in report.gates if gate.name == "disagreement")
     assert disagreement.n == 90
+
+
+@pytest.mark.parametrize("role", ["primary", "shadow"])
+def test_bodies_cut_on_one_side_alone(compared: Compare, role: str) -> None:
+    """The sides have other limits, or answers of other lengths: which one is cut is said."""
+    cut = [replace(call, cut=call.role == role) for call in pairs(10, first=90)]
+    report = compared(pairs(90) + cut)
+    count = f"(10 of the {role}'s alone)"
+    assert_invalid(report, "cut-bodies", count, "Set RECORD_MAX_BODY_BYTES alike on both sides")
 
 
 def test_unparseable_on_both_sides(compared: Compare) -> None:

@@ -417,12 +417,16 @@ def bodies(facts: Facts) -> Iterator[Finding]:
     """Answers that cannot be compared."""
     if cut := facts.integrity.cut_pairs:
         beyond = cut > (1 - facts.min_coverage) * max(1, facts.pairs)
+        sides = [side for side in (facts.primary, facts.shadow) if side.cut_responses]
+        listed = " and ".join(f"{side.cut_responses:,} of the {side.role}'s" for side in sides)
         yield Finding(
             "cut-bodies",
             beyond,
-            f"{cut:,} of {counted(facts.pairs, 'pair')} have a response stored cut; "
-            "their answers are not compared.",
-            "Raise RECORD_MAX_BODY_BYTES on both transformers.",
+            f"{cut:,} of {counted(facts.pairs, 'pair')} have a response stored cut "
+            f"({listed}{' alone' * (len(sides) == 1)}); their answers are not compared.",
+            "Set RECORD_MAX_BODY_BYTES alike on both sides, and high enough for the longer answers."
+            if len(sides) == 1
+            else "Raise RECORD_MAX_BODY_BYTES on both transformers.",
         )
     both = min(facts.primary.unparseable, facts.shadow.unparseable)
     if both > (1 - facts.min_coverage) * max(1, facts.pairs):
