@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from shadow_report import __version__
 from shadow_report.answers.figures import path_reports
@@ -14,8 +14,8 @@ from shadow_report.counting.noise import NoiseFloor
 from shadow_report.counting.timeline import from_microseconds
 from shadow_report.counting.worst import differences
 from shadow_report.evidence.batch import WholePair
-from shadow_report.evidence.database import Duplicates
-from shadow_report.evidence.services import Sides, calls_by, uniform_since
+from shadow_report.evidence.database import Duplicates, LostCalls
+from shadow_report.evidence.services import APART, Sides, calls_by, uniform_since
 from shadow_report.evidence.watermark import is_mirrored
 from shadow_report.judging.gates import Evidence, judge
 from shadow_report.judging.integrity import Facts, findings
@@ -48,7 +48,7 @@ class Observed:
     sides: Sides
     counters: Counters
     duplicates: Duplicates
-    lost: dict[str, int]
+    lost: dict[str, LostCalls]
     signatures: tuple[Signature, ...]
     refused: Refused | None = None
     replayed: NoiseFloor | None = None
@@ -186,7 +186,7 @@ class Observed:
             duplicates=self.duplicates.primary if is_primary else self.duplicates.shadow,
             unanswered=side.unanswered,
             failed=side.failed,
-            lost_records=self.lost[role],
+            lost_records=self.lost[role].count,
             cut_requests=sum(group.cut_requests for group in groups),
             cut_responses=side.cut,
             unparseable=side.unparseable,
@@ -242,10 +242,18 @@ class Observed:
             min_coverage=settings.margins.min_coverage,
             coverage_fails=coverage_fails,
             newest_call=self.newest_call,
+            whole_since=self._whole_since(),
             generated_at=self.generated_at,
             is_mirrored=is_mirrored(self.sides, settings),
         )
         return replace(integrity, findings=findings(facts))
+
+    def _whole_since(self) -> datetime | None:
+        """From which primary call on no record is lost; None where none is, or nobody knows."""
+        # What is sent later bears times that say nothing of the primary's calls.
+        roles = ("primary", "shadow") if is_mirrored(self.sides, self.settings) else ("primary",)
+        ends = [over for role in roles if (over := self.lost[role].over) is not None]
+        return (max(ends) + APART).astimezone(UTC) if ends else None
 
     def _evidence(self) -> Evidence:
         ledger, trials, share = self.counters.ledger, self.counters.trials, self.settings

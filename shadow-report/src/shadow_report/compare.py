@@ -19,7 +19,14 @@ from shadow_report.counting.classify import Classifier, Clock
 from shadow_report.counting.noise import replayed_floor
 from shadow_report.counting.timeline import microseconds
 from shadow_report.counting.worst import Among, signatures
-from shadow_report.evidence.database import CallGroup, Duplicates, Scope, Tables, open_tables
+from shadow_report.evidence.database import (
+    CallGroup,
+    Duplicates,
+    LostCalls,
+    Scope,
+    Tables,
+    open_tables,
+)
 from shadow_report.evidence.services import Sides, find_sides, from_rollout, may_have_gaps
 from shadow_report.evidence.watermark import is_mirrored, settled_watermark
 from shadow_report.judging.verdict import Verdict, gravest
@@ -228,11 +235,11 @@ def extent(
     return first, max(first, last), sum(group.calls for group in sides.groups_of("primary"))
 
 
-def lost_records(tables: Tables, sides: Sides, role: str, settings: Comparison) -> int:
-    """How many calls this side's recorders numbered that are not in the tables."""
+def lost_records(tables: Tables, sides: Sides, role: str, settings: Comparison) -> LostCalls:
+    """The calls that this side's recorders numbered and that are not in the tables."""
     groups, everything = sides.groups_of(role), settings.since is None
     if not may_have_gaps(groups, from_one=everything):
-        return 0
+        return LostCalls()
     # In a window the numbers before and after it are not missed.
     numbers: dict[UUID, tuple[int, int]] = {}
     for group in groups:

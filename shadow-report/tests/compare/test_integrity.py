@@ -363,6 +363,20 @@ def test_lost_records(compared: Compare) -> None:
     report = compared(calls)
     assert_invalid(report, "lost-records", "50 records of the shadow", "SPOOL_MAX_BYTES")
     assert (report.shadow.lost_records, report.primary.lost_records) == (50, 0)
+    # Call 150 is the first whole one, its shadow's row 2 ms late; a second more is left out.
+    after = compared(since=since_of(report, "lost-records"))
+    assert (after.verdict, after.pairs, after.shadow.lost_records) == ("WAIT", 839, 0)
+
+
+def test_lost_records_of_calls_sent_later(compared: Compare) -> None:
+    """Their times say nothing of the primary's calls; the log has the end of the losses."""
+    calls = [
+        replace(call, sequence=i + 1, source="x-request-id")
+        for i in range(200)
+        for call in pair(i)
+        if not (call.role == "shadow" and 100 <= i < 150)
+    ]
+    assert "Calls are recorded again" in finding(compared(calls), "lost-records").remedy
 
 
 def test_losses_after_the_window_are_not_of_it(compared: Compare) -> None:

@@ -45,6 +45,16 @@ class CallGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class LostCalls:
+    """How many calls have a number and no row, and the time of the first call that each recorder
+    has recorded after its last one of them; of several recorders the latest.
+    """
+
+    count: int = 0
+    over: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Scope:
     """Which calls: the two services, the window of the primary's calls, the shadow's first call in
     it, and for a replay the time from which on the shadow's calls were recorded for it.
@@ -192,8 +202,10 @@ class Tables:
         asked = scope.parameters | {"versions": [version or "" for version in versions]}
         return bool(self._one(_sql("mirrored_before"), asked))
 
-    def lost_calls(self, role: str, service: str, numbers: Mapping[UUID, tuple[int, int]]) -> int:
-        """How many calls these recorders numbered, each between two `numbers`, that are nowhere."""
+    def lost_calls(
+        self, role: str, service: str, numbers: Mapping[UUID, tuple[int, int]]
+    ) -> LostCalls:
+        """The calls that these recorders numbered, each between two `numbers`, and are nowhere."""
         asked = {
             "role": role,
             "service": service,
@@ -201,7 +213,12 @@ class Tables:
             "first": [first for first, _ in numbers.values()],
             "last": [last for _, last in numbers.values()],
         }
-        return int(self._one(_sql("gaps"), asked))
+        rows = self._connection.execute(_sql("gaps"), asked).fetchall()
+        if not rows:
+            return LostCalls()
+        recorders, lost, after = zip(*rows, strict=True)
+        asked = {"recorders": list(recorders), "numbers": list(after)}
+        return LostCalls(sum(lost), self._one(_sql("newest_of_numbers"), asked))
 
     def duplicates(self, scope: Scope) -> Duplicates:
         """Further calls with a pair id that the same side had recorded already."""

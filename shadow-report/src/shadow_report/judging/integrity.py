@@ -23,6 +23,8 @@ class Facts:
     uniform_since: datetime | None
     """From here on each side has one service, model and version; None where there is no such time.
     """
+    whole_since: datetime | None
+    """From here on no record is lost; None where none is, or where nobody knows."""
     min_coverage: float
     coverage_fails: bool
     """Whether its gate fails."""
@@ -221,7 +223,11 @@ def _since(facts: Facts) -> str:
     """The option to paste, where the calls from some time on are of one kind."""
     if facts.uniform_since is None:
         return ""
-    return f": --since {facts.uniform_since.isoformat().replace('+00:00', 'Z')}"
+    return f": --since {_pasted(facts.uniform_since)}"
+
+
+def _pasted(time: datetime) -> str:
+    return time.isoformat().replace("+00:00", "Z")
 
 
 # Further apart than this are late copies, replayed calls, or two clocks.
@@ -441,6 +447,13 @@ def bodies(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def _after_losses(facts: Facts) -> str:
+    """How to judge the calls since then, with the option to paste where the tables tell it."""
+    if facts.whole_since is None:
+        return '--since the time of "Calls are recorded again" in the transformer\'s log'
+    return f"--since {_pasted(facts.whole_since)}"
+
+
 def losses(facts: Facts) -> Iterator[Finding]:
     """Records that are lost, repeated or incomplete."""
     retried = facts.integrity.retried
@@ -452,7 +465,8 @@ def losses(facts: Facts) -> Iterator[Finding]:
                 beyond,
                 f"{counted(side.lost_records, 'record')} of the {side.role} lost (inference_gaps).",
                 "Was the spool full or its disk failing? Raise SPOOL_MAX_BYTES and look at "
-                'prediction_db_records_total{outcome="dropped"}.',
+                'prediction_db_records_total{outcome="dropped"}. Judge later calls alone: '
+                f"{_after_losses(facts)}.",
             )
         if side.duplicates:
             beyond = side.duplicates > (1 - facts.min_coverage) * (side.calls + side.duplicates)

@@ -39,7 +39,14 @@ from shadow_report.counting import Counters
 from shadow_report.counting.noise import NoiseFloor, replayed_floor
 from shadow_report.counting.timeline import from_microseconds, microseconds
 from shadow_report.evidence.batch import NO_ANSWER, NO_CALL, Batch
-from shadow_report.evidence.database import CallGroup, Delivery, Duplicates, Scope, Tables
+from shadow_report.evidence.database import (
+    CallGroup,
+    Delivery,
+    Duplicates,
+    LostCalls,
+    Scope,
+    Tables,
+)
 from shadow_report.evidence.services import (
     Sides,
     choose_service,
@@ -124,7 +131,7 @@ class WholeTables:
     noise floor by a replay to the primary itself.
     """
 
-    lost: dict[str, int]
+    lost: dict[str, LostCalls]
     replayed: NoiseFloor | None
 
 
