@@ -47,7 +47,6 @@ BUFFER, EDGE_BUFFER = 1_048_576, 32_768
 # Annotations: which topology a deployment has, and which ones an object of an option fits.
 TOPOLOGY, FITS = "shadow-deployment/topology", "shadow-deployment/fits"
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
-KSERVES_PATH = re.compile("/v1/models/|/v2/")
 MODELS_PATH = re.compile("/v[12]/models/([^/:?]+)")
 # Of a container's lists, what no two items of one may share.
 KEYS = {"env": ("name",), "volumeMounts": ("mountPath",), "ports": ("containerPort", "protocol")}
@@ -126,11 +125,11 @@ def _probes(service: Manifest) -> Iterator[str]:
         probe: path
         for container in (*predictor.get("containers", ()), predictor.get("model", {}))
         for probe, path in _probed(container)
-        if KSERVES_PATH.match(path)
+        if kserve.KSERVES_PATH.match(path)
     }
     for variables in variables_of("transformer", [service]) if asked else ():
-        path = variables.get("PREDICTOR_READY_PATH")
-        if path and not KSERVES_PATH.match(path):
+        path = variables.get(kserve.READY_PATH)
+        if path and not kserve.KSERVES_PATH.match(path):
             yield (
                 f"InferenceService {name}: PREDICTOR_READY_PATH is {path!r}, and the predictor's "
                 f"{' and '.join(asked)} still ask for {' and '.join(sorted({*asked.values()}))}; "
@@ -164,8 +163,8 @@ def _model_names(service: Manifest, manifests: list[Manifest]) -> Iterator[str]:
     transformer = service["spec"].get("transformer", {}).get("containers") or [{}]
     asked, name = _served(transformer[0]), service["metadata"]["name"]
     variables = {item["name"]: item.get("value") for item in transformer[0].get("env") or ()}
-    ready = variables.get("PREDICTOR_READY_PATH")
-    if not asked or "$(" in asked or (ready and not KSERVES_PATH.match(ready)):
+    ready = variables.get(kserve.READY_PATH)
+    if not asked or "$(" in asked or (ready and not kserve.KSERVES_PATH.match(ready)):
         return  # a language model's server is asked for the name that stands in the call
     for kind, container in _containers(service, manifests):
         served, place = _served(container), "its arguments or variables"

@@ -28,6 +28,9 @@ SCHEMES = (
     *("gs", "s3", "pvc", "file", "https", "http", "hdfs", "webhdfs", "oci", "oci+native"),
     *("oci+fetch", "hf", "modelscope"),
 )
+# `s3:/bucket`: KServe's pattern wants both slashes, and takes all else for a path in the image.
+_ONE_SLASH = re.compile(r"([a-z0-9][-a-z0-9+.]*):/(?!/)")
+_CLAIM = re.compile("pvc://([^/]+)")
 AUTOSCALER, AUTOSCALERS = "serving.kserve.io/autoscalerClass", ("hpa", "keda", "external", "none")
 BLOCKED = "PYTHONPATH"
 # The ClusterServingRuntimes that KServe's own charts install.
@@ -38,6 +41,17 @@ RUNTIMES = (
     *("kserve-tensorflow-serving", "kserve-torchserve", "kserve-tritonserver", "kserve-vllmserver"),
     "kserve-xgbserver",
 )
+# Of these, KServe's own servers, which answer v1 whatever protocolVersion is; and the formats for
+# which KServe takes one of them where no runtime is named.
+ANSWER_V1 = (
+    *("kserve-autogluonserver", "kserve-huggingfaceserver", "kserve-huggingfaceserver-multinode"),
+    *("kserve-lgbserver", "kserve-paddleserver", "kserve-pmmlserver", "kserve-predictiveserver"),
+    *("kserve-sklearnserver", "kserve-xgbserver"),
+)
+FORMATS_OF_V1 = ("autogluon", "huggingface", "paddle", "pmml", "predictive")
+PROTOCOL = re.compile(r"(?<!\S)--predictor_protocol[= ](\S+)")
+# The transformer's probe of a predictor that has KServe's paths.
+READY_PATH, KSERVES_PATH = "PREDICTOR_READY_PATH", re.compile("/v1/models/|/v2/")
 
 
 def refusals(service: Manifest, manifests: Iterable[Manifest]) -> Iterator[str]:
@@ -50,6 +64,7 @@ def refusals(service: Manifest, manifests: Iterable[Manifest]) -> Iterator[str]:
     ]
     for field, model in _models(service["spec"]):
         problems += [f"{field}{problem}" for problem in _model(field, model, manifests)]
+        problems += _protocols(service["spec"], field, model, manifests)
     yield from (f"{label(service)}: {problem}" for problem in problems)
 
 
@@ -68,6 +83,11 @@ def warnings(service: Manifest, manifests: Iterable[Manifest]) -> Iterator[str]:
                 f"{label(service)}: runtime is {name!r}, which is neither in the kustomization nor "
                 "one of KServe's own; "
                 + (f"is {near[0]} meant?" if near else "the cluster has to have it.")
+            )
+        for uri, claim in _mistyped_claims(model, manifests):
+            yield (
+                f"{label(service)}: {field}.storageUri is {uri!r}, whose claim is not in the "
+                f"kustomization; is {claim} meant?"
             )
         containers = [model, *runtimes.get(name, {}).get("containers", ())]
         words = [str(word) for item in containers for word in item.get("args") or ()]
@@ -140,14 +160,73 @@ def _model(field: str, model: dict[str, Any], manifests: Iterable[Manifest]) -> 
         yield f".protocolVersion is {protocol!r}; set it to {', '.join(PROTOCOLS)}."
     if "storageUri" in model and "storageUris" in model:
         yield " has storageUri and storageUris; leave one of them."
-    uris = [model.get("storageUri"), *(item.get("uri") for item in model.get("storageUris") or ())]
-    for uri in uris:
-        if uri is not None and not _downloaded(uri, manifests):
+    for uri in _uris(model):
+        if found := _ONE_SLASH.match(uri):
+            yield (
+                f".storageUri is {uri!r}, which KServe takes for a path in the image; is "
+                f"{found[1]}://{uri[found.end() :]} meant?"
+            )
+        elif not _downloaded(uri, manifests):
             yield (
                 f".storageUri is {uri!r}, which KServe does not download; it takes "
                 f"{', '.join(f'{scheme}://' for scheme in SCHEMES)}, and what a "
                 "ClusterStorageContainer of the kustomization says."
             )
+
+
+def _protocols(
+    spec: dict[str, Any], field: str, model: dict[str, Any], manifests: Iterable[Manifest]
+) -> Iterator[str]:
+    """A server that speaks v2 alone answers the transformer's v1, and its probe, with 404."""
+    if model.get("protocolVersion") != "v2" or _answers_v1(model, manifests):
+        return
+    for container in (spec.get("transformer") or {}).get("containers") or ():
+        words = " ".join(map(str, container.get("args") or ()))
+        env = {item["name"]: item.get("value") for item in container.get("env") or ()}
+        ready = env.get(READY_PATH)
+        # One of another path is asked neither for KServe's paths nor for the model by its name.
+        asked = container.get("name") == CONTAINER and (not ready or KSERVES_PATH.match(ready))
+        if asked and PROTOCOL.findall(words)[-1:] in ([], ["v1"]):
+            yield (
+                f"{field}.protocolVersion is 'v2', and the transformer asks by v1, which such a "
+                "server answers with 404, so that its pod is never ready; give the transformer the "
+                "arguments --predictor_protocol v2, as docs/models/runtime.md shows."
+            )
+
+
+def _answers_v1(model: dict[str, Any], manifests: Iterable[Manifest]) -> bool:
+    """Whether the model's server does, as far as its runtime is known."""
+    name = model.get("runtime")
+    listed = [
+        item["spec"].get("protocolVersions") or ("v1",)
+        for item in manifests
+        if item.get("kind") in ("ServingRuntime", "ClusterServingRuntime")
+        and item["metadata"]["name"] == name
+    ]
+    if listed:
+        return any("v1" in versions for versions in listed)
+    return name in ANSWER_V1 if name else model.get("modelFormat", {}).get("name") in FORMATS_OF_V1
+
+
+def _uris(model: dict[str, Any]) -> list[str]:
+    """Where the model and what belongs to it are downloaded from."""
+    uris = [model.get("storageUri"), *(item.get("uri") for item in model.get("storageUris") or ())]
+    return [uri for uri in uris if uri is not None]
+
+
+def _mistyped_claims(
+    model: dict[str, Any], manifests: Iterable[Manifest]
+) -> Iterator[tuple[str, str]]:
+    """Each URI of a claim that is not among the objects, with the one of theirs that is near."""
+    claims = [
+        item["metadata"]["name"]
+        for item in manifests
+        if item.get("kind") == "PersistentVolumeClaim"
+    ]
+    for uri in _uris(model):
+        found = _CLAIM.match(uri)
+        if found and found[1] not in claims:
+            yield from ((uri, near) for near in get_close_matches(found[1], claims, 1, 0.75))
 
 
 def _downloaded(uri: str, manifests: Iterable[Manifest]) -> bool:
