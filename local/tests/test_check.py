@@ -80,6 +80,14 @@ def _service(manifests: list[Manifest]) -> Manifest:
             "env[0].value (SEED) is 7; set it to the same in quotes, as Kubernetes takes texts",
         ),
         (
+            lambda m, _: m.update(imagePullPolicy="IfAbsent"),
+            "imagePullPolicy is 'IfAbsent'; set it to Always, IfNotPresent or Never.",
+        ),
+        (
+            lambda m, _: m.update(livenessProbe={"httpGet": {"port": 1, "scheme": "https"}}),
+            "livenessProbe.httpGet.scheme is 'https'; set it to HTTP or HTTPS.",
+        ),
+        (
             lambda m, _: m.update(livenessProbe={"httpGet": {"port": True}}),
             "livenessProbe.httpGet.port is true; set it to a whole number or a text.",
         ),
@@ -93,6 +101,51 @@ def test_a_field_that_an_api_server_refuses_is_refused(
     change(service["spec"]["predictor"]["model"], service)
     (refusal,) = refusals(service)
     assert refusal.line.startswith(f"spec.predictor.model.{line}")
+
+
+@pytest.mark.parametrize(
+    ("pod", "line"),
+    [
+        (
+            {"tolerations": [{"key": "gpu", "operator": "Exist"}]},
+            "tolerations[0].operator is 'Exist'; set it to Exists, Equal, Lt or Gt.",
+        ),
+        (
+            {"tolerations": [{"key": "gpu", "effect": "NoScheduling"}]},
+            "tolerations[0].effect is 'NoScheduling'; set it to NoSchedule, PreferNoSchedule or",
+        ),
+        ({"tolerations": [{"operator": "Exists", "effect": ""}]}, None),
+        (
+            {"restartPolicy": "Allways"},
+            "restartPolicy is 'Allways'; set it to Always, OnFailure or Never.",
+        ),
+        ({"dnsPolicy": "None"}, None),
+    ],
+)
+@pytest.mark.parametrize("kind", ["InferenceService", "Deployment"])
+def test_a_word_that_a_pod_does_not_know_is_refused(
+    manifests: list[Manifest], kind: str, pod: Manifest, line: str | None
+) -> None:
+    """An API server says so by its code, and of an InferenceService in an event alone."""
+    container = {"name": "a", "image": "a/b:1"}
+    service = _service(manifests)
+    service["spec"]["predictor"] |= pod
+    item = (
+        service
+        if kind == "InferenceService"
+        else {
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
+            "metadata": {"name": "a"},
+            "spec": {
+                "selector": {"matchLabels": {"a": "b"}},
+                "template": {"spec": {"containers": [container], **pod}},
+            },
+        }
+    )
+    found = [refusal.line for refusal in refusals(item)]
+    assert len(found) == (line is not None)
+    assert all(str(line) in text for text in found)
 
 
 def test_fields_that_exclude_each_other_are_named(manifests: list[Manifest]) -> None:
@@ -151,6 +204,10 @@ def _containers(*names: str) -> list[dict[str, Any]]:
             lambda m, s: m.update(storageUri="s4://bucket/model"),
             "spec.predictor.model.storageUri is 's4://bucket/model', which KServe does not",
         ),
+        (
+            lambda m, s: m.update(storageUri="s3:/bucket/model"),
+            "path in the image; is s3://bucket/model meant?",
+        ),
         (lambda m, s: m.update(storageUri="hf://org/model"), None),
         (lambda m, s: m.update(storageUri="file:///models/a"), None),
         (lambda m, s: m.update(storageUri="/models/a"), None),
@@ -177,6 +234,38 @@ def test_what_kserve_refuses_is_refused(
     found = list(kserve.refusals(service, manifests))
     assert len(found) == (line is not None)
     assert all(str(line) in text for text in found)
+
+
+@pytest.mark.parametrize(
+    ("model", "args", "env", "refused"),
+    [
+        ({}, [], [], True),
+        ({}, ["--predictor_protocol", "v1"], [], True),
+        ({}, ["--predictor_protocol=v2"], [], False),
+        ({}, [], [{"name": kserve.READY_PATH, "value": "/health"}], False),
+        ({}, [], [{"name": kserve.READY_PATH, "value": "/v2/health/ready"}], True),
+        ({"runtime": "kserve-tritonserver"}, [], [], True),
+        ({"runtime": "kserve-sklearnserver"}, [], [], False),
+        ({"runtime": None, "modelFormat": {"name": "huggingface"}}, [], [], False),
+        ({"protocolVersion": "v1", "runtime": "kserve-tritonserver"}, [], [], False),
+    ],
+)
+def test_a_transformer_that_asks_by_another_protocol_is_refused(
+    manifests: list[Manifest],
+    model: dict[str, Any],
+    args: list[str],
+    env: list[dict[str, str]],
+    refused: bool,
+) -> None:
+    """Where the server has nothing of v1; KServe's own servers answer both."""
+    service = _service(manifests)
+    service["spec"]["predictor"]["model"] |= model
+    container = service["spec"]["transformer"]["containers"][0]
+    container["args"] = ["--model_name", "model", *args]
+    container["env"] += env
+    found = list(kserve.refusals(service, manifests))
+    assert len(found) == refused
+    assert all("give the transformer the arguments --predictor_protocol v2" in f for f in found)
 
 
 def test_a_storage_container_of_ones_own_is_asked(manifests: list[Manifest]) -> None:
@@ -220,6 +309,11 @@ def test_an_object_in_another_namespace_is_not_found_there(
             "nor one of KServe's own; is kserve-tritonserver meant?",
         ),
         (lambda m, s: m.update(runtime="ours"), "nor one of KServe's own; the cluster has to have"),
+        (
+            lambda m, s: m.update(storageUri="pvc://iris-model/first"),
+            "whose claim is not in the kustomization; is iris-models meant?",
+        ),
+        (lambda m, s: m.update(storageUri="pvc://the-teams/first"), None),
         (lambda m, s: m.pop("storageUri"), "spec.predictor.model has no storageUri,"),
         (lambda m, s: (m.pop("storageUri"), m.update(args=["--model_id=org/model"])), None),
     ],
@@ -252,7 +346,9 @@ def test_what_only_the_cluster_knows_is_warned_of(
             "'iris' (by readinessProbe)",
         ),
         (
-            lambda m, s: s["spec"]["transformer"]["containers"][0].update(args=["--model_name=a"]),
+            lambda m, s: s["spec"]["transformer"]["containers"][0].update(
+                args=["--model_name=a", "--predictor_protocol=v2"]
+            ),
             "'model' (by its arguments or variables), and its transformer asks for 'a'",
         ),
     ],

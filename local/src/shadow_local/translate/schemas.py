@@ -1,5 +1,5 @@
 """What an API server says to an object by its kind's schema: unknown fields, wrong types, missing
-ones.
+ones; and to the words of a pod, by its code.
 
 The schemas (schemas.json) are those of Kubernetes and of the CRDs, without their prose, a line
 each; tests/manifests/published.py writes them. Rules in CEL are not among them.
@@ -43,6 +43,21 @@ LIMITS = {
     "maxItems": "{} entries or fewer",
     "minProperties": "{} entries or more",
     "maxProperties": "{} entries or fewer",
+}
+# Words of a pod that no schema lists, by the field and another one of the same mapping; an empty
+# one is the default. After Kubernetes' pkg/apis/core/validation/validation.go, which checks them.
+WORDS = {
+    ("imagePullPolicy", "image"): ("Always", "IfNotPresent", "Never"),
+    ("terminationMessagePolicy", "image"): ("File", "FallbackToLogsOnError"),
+    ("restartPolicy", "containers"): ("Always", "OnFailure", "Never"),
+    ("dnsPolicy", "containers"): ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None"),
+    ("preemptionPolicy", "containers"): ("PreemptLowerPriority", "Never"),
+    ("operator", "tolerationSeconds"): ("Exists", "Equal", "Lt", "Gt"),
+    ("effect", "tolerationSeconds"): ("NoSchedule", "PreferNoSchedule", "NoExecute"),
+    ("whenUnsatisfiable", "topologyKey"): ("DoNotSchedule", "ScheduleAnyway"),
+    ("protocol", "containerPort"): ("TCP", "UDP", "SCTP"),
+    ("scheme", "httpHeaders"): ("HTTP", "HTTPS"),
+    ("type", "localhostProfile"): ("RuntimeDefault", "Localhost", "Unconfined"),
 }
 FEW = 8  # so many fields are named where one is unknown
 _OF_QUANTITIES = "[KMGTPE]i"
@@ -175,7 +190,7 @@ def _expected(error: ValidationError) -> str:
     if error.validator in LIMITS:
         return LIMITS[error.validator].format(allowed)
     if error.validator == "enum":
-        return _either(allowed)
+        return _either(word for word in allowed if word != "")
     if error.validator == "pattern":
         return f"a text that matches {allowed}"
     return f"what its schema allows, {error.validator} {allowed}"
@@ -254,4 +269,9 @@ def _whole(schema: Any) -> Any:
         return schema
     if reference := schema.get("$ref"):
         return _part(reference.removeprefix("#/$defs/"))
-    return {name: _whole(below) for name, below in schema.items()}
+    whole = {name: _whole(below) for name, below in schema.items()}
+    fields = whole.get("properties", {})
+    for (name, other), words in WORDS.items():
+        if name in fields and other in fields:
+            fields[name] = {"enum": ["", *words], **fields[name]}
+    return whole
