@@ -250,3 +250,31 @@ def test_a_prefix_of_all_names_is_seen_in_those_of_secrets_and_variables(tmp_pat
     )
     assert any(line.startswith(f"{service}INFERENCE_SERVICE says {PRIMARY}, and") for line in found)
     assert not any("CronJob" in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("keys", "line"),
+    [
+        (
+            ["host", "port", "passwd"],
+            "reads password of Secret {}, which has no such key; is pa",
+        ),
+        (["hostname", "port", "password"], "reads host of Secret {}, which has no such key; is ho"),
+        (["host", "port", "password", "verifier"], None),
+        (["password", "verifier"], None),
+        (["host", "port", "password", "passwd"], None),
+    ],
+)
+def test_a_key_of_another_name_than_is_read_is_refused(keys: list[str], line: str | None) -> None:
+    """With the one that is meant; the operator adds what a Secret of a password alone lacks."""
+    name = "prediction-db-pguser-transformer"
+    secret: Manifest = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": name, "namespace": PROFILE},
+        "stringData": dict.fromkeys(keys, "x"),
+    }
+    found = list(dangling([*rendered("standard"), secret]))
+    readers = [f"InferenceService {name}" for name in (PRIMARY, SHADOW)] if line else []
+    assert [said.partition(": ")[0] for said in found] == readers
+    assert all(str(line).format(name) in said for said in found)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cached_property
 from itertools import takewhile
 from typing import Any
 
@@ -74,6 +75,7 @@ def dangling(manifests: Iterable[Manifest]) -> Iterator[str]:
             *_gateways(item, rendering),
             *_selectors(item, rendering),
             *_files_and_variables(item, rendering),
+            *_keys(item, rendering),
             *_namespaces(item, rendering),
         )
         yield from (f"{label(item)}: {line}" for line in dict.fromkeys(lines))
@@ -105,6 +107,17 @@ class _Rendering:
             start=_shared(ours),
             end=_shared(name[::-1] for name in ours)[::-1],
         )
+
+    @cached_property
+    def keys(self) -> dict[tuple[str, str, str], set[str]]:
+        """What is in each Secret and ConfigMap, by kind, name and namespace."""
+        return {
+            (item["kind"], item["metadata"]["name"], _namespace(item)): {
+                key for part in ("data", "stringData") for key in item.get(part) or ()
+            }
+            for item in self.items
+            if item.get("kind") in ("Secret", "ConfigMap")
+        }
 
     @property
     def homes(self) -> set[str]:
@@ -291,6 +304,33 @@ def _files_and_variables(item: Manifest, rendering: _Rendering) -> Iterator[str]
             yield f"{where}{name}, and the {kind} is called {meant} here. {remedy}"
         if kind in OF_A_NAMESPACE and not rendering.elsewhere(f"Cluster{kind}", name):
             yield from _in_another(kind, name, namespace, rendering)
+
+
+def _keys(item: Manifest, rendering: _Rendering) -> Iterator[str]:
+    """Keys of Secrets and ConfigMaps that are there under another name, which nobody reads.
+
+    One without any such may get its keys from elsewhere, as the operator adds the host to a Secret
+    with a password.
+    """
+    for kind, name, key in _asked(item):
+        held = rendering.keys.get((kind, name, _namespace(item)), set())
+        if key not in held:
+            asked = {
+                other
+                for reader in rendering.items
+                if _namespace(reader) == _namespace(item)
+                for of, named, other in _asked(reader)
+                if (of, named) == (kind, name)
+            }
+            for near in get_close_matches(key, sorted(held - asked), 1, 0.6):
+                yield f"it reads {key} of {kind} {name}, which has no such key; is {near} meant?"
+
+
+def _asked(item: Manifest) -> Iterator[tuple[str, str, str]]:
+    """Each key that a variable is read from: the kind of its object, the name and itself."""
+    for key, node in fields(item.get("spec")):
+        if key in ("secretKeyRef", "configMapKeyRef") and isinstance(node, dict):
+            yield NAMED_KINDS[key], str(node.get("name")), str(node.get("key"))
 
 
 def _in_another(kind: str, name: str, namespace: str, rendering: _Rendering) -> Iterator[str]:
