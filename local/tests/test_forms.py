@@ -180,6 +180,25 @@ def test_each_wrong_setting_has_a_line(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [("miror-port", "is mirror-port meant?"), ("colour", "take it out.")],
+)
+def test_a_setting_that_nothing_reads_is_refused(tmp_path: Path, name: str, remedy: str) -> None:
+    """But not one of the user's own, once a replacement reads it."""
+    tree = Tree(tmp_path / "tree")
+    tree.replace(SETTINGS, "data:\n", f'data:\n  {name}: "8089"\n')
+    with pytest.raises(Malformed) as raised:
+        check_settings(tree.folder)
+    assert str(raised.value) == (
+        f"{tree.folder}/{SETTINGS}: no replacement reads the setting {name}; {remedy}"
+    )
+    source = f"- source: {{kind: ConfigMap, name: settings, fieldPath: data.{name}}}\n"
+    with (tree.folder / "manifests/settings/replacements.yaml").open("a") as file:
+        file.write(f"{source}  targets: []\n")
+    check_settings(tree.folder)
+
+
 def test_settings_that_are_not_yaml_name_the_line(tmp_path: Path) -> None:
     tree = Tree(tmp_path / "tree")
     tree.replace(SETTINGS, "domain: inference.example.com", "domain: *.example.com")

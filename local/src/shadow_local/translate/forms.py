@@ -35,6 +35,8 @@ _OF_LIBRARIES = re.compile(
     r"|TZ|LANG|HOME|TMPDIR|USER",
     re.IGNORECASE,
 )
+# A setting that a replacement reads.
+_READ = re.compile(r"\bfieldPath: *[\"']?data\.([-\w]+)")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _FORMATS = FormatChecker(("regex",))
 _PATHS = JSONPathEnvironment(strict=True)
@@ -46,7 +48,10 @@ class Malformed(Explained):
 
 def check_settings(kustomization: Path) -> None:
     """Malformed for the settings of the folder, by their files alone: nothing is rendered."""
-    _refuse(line for file in sources(kustomization) for line in _of_file(file))
+    files = list(sources(kustomization))
+    replacing = (file.read_text() for file in (*files, *_replacements(files)))
+    read = {name for text in replacing for name in _READ.findall(text)}
+    _refuse(line for file in files for line in _of_file(file, read))
 
 
 def check_variables(kustomization: Path, manifests: Iterable[Manifest]) -> None:
@@ -184,8 +189,8 @@ def _read(text: str, kind: str | None) -> object:
     return number if math.isfinite(number) else text
 
 
-def _of_file(file: Path) -> Iterator[str]:
-    """A line for each setting of the file that is missing or malformed."""
+def _of_file(file: Path, read: Iterable[str]) -> Iterator[str]:
+    """A line for each setting of the file that is missing, malformed, or not read by anything."""
     text = file.read_text()
     if not re.search(rf"^ +name: *{SETTINGS}\b", text, re.MULTILINE):
         return
@@ -199,9 +204,14 @@ def _of_file(file: Path) -> Iterator[str]:
     for item in documents:
         if item.get("kind") == "ConfigMap" and item.get("metadata", {}).get("name") == SETTINGS:
             values = item.get("data") or {}
-            for name in _forms()[SETTINGS]["properties"]:
+            known = _forms()[SETTINGS]["properties"]
+            for name in known:
                 if name not in values:
                     yield f"{place}: {name} is missing; Kustomize needs every setting."
+            for name in sorted(values.keys() - {*known, *read}):
+                near = get_close_matches(str(name), known, 1, 0.75)
+                remedy = f"is {near[0]} meant?" if near else "take it out."
+                yield f"{place}: no replacement reads the setting {name}; {remedy}"
             for name, value, expected in faults(SETTINGS, values):
                 yield f"{place}: {name} is {value!r}; set it to {expected}."
 
@@ -273,6 +283,14 @@ def _entries(file: Path) -> list[str]:
         for entry in (*named, *patches, *generated)
         if isinstance(entry, str) and "://" not in entry
     ]
+
+
+def _replacements(files: Iterable[Path]) -> Iterator[Path]:
+    """The files of replacements that the kustomizations among these name."""
+    for file in files:
+        fields = yaml.safe_load(file.read_text()) if file.name in KUSTOMIZATIONS else {}
+        paths = (entry.get("path") for entry in fields.get("replacements") or ())
+        yield from (found for path in paths if path and (found := file.parent / path).is_file())
 
 
 def _place(files: Iterable[Path], name: str, value: Any) -> str | None:
