@@ -15,6 +15,7 @@ from tree import TOPOLOGIES, Tree
 
 from shadow_local.translate.cluster import RefusedByCluster, checked, problems
 from shadow_local.translate.document import Manifest
+from shadow_local.translate.forms import Malformed
 from shadow_local.translate.references import dangling
 
 PRIMARY, SHADOW = "double-minimal-inference", "triple-minimal-inference"
@@ -250,6 +251,33 @@ def test_a_prefix_of_all_names_is_seen_in_those_of_secrets_and_variables(tmp_pat
     )
     assert any(line.startswith(f"{service}INFERENCE_SERVICE says {PRIMARY}, and") for line in found)
     assert not any("CronJob" in line for line in found)
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize(
+    ("text", "selects"),
+    [
+        ("commonLabels: {team: a}", True),
+        ("labels: [{pairs: {team: a}, includeSelectors: true}]", True),
+        ("labels: [{pairs: {team: a}, includeTemplates: true}]", False),
+    ],
+)
+def test_labels_that_the_gateways_pods_do_not_have_are_refused(
+    tmp_path: Path, topology: str, text: str, selects: bool
+) -> None:
+    """In policies, and in Knative mode in the Service for copies; in follow none asks for pods."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(topology)
+    tree.switch_on(f"network-policies/{topology}")
+    folder = overlay(tree, text)
+    if not selects or topology == "follow":
+        checked(folder)
+        return
+    with pytest.raises(Malformed) as raised:
+        checked(folder)
+    kinds = {line.partition(" ")[0] for line in str(raised.value).splitlines()}
+    assert kinds == {"NetworkPolicy", *(["Service"] if topology == "knative" else [])}
+    assert str(raised.value).count("asks the gateway's pods for the label team: a, which") >= 2
 
 
 @pytest.mark.parametrize(

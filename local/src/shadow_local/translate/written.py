@@ -17,6 +17,7 @@ from shadow_local.translate.document import Manifest, repository
 from shadow_local.translate.forms import SETTINGS, Malformed, faults, label
 
 PLACES = "manifests/settings/replacements.yaml"
+GATEWAY_LABEL = "gateway-label"
 PROFILE = {"namespace": "PROFILE"}  # what is in it is in another namespace once it is rendered
 _REQUIREMENT = re.compile(r"(!?)([^\s!=(),]+)(?:\s*(=|!=)\s*([^\s,]+)|\s+in\s+\(([^)]*)\))?")
 
@@ -24,8 +25,10 @@ _REQUIREMENT = re.compile(r"(!?)([^\s!=(),]+)(?:\s*(=|!=)\s*([^\s,]+)|\s+in\s+\(
 def check_written(manifests: Iterable[Manifest]) -> None:
     """Malformed for values of settings that are not what they should be; a line for each.
 
-    Only those that are all that a field says; of a part of a text nobody knows where it ends.
+    Only those that are all that a field says; of a part of a text nobody knows where it ends. The
+    gateway's label has to be all that its pods are asked for, too.
     """
+    manifests = list(manifests)
     found: dict[tuple[str, str], str] = {}
     for item in manifests:
         for name, value in settings_of(item):
@@ -33,21 +36,41 @@ def check_written(manifests: Iterable[Manifest]) -> None:
                 found[name, value] = (
                     f"{label(item)}: the setting {name} is {said!r} here; set it to {expected}."
                 )
-    if found:
-        raise Malformed("\n".join(found.values()))
+    lines = [*found.values(), *(line for item in manifests for line in _asked_for_more(item))]
+    if lines:
+        raise Malformed("\n".join(lines))
 
 
 def settings_of(item: Manifest) -> Iterator[tuple[str, str]]:
     """The name and the value of each setting that was written into an object."""
+    for name, path in _places(item):
+        for value in _at(item, path):
+            if isinstance(value, str | int | float):
+                yield name, str(value)
+
+
+def _places(item: Manifest) -> Iterator[tuple[str, list[str]]]:
+    """Each setting that is all that a field of the object says, and the way to that field."""
     for replacement in _replacements():
         source = replacement["source"]
         for target in replacement["targets"] if "options" not in source else ():
-            if target.get("options") or not _selects(target["select"], item):
-                continue
-            for path in target["fieldPaths"]:
-                for value in _at(item, _parts(path)):
-                    if isinstance(value, str | int | float):
-                        yield source["fieldPath"].removeprefix("data."), str(value)
+            if not target.get("options") and _selects(target["select"], item):
+                for path in target["fieldPaths"]:
+                    yield source["fieldPath"].removeprefix("data."), _parts(path)
+
+
+def _asked_for_more(item: Manifest) -> Iterator[str]:
+    """The gateway's pods have no label that Kustomize gives to all objects and selectors here."""
+    own = (item["metadata"].get("labels") or {}).items()
+    ways = (path for name, path in _places(item) if name == GATEWAY_LABEL)
+    labels = [labels for *above, _ in ways for labels in _at(item, above)]
+    more = {key: value for asked in labels for key, value in asked.items() if (key, value) in own}
+    for key, value in more.items():
+        yield (
+            f"{label(item)}: it asks the gateway's pods for the label {key}: {value}, which this "
+            "object has and they do not, so no call would pass; in your kustomization leave "
+            "includeSelectors out of `labels`, and take `labels` in the place of commonLabels."
+        )
 
 
 @cache
