@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tree import Tree
 
 from shadow_local.translate import kserve
 from shadow_local.translate.arguments import check_arguments, unread
@@ -422,6 +423,14 @@ def test_a_patch_that_is_applied_to_nothing_is_refused(
     (said,) = str(raised.value).splitlines()
     assert said.startswith(f"{folder.resolve()}/kustomization.yaml: ")
     assert line in said
+
+
+@pytest.mark.parametrize("option", ["second-shadow/standard", "live-verdict", "report", "api-key"])
+def test_an_options_patches_may_be_for_options_that_are_off(tmp_path: Path, option: str) -> None:
+    """An option alone, with the patches that its folders bring for others."""
+    tree = Tree(tmp_path / "tree")
+    tree.switch_on(option)
+    check_targets(tree.folder, render(tree.folder))
 
 
 def test_a_target_is_what_the_patches_before_it_have_made(tmp_path: Path) -> None:

@@ -71,10 +71,10 @@ def _without_objects(kustomization: Path) -> Iterator[tuple[Path, Target]]:
 def _has_targets(file: Path) -> bool:
     """Whether it is the user's own and has patches with targets.
 
-    What this repository brings has patches for options that are off: they lie next to `settings`.
+    What this repository brings, or a copy of it, has patches for options that are off: it all lies
+    in a folder that has `settings`.
     """
-    above = (file.parent.parent, file.parent.parent.parent)
-    if any((folder / "settings" / "settings.yaml").exists() for folder in above):
+    if any((folder / "settings" / "settings.yaml").exists() for folder in file.parents):
         return False
     return any("target" in patch for patch in _fields(file).get("patches") or ())
 
