@@ -81,6 +81,7 @@ class Observed:
             problems=[f"{f.what} {f.remedy}" for f in integrity.findings if f.unsound],
             duration=timedelta(hours=window.hours),
             pairs_per_second=window.pairs_per_hour and window.pairs_per_hour / 3600,
+            further_per_second=counters.trials.further_per_second(),
             details=details(
                 integrity.findings,
                 differences(counters.groups, counters.comparer.places.all),

@@ -595,7 +595,8 @@ class Report:
     more_pairs: int | None
     """For WAIT: how many more pairs would settle it, if they are like these."""
     eta_seconds: float | None
-    """For WAIT: how long that takes at the present rate of pairs."""
+    """For WAIT: how long that takes at the present rate of pairs, or of those that it takes: with
+    different requests, say. None where none come."""
     tool_version: str
     generated_at: datetime
     settings: dict[str, object]

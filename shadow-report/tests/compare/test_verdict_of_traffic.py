@@ -23,6 +23,26 @@ def test_an_identical_shadow_waits_with_the_count_and_is_then_promoted(compared:
     assert enough.pairs == 2_000 + early.more_pairs
 
 
+@pytest.mark.parametrize(("every", "per_second"), [(None, None), (2, 5)])
+def test_the_time_is_that_of_different_requests(
+    compared: Compare, every: int | None, per_second: float | None
+) -> None:
+    """Ten pairs a second, all of one request, or every other one of a new one."""
+    report = compared(
+        call
+        for i in range(400)
+        for call in pair(i, **({} if every and i % every else {"request": "[1]"}))
+    )
+    assert (report.verdict, report.compared) == ("WAIT", 400)
+    assert report.more_pairs is not None
+    assert "more pairs with different requests would settle it" in report.reasons[0]
+    assert report.window.pairs_per_hour == pytest.approx(36_000, rel=0.01)
+    if per_second is None:
+        assert report.eta_seconds is None
+    else:
+        assert report.eta_seconds == pytest.approx(report.more_pairs / per_second, rel=0.05)
+
+
 def test_factor_three_is_rejected_after_two_hundred_pairs(compared: Compare) -> None:
     """The demo: every answer differs, which two hundred pairs prove."""
     shadow = {"answer": '{"predictions": [9.9, 186.9, 972.0]}'}

@@ -93,11 +93,18 @@ def test_what_repeats_itself_waits_for_other_calls() -> None:
         bad=repeated,
         further=dict.fromkeys(("faults", "disagreement", "bad"), "with different requests"),
     )
-    found = decide(judge(evidence, CONTRACT), CONTRACT)
+    gates = judge(evidence, CONTRACT)
+    found = decide(gates, CONTRACT)
     assert found.more_pairs == 3_786
     assert found.reasons[0] == (
         "3,786 more pairs with different requests would settle it as PROMOTE."
     )
+    # A hundred pairs a second take no time off it where none of them has another request.
+    for rate, when, seconds in ((0.0, "", None), (2.0, ", 32 min at the present rate", 1_893.0)):
+        rates = dict.fromkeys(("faults", "disagreement", "bad"), rate)
+        found = decide(gates, CONTRACT, pairs_per_second=100, further_per_second=rates)
+        assert found.reasons[0].endswith(f"would settle it as PROMOTE{when}.")
+        assert (found.eta and found.eta.total_seconds()) == seconds
 
 
 def test_rejects_when_one_gate_fails_and_names_it() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -190,6 +191,25 @@ def test_batches_and_their_order_do_not_matter_to_the_counts() -> None:
         exact = effective_size(np.bincount(index), np.bincount(index, weights=events[gate]))
         assert whole.effective(gate).clusters == parts.effective(gate).clusters == exact.clusters
         assert parts.effective(gate).n_eff == pytest.approx(whole.effective(gate).n_eff)
+
+
+@pytest.mark.parametrize(
+    ("keys", "new"),
+    [
+        ([7] * 6_000, 0),
+        ([*range(100)] * 60, 0),
+        (range(6_000), 1),
+        ([i if i % 10 else 0 for i in range(6_000)], 0.9),
+        ([*range(3_000), *range(3_000)], 0),
+    ],
+    ids=["one", "a hundred in turn", "all different", "nine of ten different", "all again"],
+)
+def test_new_clusters_are_those_of_the_later_half(keys: Sequence[int], new: float) -> None:
+    """A call a second: how many of them are of a cluster that did not come before, of late."""
+    clusters = Clusters(gates=1, start=0)
+    assert clusters.new_ones_per_time() == 0
+    clusters.add(np.asarray(keys) * 7_919, np.arange(6_000), np.zeros((1, 6_000), dtype=bool))
+    assert clusters.new_ones_per_time() == pytest.approx(new, rel=0.01)
 
 
 def test_every_key_has_its_own_slot_until_there_are_too_many() -> None:

@@ -240,6 +240,18 @@ class TrialTally:
             return f"in other {self.by}s"
         return "with different requests" if self._cluster is None else f"of another {self.by}"
 
+    def further_per_second(self) -> dict[str, float]:
+        """By each gate that asks `further` calls to have something, how many such come in a second,
+        as they did in the later half of the window.
+        """
+        new_ones = self._clusters.new_ones_per_time() * 1e6
+        found = {name: self.effective(name) for name in self.gates if self.further(name)}
+        # By its likeness a new cluster is worth something with all of its calls, else as one.
+        return {
+            name: new_ones * (each.trials / each.clusters if each.source == "likeness" else 1)
+            for name, each in found.items()
+        }
+
     def report(self) -> Clusters | None:
         """How far the calls repeat each other, as it is for new faults."""
         effective = self.effective("faults")

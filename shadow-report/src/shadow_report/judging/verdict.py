@@ -8,7 +8,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from shadow_report.judging.gates import Margins
-from shadow_report.report import Gate
+from shadow_report.report import Gate, Need
 from shadow_report.wording import counted
 from shadow_report.wording import duration as in_words
 
@@ -43,7 +43,7 @@ class Decision:
     gates: all gates, in the order of the report.
     more_pairs: for WAIT, how many more pairs settle the verdict at the present rates; None when
         nothing does, or when the verdict is not WAIT.
-    eta: for WAIT, the time until then at the present rate of pairs; None when unknown.
+    eta: for WAIT, the time until then at the present rate of such pairs; None when unknown.
     """
 
     verdict: Verdict
@@ -60,6 +60,7 @@ def decide(
     problems: Sequence[str] = (),
     duration: timedelta = timedelta(0),
     pairs_per_second: float | None = None,
+    further_per_second: Mapping[str, float] | None = None,
     details: Mapping[str, str] | None = None,
 ) -> Decision:
     """The verdict on these gates.
@@ -70,6 +71,8 @@ def decide(
     problems: sentences that make the evidence unsound (what is wrong and how to mend it).
     duration: how long the window of the evidence is, for `margins.min_duration`.
     pairs_per_second: the present rate of new pairs, for the time that a WAIT takes.
+    further_per_second: by gate name, the rate of those that its need counts, where it asks for
+        what not all have, such as other requests.
     details: by gate name, a sentence on what it saw; follows the reason of one not passing.
     """
     details = details or {}
@@ -91,7 +94,9 @@ def decide(
             f"the least duration asked for is {in_words(margins.min_duration)}."
         )
     if waits:
-        return _wait(kept, waits, missing_time, pairs_per_second)
+        further = further_per_second or {}
+        rates = {gate.name: further.get(gate.name, pairs_per_second) for gate in kept}
+        return _wait(kept, waits, missing_time, rates)
     rated = [gate for gate in kept if gate.has_figures]
     reason = f"All {len(rated)} gates pass at alpha {margins.alpha:g}, however often one looks"
     reason += f"{_nothing_found(kept)}."
@@ -114,11 +119,11 @@ def _wait(
     gates: tuple[Gate, ...],
     waits: Sequence[str],
     missing_time: timedelta,
-    pairs_per_second: float | None,
+    per_second: Mapping[str, float | None],
 ) -> Decision:
     waiting = [gate for gate in gates if gate.status == "wait"]
-    more, towards = _more_pairs(waiting)
-    eta = _time_for(more, pairs_per_second)
+    needs, towards = _settling(waiting)
+    more, eta = _more_pairs(needs), _time_for(needs, per_second)
     if towards is Verdict.PROMOTE and (eta is not None or not waiting):
         eta = max(missing_time, eta or timedelta(0))
     summary = _least(gates)
@@ -146,30 +151,46 @@ def _stuck(waiting: Sequence[Gate]) -> str:
 
 def _least(gates: Sequence[Gate]) -> tuple[str, ...]:
     """Without a single pair: how many a promotion takes at the least."""
-    fewest, _ = _more_pairs(gates)
+    needs, _ = _settling(gates)
+    fewest = _more_pairs(needs)
     if not fewest or any(gate.n for gate in gates):
         return ()
     return (f"There are no pairs yet; {Verdict.PROMOTE} takes {fewest:,} at the least.",)
 
 
-def _more_pairs(waiting: Sequence[Gate]) -> tuple[int | None, Verdict]:
-    """Pairs until the first gate fails, if one is on its way there, else until the last passes."""
-    needs = [gate.need for gate in waiting if gate.need is not None]
-    to_fail = [need.pairs for need in needs if need.towards == "fail" and need.pairs is not None]
-    if to_fail:
-        beyond = [gate for gate in waiting if gate.need and gate.need.pairs == min(to_fail)]
-        is_unsound = any(gate.name == "coverage" for gate in beyond)
-        return min(to_fail), Verdict.INVALID if is_unsound else Verdict.REJECT
-    to_pass = [need.pairs for need in needs if need.pairs is not None]
-    return (None if len(to_pass) < len(needs) else max(to_pass, default=0)), Verdict.PROMOTE
+def _settling(waiting: Sequence[Gate]) -> tuple[dict[str, Need], Verdict]:
+    """By gate what it needs until the first one fails, if one is on its way there, else until all
+    of them pass.
+    """
+    needs = {gate.name: gate.need for gate in waiting if gate.need is not None}
+    failing = {name: need.pairs for name, need in needs.items() if need.towards == "fail"}
+    fewest = min((pairs for pairs in failing.values() if pairs is not None), default=None)
+    if fewest is None:
+        return needs, Verdict.PROMOTE
+    first = {name: needs[name] for name, pairs in failing.items() if pairs == fewest}
+    return first, Verdict.INVALID if "coverage" in first else Verdict.REJECT
 
 
-def _time_for(pairs: int | None, pairs_per_second: float | None) -> timedelta | None:
-    if pairs is None or not pairs_per_second or pairs_per_second <= 0:
-        return None
-    seconds = pairs / pairs_per_second
+def _more_pairs(needs: Mapping[str, Need]) -> int | None:
+    """As many as the last gate needs; None where no number does."""
+    pairs = [need.pairs for need in needs.values() if need.pairs is not None]
+    return None if len(pairs) < len(needs) else max(pairs, default=0)
+
+
+def _time_for(
+    needs: Mapping[str, Need], per_second: Mapping[str, float | None]
+) -> timedelta | None:
+    """Until the last of these gates has what it needs; None where one never has, or as far as
+    anybody knows.
+    """
+    longest = 0.0
+    for name, need in needs.items():
+        rate = per_second[name]
+        if need.pairs is None or rate is None or rate <= 0:
+            return None
+        longest = max(longest, need.pairs / rate)
     # A timedelta holds 999,999,999 days; past a million the figure says nothing anyway.
-    return None if seconds > 86_400e6 else timedelta(seconds=seconds)
+    return None if longest > 86_400e6 else timedelta(seconds=longest)
 
 
 def _reason(gate: Gate, details: Mapping[str, str]) -> str:

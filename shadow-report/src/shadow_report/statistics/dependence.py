@@ -175,7 +175,7 @@ class Clusters:
 
     Some 8 MiB, and 2 for each gate, whatever is added. Batches may come in any order; the times
     serve only to tell which clusters are there all through the window, which begins at `start`
-    (that of the first batch, unless it is given).
+    (that of the first batch, unless it is given), and which are new in its later half.
     """
 
     def __init__(self, gates: int, slots: int = SLOTS, start: int | None = None) -> None:
@@ -185,6 +185,7 @@ class Clusters:
         self._events = np.zeros((gates, slots), dtype=np.int32)
         self._start = start
         self._width = 1
+        self._last = 0
         self._last_block = 0
 
     def add(self, keys: ArrayLike, times: ArrayLike, events: ArrayLike) -> None:
@@ -248,6 +249,18 @@ class Clusters:
             return np.zeros(self._seen.size, dtype=bool)
         return np.asarray(np.bitwise_count(self._seen) >= blocks / 2)
 
+    def new_ones_per_time(self) -> float:
+        """How many clusters came up per unit of time in the later half of the window; 0 while no
+        time has passed.
+        """
+        if self._start is None:
+            return 0.0
+        earlier = (self._last_block + 1) // 2
+        before = self._seen & np.uint32((1 << earlier) - 1)
+        new = np.count_nonzero((self._seen > 0) & (before == 0))
+        time = self._last - self._start - earlier * self._width
+        return new / time if time > 0 else 0.0
+
     def _slots(self, distinct: NDArray[np.int64]) -> NDArray[np.int64]:
         """The slot of each key, claimed on first sight (open addressing with linear probing)."""
         slots = distinct % self._keys.size
@@ -266,7 +279,8 @@ class Clusters:
     def _blocks(self, times: NDArray[np.int64]) -> NDArray[np.int64]:
         if self._start is None:
             self._start = int(times.min())
-        while int(times.max()) - self._start >= self._width * _MOST_BLOCKS:
+        self._last = max(self._last, int(times.max()))
+        while self._last - self._start >= self._width * _MOST_BLOCKS:
             self._double()
         # A call from before the start counts with the first block.
         blocks = np.maximum(times - self._start, 0) // self._width
