@@ -174,6 +174,7 @@ def test_each_wrong_setting_has_a_line(tmp_path: Path) -> None:
     lines = str(refusal.value).splitlines()
     assert [line.partition(": ")[2].split(" is ")[0] for line in lines] == [
         "image-tag",
+        "no replacement reads the setting image-tags;",
         "profile",
         "gateway",
         "image-registry",
@@ -187,7 +188,7 @@ def test_each_wrong_setting_has_a_line(tmp_path: Path) -> None:
 def test_a_setting_that_nothing_reads_is_refused(tmp_path: Path, name: str, remedy: str) -> None:
     """But not one of the user's own, once a replacement reads it."""
     tree = Tree(tmp_path / "tree")
-    tree.replace(SETTINGS, "data:\n", f'data:\n  {name}: "8089"\n')
+    tree.replace(SETTINGS, "\ndata:\n", f'\ndata:\n  {name}: "8089"\n')
     with pytest.raises(Malformed) as raised:
         check_settings(tree.folder)
     assert str(raised.value) == (

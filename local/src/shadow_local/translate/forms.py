@@ -263,14 +263,18 @@ def sources(folder: Path) -> Iterator[Path]:
                 waiting += [(path / entry).resolve() for entry in _entries(file)]
 
 
-def _entries(file: Path) -> list[str]:
-    """The folders and files that a kustomization names."""
+def _kustomization(file: Path) -> dict[str, Any]:
+    """Its fields; none where Kustomize cannot read it either, which says why."""
     try:
         fields = yaml.safe_load(file.read_text())
     except yaml.YAMLError:
-        return []
-    if not isinstance(fields, dict):
-        return []
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _entries(file: Path) -> list[str]:
+    """The folders and files that a kustomization names."""
+    fields = _kustomization(file)
     named = [entry for key in ("resources", "components") for entry in fields.get(key) or ()]
     patches = [patch.get("path") for patch in fields.get("patches") or ()]
     generated = [
@@ -288,8 +292,8 @@ def _entries(file: Path) -> list[str]:
 def _replacements(files: Iterable[Path]) -> Iterator[Path]:
     """The files of replacements that the kustomizations among these name."""
     for file in files:
-        fields = yaml.safe_load(file.read_text()) if file.name in KUSTOMIZATIONS else {}
-        paths = (entry.get("path") for entry in fields.get("replacements") or ())
+        entries = _kustomization(file).get("replacements") if file.name in KUSTOMIZATIONS else ()
+        paths = (entry.get("path") for entry in entries or ())
         yield from (found for path in paths if path and (found := file.parent / path).is_file())
 
 
