@@ -17,7 +17,7 @@ from shadow_local.translate.arguments import check_arguments, unread
 from shadow_local.translate.cluster import checked, problems
 from shadow_local.translate.document import Manifest, render, repository
 from shadow_local.translate.forms import Malformed
-from shadow_local.translate.patches import check_targets
+from shadow_local.translate.patches import check_images, check_targets
 from shadow_local.translate.schemas import known, refusals
 
 ADDS = "    patch: |\n      - {op: add, path: /metadata/annotations, value: {a: b}}\n"
@@ -442,6 +442,31 @@ def test_a_target_is_what_the_patches_before_it_have_made(tmp_path: Path) -> Non
         f"  - target: {{kind: InferenceService, labelSelector: tier=models}}\n{ADDS}",
     )
     check_targets(folder, render(folder))
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("ghcr.io/prokube/minimal-transformer", None),
+        ("ghcr.io/prokube/minimal-predictor", None),
+        ("ghcr.io/procube/minimal-transformer", "is ghcr.io/prokube/minimal-transformer meant?"),
+        ("nginx", "they have docker.io/seldonio/mlserver, ghcr.io/prokube/minimal-transformer,"),
+    ],
+)
+def test_an_image_that_no_container_has_is_refused(
+    tmp_path: Path, name: str, remedy: str | None
+) -> None:
+    """But not one of this repository, which an option would have."""
+    folder = _overlay(tmp_path / "yours", f"  - target: {{kind: InferenceService}}\n{ADDS}")
+    with (folder / "kustomization.yaml").open("a") as file:
+        file.write(f"images:\n  - {{name: {name}, newName: ours/it}}\n")
+    if remedy is None:
+        check_images(folder, render(folder))
+        return
+    with pytest.raises(Malformed) as raised:
+        check_images(folder, render(folder))
+    start = f"{folder.resolve()}/kustomization.yaml: `images` has the name {name}, which no"
+    assert str(raised.value).startswith(f"{start} container has; {remedy}")
 
 
 def test_a_components_patch_is_read_as_well(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from shadow_local.translate.forms import (
     unknown_variables,
     variables_of,
 )
-from shadow_local.translate.patches import check_targets
+from shadow_local.translate.patches import check_images, check_targets
 from shadow_local.translate.references import dangling
 from shadow_local.translate.schemas import check_schemas
 from shadow_local.translate.services import COMPONENT, named_model
@@ -73,6 +73,7 @@ def checked(kustomization: Path, edge: bool = False) -> list[Manifest]:
     # First, so that all others find lists and mappings where they belong.
     check_schemas(kustomization, manifests)
     check_targets(kustomization, manifests)
+    check_images(kustomization, manifests)
     check_written(manifests)
     check_variables(kustomization, manifests)
     check_rules(kustomization, manifests)

@@ -1,7 +1,7 @@
-"""Patches whose target is nothing that the kustomization has: Kustomize leaves them out in silence.
+"""Patches and `images` for nothing that is there: Kustomize leaves them out in silence.
 
 Kustomize itself says which ones these are: it renders the same folders once more, in which another
-patch stands before each, with the same target, and leaves a mark.
+patch stands before each, with the same target, and leaves a mark, or an image gets another name.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from shadow_local import Explained
 from shadow_local.translate.document import (
     KUSTOMIZATIONS,
     Manifest,
+    fields,
     from_repository,
+    image_name,
     render,
 )
-from shadow_local.translate.forms import Malformed, sources
+from shadow_local.translate.forms import IMAGES, TRANSFORMER, Malformed, sources
 
 Target = dict[str, str]
 # A field of its own next to `metadata`: whole annotations and labels are what patches replace.
@@ -51,21 +54,66 @@ def check_targets(kustomization: Path, manifests: Iterable[Manifest]) -> None:
         raise Malformed("\n".join(lines))
 
 
+def check_images(kustomization: Path, manifests: Iterable[Manifest]) -> None:
+    """Malformed for an image that no container has; a line for each, with its file.
+
+    One of this repository may be meant for an option.
+    """
+    items = list(manifests)
+    files = _kustomizations(kustomization)
+    there = {_untagged(text) for key, text in fields(items) if key == "image" and text}
+    homes = {name.removesuffix(image_name(name)) for name in there}
+    ours = {f"{home}{program}" for home in homes for program in (*IMAGES, TRANSFORMER)}
+    lines = []
+    for file, name in _unused_images(kustomization, files, items):
+        if name not in ours:
+            near = get_close_matches(name, sorted(there), 1, 0.75)
+            remedy = f"is {near[0]} meant?" if near else f"they have {', '.join(sorted(there))}."
+            lines.append(
+                f"{from_repository(file)}: `images` has the name {name}, which no container has; "
+                f"{remedy}"
+            )
+    if lines:
+        raise Malformed("\n".join(lines))
+
+
+def _unused_images(
+    kustomization: Path, files: list[Path], items: list[Manifest]
+) -> Iterator[tuple[Path, str]]:
+    """The file and the name of each image without which the rendering is the same."""
+    named = {file: _fields(file).get("images") or [] for file in files}
+    if not any(named.values()):
+        return
+    with _copied(files) as copy:
+        for file, images in named.items():
+            for position, image in enumerate(images):
+                marked = {"name": image.get("name", ""), "newName": MARK}
+                others = [*images[:position], marked, *images[position + 1 :]]
+                copy.write(file, {**_fields(file), "images": others})
+                if copy.render(kustomization) == items:
+                    yield file, marked["name"]
+            copy.write(file, _fields(file))
+
+
+def _untagged(image: Any) -> str:
+    return re.sub(r"(:[^:/@]*)?(@.*)?$", "", str(image))
+
+
 def _without_objects(kustomization: Path) -> Iterator[tuple[Path, Target]]:
     """The file and the target of each patch that Kustomize leaves out."""
-    files = [file for file in sources(kustomization) if file.name in KUSTOMIZATIONS]
+    files = _kustomizations(kustomization)
     if not any(_has_targets(file) for file in files):
         return
-    with tempfile.TemporaryDirectory() as scratch:
-        marked = _Marked(Path(scratch).resolve(), files)
-        folder = marked.place(kustomization.resolve())
-        # Files that stand next to these are links into the folders themselves.
-        try:
-            rendered = render(folder, "--load-restrictor=LoadRestrictionsNone")
-        except Explained:
-            return  # it names a folder above all of these in a way that `sources` does not read
+    with _copied(files) as copy:
+        targets = _mark(copy, files)
+        if (rendered := copy.render(kustomization)) is None:
+            return
     found = {field for item in rendered for field in item if field.startswith(MARK)}
-    yield from (place for mark, place in marked.targets.items() if mark not in found)
+    yield from (place for mark, place in targets.items() if mark not in found)
+
+
+def _kustomizations(folder: Path) -> list[Path]:
+    return [file for file in sources(folder) if file.name in KUSTOMIZATIONS]
 
 
 def _has_targets(file: Path) -> bool:
@@ -80,8 +128,8 @@ def _has_targets(file: Path) -> bool:
 
 
 def _fields(file: Path) -> dict[str, Any]:
-    fields: dict[str, Any] = yaml.safe_load(file.read_text())
-    return fields
+    found: dict[str, Any] = yaml.safe_load(file.read_text())
+    return found
 
 
 def _remedy(target: Target, items: Iterable[Manifest]) -> str:
@@ -93,26 +141,41 @@ def _remedy(target: Target, items: Iterable[Manifest]) -> str:
     return "compare it with the names and labels in what `kubectl kustomize` prints."
 
 
-class _Marked:
-    """The folders of kustomization files below another one, where they leave marks; all else in
+class _Copy:
+    """The folders of kustomization files below another one, where these may be changed; all else in
     them is what it was.
     """
 
     def __init__(self, scratch: Path, files: list[Path]) -> None:
-        self.targets: dict[str, tuple[Path, Target]] = {}
         self._scratch = scratch
         # Paths that lead from one to the other lead there too, as all stand as they did.
         self._top = Path(os.path.commonpath([file.parent for file in files]))
         folders = {folder for file in files for folder in self._down_to(file.parent)}
         for folder in sorted(folders):
-            self.place(folder).mkdir(parents=True, exist_ok=True)
+            self._place(folder).mkdir(parents=True, exist_ok=True)
             for entry in folder.iterdir():
                 if entry not in folders and entry not in files:
-                    self.place(entry).symlink_to(entry)
+                    self._place(entry).symlink_to(entry)
         for file in files:
-            self.place(file).write_text(self._with_marks(file))
+            self.write(file, _fields(file))
 
-    def place(self, path: Path) -> Path:
+    def write(self, file: Path, content: dict[str, Any]) -> None:
+        """The kustomization file, with other fields."""
+        self._place(file).write_text(yaml.safe_dump(content))
+
+    def render(self, kustomization: Path) -> list[Manifest] | None:
+        """The folder as it is here; None for one that names a folder above all of these in a way
+        that `sources` does not read.
+        """
+        try:
+            # Files that stand next to these are links into the folders themselves.
+            return render(
+                self._place(kustomization.resolve()), "--load-restrictor=LoadRestrictionsNone"
+            )
+        except Explained:
+            return None
+
+    def _place(self, path: Path) -> Path:
         return self._scratch / path.relative_to(self._top)
 
     def _down_to(self, folder: Path) -> Iterator[Path]:
@@ -121,18 +184,29 @@ class _Marked:
             folder = folder.parent
             yield folder
 
-    def _with_marks(self, file: Path) -> str:
-        fields, own, patches = _fields(file), _has_targets(file), []
-        for patch in fields.get("patches") or ():
+
+@contextmanager
+def _copied(files: list[Path]) -> Iterator[_Copy]:
+    with tempfile.TemporaryDirectory() as scratch:
+        yield _Copy(Path(scratch).resolve(), files)
+
+
+def _mark(copy: _Copy, files: Iterable[Path]) -> dict[str, tuple[Path, Target]]:
+    """Put a mark before each patch of the user's own; its file and its target, by the mark."""
+    targets: dict[str, tuple[Path, Target]] = {}
+    for file in files:
+        content, own, patches = _fields(file), _has_targets(file), []
+        for patch in content.get("patches") or ():
             if own and (target := patch.get("target")):
-                mark = f"{MARK}-{len(self.targets)}"
-                self.targets[mark] = (file, target)
+                mark = f"{MARK}-{len(targets)}"
+                targets[mark] = (file, target)
                 named = {"apiVersion": "v1", "kind": "Any", "metadata": {"name": "any"}}
                 patches.append({"target": target, "patch": yaml.safe_dump({**named, mark: "here"})})
             # What is deleted would have no mark, and what comes later may not be one either.
             if not own or DELETES not in _text(file, patch):
                 patches.append(patch)
-        return yaml.safe_dump({**fields, **({"patches": patches} if patches else {})})
+        copy.write(file, {**content, **({"patches": patches} if patches else {})})
+    return targets
 
 
 def _text(file: Path, patch: dict[str, Any]) -> str:
