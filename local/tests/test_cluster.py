@@ -14,12 +14,13 @@ from typing import Any
 import pytest
 from gateways import rendered
 from runs import Start
-from tree import LONG_NAMES, OPTIONS_OF, OTHER_SETTINGS, SETTINGS, STAGES, TOPOLOGIES, Tree
+from tree import LONG_NAMES, OPTIONS, OPTIONS_OF, OTHER_SETTINGS, SETTINGS, STAGES, TOPOLOGIES, Tree
 
 from shadow_local.translate import cluster
 from shadow_local.translate.cluster import checked, problems, topology_of, warnings
 from shadow_local.translate.document import Manifest, render, repository
 from shadow_local.translate.forms import variables_of
+from shadow_local.translate.patches import misplaced
 
 InRuntime = tuple[Manifest, Manifest, list[Manifest]]
 NAME = "MLSERVER_MODEL_NAME"
@@ -57,6 +58,33 @@ def test_nothing_of_ours_is_refused(
     tree.choose_settings(tree.settings() | settings)
     folders = [tree.folder, *(tree.folder / "manifests/stages" / stage for stage in STAGES)]
     assert [list(problems(render(folder))) for folder in folders] == [[]] * len(folders)
+    assert [list(misplaced(folder)) for folder in folders] == [[]] * len(folders)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "changed"),
+    [
+        ("live-verdict", "alerts", "PrometheusRule mirrored-inference-shadow-deployment"),
+        ("rules", "report", "CronJob mirrored-inference-report"),
+        ("second-shadow/standard", "report", "CronJob mirrored-inference-report"),
+        ("pass-paths", "second-shadow/standard", "InferenceService quadruple-minimal-inference"),
+    ],
+)
+def test_an_option_above_the_one_that_it_changes_is_warned_of(
+    tmp_path: Path, first: str, second: str, changed: str
+) -> None:
+    """Kustomize leaves its patches out without a word."""
+    tree = Tree(tmp_path / "tree")
+    for lines, warned in (((first, second), [changed]), ((second, first), [])):
+        components = "".join(f"  - {line}\n" for line in lines)
+        kind = "apiVersion: kustomize.config.k8s.io/v1alpha1\nkind: Component\n"
+        (tree.folder / OPTIONS).write_text(f"{kind}components:\n{components}")
+        name = first.partition("/")[0]
+        assert list(misplaced(tree.folder)) == [
+            f"{tree.folder}/{OPTIONS}: the option {name} changes {item}, which is added after it; "
+            f"put the line of {name} below that of the option that adds it."
+            for item in warned
+        ]
 
 
 def test_no_example_is_refused() -> None:

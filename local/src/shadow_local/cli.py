@@ -28,6 +28,7 @@ from shadow_local.translate import cluster
 from shadow_local.translate.arguments import check_arguments
 from shadow_local.translate.document import Manifest, render, repository, topology
 from shadow_local.translate.forms import label
+from shadow_local.translate.patches import misplaced
 from shadow_local.translate.schemas import known
 
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
@@ -181,7 +182,7 @@ def check(
     if unknown := [label(item) for item in manifests if not known(item)]:
         text += f"; of {len(unknown)} the fields were not checked: {', '.join(unknown)}"
     screen.print(text, soft_wrap=True)
-    _warn(manifests)
+    _warn(folder, manifests)
     if topology_name and (staged := cluster.topology_of(render(repository()))) != topology_name:
         errors.print(
             f"The stages apply {staged}; write `- {topology_name}` into "
@@ -250,15 +251,15 @@ def run_psql(context: typer.Context, postgres_uri: PostgresUri = None) -> None:
     psql(postgres_uri or None, _run_folder(None), context.args)
 
 
-def _warn(manifests: list[Manifest]) -> None:
+def _warn(kustomization: Path, manifests: list[Manifest]) -> None:
     """What a cluster takes as it is told, and nobody may have meant."""
-    for warning in cluster.warnings(manifests):
+    for warning in (*misplaced(kustomization), *cluster.warnings(manifests)):
         errors.print(warning, style="yellow", soft_wrap=True)
 
 
 def _watch(stack: Stack, folder: Path) -> None:
     """Start a stack, show where it is, and watch it until someone ends it."""
-    _warn(stack.manifests)
+    _warn(stack.options.kustomization, stack.manifests)
     try:
         with in_foreground(stack, screen) as state:
             state.write(folder)

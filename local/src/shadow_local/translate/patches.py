@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -26,7 +26,9 @@ from shadow_local.translate.document import (
     image_name,
     render,
 )
-from shadow_local.translate.forms import IMAGES, TRANSFORMER, Malformed, sources
+from shadow_local.translate.forms import IMAGES, TRANSFORMER, Malformed, label, sources
+from shadow_local.translate.references import PART_OF
+from shadow_local.translate.written import has_labels
 
 Target = dict[str, str]
 # A field of its own next to `metadata`: whole annotations and labels are what patches replace.
@@ -77,6 +79,48 @@ def check_images(kustomization: Path, manifests: Iterable[Manifest]) -> None:
         raise Malformed("\n".join(lines))
 
 
+def misplaced(kustomization: Path) -> Iterator[str]:
+    """A warning for each option whose patches come before the objects that they are for.
+
+    Kustomize takes the options in the order of their lines; what a later one adds stays as it is.
+    """
+    files = _kustomizations(kustomization)
+    if not any(_option(file) and _fields(file).get("patches") for file in files):
+        return
+    with _copied(files) as copy:
+        targets = _mark(copy, files, lambda file: _option(file) is not None)
+        rendered = copy.render(kustomization) or []
+    for mark, (file, target) in targets.items():
+        missed = [item for item in rendered if mark not in item and _is_for(target, item)]
+        for item in missed[:1]:
+            options, name = _option(file) or (file, "")
+            yield (
+                f"{from_repository(options / KUSTOMIZATIONS[0])}: the option {name} changes "
+                f"{label(item)}, which is added after it; put the line of {name} below that of the "
+                "option that adds it."
+            )
+
+
+def _option(file: Path) -> tuple[Path, str] | None:
+    """The folder of options that a component is in, next to `settings`, and the option's name."""
+    for folder in file.parents[1:]:
+        if folder.name == "options" and (folder.parent / "settings" / "settings.yaml").exists():
+            # Patches of other kustomizations are for what these bring themselves.
+            is_component = _fields(file).get("kind") == "Component"
+            return (folder, file.relative_to(folder).parts[0]) if is_component else None
+    return None
+
+
+def _is_for(target: Target, item: Manifest) -> bool:
+    """Whether an object of this repository's is one of an option's target, by kind and label."""
+    labels = item["metadata"].get("labels") or {}
+    return (
+        PART_OF in labels.items()
+        and item["kind"] == target.get("kind")
+        and has_labels(labels, target.get("labelSelector", ""))
+    )
+
+
 def _unused_images(
     kustomization: Path, files: list[Path], items: list[Manifest]
 ) -> Iterator[tuple[Path, str]]:
@@ -105,7 +149,7 @@ def _without_objects(kustomization: Path) -> Iterator[tuple[Path, Target]]:
     if not any(_has_targets(file) for file in files):
         return
     with _copied(files) as copy:
-        targets = _mark(copy, files)
+        targets = _mark(copy, files, _has_targets, keep=False)
         if (rendered := copy.render(kustomization)) is None:
             return
     found = {field for item in rendered for field in item if field.startswith(MARK)}
@@ -191,21 +235,27 @@ def _copied(files: list[Path]) -> Iterator[_Copy]:
         yield _Copy(Path(scratch).resolve(), files)
 
 
-def _mark(copy: _Copy, files: Iterable[Path]) -> dict[str, tuple[Path, Target]]:
-    """Put a mark before each patch of the user's own; its file and its target, by the mark."""
+def _mark(
+    copy: _Copy, files: Iterable[Path], of: Callable[[Path], bool], keep: bool = True
+) -> dict[str, tuple[Path, Target]]:
+    """Put a mark before each patch of some files; its file and its target, by the mark.
+
+    What a patch of theirs deletes would have none, so that only `keep` leaves it there.
+    """
     targets: dict[str, tuple[Path, Target]] = {}
-    for file in files:
-        content, own, patches = _fields(file), _has_targets(file), []
+    for file in filter(of, files):
+        content, patches = _fields(file), []
         for patch in content.get("patches") or ():
-            if own and (target := patch.get("target")):
+            if target := patch.get("target"):
                 mark = f"{MARK}-{len(targets)}"
                 targets[mark] = (file, target)
                 named = {"apiVersion": "v1", "kind": "Any", "metadata": {"name": "any"}}
                 patches.append({"target": target, "patch": yaml.safe_dump({**named, mark: "here"})})
-            # What is deleted would have no mark, and what comes later may not be one either.
-            if not own or DELETES not in _text(file, patch):
+            # What comes later may not have one either.
+            if keep or DELETES not in _text(file, patch):
                 patches.append(patch)
-        copy.write(file, {**content, **({"patches": patches} if patches else {})})
+        if patches:
+            copy.write(file, {**content, "patches": patches})
     return targets
 
 

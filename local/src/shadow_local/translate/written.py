@@ -84,12 +84,12 @@ def _selects(select: Mapping[str, str], item: Manifest) -> bool:
         return item.get("kind") == "InferenceService"
     metadata = item["metadata"]
     return select["kind"] == item.get("kind") and all(
-        _has(metadata.get(of) or {}, select.get(selector, ""))
+        has_labels(metadata.get(of) or {}, select.get(selector, ""))
         for of, selector in (("labels", "labelSelector"), ("annotations", "annotationSelector"))
     )
 
 
-def _has(labels: Mapping[str, str], selector: str) -> bool:
+def has_labels(labels: Mapping[str, str], selector: str) -> bool:
     """Whether labels are as a selector says: `a=b`, `a!=b`, `a in (b, c)`, `a` and `!a`."""
     for absent, key, operator, value, values in _REQUIREMENT.findall(selector):
         if operator == "!=":
