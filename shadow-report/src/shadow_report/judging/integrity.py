@@ -321,8 +321,8 @@ def missing(facts: Facts) -> Iterator[Finding]:
             f"{percent(share)} of the calls should be mirrored: if it is another "
             "share (mirror-percentage), say so with --mirrored-share. Else look for a stopped "
             "shadow, another --model_name there or another trouble in its log, calls past the "
-            "entry path, large bodies, a RECORD_SAMPLE of the shadow's alone, and a shadow too slow "
-            "for the traffic (Latency on the page), whose copies the connection limits of the "
+            "entry path, large bodies, a RECORD_SAMPLE of the shadow's alone, and a shadow too "
+            "slow for the traffic (Latency on the page), whose copies the connection limits of the "
             "DestinationRule drop."
             if facts.is_mirrored
             else FOLLOWED,
@@ -412,8 +412,8 @@ def clocks(facts: Facts) -> Iterator[Finding]:
             False,
             f"The shadow's calls are stamped {abs(skew) / 1000:,.1f} s "
             f"{'after' if skew > 0 else 'before'} the primary's.",
-            "Expected after a replay and with a follower. Otherwise copies waited for a slow shadow "
-            "(Latency on the page), or the nodes' clocks differ: set them."
+            "Expected after a replay and with a follower. Otherwise copies waited for a slow "
+            "shadow (Latency on the page), or the nodes' clocks differ: set them."
             if skew > 0
             else "The nodes' clocks differ: set them.",
         )
