@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tree import Tree
+from tree import TOPOLOGIES, Tree
 
 from shadow_local.translate import kserve
 from shadow_local.translate.arguments import check_arguments, unread
@@ -491,6 +491,16 @@ def test_this_repositorys_own_patches_may_be_for_options_that_are_off() -> None:
     """The stages and topologies have some; those of the examples are all applied."""
     for folder in ("manifests/stages/shadow-promoted", "manifests/mirroring/follow"):
         check_targets(repository() / folder, render(repository() / folder))
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_a_stage_may_leave_out_what_an_option_changes(tmp_path: Path, topology: str) -> None:
+    """As the primary alone does with the second shadow."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(topology)
+    tree.switch_on_options(topology)
+    folder = tree.folder / "manifests/stages/primary-alone"
+    check_targets(folder, render(folder))
 
 
 @pytest.mark.parametrize(

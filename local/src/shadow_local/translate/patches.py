@@ -163,10 +163,10 @@ def _kustomizations(folder: Path) -> list[Path]:
 def _has_targets(file: Path) -> bool:
     """Whether it is the user's own and has patches with targets.
 
-    What this repository brings, or a copy of it, has patches for options that are off: it all lies
-    in a folder that has `settings`.
+    What this repository brings has patches for options that are off, and for objects that a stage
+    leaves out: they lie next to `settings`, however deep.
     """
-    if any((folder / "settings" / "settings.yaml").exists() for folder in file.parents):
+    if any((folder / "settings" / "settings.yaml").exists() for folder in file.parents[1:]):
         return False
     return any("target" in patch for patch in _fields(file).get("patches") or ())
 
