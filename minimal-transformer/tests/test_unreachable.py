@@ -71,9 +71,11 @@ def test_lost_grpc_predictor_is_told_once_and_its_return_too(folder: Path, share
 def test_reason_and_remedy_are_named(
     folder: Path, predictor: Predictor, host: str, argument: str, reason: str
 ) -> None:
-    """What is wrong and which argument to look at."""
+    """What is wrong and which argument to look at; a call finds out in more time than a probe."""
+    tensor = b'{"inputs": [{"name": "x", "datatype": "FP64", "shape": [1], "data": [1.0]}]}'
+    path, sent = (INFER, tensor) if "grpc" in argument else (PREDICT, SAMPLE)
     with Transformer(folder, NOWHERE, host or predictor.address, argument) as server:
-        assert server.get(MODEL).status == 503
+        assert server.post(path, sent).status == 503
         assert server.log.count(f"is unreachable ({reason}), ") == 1
         assert "check --predictor_" in server.log
 
