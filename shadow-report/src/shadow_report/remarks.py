@@ -99,7 +99,7 @@ def details(
         ("disagreement", False, disagreements),
     ):
         found = [d for d in differences if d.is_fault is is_fault]
-        # What differs in pairs with a new fault alone is no disagreement of any pair.
+        # What differs in pairs with a new fault alone is not a disagreement of any pair.
         if alike and found:
             said[gate] = _by_place(found, alike)
     if "disagreement" in said and (hint := advice(paths)):
@@ -110,7 +110,7 @@ def details(
 def _by_place(found: Sequence[Difference], alike: int) -> str:
     """The most frequent difference, and a few of the others, the gravest first."""
     most, *others = found
-    # A pair with a new fault is no disagreement, and may differ elsewhere all the same.
+    # A pair with a new fault is not a disagreement, and may differ elsewhere all the same.
     of = f"{most.pairs:,} of {counted(alike, 'such pair')}"
     text = f"Most often {most.in_words}: {of if most.pairs <= alike else f'{most.pairs:,}'}."
     others.sort(key=lambda d: -d.gravity)

@@ -79,7 +79,7 @@ def test_a_rare_fault_is_never_promoted_and_is_named(compared: Compare, fault: s
         assert report.signatures[0].signature.startswith(name)
         gravest = report.signatures[0].in_words.partition(" and ")[0]
         assert any(f"Most often {gravest}: " in reason for reason in report.reasons)
-        # A key of the shadow's own in a broken answer is no disagreement as well.
+        # A key of the shadow's own in a broken answer is not a disagreement as well.
         assert not any("the shadow's side only" in reason for reason in report.reasons)
     assert "PROMOTE" not in looked
     assert set(looked) <= {"WAIT", "REJECT"}

@@ -30,7 +30,7 @@ SCHEMES = (
 )
 # `s3:/bucket`: KServe's pattern wants both slashes, and takes all else for a path in the image.
 _ONE_SLASH = re.compile(r"([a-z0-9][-a-z0-9+.]*):/(?!/)")
-_CLAIM = re.compile("pvc://([^/]+)")
+CLAIM = re.compile("pvc://([^/]+)")
 AUTOSCALER, AUTOSCALERS = "serving.kserve.io/autoscalerClass", ("hpa", "keda", "external", "none")
 BLOCKED = "PYTHONPATH"
 # The ClusterServingRuntimes that KServe's own charts install.
@@ -70,11 +70,7 @@ def refusals(service: Manifest, manifests: Iterable[Manifest]) -> Iterator[str]:
 
 def warnings(service: Manifest, manifests: Iterable[Manifest]) -> Iterator[str]:
     """One line for what only the cluster knows, and may be mistaken."""
-    runtimes = {
-        item["metadata"]["name"]: item["spec"]
-        for item in manifests
-        if item.get("kind") in ("ServingRuntime", "ClusterServingRuntime")
-    }
+    runtimes = _runtimes(manifests)
     for field, model in _models(service["spec"]):
         name = model.get("runtime")
         if name and name not in (*runtimes, *RUNTIMES):
@@ -89,7 +85,7 @@ def warnings(service: Manifest, manifests: Iterable[Manifest]) -> Iterator[str]:
                 f"{label(service)}: {field}.storageUri is {uri!r}, whose claim is not in the "
                 f"kustomization; is {claim} meant?"
             )
-        containers = [model, *runtimes.get(name, {}).get("containers", ())]
+        containers = [model, *runtimes.get(name or "", {}).get("containers", ())]
         words = [str(word) for item in containers for word in item.get("args") or ()]
         sources = ("storageUri", "storageUris", "storage")
         if not any(source in model for source in sources) and not _names_model(words):
@@ -97,6 +93,15 @@ def warnings(service: Manifest, manifests: Iterable[Manifest]) -> Iterator[str]:
                 f"{label(service)}: {field} has no storageUri, so that KServe gives its server no "
                 "model; a server that finds one by itself is told so in args, as by --model_id."
             )
+
+
+def _runtimes(manifests: Iterable[Manifest]) -> dict[str, dict[str, Any]]:
+    """What each ServingRuntime of the kustomization says, by its name."""
+    return {
+        item["metadata"]["name"]: item["spec"]
+        for item in manifests
+        if item.get("kind") in ("ServingRuntime", "ClusterServingRuntime")
+    }
 
 
 def _implementations(spec: dict[str, Any]) -> Iterator[str]:
@@ -152,9 +157,8 @@ def _model(field: str, model: dict[str, Any], manifests: Iterable[Manifest]) -> 
     protocol = model.get("protocolVersion", "v1")
     listed = [
         version
-        for item in manifests
-        if item.get("kind") in ("ServingRuntime", "ClusterServingRuntime")
-        for version in item["spec"].get("protocolVersions") or ()
+        for runtime in _runtimes(manifests).values()
+        for version in runtime.get("protocolVersions") or ()
     ]
     if protocol not in (*PROTOCOLS, *listed):
         yield f".protocolVersion is {protocol!r}; set it to {', '.join(PROTOCOLS)}."
@@ -197,14 +201,8 @@ def _protocols(
 def _answers_v1(model: dict[str, Any], manifests: Iterable[Manifest]) -> bool:
     """Whether the model's server does, as far as its runtime is known."""
     name = model.get("runtime")
-    listed = [
-        item["spec"].get("protocolVersions") or ("v1",)
-        for item in manifests
-        if item.get("kind") in ("ServingRuntime", "ClusterServingRuntime")
-        and item["metadata"]["name"] == name
-    ]
-    if listed:
-        return any("v1" in versions for versions in listed)
+    if (runtime := _runtimes(manifests).get(name or "")) is not None:
+        return "v1" in (runtime.get("protocolVersions") or ("v1",))
     return name in ANSWER_V1 if name else model.get("modelFormat", {}).get("name") in FORMATS_OF_V1
 
 
@@ -224,7 +222,7 @@ def _mistyped_claims(
         if item.get("kind") == "PersistentVolumeClaim"
     ]
     for uri in _uris(model):
-        found = _CLAIM.match(uri)
+        found = CLAIM.match(uri)
         if found and found[1] not in claims:
             yield from ((uri, near) for near in get_close_matches(found[1], claims, 1, 0.75))
 

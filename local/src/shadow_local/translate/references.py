@@ -16,11 +16,11 @@ from typing import Any
 
 from shadow_local.translate.document import Manifest, expand, fields
 from shadow_local.translate.forms import label, own_containers, pods_below
+from shadow_local.translate.kserve import CLAIM, COMPONENTS
 
 Name = tuple[str, str]  # an object's, and its namespace's
 PART_OF = ("app.kubernetes.io/part-of", "shadow-deployment")
 INFERENCE_SERVICE = "serving.kserve.io/inferenceservice"
-COMPONENTS = ("predictor", "transformer", "explainer")
 # What the operator makes of a PostgresCluster, behind its name.
 CLUSTER_SERVICES = ("primary", "replicas", "ha", "pods", "pgbouncer")
 # Kinds that make a Secret, of their own name unless they say another.
@@ -48,7 +48,6 @@ _PART = r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?"
 _HOST = re.compile(rf"(?<![\w.-])({_PART})\\?\.({_PART})\\?\.svc(?![\w-])")
 _SHORT_HOST = re.compile(rf"(?<![\w.-])({_PART})\.({_PART})(?=[:/,]|$)")
 _IN_TEXT = re.compile(r'(\bnamespace="|/serving/)([-a-z0-9]+)')
-_CLAIM = re.compile("pvc://([^/]+)")
 _HASH = r"-[a-z0-9]{10}"
 _REMEDY = (
     "Kustomize's namespace, namePrefix and nameSuffix rename objects and not what names them here; "
@@ -288,7 +287,7 @@ def _files_and_variables(item: Manifest, rendering: _Rendering) -> Iterator[str]
     named += [
         ("PersistentVolumeClaim", found[1], "", _REMEDY_FOR_OWN)
         for _, node in fields(item.get("spec"))
-        if (found := _CLAIM.match(str(node)))
+        if (found := CLAIM.match(str(node)))
     ]
     named += [
         ("InferenceService", name.strip(), f"{variable['name']} says ", _REMEDY)
