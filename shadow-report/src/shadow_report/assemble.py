@@ -17,8 +17,9 @@ from shadow_report.evidence.batch import WholePair
 from shadow_report.evidence.database import Duplicates, LostCalls
 from shadow_report.evidence.services import APART, Sides, calls_by, uniform_since
 from shadow_report.evidence.watermark import is_mirrored
-from shadow_report.judging.gates import Evidence, judge
+from shadow_report.judging.gates import judge
 from shadow_report.judging.integrity import Facts, findings
+from shadow_report.judging.questions import Evidence
 from shadow_report.judging.rates import MIRROR_REJECT_ALPHA, Net, Rate, Unmirrored
 from shadow_report.judging.verdict import decide
 from shadow_report.remarks import details, notes, of_refused, remarks

@@ -22,7 +22,7 @@ from shadow_report.answers.kinds import Tolerance
 from shadow_report.answers.paths import Rule, Rules
 from shadow_report.assemble import Ask
 from shadow_report.compare import compare, compare_candidates
-from shadow_report.judging.gates import Margins, NoiseFloor
+from shadow_report.judging.questions import Margins, NoiseFloor
 from shadow_report.judging.verdict import Verdict
 from shadow_report.maintain import keep_of, maintain
 from shadow_report.output import print_report, progress_bar, write_json, write_junit, write_page

@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from shadow_report import SettingWrong
 from shadow_report.answers.kinds import Ignored, Tolerance
 from shadow_report.answers.paths import RequestField, Rules
-from shadow_report.judging.gates import Margins, NoiseFloor
+from shadow_report.judging.questions import Margins, NoiseFloor
 from shadow_report.rules import as_plain
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}

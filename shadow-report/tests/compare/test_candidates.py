@@ -13,7 +13,7 @@ from traffic import SHADOW, Call, Command, Compare, pair, record
 
 from shadow_report import SettingWrong
 from shadow_report.compare import compare, compare_candidates
-from shadow_report.judging.gates import Margins
+from shadow_report.judging.questions import Margins
 from shadow_report.report import Report
 from shadow_report.settings import Comparison, parse_candidates
 

@@ -8,7 +8,7 @@ import pytest
 from traffic import START, Compare, pair, pairs
 
 from shadow_report.answers.paths import RequestField
-from shadow_report.judging.gates import Margins
+from shadow_report.judging.questions import Margins
 
 
 def test_an_identical_shadow_waits_with_the_count_and_is_then_promoted(compared: Compare) -> None:

@@ -25,7 +25,8 @@ from shadow_report.answers.paths import RequestField, Rules
 from shadow_report.assemble import Observed
 from shadow_report.cli import app
 from shadow_report.counting.trials import TrialTally
-from shadow_report.judging.gates import Evidence, Margins, judge
+from shadow_report.judging.gates import judge
+from shadow_report.judging.questions import Evidence, Margins
 from shadow_report.judging.rates import Net, Rate, Unmirrored
 from shadow_report.report import Gate
 from shadow_report.settings import Comparison, NoiseFloor, TimeUnit
@@ -102,7 +103,7 @@ def test_every_gate_has_its_names() -> None:
 def test_what_is_counted_is_asked() -> None:
     """A count without its question would never be judged."""
     without = COUNTED.gates.keys() - set(gates())
-    assert not without, f"counting/trials.py counts {without}; judging/gates.py does not ask"
+    assert not without, f"counting/trials.py counts {without}; judging/questions.py does not ask"
 
 
 def test_what_is_asked_is_counted() -> None:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from shadow_report.judging.gates import Evidence, Margins, Question, judge, judge_one
+from shadow_report.judging.gates import judge, judge_one
+from shadow_report.judging.questions import Evidence, Margins, Question
 from shadow_report.judging.rates import Net, Rate, Unmirrored
 from shadow_report.report import Gate, Slice
 from shadow_report.statistics.block_scan import BlockScan

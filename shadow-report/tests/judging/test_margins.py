@@ -7,7 +7,7 @@ from datetime import timedelta
 
 import pytest
 
-from shadow_report.judging.gates import Margins
+from shadow_report.judging.questions import Margins
 
 
 def test_defaults_are_those_of_the_contract() -> None:

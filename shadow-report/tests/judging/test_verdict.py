@@ -8,7 +8,8 @@ from datetime import timedelta
 import numpy as np
 import pytest
 
-from shadow_report.judging.gates import Evidence, Margins, judge
+from shadow_report.judging.gates import judge
+from shadow_report.judging.questions import Evidence, Margins
 from shadow_report.judging.rates import Rate
 from shadow_report.judging.verdict import Decision, Verdict, decide
 from shadow_report.statistics.block_scan import BlockScan

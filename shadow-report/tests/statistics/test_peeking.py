@@ -19,7 +19,8 @@ from looks import (
 )
 from statsmodels.stats.proportion import proportion_confint
 
-from shadow_report.judging.gates import Evidence, Margins, judge
+from shadow_report.judging.gates import judge
+from shadow_report.judging.questions import Evidence, Margins
 from shadow_report.judging.rates import Net, Rate
 from shadow_report.judging.verdict import Verdict, decide
 from shadow_report.statistics.sequences import log_net_evidence_below

@@ -10,7 +10,8 @@ import pytest
 from looks import ALPHA, clears, share_ever
 from numpy.typing import NDArray
 
-from shadow_report.judging.gates import Evidence, Margins, judge
+from shadow_report.judging.gates import judge
+from shadow_report.judging.questions import Evidence, Margins
 from shadow_report.judging.rates import Excess, Rate, Unmirrored
 from shadow_report.judging.verdict import Verdict, decide
 from shadow_report.statistics.block_scan import BlockScan

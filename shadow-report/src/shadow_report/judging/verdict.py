@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 
-from shadow_report.judging.gates import Margins
+from shadow_report.judging.questions import Margins
 from shadow_report.report import Gate, Need
 from shadow_report.wording import counted
 from shadow_report.wording import duration as in_words
