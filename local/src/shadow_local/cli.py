@@ -19,7 +19,7 @@ from embedded_postgres import PostgresFailed
 from shadow_local import Explained
 from shadow_local.database import masked
 from shadow_local.demo import SCENES, demonstrate
-from shadow_local.report import compare, psql, running
+from shadow_local.report import compare, outdated, psql, running
 from shadow_local.stack import Options, Stack, in_foreground
 from shadow_local.state import STATE, claimed, copies_url_of, data_folder
 from shadow_local.supervisor import StopRequested
@@ -241,8 +241,10 @@ def report(
     folder: Folder = None,
 ) -> None:
     """Compare what a running `up`, or POSTGRES_URI, has recorded; more options go to compare."""
-    manifests = _chosen(topology_name, kustomization)
-    compare(postgres_uri or None, manifests, _run_folder(folder), context.args)
+    manifests, base = _chosen(topology_name, kustomization), _run_folder(folder)
+    if not postgres_uri and (line := outdated(base)):
+        errors.print(line, style="yellow", soft_wrap=True)
+    compare(postgres_uri or None, manifests, base, context.args)
 
 
 @app.command("psql", context_settings=PASSED_ON)

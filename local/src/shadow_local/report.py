@@ -12,7 +12,7 @@ import psycopg
 from embedded_postgres import as_role, binaries
 from shadow_local import Explained
 from shadow_local.database import CONNECT_SECONDS, with_port
-from shadow_local.state import read_state
+from shadow_local.state import digest, read_state
 from shadow_local.translate.arguments import rules_of
 from shadow_local.translate.document import Manifest, render, repository
 from shadow_local.translate.forms import check_settings
@@ -58,6 +58,24 @@ def compare(
         more = [*_left(options, more), *more]
         words, env = comparison(uri, state.get("mirror_percentage"), more, names)
     os.execve(words[0], words, env)  # noqa: S606 - Ctrl-C and the exit code are then its own
+
+
+def outdated(folder: Path) -> str | None:
+    """What to do where the stack that runs in a folder is not what its manifests say now."""
+    state = read_state(folder) or {}
+    kustomization, rendered = state.get("kustomization"), state.get("rendered")
+    if not kustomization or not rendered:
+        return None
+    try:
+        now = digest(render(Path(str(kustomization))))
+    except Explained:
+        now = ""  # something is being edited there, and what runs can be judged all the same
+    if now == rendered:
+        return None
+    return (
+        f"The manifests of {kustomization} have changed since `make up` started, rules and options "
+        "of the report included; this goes by what runs: end `make up` and start it again."
+    )
 
 
 def psql(postgres_uri: str | None, folder: Path, more: Sequence[str]) -> NoReturn:

@@ -25,7 +25,7 @@ from shadow_local.processes import (
     open_copies_url,
     pod_name,
 )
-from shadow_local.state import Follower, Pods, Side, State
+from shadow_local.state import Follower, Pods, Side, State, digest
 from shadow_local.supervisor import ChildDied, Command, StopRequested, Supervisor
 from shadow_local.translate.arguments import rules_of
 from shadow_local.translate.cluster import checked, topology_of
@@ -291,6 +291,8 @@ class Stack:
             more_shadows=tuple(shadows[1:]),
             more_followers=tuple(followers[1:]),
             copies_url=copies_url,
+            kustomization=str(self.options.kustomization.resolve()),
+            rendered=digest(self.manifests),
         )
 
     def _url(self, component: str) -> str | None:

@@ -8,10 +8,11 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from shadow_local import Explained
-from shadow_local.translate.document import from_repository, repository
+from shadow_local.translate.document import Manifest, from_repository, repository
 
 STATE = "state.json"
 
@@ -62,6 +63,8 @@ class State:
     more_shadows: tuple[Side, ...] = ()
     more_followers: tuple[Follower, ...] = ()
     copies_url: str | None = None  # Envoy's figures of the copies that no shadow has answered yet
+    kustomization: str = ""  # its folder
+    rendered: str = ""  # the digest of what it was when the stack started
 
     def write(self, folder: Path) -> None:
         """Replace `state.json` at once, so that no reader sees half of it."""
@@ -77,6 +80,11 @@ def read_state(folder: Path) -> dict[str, object] | None:
     except FileNotFoundError:
         return None
     return found if isinstance(found, dict) else None
+
+
+def digest(manifests: list[Manifest]) -> str:
+    """One for the same objects in the same order, another for any other field."""
+    return sha256(json.dumps(manifests, default=str).encode()).hexdigest()
 
 
 def copies_url_of(folder: Path, url: str) -> str | None:

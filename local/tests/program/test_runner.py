@@ -88,7 +88,9 @@ def test_the_report_and_the_live_verdict_judge_alike(start: Start, tmp_path: Pat
     until(lambda: json.loads(get(f"{page}verdict.json")[2])["pairs"] > 0)
     live = json.loads(get(f"{page}verdict.json")[2])
     words = ("report", "--folder", str(tmp_path / "stack"), "--settle", "0s", "--json", str(file))
-    assert start(*words).ends() == 11
+    first = start(*words)
+    assert first.ends() == 11
+    assert "have changed" not in first.output.read_text()
     report = json.loads(file.read_text())
     assert [rule["compare"] for rule in live["settings"]["rules"]] == ["number"]
     assert live["settings"]["alpha"] == 0.02
@@ -98,6 +100,11 @@ def test_the_report_and_the_live_verdict_judge_alike(start: Start, tmp_path: Pat
     assert start(*words, "--rules", str(tmp_path / "none.yaml"), "--alpha=3%").ends() in (10, 11)
     own = json.loads(file.read_text())["settings"]
     assert (own["rules"], own["alpha"]) == ([], 0.03)
+    (tree.folder / "manifests/options/rules/rules.yaml").write_text("rules: []\n")
+    edited = start(*words)
+    assert edited.ends() == 11
+    assert f"manifests of {kustomization} have changed since" in edited.output.read_text()
+    assert json.loads(file.read_text())["settings"]["rules"] == report["settings"]["rules"]
     run.process.terminate()
     assert run.ends() == 0
 
