@@ -164,13 +164,14 @@ def _of_noise(noise: Noise, settings: Comparison) -> tuple[str, ...]:
         return (f"The noise floor is not known, so nothing is taken off: {how}",)
     if floor == "auto" and noise.repeated_requests < MEASURED_REQUESTS:
         few = counted(noise.repeated_requests, "repeated request")
-        return (f"The noise floor is not measured yet, by {few} so far: {how}",)
+        so_far = f"by {few} so far, of {MEASURED_REQUESTS} or more"
+        return (f"The noise floor is not measured yet, {so_far}: {how}",)
     if noise.shadow_share is None or (floor == "off" and not noise.disagreements):
         return ()
     what = (
         f"The primary disagrees with itself in {percent(noise.share)} of "
-        f"{counted(noise.comparisons, 'repeated request')} (noise), and the shadow with it in "
-        f"{percent(noise.shadow_share)}"
+        f"{counted(noise.comparisons, 'answer')} to repeated requests (noise), and the shadow "
+        f"with it in {percent(noise.shadow_share)}"
     )
     if floor == "off":
         return (f"{what}; --noise-floor auto judges what exceeds the noise.",)

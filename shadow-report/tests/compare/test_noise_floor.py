@@ -64,7 +64,7 @@ def test_a_primary_that_always_agrees_with_itself_leaves_an_excess(command: Comm
     report = command([*calls, *once_more(calls, 0, 2)], "--noise-floor", "auto")
     assert report["verdict"] == "WAIT"
     assert gate(report)["interval"][0] < 0
-    told = "itself in 0 % of 300 repeated requests (noise), and the shadow with it in "
+    told = "itself in 0 % of 300 answers to repeated requests (noise), and the shadow with it in "
     assert told in report["remarks"][0]
     assert "are judged by their excess over the noise." in report["remarks"][0]
 

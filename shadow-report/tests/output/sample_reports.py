@@ -241,7 +241,7 @@ def rejected() -> Report:
             "worst: 24 of 40 calls from 08:00 to 08:10 have a new fault, allowed 3 %.",
         ),
         remarks=(
-            "The primary disagrees with itself in 0.12 % of 1,630 repeated requests (noise).",
+            "The primary disagrees with itself in 0.12 % of 1,630 answers to repeated requests.",
         ),
         pairs=12480,
         compared=12470,
