@@ -313,6 +313,21 @@ def test_noise_that_is_not_measured_bounds_nothing_from_below(differing: int, at
     assert "differs from itself in 0 %: excess between -" in known["disagreement"].reason
 
 
+def test_noise_that_is_not_measured_explains_nothing() -> None:
+    """Two of ten answers differ from the primary's own: what the table shows has nothing taken off,
+    and runs are not looked for, as all calls are like those that would be called bad.
+    """
+    given = {"noise": Rate(2, 10), "scans": {"disagreement": _scan((5, False), (5, True))}}
+    gates = _gates(disagreement=Rate(5, 10), margins=Margins(noise_floor="auto"), **given)  # type: ignore[arg-type]
+    assert gates["disagreement"].status == "wait"
+    assert gates["disagreement"].estimate == 0.5
+    assert gates["disagreement"].interval.upper > 0.5
+    assert (gates["newest"].status, gates["worst"].status) == ("pass", "pass")
+    clean = _gates(disagreement=Rate(0, 20_000), margins=Margins(noise_floor="auto"), **given)  # type: ignore[arg-type]
+    assert clean["disagreement"].status == "pass"
+    assert clean["newest"].status == "wait"
+
+
 def test_newest_calls_that_are_bad_hold_up_what_the_average_hides() -> None:
     """The last 25 of 60,025, with the time and what would clear it."""
     gate = _gates(faults=Rate(25, 60_025), scans={"faults": _scan((60_000, False), (25, True))})

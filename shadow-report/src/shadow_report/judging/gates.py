@@ -48,10 +48,10 @@ def judge(evidence: Evidence, margins: Margins) -> tuple[Gate, ...]:
     scanned = [
         Scanned(each, evidence.scans[each.name])
         for each, gate in zip(asked, gates, strict=True)
-        # What fails by its average needs no run to tell.
-        if each.name in evidence.scans and gate.status != "fail"
+        if each.name in evidence.scans and _asks_for_runs(each, gate)
     ]
-    but_for = "But for what fails by its average, " if len(scanned) < len(evidence.scans) else ""
+    fails = any(gate.status == "fail" and gate.name in evidence.scans for gate in gates)
+    but_for = "But for what fails by its average, " if fails else ""
     if margins.newest_factor and evidence.scans:
         gates.append(_newest_gate(scanned, margins.newest_factor, but_for))
     if margins.worst_factor and evidence.scans:
@@ -59,6 +59,15 @@ def judge(evidence: Evidence, margins: Margins) -> tuple[Gate, ...]:
     if evidence.slices is not None:
         gates.append(_slices_gate(evidence.slices, is_allowed=margins.allow_worse_slices))
     return tuple(gates)
+
+
+def _asks_for_runs(question: Question, gate: Gate) -> bool:
+    """What fails by its average needs no run to tell, and what would pass but for a noise that is
+    not measured yet has none that could be told from noise.
+    """
+    count = question.count
+    is_open = isinstance(count, Excess) and not count.is_measured and gate.status == "wait"
+    return gate.status != "fail" and not is_open
 
 
 def judge_one(question: Question, alpha: float, reject_alpha: float, why: str = "") -> Gate:

@@ -157,7 +157,8 @@ class Unmirrored:
 @dataclass(frozen=True, slots=True)
 class Excess:
     """How much more often something happens than `noise` does: a known share, or a rate that was
-    counted, and then each of the two gets half of alpha.
+    counted, and then each of the two gets half of alpha. As long as too little of it was counted,
+    it explains nothing.
 
     Both bounds hold at every look, so their difference does, whatever the two have in common.
     """
@@ -167,12 +168,14 @@ class Excess:
 
     @property
     def floor(self) -> float:
-        """The share that noise explains, as far as it is known."""
-        return self.noise if isinstance(self.noise, float) else self.noise.rate or 0.0
+        """The share that noise explains."""
+        if isinstance(self.noise, float):
+            return self.noise
+        return (self.noise.rate or 0.0) if self.is_measured else 0.0
 
     @property
     def is_measured(self) -> bool:
-        """Whether the noise is known well enough to say how far below it the count is."""
+        """Whether the noise is known well enough to take it off."""
         return isinstance(self.noise, float) or self.noise.n_eff >= MEASURED_REQUESTS
 
     @property
@@ -199,7 +202,8 @@ class Excess:
         found = self.counted.bounds(alpha / 2, reject_alpha / 2, trials)
         # Whoever passes must be above little noise, whoever fails beyond much of it.
         noise = self.noise.bounds(reject_alpha / 2, alpha / 2)
-        return Interval(found.lower - noise.upper, found.upper - noise.lower)
+        least = noise.lower if self.is_measured else 0.0
+        return Interval(found.lower - noise.upper, found.upper - least)
 
 
 def _worth(count: Rate | Net, trials: float | None) -> float:
