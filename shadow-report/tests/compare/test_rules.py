@@ -619,7 +619,6 @@ def test_a_probability_vector_names_the_rule_for_its_top_class(command: Command)
             "s=text,least=0.9",
             "within tolerance",
         ),
-        ({"l": ["cat"]}, {"l": ["dog"]}, "l[*]=label,margin=10%", "label"),
     ],
 )
 def test_other_kinds_name_their_rule(
@@ -631,15 +630,37 @@ def test_other_kinds_name_their_rule(
     assert command([], "--rule", rule)["outcomes"] == {outcome: 300}
 
 
-def test_advice_under_the_preset_loosens_it(command: Command) -> None:
+@pytest.mark.parametrize(
+    ("differing", "margin"), [(20, "10%"), (30, "20%"), (45, "30%"), (100, "50%"), (101, None)]
+)
+def test_a_margin_that_is_named_is_above_what_differs(
+    command: Command, differing: int, margin: str | None
+) -> None:
+    """Whoever pastes it is not told again that too much differs; nor is another model let through."""
+    same, other = ({"l": ["cat"]}, {"l": ["cat"]}), ({"l": ["cat"]}, {"l": ["dog"]})
+    report = command(answers(*[same] * (300 - differing), *[other] * differing))
+    rule = f"l[*]=label,margin={margin}"
+    if margin is None:
+        assert "--rule" not in told(report)
+        return
+    assert f"If some labels may be others: --rule '{rule}'." in told(report)
+    gates = {gate["name"]: gate for gate in command([], "--rule", rule)["gates"]}
+    assert gates["l[*] (label)"]["status"] != "fail"
+
+
+@pytest.mark.parametrize(("differing", "margin"), [(300, None), (30, "20%")])
+def test_advice_under_the_preset_loosens_it(
+    command: Command, differing: int, margin: str | None
+) -> None:
     """And a rule comes on top of the preset: else ids would differ in every pair."""
-    calls = [
-        replace(call, protocol="openai") for call in answers(*[(chat(PARIS), chat("xyz"))] * 300)
-    ]
-    rule = "choices[*].message.content=text,least=0.8,margin=10%"
+    same, other = (chat(PARIS), chat(PARIS)), (chat(PARIS), chat("xyz"))
+    pairs = [same] * (300 - differing) + [other] * differing
+    calls = [replace(call, protocol="openai") for call in answers(*pairs)]
+    rule = "choices[*].message.content=text,least=0.8"
+    advised = f"--rule '{rule},margin={margin}', or a lower least."
     for options in ((), ("--rules", "openai")):
         reason = told(command(calls, *options))
-        assert f"--rule '{rule}', or a lower least." in reason
+        assert (advised if margin else "may differ: a least below 0.8.") in reason
         calls = []
         lower = rule.replace("0.8", "0")
         assert command([], *options, "--rule", lower)["disagreements"] == 0

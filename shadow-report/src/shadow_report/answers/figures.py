@@ -86,6 +86,8 @@ WORTH_A_TOLERANCE = 0.2
 # Where one in twenty pairs is further apart than this share of the primary's own spread, as another
 # factor makes them, the two models do not say the same, and nothing is worth being tolerated.
 WORTH_A_MARGIN = 0.4
+# The first that is 1.5 times the share of pairs that differ is named; beyond a third of them, none.
+MARGINS = (0.1, 0.2, 0.3, 0.5)
 # Lists of so many numbers are more often embeddings than anything else.
 EMBEDDING_LENGTH = 32
 
@@ -147,15 +149,19 @@ def _of_numbers(path: str, kind: str, found: Numbers) -> str:
 
 def _of_wording(told: PathReport) -> str:
     """A rule for texts, or for labels; where one for texts holds already, what makes it looser."""
+    share = told.differing_pairs / told.pairs
+    margin = next((f"{margin:.0%}" for margin in MARGINS if 1.5 * share <= margin), None)
     if told.kind == "label":
         # What a pattern found in a text is a label without a path, as is a whole answer.
-        has_path = not told.path.endswith(")")
-        rule = _rule(told.path, "label,margin=10%")
-        return f"If some labels may be others: {rule}." if has_path else ""
+        has_rule = margin and not told.path.endswith(")")
+        rule = _rule(told.path, f"label,margin={margin}")
+        return f"If some labels may be others: {rule}." if has_rule else ""
     asked = next((found.least for found in told.similarities), None)
     if asked is None:
         return f"If the wording may differ: {_rule(told.path, 'text,least=0.9')}."
-    rule = _rule(told.path, f"text,least={asked:g},margin=10%")
+    if margin is None:
+        return f"If more of the wording may differ: a least below {asked:g}."
+    rule = _rule(told.path, f"text,least={asked:g},margin={margin}")
     return f"If more of the wording may differ: {rule}, or a lower least."
 
 
