@@ -63,7 +63,7 @@ REQUESTS ?= 200
 GATEWAY_PORT ?= 8080
 export REQUESTS GATEWAY_PORT TOPOLOGY
 
-.PHONY: $(TESTS) $(TYPES) help demo up traffic report psql install test check bench soak soak-follow pictures format lock release images sbom deploy schema clean
+.PHONY: $(TESTS) $(TYPES) installed help demo up traffic report psql install test check bench soak soak-follow pictures format lock release images sbom deploy schema clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -91,7 +91,7 @@ which/.venv/runs:
 	@echo "Say which project: make install PROJECT=<one of $(PROJECTS)>" >&2; exit 2
 
 # A suite's output is held back until it ends; its start and its end are printed past that, on descriptor 3.
-test: $(PROJECTS:%=%/.venv/tests) ## Run every test of every project, the others too when one fails (a quarter of an hour on two cores)
+test: installed ## Run every test of every project, the others too when one fails (a quarter of an hour on two cores)
 	@exec 3>&1; code=0; export BROKEN="$$(mktemp)"; trap 'rm -f "$$BROKEN"' EXIT; \
 	PROGRESS=3 $(MAKE) --keep-going --jobs=4 --output-sync=target $(TESTS) || code=$$?; \
 	if [ -s "$$BROKEN" ]; then printf 'broken; run it alone by: make %s\n' $$(cat "$$BROKEN") >&2; fi; \
@@ -115,7 +115,7 @@ shadow-report/test: SELECTED := --ignore=tests/compare --ignore=tests/statistics
 shadow-report/compare: SELECTED := tests/compare
 shadow-report/statistics: SELECTED := tests/statistics
 
-check: $(PROJECTS:%=%/.venv/tests) ## Formatting, lint, types, imports, locks, shell, Dockerfiles, YAML, workflows, links
+check: installed ## Formatting, lint, types, imports, locks, shell, Dockerfiles, YAML, workflows, links
 	@local/.venv/bin/ruff format --check .
 	@local/.venv/bin/ruff check .
 	@$(MAKE) --jobs=2 --output-sync=target $(TYPES)
@@ -204,6 +204,10 @@ install = trap 'exit 130' INT; said=$$({ $(2); } 2>&1) || { grep -v '^WARNING: R
 	@echo "installing $*"
 	@$(call install,$*,"$(UV)" sync --quiet --project $* --no-dev --inexact)
 	@touch $@
+
+# All of them; what one waits for on the network or the disk, another one uses.
+installed: $(BOOTSTRAP)
+	@$(MAKE) --silent --jobs=3 $(PROJECTS:%=%/.venv/tests)
 
 %/.venv/tests: %/pyproject.toml | $(BOOTSTRAP)
 	@echo "installing $* and what its tests need"
