@@ -22,6 +22,7 @@ from shadow_local.translate.schemas import known, refusals
 
 ADDS = "    patch: |\n      - {op: add, path: /metadata/annotations, value: {a: b}}\n"
 DELETES = "    patch: |\n      $patch: delete\n      kind: X\n      metadata: {name: x}\n"
+PRIMARY = "double-minimal-inference"
 Change = Callable[[dict[str, Any], Manifest], object]
 EXAMPLE = repository() / "examples" / "runtime"
 
@@ -352,6 +353,39 @@ def test_what_only_the_cluster_knows_is_warned_of(
             ),
             "'model' (by its arguments or variables), and its transformer asks for 'a'",
         ),
+        (
+            lambda m, s: m.update(runtime="kserve-mlserver"),
+            (
+                f"{PRIMARY!r} (by its runtime, as it is given none), and its transformer asks for "
+                "'model' (by --model_name), which is answered with 404; give both one name, by "
+                "`env: [{name: MLSERVER_MODEL_NAME, value: model}]` in the predictor's model."
+            ),
+        ),
+        (
+            lambda m, s: m.update(
+                runtime="kserve-mlserver", env=[{"name": "MLSERVER_MODEL_NAME", "value": "model"}]
+            ),
+            None,
+        ),
+        *(
+            (
+                lambda m, s, runtime=runtime: m.update(runtime=runtime, protocolVersion="v1"),
+                f"{PRIMARY!r} (by its runtime, as it is given none), ",
+            )
+            for runtime in kserve.NAMED_BY_ARGUMENT
+        ),
+        (
+            lambda m, s: m.update(runtime="kserve-sklearnserver", args=["--model_name=model"]),
+            None,
+        ),
+        (
+            lambda m, s: (m.pop("runtime"), m.update(modelFormat={"name": "paddle"})),
+            f"{PRIMARY!r} (by its runtime, as it is given none), ",
+        ),
+        # A runtime of the cluster's, or one of two: the one that it takes may be given a name.
+        (lambda m, s: m.update(runtime="the-teams"), None),
+        (lambda m, s: m.pop("runtime"), None),
+        (lambda m, s: m.update(runtime="kserve-tritonserver"), None),
     ],
 )
 def test_a_model_of_two_names_is_refused(
@@ -363,6 +397,22 @@ def test_a_model_of_two_names_is_refused(
     found = list(problems(manifests))
     assert len(found) == (served is not None)
     assert all(f"its predictor serves {served}" in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [({}, True), ({"metadata": {"name": "kserve-mlserver"}}, False)],
+)
+def test_a_runtime_of_ones_own_may_be_called_like_one_of_kserves(
+    manifests: list[Manifest], changed: Manifest, named: bool
+) -> None:
+    """And what is started without a runtime's name may be one of one's own."""
+    runtime = next(item for item in manifests if item["kind"] == "ServingRuntime") | changed
+    assert (kserve.naming({"runtime": "kserve-mlserver"}, "a", [runtime]) is not None) == named
+    paddle: Manifest = {"modelFormat": {"name": "paddle"}}
+    assert kserve.naming(paddle, "a", [runtime]) == "args: [--model_name=a]"
+    runtime["spec"]["supportedModelFormats"].append({"name": "paddle"})
+    assert kserve.naming(paddle, "a", [runtime]) is None
 
 
 def _overlay(folder: Path, patches: str) -> Path:

@@ -608,7 +608,7 @@ def test_a_runtimes_probe_that_asks_for_another_model_is_warned_of(
             ),
             "modelFormat is 'sklearn 1'",
         ),
-        (lambda model, _: model.update(runtime="kserve-mlserver", protocolVersion="v1"), None),
+        (lambda model, _: model.update(runtime="kserve-tritonserver", protocolVersion="v1"), None),
         (lambda _, runtime: runtime.update(disabled=True), "ServingRuntime mlserver is disabled"),
     ],
 )

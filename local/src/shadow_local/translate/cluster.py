@@ -168,17 +168,26 @@ def _model_names(service: Manifest, manifests: list[Manifest]) -> Iterator[str]:
     if not asked or "$(" in asked or (ready and not kserve.KSERVES_PATH.match(ready)):
         return  # a language model's server is asked for the name that stands in the call
     for kind, container in _containers(service, manifests):
-        served, place = _served(container), "its arguments or variables"
-        if not served:
-            probed = ((probe, MODELS_PATH.match(path)) for probe, path in _probed(container))
-            served, place = next(((found[1], probe) for probe, found in probed if found), ("", ""))
+        naming = kserve.naming(container, asked, manifests)
+        served, place = _named_by(container, name if naming else "")
         served = served.replace("{{.Name}}", name)
         if kind == "predictor" and served and "$(" not in served and served != asked:
+            how = f", by `{naming}` in the predictor's model" if naming else ""
             yield (
                 f"InferenceService {name}: its predictor serves {served!r} (by {place}), and its "
                 f"transformer asks for {asked!r} (by --model_name), which is answered with 404; "
-                "give both one name."
+                f"give both one name{how}."
             )
+
+
+def _named_by(container: Manifest, default: str) -> tuple[str, str]:
+    """A model's name and what gives it; a probe tells it where nothing else does."""
+    if served := _served(container):
+        return served, "its arguments or variables"
+    if default:
+        return default, "its runtime, as it is given none"
+    probed = ((probe, MODELS_PATH.match(path)) for probe, path in _probed(container))
+    return next(((found[1], probe) for probe, found in probed if found), ("", ""))
 
 
 def _served(container: Manifest) -> str:

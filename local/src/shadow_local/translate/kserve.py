@@ -49,6 +49,10 @@ ANSWER_V1 = (
     *("kserve-sklearnserver", "kserve-xgbserver"),
 )
 FORMATS_OF_V1 = ("autogluon", "huggingface", "paddle", "pmml", "predictive")
+# Of all, those that call the model like the InferenceService where they are given no name: by their
+# own arguments, and MLServer by the variable that KServe's webhook adds.
+MLSERVER = "kserve-mlserver"
+NAMED_BY_ARGUMENT = (*ANSWER_V1, "kserve-openvino", "kserve-tensorflow-serving")
 PROTOCOL = re.compile(r"(?<!\S)--predictor_protocol[= ](\S+)")
 # The transformer's probe of a predictor that has KServe's paths.
 READY_PATH, KSERVES_PATH = "PREDICTOR_READY_PATH", re.compile("/v1/models/|/v2/")
@@ -93,6 +97,26 @@ def warnings(service: Manifest, manifests: Iterable[Manifest]) -> Iterator[str]:
                 f"{label(service)}: {field} has no storageUri, so that KServe gives its server no "
                 "model; a server that finds one by itself is told so in args, as by --model_id."
             )
+
+
+def naming(model: dict[str, Any], name: str, manifests: Iterable[Manifest]) -> str | None:
+    """What gives a model this name that is otherwise called like its InferenceService; None where
+    its runtime is not one of KServe's own that do so, or not for certain.
+    """
+    runtime, of_format = model.get("runtime"), model.get("modelFormat", {}).get("name")
+    others = _runtimes(manifests)
+    supported = [
+        item.get("name")
+        for other in others.values()
+        for item in other.get("supportedModelFormats") or ()
+    ]
+    if runtime in others or (not runtime and of_format in supported):
+        return None
+    if runtime == MLSERVER:
+        return f"env: [{{name: MLSERVER_MODEL_NAME, value: {name}}}]"
+    if runtime in NAMED_BY_ARGUMENT if runtime else of_format in FORMATS_OF_V1:
+        return f"args: [--model_name={name}]"
+    return None
 
 
 def _runtimes(manifests: Iterable[Manifest]) -> dict[str, dict[str, Any]]:
