@@ -150,6 +150,140 @@ def test_a_word_that_a_pod_does_not_know_is_refused(
     assert all(str(line) in text for text in found)
 
 
+def _of_pods(kind: str, container: Manifest) -> Manifest:
+    """An object of the kind whose pods have this container: first, where its kind allows that."""
+    plain = {"name": "a", "image": "a/b:1"}
+    pod = {"initContainers": [{**plain, **container}], "containers": [plain]}
+    pod = {"containers": [{**plain, **container}]} if kind == "ServingRuntime" else pod
+    metadata = {"metadata": {"name": "a"}}
+    job = {"template": {"spec": {"restartPolicy": "Never", **pod}}}
+    selected = {"selector": {"matchLabels": {"a": "b"}}, "template": {"spec": pod}}
+    spec: Manifest
+    version, spec = {
+        "Pod": ("v1", pod),
+        "Deployment": ("apps/v1", selected),
+        "Job": ("batch/v1", job),
+        "CronJob": ("batch/v1", {"schedule": "@daily", "jobTemplate": {"spec": job}}),
+        "ServingRuntime": ("serving.kserve.io/v1alpha1", pod),
+        "InferenceService": ("serving.kserve.io/v1beta1", {"predictor": pod}),
+    }[kind]
+    return {"apiVersion": version, "kind": kind, **metadata, "spec": spec}
+
+
+@pytest.mark.parametrize(
+    ("limits", "requests", "line"),
+    [
+        ({"cpu": "1", "memory": "1Gi"}, {"cpu": 1, "memory": "1024Mi"}, None),
+        ({"memory": "2G"}, {"memory": "1Gi"}, None),
+        ({"memory": "1e3"}, {"memory": "1k"}, None),
+        ({"cpu": "0.5"}, {"cpu": "500m"}, None),
+        ({"cpu": "1"}, {"memory": "1Gi"}, None),
+        ({"nvidia.com/gpu": "1"}, {}, None),
+        ({"nvidia.com/gpu": 1}, {"nvidia.com/gpu": "1"}, None),
+        (
+            {"memory": "1Gi"},
+            {"memory": "2G"},
+            (
+                "limits.memory is '1Gi', and '2G' is requested; set it to 2G or more, or lower "
+                "what is requested."
+            ),
+        ),
+        ({"cpu": "500m"}, {"cpu": "1"}, "limits.cpu is '500m', and '1' is requested; set it to 1"),
+        (
+            {"ephemeral-storage": "1M"},
+            {"ephemeral-storage": "1Mi"},
+            "limits.ephemeral-storage is '1M', and '1Mi' is requested;",
+        ),
+        (
+            {"nvidia.com/gpu": "2"},
+            {"nvidia.com/gpu": "1"},
+            "limits.nvidia.com/gpu is '2', and '1' is requested; set both to one number,",
+        ),
+        (
+            {},
+            {"nvidia.com/gpu": "1"},
+            "limits.nvidia.com/gpu is missing, and '1' is requested; set both to one number,",
+        ),
+        (
+            {"nvidia.com/gpu": "500m"},
+            {},
+            "limits.nvidia.com/gpu is '500m'; set it to a whole number.",
+        ),
+        ({"cpu": "-1"}, {}, "limits.cpu is '-1'; set it to 0 or more."),
+        (
+            {"memmory": "1Gi"},
+            {},
+            "limits.memmory is not a resource that a container has; is memory meant?",
+        ),
+        (
+            {"gpu": "1"},
+            {},
+            "limits.gpu is not a resource that a container has; a device has its maker's name,",
+        ),
+    ],
+)
+@pytest.mark.parametrize(
+    "kind", ["Pod", "Deployment", "Job", "CronJob", "ServingRuntime", "InferenceService"]
+)
+def test_amounts_that_an_api_server_refuses_are_refused(
+    kind: str, limits: Manifest, requests: Manifest, line: str | None
+) -> None:
+    """As it does of each pod, whoever makes it; an init container's too."""
+    item = _of_pods(kind, {"resources": {"limits": limits, "requests": requests}})
+    found = [refusal.line for refusal in refusals(item)]
+    assert len(found) == (line is not None)
+    place = "spec.containers" if kind == "ServingRuntime" else "initContainers"
+    assert all(f"{place}[0].resources.{line}" in text for text in found)
+
+
+def test_the_storage_of_a_claim_is_not_a_containers(manifests: list[Manifest]) -> None:
+    """Though both stand below `resources`."""
+    (claim,) = (item for item in manifests if item["kind"] == "PersistentVolumeClaim")
+    assert claim["spec"]["resources"]["requests"]["storage"]
+    assert list(refusals(claim)) == []
+
+
+@pytest.mark.parametrize(
+    ("resources", "line"),
+    [
+        ({"limits": {"memory": "4Gi", "cpu": "2"}}, None),
+        (
+            {"limits": {"memory": "512Mi"}},
+            "limits.memory of its model is '512Mi', and '1Gi' is requested; set it to 1Gi or more,",
+        ),
+        (
+            {"requests": {"memory": "4Gi"}},
+            "limits.memory of its model is '2Gi', and '4Gi' is requested; set it to 4Gi or more,",
+        ),
+        ({"limits": {"memory": "8Gi"}, "requests": {"memory": "4Gi"}}, None),
+    ],
+)
+def test_a_models_amounts_are_added_to_its_runtimes(
+    manifests: list[Manifest], resources: Manifest, line: str | None
+) -> None:
+    """One by one: what the model leaves out is the runtime's."""
+    service = _service(manifests)
+    service["spec"]["predictor"]["model"]["resources"] = resources
+    found = list(problems(manifests))
+    start = f"InferenceService {PRIMARY}: with what ServingRuntime mlserver says, "
+    assert found == [said for said in found if said.startswith(f"{start}{line}")]
+    assert len(found) == (line is not None)
+
+
+@pytest.mark.parametrize("fields", [[], ["minAvailable"], ["minAvailable", "maxUnavailable"]])
+def test_a_budget_of_two_measures_is_refused(fields: list[str]) -> None:
+    """Kubernetes says so by its code."""
+    item = {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": {"name": "a"},
+        "spec": dict.fromkeys(fields, 1),
+    }
+    found = [refusal.line for refusal in refusals(item)]
+    both = "spec has maxUnavailable and minAvailable, which exclude each other; leave one of them."
+    assert found == ([both] if len(fields) == 2 else [])
+
+
 def test_fields_that_exclude_each_other_are_named(manifests: list[Manifest]) -> None:
     """As in a `oneOf`, of which the schema itself says nothing that a person understands."""
     route = next(item for item in manifests if item["kind"] == "VirtualService")
@@ -309,6 +443,15 @@ def test_an_object_in_another_namespace_is_not_found_there(
         (
             lambda m, s: m.update(runtime="kserve-tritonsever"),
             "nor one of KServe's own; is kserve-tritonserver meant?",
+        ),
+        (
+            lambda m, s: m.update(
+                runtime="kserve-tritonserver", resources={"requests": {"memory": "4Gi"}}
+            ),
+            (
+                "with what kserve-tritonserver says where KServe's charts installed it, "
+                "limits.memory of spec.predictor.model is '2Gi', and '4Gi' is requested;"
+            ),
         ),
         (lambda m, s: m.update(runtime="ours"), "nor one of KServe's own; the cluster has to have"),
         (

@@ -25,6 +25,7 @@ from shadow_local.translate.forms import (
 )
 from shadow_local.translate.patches import check_images, check_targets
 from shadow_local.translate.references import dangling
+from shadow_local.translate.resources import amount
 from shadow_local.translate.schemas import check_schemas
 from shadow_local.translate.services import COMPONENT, named_model
 from shadow_local.translate.written import check_written
@@ -50,9 +51,6 @@ PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 MODELS_PATH = re.compile("/v[12]/models/([^/:?]+)")
 # Of a container's lists, what no two items of one may share.
 KEYS = {"env": ("name",), "volumeMounts": ("mountPath",), "ports": ("containerPort", "protocol")}
-# Of a quantity, https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/quantity.
-UNITS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-UNITS |= {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40}
 # minimal-transformer's own.
 SPOOL_MAX_BYTES, MAX_BODY_BYTES, MAX_IN_FLIGHT_BYTES = 2**30, 2**26, 2**28
 # Of a gateway's pods: Istio's own, and Knative's local gateway, which calls by host come through.
@@ -216,6 +214,18 @@ def _containers(service: Manifest, manifests: list[Manifest]) -> Iterator[tuple[
             yield "predictor", {**container, **model, **lists}
 
 
+def _merged_amounts(service: Manifest, manifests: list[Manifest]) -> Iterator[str]:
+    """Of a model that says a limit alone, or a request, the other one is its runtime's."""
+    if (runtime := _runtime_of(service, manifests)) is None:
+        return
+    model = service["spec"]["predictor"]["model"]
+    for container in runtime["spec"]["containers"]:
+        for field, problem in kserve.amounts(model, container.get("resources") or {}):
+            yield (
+                f"{label(service)}: with what {label(runtime)} says, {field} of its model {problem}"
+            )
+
+
 def _runtime_of(service: Manifest, manifests: list[Manifest]) -> Manifest | None:
     """What the predictor's model names as its runtime, where it is one of the objects."""
     name = service["spec"].get("predictor", {}).get("model", {}).get("runtime")
@@ -278,6 +288,7 @@ def _misunderstood(manifests: list[Manifest], edge: bool) -> Iterator[str]:
         yield from _scaling(service)
         yield from _unsupported(service, manifests)
         yield from _model_names(service, manifests)
+        yield from _merged_amounts(service, manifests)
         yield from _spool(service)
         yield from _bodies(service)
     yield from _object_names(manifests)
@@ -479,7 +490,7 @@ def _spool(service: Manifest) -> Iterator[str]:
         if spool.get("medium") != "Memory":
             limits[f"limit of ephemeral-storage of {container['name']}"] = storage
         for what, limit in limits.items():
-            if (size := _bytes(limit)) is not None and size < least:
+            if (size := amount(limit)) is not None and size < least:
                 yield (
                     f"InferenceService {service['metadata']['name']}: the {what} is {limit}, and "
                     f"SPOOL_MAX_BYTES is {most}; past it the kubelet evicts the transformer's pod "
@@ -503,12 +514,6 @@ def _bodies(service: Manifest) -> Iterator[str]:
 def _number(text: object, default: int) -> int:
     """What a variable says; the default where it says nothing, or what forms.yaml refuses."""
     return int(str(text)) if str(text).isdecimal() else default
-
-
-def _bytes(quantity: object) -> float | None:
-    """A quantity such as 1280Mi; None for what is none, and for what no unit is known of."""
-    found = re.fullmatch(r"([0-9.]+)([a-zA-Z]*)", str(quantity))
-    return float(found[1]) * UNITS[found[2]] if found and found[2] in UNITS else None
 
 
 def _tcp_chains(policy: Manifest) -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from shadow_local.translate.document import Manifest
 from shadow_local.translate.forms import label
+from shadow_local.translate.resources import faults
 
 COMPONENTS = ("predictor", "transformer", "explainer")
 CONTAINER = "kserve-container"
@@ -53,6 +54,9 @@ FORMATS_OF_V1 = ("autogluon", "huggingface", "paddle", "pmml", "predictive")
 # own arguments, and MLServer by the variable that KServe's webhook adds.
 MLSERVER = "kserve-mlserver"
 NAMED_BY_ARGUMENT = (*ANSWER_V1, "kserve-openvino", "kserve-tensorflow-serving")
+# What each requests, and has as its limits, but for the one of several nodes, which has more.
+OF_SEVERAL_NODES = "kserve-huggingfaceserver-multinode"
+RESOURCES = {part: {"cpu": "1", "memory": "2Gi"} for part in ("limits", "requests")}
 PROTOCOL = re.compile(r"(?<!\S)--predictor_protocol[= ](\S+)")
 # The transformer's probe of a predictor that has KServe's paths.
 READY_PATH, KSERVES_PATH = "PREDICTOR_READY_PATH", re.compile("/v1/models/|/v2/")
@@ -89,6 +93,12 @@ def warnings(service: Manifest, manifests: Iterable[Manifest]) -> Iterator[str]:
                 f"{label(service)}: {field}.storageUri is {uri!r}, whose claim is not in the "
                 f"kustomization; is {claim} meant?"
             )
+        if name in RUNTIMES and name not in (*runtimes, OF_SEVERAL_NODES):
+            yield from (
+                f"{label(service)}: with what {name} says where KServe's charts installed it, "
+                f"{found} of {field} {problem}"
+                for found, problem in amounts(model, RESOURCES)
+            )
         containers = [model, *runtimes.get(name or "", {}).get("containers", ())]
         words = [str(word) for item in containers for word in item.get("args") or ()]
         sources = ("storageUri", "storageUris", "storage")
@@ -117,6 +127,14 @@ def naming(model: dict[str, Any], name: str, manifests: Iterable[Manifest]) -> s
     if runtime in NAMED_BY_ARGUMENT if runtime else of_format in FORMATS_OF_V1:
         return f"args: [--model_name={name}]"
     return None
+
+
+def amounts(model: dict[str, Any], runtimes: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """What is refused of a model's resources only because its runtime's are added to them."""
+    said = model.get("resources") or {}
+    merged = {part: {**(runtimes.get(part) or {}), **(said.get(part) or {})} for part in RESOURCES}
+    for part, name, problem in faults(merged) if not any(faults(said)) else ():
+        yield f"{part}.{name}", problem
 
 
 def _runtimes(manifests: Iterable[Manifest]) -> dict[str, dict[str, Any]]:

@@ -1,5 +1,5 @@
 """What an API server says to an object by its kind's schema: unknown fields, wrong types, missing
-ones; and to the words of a pod, by its code.
+ones; and, by its code, to the words of a pod and to its amounts.
 
 The schemas (schemas.json) are those of Kubernetes and of the CRDs, without their prose, a line
 each; tests/manifests/published.py writes them. Rules in CEL are not among them.
@@ -20,6 +20,7 @@ from jsonschema import Draft202012Validator, ValidationError
 
 from shadow_local.translate.document import Manifest
 from shadow_local.translate.forms import IN_QUOTES, Malformed, file_saying, label
+from shadow_local.translate.resources import faults
 
 Schema = dict[str, Any]
 FILE = Path(__file__).with_name("schemas.json")
@@ -59,6 +60,7 @@ WORDS = {
     ("scheme", "httpHeaders"): ("HTTP", "HTTPS"),
     ("type", "localhostProfile"): ("RuntimeDefault", "Localhost", "Unconfined"),
 }
+BUDGET, EXCLUDING = "PodDisruptionBudget", ("maxUnavailable", "minAvailable")
 FEW = 8  # so many fields are named where one is unknown
 _OF_QUANTITIES = "[KMGTPE]i"
 # What people write for 4Gi and 500m.
@@ -94,7 +96,9 @@ def refusals(item: Manifest) -> Iterator[Refusal]:
     item = json.loads(json.dumps(item, default=str))
     api_version, kind = item["apiVersion"], item["kind"]
     if known(item):
-        yield from violations(item, _kind(key(api_version, kind)))
+        found = list(violations(item, _kind(key(api_version, kind))))
+        # Where lists and mappings are where they belong.
+        yield from found or _of_code(item)
     elif served := _served(api_version, kind):
         line = f"apiVersion is {api_version!r}; set it to {_either(served)}."
         yield Refusal(line, (kind, api_version))
@@ -109,6 +113,36 @@ def violations(item: Manifest, schema: Schema) -> Iterator[Refusal]:
     """Each thing in an object that a schema does not allow."""
     for error in Draft202012Validator(schema).iter_errors(item):
         yield from _explained(item, error)
+
+
+def _of_code(item: Manifest) -> Iterator[Refusal]:
+    """What fits the schema and is refused all the same."""
+    for steps, node in _mappings(item, []):
+        resources = node.get("resources")
+        # A claim's have only storage.
+        if isinstance(resources, dict) and "storage" not in (resources.get("requests") or {}):
+            for part, name, problem in faults(resources):
+                said = str((resources.get(part) or {}).get(name, ""))
+                place = _path([*steps, "resources", part, name])
+                yield Refusal(f"{place} {problem}", (name, said))
+        if item["kind"] == BUDGET and all(name in node for name in EXCLUDING):
+            both = " and ".join(EXCLUDING)
+            yield Refusal(
+                f"{_path(steps)} has {both}, which exclude each other; leave one of them.",
+                EXCLUDING,
+            )
+
+
+def _mappings(
+    node: Any, steps: list[str | int]
+) -> Iterator[tuple[list[str | int], dict[str, Any]]]:
+    """Each mapping at and below a node, with the way there."""
+    if isinstance(node, dict):
+        yield steps, node
+    below = node.items() if isinstance(node, dict) else enumerate(node)
+    for step, value in below:
+        if isinstance(value, dict | list):
+            yield from _mappings(value, [*steps, step])
 
 
 def key(api_version: str, kind: str) -> str:
