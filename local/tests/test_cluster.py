@@ -17,7 +17,13 @@ from runs import Start
 from tree import LONG_NAMES, OPTIONS, OPTIONS_OF, OTHER_SETTINGS, SETTINGS, STAGES, TOPOLOGIES, Tree
 
 from shadow_local.translate import cluster
-from shadow_local.translate.cluster import checked, problems, topology_of, warnings
+from shadow_local.translate.cluster import (
+    RefusedByCluster,
+    checked,
+    problems,
+    topology_of,
+    warnings,
+)
 from shadow_local.translate.document import Manifest, render, repository
 from shadow_local.translate.forms import variables_of
 from shadow_local.translate.patches import misplaced
@@ -623,6 +629,32 @@ def test_a_model_that_its_runtime_does_not_support_is_refused(
     found = list(problems(manifests))
     assert bool(found) == (words is not None)
     assert all(str(words) in line and "InferenceService" in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("option", "settings", "file"),
+    [
+        (None, {"entry": "triple-minimal-inference"}, SETTINGS),
+        ("network-policies/follow", {}, OPTIONS),
+    ],
+)
+def test_the_files_of_a_copy_are_named_as_they_are_there(
+    tmp_path: Path, option: str | None, settings: dict[str, str], file: str
+) -> None:
+    """Of a kustomization on top of it; those of a base that was rendered elsewhere are its own."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_settings(tree.settings() | settings)
+    if option:
+        tree.switch_on(option)
+    on_copy, on_rendered = tmp_path / "copy", tmp_path / "rendered"
+    for folder, resource in ((on_copy, "../tree/manifests/mirroring"), (on_rendered, "all.yaml")):
+        folder.mkdir()
+        (folder / "kustomization.yaml").write_text(f"resources: [{resource}]\n")
+    (on_rendered / "all.yaml").write_text(tree.text())
+    for folder, place in ((on_copy, f" {tree.folder}/{file}"), (on_rendered, f" {file} of its b")):
+        with pytest.raises(RefusedByCluster) as raised:
+            checked(folder)
+        assert place in str(raised.value)
 
 
 def test_the_command_says_one_line_and_fails(start: Start, tmp_path: Path) -> None:

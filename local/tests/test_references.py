@@ -38,8 +38,10 @@ def test_an_overlay_that_renames_is_refused(tmp_path: Path, topology: str, text:
     """It renders, and no call would arrive."""
     tree = Tree(tmp_path / "tree")
     tree.choose_topology(topology)
-    with pytest.raises(RefusedByCluster, match=r"set the names in manifests/settings/settings\.y"):
+    with pytest.raises(RefusedByCluster) as raised:
         checked(overlay(tree, text))
+    place = f"{tree.folder}/manifests/settings/settings.yaml"
+    assert f"set the names in {place} instead, as manifests/README.md shows" in str(raised.value)
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)

@@ -27,7 +27,7 @@ from shadow_local.traffic import send_file
 from shadow_local.translate import cluster
 from shadow_local.translate.arguments import check_arguments
 from shadow_local.translate.document import Manifest, render, repository, topology
-from shadow_local.translate.forms import label
+from shadow_local.translate.forms import in_place, label
 from shadow_local.translate.patches import misplaced
 from shadow_local.translate.schemas import known
 
@@ -256,7 +256,7 @@ def run_psql(context: typer.Context, postgres_uri: PostgresUri = None) -> None:
 def _warn(kustomization: Path, manifests: list[Manifest]) -> None:
     """What a cluster takes as it is told, and nobody may have meant."""
     for warning in (*misplaced(kustomization), *cluster.warnings(manifests)):
-        errors.print(warning, style="yellow", soft_wrap=True)
+        errors.print(in_place(kustomization, warning), style="yellow", soft_wrap=True)
 
 
 def _watch(stack: Stack, folder: Path) -> None:
@@ -306,8 +306,8 @@ def _chosen(name: str | None, kustomization: Path | None = None) -> Path:
     """The folder to render: a topology, a kustomization, or the root; Explained for both."""
     if name and kustomization:
         raise Explained(
-            f"TOPOLOGY is {name!r}, and {kustomization} has the topology of {CHOICE}; write "
-            f"`- {name}` there and leave TOPOLOGY out."
+            f"TOPOLOGY is {name!r}, and {kustomization} has the topology of "
+            f"{in_place(kustomization, CHOICE)}; write `- {name}` there and leave TOPOLOGY out."
         )
     return topology(name) if name else kustomization or repository()
 

@@ -37,6 +37,7 @@ from shadow_local.translate.document import (
     render,
     repository,
 )
+from shadow_local.translate.forms import in_place
 from shadow_local.translate.mesh import KINDS, Mesh, build_mesh
 from shadow_local.translate.routes import mirror_percentage
 from shadow_local.translate.services import InferenceService, Kind, Ports, inference_services
@@ -192,11 +193,12 @@ class Stack:
         for service in self.services:
             for component in (service.predictor, service.transformer):
                 if self.options.replicas > component.most_replicas:
-                    raise Untranslated(
+                    problem = (
                         f"REPLICAS is {self.options.replicas}, and maxReplicas of {service.name}'s "
                         f"{component.kind} is {component.most_replicas}; raise it by "
                         f"{service.role}-max-replicas in manifests/settings/settings.yaml."
                     )
+                    raise Untranslated(in_place(self.options.kustomization, problem))
 
     def _choose_ports(self) -> int:
         """The gateway's port; those of the models follow it, so that a debugger can name them."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -159,9 +160,29 @@ def test_an_option_without_its_key_says_how_to_write_it(start: Start, tmp_path: 
     (tree.folder / "manifests/options/api-key/api-key.env").unlink()
     run = up(start, tmp_path / "stack", KUSTOMIZATION=str(tree.folder))
     assert run.ends() == 1
-    assert _only_line(run).startswith(
-        "shadow-local: The option api-key is on and its key is missing"
+    options = tree.folder / "manifests/options"
+    assert _only_line(run) == (
+        "shadow-local: The option api-key is on and its key is missing; write it by "
+        f'`echo "key=$X_API_KEY" > {options}/api-key/api-key.env`, or put a # before the option in '
+        f"{options}/kustomization.yaml."
     )
+
+
+def test_a_remote_base_cannot_have_the_key(tmp_path: Path) -> None:
+    """git ignores it, and what kubectl has cloned is gone by the time that somebody reads this."""
+    tree = Tree(tmp_path / "tree")
+    tree.switch_on("api-key")
+    for words in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", "base"]):
+        author = ["-c", "user.name=a", "-c", "user.email=a@example.com"]
+        subprocess.run(["git", *author, *words], cwd=tree.folder, check=True)
+    folder = tmp_path / "team"
+    folder.mkdir()
+    base = f"file://{tree.folder}//manifests/mirroring?ref=main"
+    (folder / "kustomization.yaml").write_text(f'resources: ["{base}"]\n')
+    with pytest.raises(Explained) as refusal:
+        render(folder)
+    assert "as it is in every remote base, since git ignores it; put a # bef" in str(refusal.value)
+    assert "/kustomize-" not in str(refusal.value)
 
 
 def test_manifests_that_do_not_render_say_where_to_look(start: Start, tmp_path: Path) -> None:

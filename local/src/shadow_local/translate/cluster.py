@@ -19,6 +19,7 @@ from shadow_local.translate.document import Manifest, fields, render
 from shadow_local.translate.forms import (
     check_settings,
     check_variables,
+    in_place,
     label,
     unknown_variables,
     variables_of,
@@ -64,7 +65,8 @@ class RefusedByCluster(Explained):
 
 def checked(kustomization: Path, edge: bool = False) -> list[Manifest]:
     """The objects of a kustomization folder, of which a cluster would refuse none; Explained where
-    it would, before anything is rendered where its settings say so.
+    it would, before anything is rendered where its settings say so. `edge`: for gateways of Istio's
+    profile EDGE.
     """
     check_settings(kustomization)
     manifests = render(kustomization)
@@ -75,7 +77,8 @@ def checked(kustomization: Path, edge: bool = False) -> list[Manifest]:
     check_written(manifests)
     check_variables(kustomization, manifests)
     check_rules(kustomization, manifests)
-    check(manifests, edge)
+    for problem in problems(manifests, edge):
+        raise RefusedByCluster(in_place(kustomization, problem))
     return manifests
 
 
@@ -264,12 +267,6 @@ def _withheld(manifests: list[Manifest]) -> Iterator[str]:
             "whose request has such a value is not sent and gets no pair. Name values of answers "
             "alone, or have these calls mirrored, by the topology standard."
         )
-
-
-def check(manifests: list[Manifest], edge: bool = False) -> None:
-    """RefusedByCluster with the first problem; `edge`: for gateways of Istio's profile EDGE."""
-    for problem in problems(manifests, edge):
-        raise RefusedByCluster(problem)
 
 
 def problems(manifests: list[Manifest], edge: bool = False) -> Iterator[str]:

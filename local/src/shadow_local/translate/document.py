@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -87,14 +88,28 @@ def render(kustomization: Path, *options: str) -> list[Manifest]:
 
 def _remedy(kustomization: Path, refusal: str) -> str:
     """What to do, then kubectl's own words; they are left out where the remedy says it all."""
-    if "api-key.env" in refusal:
-        return (
-            "The option api-key is on and its key is missing; write it by "
-            '`echo "key=$X_API_KEY" > manifests/options/api-key/api-key.env`, or put a # before '
-            "the option in manifests/options/kustomization.yaml."
-        )
+    if key := re.search(r"'([^']+/api-key\.env)'", refusal):
+        return _without_key(Path(key[1]))
     again = f"and see it again by `kubectl kustomize {kustomization}`"
     return f"kubectl cannot render {kustomization}; {_whereabouts(refusal)}, {again}:\n{refusal}"
+
+
+def _without_key(file: Path) -> str:
+    """What to do about a missing file of the option api-key, which git ignores."""
+    start = "The option api-key is on and its key is missing"
+    # kubectl takes away what it has cloned.
+    if not file.parent.exists():
+        return (
+            f"{start}, as it is in every remote base, since git ignores it; put a # before the "
+            "option in manifests/options/kustomization.yaml of that base, and have the gateway ask "
+            "for keys, or apply from a clone that has the key in "
+            "manifests/options/api-key/api-key.env."
+        )
+    options = from_repository(file.parents[1] / KUSTOMIZATIONS[0])
+    return (
+        f'{start}; write it by `echo "key=$X_API_KEY" > {shlex.quote(from_repository(file))}`, or '
+        f"put a # before the option in {options}."
+    )
 
 
 def _whereabouts(refusal: str) -> str:

@@ -37,6 +37,8 @@ _OF_LIBRARIES = re.compile(
 )
 # A setting that a replacement reads.
 _READ = re.compile(r"\bfieldPath: *[\"']?data\.([-\w]+)")
+# What a user changes: whatever else is below manifests/ is the same everywhere.
+_OF_MANIFESTS = re.compile(r"(?<![\w./-])manifests/((?:settings|options|mirroring)/[\w/-]+\.yaml)")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _FORMATS = FormatChecker(("regex",))
 _PATHS = JSONPathEnvironment(strict=True)
@@ -142,6 +144,17 @@ def file_of(kustomization: Path, text: str) -> str | None:
     """The file of the kustomization that says just this; None when none does."""
     files = (file for file in sources(kustomization) if file.read_text() == text)
     return next(map(from_repository, files), None)
+
+
+def in_place(kustomization: Path, message: str) -> str:
+    """The message with each file of manifests/ that is to be edited called as it is for this
+    kustomization, which may be on a copy, or on a base whose files are not here.
+    """
+    settings = (file for file in sources(kustomization) if file.match("settings/settings.yaml"))
+    own = next((from_repository(file.parents[1]) for file in settings), None)
+    return _OF_MANIFESTS.sub(
+        lambda found: f"{own}/{found[1]}" if own else f"{found[0]} of its base", message
+    )
 
 
 def pods_below(node: Any) -> Iterator[dict[str, Any]]:
