@@ -13,7 +13,7 @@ import yaml
 from gateways import rendered
 from tree import TOPOLOGIES, Tree
 
-from shadow_local.translate.cluster import RefusedByCluster, checked, problems
+from shadow_local.translate.cluster import RefusedByCluster, checked, problems, warnings
 from shadow_local.translate.document import Manifest
 from shadow_local.translate.forms import Malformed
 from shadow_local.translate.references import dangling
@@ -308,3 +308,184 @@ def test_a_key_of_another_name_than_is_read_is_refused(keys: list[str], line: st
     readers = [f"InferenceService {name}" for name in (PRIMARY, SHADOW)] if line else []
     assert [said.partition(": ")[0] for said in found] == readers
     assert all(str(line).format(name) in said for said in found)
+
+
+def _on_top(kind: str, spec: Manifest, **metadata: str) -> Manifest:
+    """One that selects pods or Services, in the namespace of the models."""
+    versions = {
+        "PodDisruptionBudget": "policy/v1",
+        "NetworkPolicy": "networking.k8s.io/v1",
+        "PodMonitor": "monitoring.coreos.com/v1",
+        "ServiceMonitor": "monitoring.coreos.com/v1",
+    }
+    selector = "podSelector" if kind == "NetworkPolicy" else "selector"
+    needed = {"ServiceMonitor": {"endpoints": [{"port": "http"}]}}.get(kind, {})
+    given = {selector if key == "selector" else key: value for key, value in spec.items()}
+    return {
+        "apiVersion": versions[kind],
+        "kind": kind,
+        "metadata": {"name": "yours", "namespace": PROFILE, **metadata},
+        "spec": {**needed, **given},
+    }
+
+
+def _labels(**labels: str) -> Manifest:
+    names = {"service": "serving.kserve.io/inferenceservice", "of": "app.kubernetes.io/component"}
+    return {"matchLabels": {names.get(key, key): value for key, value in labels.items()}}
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+@pytest.mark.parametrize("kind", ["PodDisruptionBudget", "NetworkPolicy", "PodMonitor"])
+@pytest.mark.parametrize(
+    ("selector", "why"),
+    [
+        (_labels(service=PRIMARY, component="predictor"), None),
+        (_labels(of="shadow"), None),
+        ({}, None),
+        ({"matchExpressions": [{"key": "component", "operator": "Exists"}]}, None),
+        ({"matchExpressions": [{"key": "team", "operator": "DoesNotExist"}]}, None),
+        (
+            _labels(service="double-minimal", component="predictor"),
+            (
+                "none has serving.kserve.io/inferenceservice: double-minimal, but "
+                f"{PRIMARY} or {SHADOW}"
+            ),
+        ),
+        (_labels(component="predicter"), "none has component: predicter, but predictor or"),
+        (_labels(componant="predictor"), "none has componant: predictor, is component meant"),
+        (
+            _labels(service=PRIMARY, of="shadow"),
+            (
+                f"none has all of serving.kserve.io/inferenceservice: {PRIMARY}, "
+                "app.kubernetes.io/component: shadow"
+            ),
+        ),
+        (
+            {
+                "matchExpressions": [
+                    {"key": "component", "operator": "NotIn", "values": ["predictor"]},
+                    {"key": "component", "operator": "In", "values": ["predictor"]},
+                ]
+            },
+            "none has all of component NotIn predictor, component: predictor",
+        ),
+    ],
+)
+def test_what_selects_no_pod_is_warned_of(
+    topology: str, kind: str, selector: Manifest, why: str | None
+) -> None:
+    """With the label that no pod has, and what theirs is."""
+    found = list(warnings([*rendered(topology), _on_top(kind, {"selector": selector})]))
+    assert len(found) == (why is not None)
+    start = f"{kind} yours: it selects no Pod that these objects make: {why}"
+    assert all(line.startswith(start) for line in found)
+
+
+@pytest.mark.parametrize(
+    ("topology", "kind", "label", "warned"),
+    [
+        ("standard", "PodMonitor", {"app": PRIMARY}, True),
+        ("standard", "PodMonitor", {"app": f"isvc.{PRIMARY}-predictor"}, False),
+        # Knative's revisions have names of their own.
+        ("knative", "PodMonitor", {"app": PRIMARY}, False),
+        ("knative", "PodMonitor", {"serving.knative.dev/service": f"{PRIMARY}-predictor"}, False),
+        ("standard", "PodMonitor", {"serving.knative.dev/service": "a"}, True),
+        ("follow", "PodMonitor", {"app.kubernetes.io/component": "follower"}, False),
+        ("standard", "PodMonitor", {"app.kubernetes.io/component": "follower"}, True),
+        ("standard", "PodMonitor", {"app.kubernetes.io/component": "retention"}, False),
+        ("standard", "ServiceMonitor", {"app.kubernetes.io/component": "grpc-primary"}, False),
+        ("standard", "ServiceMonitor", {"component": "transformer"}, False),
+        ("standard", "ServiceMonitor", {"app.kubernetes.io/component": "retention"}, True),
+    ],
+)
+def test_labels_are_those_that_the_pods_will_have(
+    topology: str, kind: str, label: dict[str, str], warned: bool
+) -> None:
+    """Of KServe, of Knative, and of each template; a ServiceMonitor goes by those of Services."""
+    item = _on_top(kind, {"selector": {"matchLabels": label}})
+    assert bool([*warnings([*rendered(topology), item])]) == warned
+
+
+def test_the_operators_labels_are_not_known_beforehand(tmp_path: Path) -> None:
+    """Where the PostgresCluster stands next to the deployment."""
+    cluster = yaml.safe_load((Tree(tmp_path / "tree").folder / "postgres-crd.yml").read_text())
+    cluster["metadata"]["namespace"] = PROFILE
+    label = {"postgres-operator.crunchydata.com/cluster": "prediction-db"}
+    item = _on_top("PodMonitor", {"selector": {"matchLabels": label}})
+    assert list(warnings([*rendered("standard"), cluster, item])) == []
+    assert len(list(warnings([*rendered("standard"), item]))) == 1
+
+
+@pytest.mark.parametrize(
+    ("kind", "namespace", "spec", "why"),
+    [
+        ("PodDisruptionBudget", "default", {}, f"are in {PROFILE}, and it looks in default"),
+        ("PodMonitor", "monitoring", {}, f"are in {PROFILE}, and it looks in monitoring"),
+        ("PodMonitor", "monitoring", {"namespaceSelector": {"any": True}}, None),
+        ("PodMonitor", "monitoring", {"namespaceSelector": {"matchNames": [PROFILE]}}, None),
+    ],
+)
+def test_what_selects_pods_of_another_namespace_is_warned_of(
+    kind: str, namespace: str, spec: Manifest, why: str | None
+) -> None:
+    """A monitor may look elsewhere."""
+    spec = {"selector": _labels(component="transformer"), **spec}
+    item = _on_top(kind, spec, namespace=namespace)
+    found = list(warnings([*rendered("standard"), item]))
+    assert len(found) == (why is not None)
+    assert all(f"those with its labels {why}; leave it if" in line for line in found)
+    del item["metadata"]["namespace"]
+    found = list(warnings([*rendered("standard"), item]))
+    assert len(found) == (why is not None)
+    assert all("and it has no namespace; leave it" in line for line in found)
+
+
+def test_a_budget_without_a_selector_is_warned_of() -> None:
+    """It is for no pod, unlike one whose selector is empty."""
+    (line,) = warnings([*rendered("standard"), _on_top("PodDisruptionBudget", {})])
+    assert "make: it has no selector; leave" in line
+
+
+@pytest.mark.parametrize("kind", ["Secret", "SealedSecret", "ExternalSecret"])
+@pytest.mark.parametrize(
+    ("name", "namespace", "words"),
+    [
+        ("prediction-db-pguser-transformer", PROFILE, None),
+        (
+            "prediction-db-pguser-transfomer",
+            PROFILE,
+            (
+                "nothing reads a Secret prediction-db-pguser-transfomer; is "
+                f"prediction-db-pguser-transformer meant, which InferenceService {SHADOW} reads in "
+                f"{PROFILE}?"
+            ),
+        ),
+        ("prediction-db-pguser-transfomer", "default", None),
+        # Of an option that is off.
+        ("prediction-db-pguser-report", PROFILE, None),
+        ("registry", PROFILE, None),
+        (
+            "prediction-db-pguser-transformer",
+            None,
+            f"without a namespace, and makes a Secret that InferenceService {SHADOW} reads in",
+        ),
+    ],
+)
+def test_a_secret_that_nothing_reads_is_warned_of(
+    kind: str, name: str, namespace: str | None, words: str | None
+) -> None:
+    """Where one of nearly its name is read, and is not there."""
+    metadata = {"namespace": namespace} if namespace else {}
+    item: Manifest = {"kind": kind, "metadata": {"name": name, **metadata}}
+    if kind == "ExternalSecret":
+        item["metadata"]["name"] = "database"
+        item["spec"] = {"target": {"name": name}}
+    found = list(warnings([*rendered("standard"), item]))
+    assert len(found) == (words is not None)
+    assert all(str(words) in line for line in found)
+    account = {
+        "kind": "ServiceAccount",
+        "metadata": {"name": "default", **metadata},
+        "imagePullSecrets": [{"name": name}],
+    }
+    assert list(warnings([*rendered("standard"), item, account])) == []

@@ -25,10 +25,11 @@ from shadow_local.translate.forms import (
     variables_of,
 )
 from shadow_local.translate.patches import check_images, check_targets
-from shadow_local.translate.references import dangling
+from shadow_local.translate.references import dangling, unread_secrets
 from shadow_local.translate.resources import amount
 from shadow_local.translate.schemas import check_schemas
-from shadow_local.translate.services import COMPONENT, named_model
+from shadow_local.translate.selectors import idle
+from shadow_local.translate.services import COMPONENT, MODE, MODES, named_model
 from shadow_local.translate.written import check_written
 
 # DNS: https://www.rfc-editor.org/rfc/rfc1123
@@ -38,8 +39,6 @@ SUBDOMAIN = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 RBAC = ("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")  # these may have any name
 INFERENCE_SERVICE = r"[a-z]([-a-z0-9]*[a-z0-9])?"  # KServe's own rule
 COMPONENTS = ("predictor", "transformer")
-MODE = "serving.kserve.io/deploymentMode"
-KNATIVE = ("Knative", "Serverless")
 # KServe's webhook allows these; Standard mode's are of a HorizontalPodAutoscaler.
 METRICS = {"Standard": ("cpu", "memory"), "Knative": ("concurrency", "rps")}
 # Conditions on a request that TCP does not have; Istio's analyzer calls the outcome IST0133.
@@ -93,6 +92,8 @@ def warnings(manifests: list[Manifest]) -> Iterator[str]:
         yield from _probes(service)
         yield from _probed_names(service, manifests)
         yield from kserve.warnings(service, manifests)
+    yield from idle(manifests)
+    yield from unread_secrets(manifests)
     yield from _shares(manifests)
     if topology_of(manifests) == "follow":
         yield from _withheld(manifests)
@@ -323,7 +324,7 @@ def _named(item: Manifest) -> tuple[str, str]:
 
 def _mode(service: Manifest) -> str:
     mode = service["metadata"].get("annotations", {}).get(MODE)
-    return "Knative" if mode in KNATIVE else "Standard"
+    return "Knative" if MODES.get(mode) == "knative" else "Standard"
 
 
 def _names(service: Manifest) -> Iterator[str]:

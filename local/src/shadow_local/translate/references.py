@@ -80,6 +80,34 @@ def dangling(manifests: Iterable[Manifest]) -> Iterator[str]:
         yield from (f"{label(item)}: {line}" for line in dict.fromkeys(lines))
 
 
+def unread_secrets(manifests: Iterable[Manifest]) -> Iterator[str]:
+    """A warning for each Secret that nothing reads, where one of nearly its name is read and is not
+    there, which somebody else may bring.
+    """
+    rendering = _Rendering.of(list(manifests))
+    readers = {
+        (name, _namespace(item)): label(item)
+        for item in rendering.items
+        for kind, name in _named(item)
+        if kind == "Secret"
+    }
+    missing = sorted(readers.keys() - rendering.names.get("Secret", set()))
+    for item in (item for item in rendering.items if item.get("kind") in SECRETS):
+        *_, (_, name) = _makes(item)
+        home = item["metadata"].get("namespace")
+        if (name, _namespace(item)) in readers:
+            continue
+        there = [(of, place) for of, place in missing if home in (None, place)]
+        for near in get_close_matches(name, [of for of, _ in there], 1, 0.85):
+            place = dict(there)[near]
+            reads = f"{readers[near, place]} reads in {place}"
+            yield f"{label(item)}: " + (
+                f"it is without a namespace, and makes a Secret that {reads}; give it that one."
+                if near == name
+                else f"nothing reads a Secret {name}; is {near} meant, which {reads}?"
+            )
+
+
 @dataclass(frozen=True)
 class _Rendering:
     """What the objects are called, by kind; `start` and `end` are what all of ours share."""
@@ -278,12 +306,7 @@ def _selected(item: Manifest) -> Iterator[list[str]]:
 def _files_and_variables(item: Manifest, rendering: _Rendering) -> Iterator[str]:
     """Secrets and ConfigMaps of the namespace; and InferenceServices that a program is told of."""
     namespace = _namespace(item)
-    named = [
-        (NAMED_KINDS[key], name, "", _REMEDY_FOR_OWN)
-        for key, node in fields(item.get("spec"))
-        if key in NAMED_KINDS
-        if isinstance(name := node.get("name") if isinstance(node, dict) else node, str)
-    ]
+    named = [(kind, name, "", _REMEDY_FOR_OWN) for kind, name in _named(item)]
     named += [
         ("PersistentVolumeClaim", found[1], "", _REMEDY_FOR_OWN)
         for _, node in fields(item.get("spec"))
@@ -303,6 +326,15 @@ def _files_and_variables(item: Manifest, rendering: _Rendering) -> Iterator[str]
             yield f"{where}{name}, and the {kind} is called {meant} here. {remedy}"
         if kind in OF_A_NAMESPACE and not rendering.elsewhere(f"Cluster{kind}", name):
             yield from _in_another(kind, name, namespace, rendering)
+
+
+def _named(item: Manifest) -> Iterator[tuple[str, str]]:
+    """The kind and the name of each object that a field of another one names."""
+    pull = "imagePullSecrets"  # a ServiceAccount has no spec
+    for key, node in (*fields(item.get("spec")), *fields(item.get(pull), pull)):
+        name = node.get("name") if isinstance(node, dict) else node
+        if key in NAMED_KINDS and isinstance(name, str):
+            yield NAMED_KINDS[key], name
 
 
 def _keys(item: Manifest, rendering: _Rendering) -> Iterator[str]:

@@ -58,6 +58,7 @@ COMPONENT = "app.kubernetes.io/component"
 FURTHER = "shadow-deployment/candidate"  # the label of shadows after the first
 HTTP_PORT, GRPC_PORT = 8080, 8081  # where KServe starts every container
 MODEL_FOLDER = "/mnt/models"  # where a runtime finds the model of a storageUri
+MODE = "serving.kserve.io/deploymentMode"
 MODES: dict[str | None, Mode] = {"Standard": "standard", "RawDeployment": "standard"}
 MODES |= {"Knative": "knative", "Serverless": "knative"}
 
@@ -188,11 +189,9 @@ def named_model(words: Iterable[str]) -> str | None:
 
 
 def _service(item: Object, runtimes: Runtimes) -> InferenceService:
-    mode = MODES.get(item.metadata.table("annotations").get("serving.kserve.io/deploymentMode"))
+    mode = MODES.get(item.metadata.table("annotations").get(MODE))
     if mode is None:
-        raise item.metadata.refusal(
-            "annotations", f"serving.kserve.io/deploymentMode must be one of {list(MODES)}"
-        )
+        raise item.metadata.refusal("annotations", f"{MODE} must be one of {list(MODES)}")
     predictor = _component(item, "predictor", runtimes)
     transformer = _component(item, "transformer", runtimes)
     roles = [v.value for v in transformer.container.variables if v.name == "SHADOW_ROLE"]

@@ -1,0 +1,177 @@
+"""Budgets, policies and monitors on top of the deployment that select none of its pods.
+
+A cluster takes each of them without a word: nodes drain as before, everybody reaches the pods, and
+nothing is scraped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+from shadow_local.translate.document import Manifest, fields
+from shadow_local.translate.forms import label
+from shadow_local.translate.kserve import COMPONENTS
+from shadow_local.translate.references import INFERENCE_SERVICE, PART_OF
+from shadow_local.translate.services import MODE, MODES
+
+# The kind, its selector's field, and what that selects.
+SELECTING = {
+    "PodDisruptionBudget": ("selector", "Pod"),
+    "NetworkPolicy": ("podSelector", "Pod"),
+    "PodMonitor": ("selector", "Pod"),
+    "ServiceMonitor": ("selector", "Service"),
+}
+# Labels that controllers add, whose values nobody knows beforehand; of a domain all of them.
+OF_KUBERNETES = (
+    *("pod-template-hash", "job-name", "controller-uid", "controller-revision-hash"),
+    *("batch.kubernetes.io/", "statefulset.kubernetes.io/", "apps.kubernetes.io/"),
+)
+OF_KNATIVE = (*OF_KUBERNETES, "app", "serving.knative.dev/")
+OF_THE_OPERATOR = (*OF_KUBERNETES, "postgres-operator.crunchydata.com/")
+
+
+@dataclass(frozen=True)
+class _Selected:
+    """A pod or a Service, as far as its labels are known before there is one."""
+
+    kind: str
+    namespace: str | None
+    labels: Mapping[str, str]
+    added: tuple[str, ...] = ()  # to these; they may have any value
+
+
+@dataclass(frozen=True)
+class _Requirement:
+    """One of a selector's, which all have to hold."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+    def holds(self, one: _Selected) -> bool:
+        """Whether the labels are so, or may be."""
+        domain = f"{self.key.partition('/')[0]}/"
+        if self.key not in one.labels and {self.key, domain} & {*one.added}:
+            return True
+        value = one.labels.get(self.key)
+        return {
+            "In": value in self.values,
+            "NotIn": value not in self.values,
+            "Exists": value is not None,
+            "DoesNotExist": value is None,
+        }[self.operator]
+
+    def __str__(self) -> str:
+        if self.operator == "In":
+            return f"{self.key}: {' or '.join(self.values)}"
+        return " ".join([self.key, self.operator, *self.values])
+
+
+def idle(manifests: Iterable[Manifest]) -> Iterator[str]:
+    """A line for each object that selects nothing here, though it may select what is elsewhere.
+
+    Those of this repository stay from stage to stage, whether their pods are there or not.
+    """
+    items = list(manifests)
+    there = [one for item in items for one in (*_pods(item), *_services(item))]
+    for item in items:
+        field, kind = SELECTING.get(item["kind"], ("", ""))
+        if not field or PART_OF in (item["metadata"].get("labels") or {}).items():
+            continue
+        spec = item.get("spec") or {}
+        found = [one for one in there if one.kind == kind]
+        if found and (why := _unmet(item, spec.get(field), found)):
+            yield (
+                f"{label(item)}: it selects no {kind} that these objects make: {why}; leave it if "
+                "it is for others."
+            )
+
+
+def _unmet(
+    item: Manifest, selector: Mapping[str, Any] | None, found: list[_Selected]
+) -> str | None:
+    """Why a selector has none of these; None where it has one."""
+    if selector is None:
+        return "it has no selector"
+    required = [
+        *(_Requirement(k, "In", (v,)) for k, v in (selector.get("matchLabels") or {}).items()),
+        *(
+            _Requirement(one["key"], one["operator"], tuple(one.get("values") or ()))
+            for one in selector.get("matchExpressions") or ()
+        ),
+    ]
+    fitting = [one for one in found if all(each.holds(one) for each in required)]
+    for each in required if not fitting else ():
+        if not any(each.holds(one) for one in found):
+            return f"none has {each}{_theirs(each.key, found)}"
+    if not fitting:
+        return f"none has all of {', '.join(map(str, required))}"
+    seen = _namespaces(item)
+    homes = sorted({one.namespace or "" for one in fitting})
+    if seen is None or not seen.isdisjoint(homes):
+        return None
+    place = "has no namespace" if seen == {""} else f"looks in {' and '.join(sorted(seen))}"
+    return f"those with its labels are in {' and '.join(homes)}, and it {place}"
+
+
+def _theirs(key: str, found: Iterable[_Selected]) -> str:
+    """What there is in the place of what is asked for."""
+    if values := sorted({one.labels[key] for one in found if key in one.labels}):
+        return f", but {' or '.join(values)}"
+    near = get_close_matches(key, sorted({key for one in found for key in one.labels}), 1, 0.75)
+    return f", is {near[0]} meant" if near else ""
+
+
+def _namespaces(item: Manifest) -> set[str] | None:
+    """Where an object looks; None for everywhere."""
+    elsewhere = (item.get("spec") or {}).get("namespaceSelector") or {}
+    if elsewhere.get("any"):
+        return None
+    return {*(elsewhere.get("matchNames") or [item["metadata"].get("namespace") or ""])}
+
+
+def _pods(item: Manifest) -> Iterator[_Selected]:
+    """The pods of an object: its own, and those of each template in it."""
+    namespace, labels = item["metadata"].get("namespace"), item["metadata"].get("labels") or {}
+    if item["kind"] == "Pod":
+        yield _Selected("Pod", namespace, labels)
+    elif item["kind"] == "InferenceService":
+        yield from _of_kserve("Pod", item)
+    elif item["kind"] == "PostgresCluster":
+        more = (item["spec"].get("metadata") or {}).get("labels") or {}
+        yield _Selected("Pod", namespace, more, OF_THE_OPERATOR)
+    for key, node in fields(item.get("spec")):
+        if key == "template" and isinstance(node, dict) and "containers" in node.get("spec", {}):
+            given = (node.get("metadata") or {}).get("labels") or {}
+            yield _Selected("Pod", namespace, given, OF_KUBERNETES)
+
+
+def _services(item: Manifest) -> Iterator[_Selected]:
+    """The Services of an object: itself, and what is made of it."""
+    namespace, labels = item["metadata"].get("namespace"), item["metadata"].get("labels") or {}
+    if item["kind"] == "Service":
+        yield _Selected("Service", namespace, labels)
+    elif item["kind"] == "InferenceService":
+        yield from _of_kserve("Service", item)
+    elif item["kind"] == "PostgresCluster":
+        yield _Selected("Service", namespace, {}, OF_THE_OPERATOR)
+
+
+def _of_kserve(kind: str, service: Manifest) -> Iterator[_Selected]:
+    """What KServe makes of each component, or Knative in its turn."""
+    metadata, name = service["metadata"], service["metadata"]["name"]
+    standard = MODES.get((metadata.get("annotations") or {}).get(MODE)) == "standard"
+    for component in COMPONENTS:
+        if (spec := service["spec"].get(component)) is not None:
+            labels = {
+                **(metadata.get("labels") or {}),
+                **(spec.get("labels") or {}),
+                **({"app": f"isvc.{name}-{component}"} if standard else {}),
+                INFERENCE_SERVICE: name,
+                "component": component,
+            }
+            added = OF_KUBERNETES if standard else OF_KNATIVE
+            yield _Selected(kind, metadata.get("namespace"), labels, added)
