@@ -3,34 +3,25 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from values_of_kinds import READS, Reads
 
 from shadow_report.answers.bodies import UNPARSEABLE, parse
 from shadow_report.answers.comparer import OUTCOMES, Comparer
 from shadow_report.answers.explain import differences, first_difference
 from shadow_report.answers.figures import advice, path_reports
-from shadow_report.answers.kinds import (
-    TITLES,
-    Floats,
-    Json,
-    Labels,
-    Matched,
-    Patterns,
-    Tolerance,
-    TopClass,
-    Unordered,
-    Variant,
-)
+from shadow_report.answers.kinds import TITLES, Floats, Ignored, Json, Patterns, Tolerance
 from shadow_report.answers.outcome import Outcome
-from shadow_report.answers.paths import IGNORED, Rule, Rules
-from shadow_report.answers.similarity import Cosine, Ranking, Text
+from shadow_report.answers.paths import Rule, Rules
+from shadow_report.answers.similarity import Text
+from shadow_report.rules import KINDS
 
 RULES = Rules(tolerance=Tolerance(1e-3, 1e-3))
 
@@ -80,6 +71,18 @@ def outcomes_of(primary: Any, shadow: Any, rules: Rules = RULES) -> set[tuple[st
     return {(paths[code // OUTCOMES], Outcome(code % OUTCOMES)) for code in codes}
 
 
+def assert_agrees_with_the_reference(one: Any, other: Any, given: Rules) -> None:
+    """The gravest outcome at each path, and which places are told apart."""
+    worst: dict[str, Outcome] = {}
+    for difference in differences(one, other, given):
+        at = difference.template
+        worst[at] = max(worst.get(at, Outcome.EQUAL), difference.outcome)
+    marked: dict[str, Outcome] = {}
+    for path, outcome in outcomes_of(one, other, given):
+        marked[path] = max(marked.get(path, Outcome.EQUAL), outcome)
+    assert marked == worst
+
+
 @given(answers)
 def test_reflexive(value: Any) -> None:
     """Any answer equals itself, whatever is in it."""
@@ -112,14 +115,8 @@ def test_symmetric(first: Any, second: Any) -> None:
 def test_agrees_with_the_reference(first: Any, second: Any) -> None:
     """Batched or one by one, the gravest outcome at each path is the same."""
     one, other = as_parsed(first), as_parsed(second)
-    worst: dict[str, Outcome] = {}
-    for difference in differences(one, other, RULES):
-        at = difference.template
-        worst[at] = max(worst.get(at, Outcome.EQUAL), difference.outcome)
-    marked: dict[str, Outcome] = {}
-    for path, outcome in outcomes_of(one, other):
-        marked[path] = max(marked.get(path, Outcome.EQUAL), outcome)
-    assert marked == worst
+    assert_agrees_with_the_reference(one, other, RULES)
+    worst = {difference.outcome for difference in differences(one, other, RULES)}
     assert (first_difference(one, other, RULES) is None) == (not worst)
 
 
@@ -140,24 +137,7 @@ paths = st.sampled_from(
         "outputs[0].datatype",
     ]
 )
-HOWS = [
-    None,
-    IGNORED,
-    IGNORED,
-    Tolerance(3.0, 0.0),
-    Labels(),
-    Json(),
-    Text(0.5),
-    Patterns((("a", re.compile("a")),)),
-    Cosine(0.9),
-    TopClass(),
-    Ranking(2, 0.6, 0.5),
-    Ranking(3, 0.5, key="x"),
-    Unordered(),
-    Variant(),
-    Matched("x"),
-]
-hows = st.sampled_from(HOWS)
+hows = st.sampled_from([reads.how for reads in READS])
 rules = st.builds(
     Rules,
     tolerance=st.just(Tolerance(1e-3, 1e-3)),
@@ -167,24 +147,100 @@ rules = st.builds(
 )
 
 
-def test_every_kind_is_held_against_the_reference() -> None:
-    """By the rules that the next test draws from."""
-    assert {*map(type, HOWS)} >= TITLES.keys(), "HOWS lacks one"
-
-
 @given(answers, answers, rules)
 @settings(max_examples=500)
 def test_agrees_with_the_reference_under_any_rules(first: Any, second: Any, given: Rules) -> None:
     """Names, wildcards, positions, slices, filters, descent; also which places are told apart."""
-    one, other = as_parsed(first), as_parsed(second)
-    worst: dict[str, Outcome] = {}
-    for difference in differences(one, other, given):
-        at = difference.template
-        worst[at] = max(worst.get(at, Outcome.EQUAL), difference.outcome)
-    marked: dict[str, Outcome] = {}
-    for path, outcome in outcomes_of(one, other, given):
-        marked[path] = max(marked.get(path, Outcome.EQUAL), outcome)
-    assert marked == worst
+    assert_agrees_with_the_reference(as_parsed(first), as_parsed(second), given)
+
+
+def test_every_kind_has_values() -> None:
+    """Without some that it reads, nothing below would try it."""
+    missing = {*KINDS.split(", "), *TITLES.values()} - {reads.kind for reads in READS}
+    assert not missing, f"values_of_kinds.py, READS lacks {missing}"
+
+
+each_kind = pytest.mark.parametrize("reads", READS, ids=lambda reads: reads.kind)
+
+
+@each_kind
+def test_each_kind_agrees_with_the_reference_on_what_it_reads(reads: Reads) -> None:
+    """Alone, below a rule and beside others; and it decides: without it the outcome is another."""
+    decided: set[Outcome] = set()
+    here = Rule.of("t", reads.how)
+    others = st.builds(Rule.of, st.sampled_from(["t", "*", "..*", "t[*]", "t.x"]), hows)
+    drawn = st.sampled_from(reads.values) | st.sampled_from(reads.values) | documents
+
+    @given(drawn, drawn, st.lists(others, max_size=2), st.integers(0, 2))
+    def hold(first: Any, second: Any, beside: list[Rule], at: int) -> None:
+        one, other = as_parsed({"t": first}), as_parsed({"t": second})
+        by_path = (*beside[:at], here, *beside[at:])
+        assert_agrees_with_the_reference(one, other, replace(RULES, by_path=by_path))
+        alone = gravest(one, other, here)
+        if alone is not gravest(one, other):
+            decided.add(alone)
+
+    hold()
+    assert decided or reads.how is None, f"no drawn pair is judged by {reads.kind}"
+
+
+def gravest(one: Any, other: Any, *by_path: Rule) -> Outcome:
+    """What the reference says of a pair."""
+    found = first_difference(one, other, replace(RULES, by_path=by_path))
+    return Outcome.EQUAL if found is None else found.outcome
+
+
+@each_kind
+@pytest.mark.parametrize("differing", [0, 1])
+def test_each_kind_counts_every_pair(reads: Reads, differing: int) -> None:
+    """Those that agree too: without them a place is not shown, or as if all of it differed."""
+    first, agreeing, other, *_ = reads.values
+    comparer = Comparer(Rules(by_path=(Rule.of("t", reads.how),)))
+    for row, second in enumerate([first, agreeing, agreeing, *[other] * differing]):
+        comparer.compare(as_parsed({"t": first}), as_parsed({"t": second}), row)
+    marks = comparer.flush()
+    telling = marks.outcomes >= Outcome.APPEARED
+    at = {*zip(marks.rows[telling].tolist(), marks.places[telling].tolist(), strict=True)}
+    found = path_reports(comparer.places.all, Counter(place for _, place in at), 0.05)
+    told = {p.path: (p.pairs, p.values, p.agreeing, p.differing_pairs) for p in found}
+    if isinstance(reads.how, Ignored):
+        assert not told
+        return
+    pairs = 3 + differing
+    assert told[reads.counted] == (pairs, pairs * reads.each, 3 * reads.each, differing)
+
+
+of_texts = pytest.mark.parametrize(
+    "reads", [reads for reads in READS if reads.is_of_texts], ids=lambda reads: reads.kind
+)
+
+
+@of_texts
+def test_the_nearest_kind_of_texts_counts(reads: Reads) -> None:
+    """Not one above it, however little that asks; and one that is nearer takes its place."""
+    first, agreeing, other, *_ = reads.values
+    loose, here = Rule.of("a", Text(0.0)), Rule.of("a.t", reads.how)
+
+    def under(second: str, *by_path: Rule) -> Outcome:
+        return gravest({"a": {"t": first}}, {"a": {"t": second}}, *by_path)
+
+    assert under(agreeing, loose, here) <= Outcome.WITHIN_TOLERANCE
+    assert under(other, loose, here) is under(other, here) >= Outcome.APPEARED
+    if not isinstance(reads.how, Json | Patterns):  # which are asked beside another kind
+        above, near = Rule.of("a", reads.how), Rule.of("a.t", Text(0.0))
+        assert under(other, above, near) is Outcome.WITHIN_TOLERANCE
+
+
+@of_texts
+def test_a_kind_beside_json_is_of_the_text_alone(reads: Reads) -> None:
+    """It takes what is not JSON, and says nothing of the texts in what is."""
+    first, agreeing, *_ = reads.values
+    one, other = ({"t": json.dumps({"x": text})} for text in (first, agreeing))
+    json_rule, beside = Rule.of("t", Json()), Rule.of("t", reads.how)
+    for by_path in ((json_rule, beside), (beside, json_rule)):
+        assert gravest(one, other, *by_path) is gravest(one, other, json_rule) is Outcome.LABEL
+    if not isinstance(reads.how, Json):
+        assert gravest({"t": first}, {"t": agreeing}, json_rule, beside) < Outcome.APPEARED
 
 
 @given(st.lists(st.tuples(answers, answers), max_size=6))

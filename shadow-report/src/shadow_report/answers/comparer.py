@@ -275,7 +275,6 @@ class Places:
 
 
 _NUMBERS = {int, float}
-_LABELS: list[set[type]] = [{str}, {bool}]
 _KIND_OF = {str: "text", bool: "boolean", float: "number", dict: "object", list: "list"}
 _KIND_OF |= {type(None): "null", Tensor: "tensor"}
 
@@ -484,7 +483,7 @@ class Comparer:
         if kinds <= _NUMBERS:
             child.rows.append(column.rows)
             child.numbers.add(items.primary, items.shadow, column.rows, lengths)
-        elif kinds in _LABELS and not child.rules.reads_text:
+        elif kinds == {bool} or (kinds == {str} and not child.rules.reads_text):
             self._label_lists(child, column, items)
         elif len(kinds) > 1 and len(parts := column.lists_by_kinds()) > 1:
             for part in parts:

@@ -277,17 +277,19 @@ def _items(
     ]
     worst = max((difference.outcome for difference in found), default=Outcome.EQUAL)
     p, s = [a for a, _ in items.values()], [b for _, b in items.values()]
-    if worst in {Outcome.NUMBER, Outcome.LABEL} and _is_reordered(p, s):
+    reads_text = at.rules.below(None, chosen).reads_text
+    if worst in {Outcome.NUMBER, Outcome.LABEL} and _is_reordered(p, s, reads_text=reads_text):
         yield Difference(at.list_template(chosen), at.path, Outcome.ORDER, p, s)
     else:
         yield from found
 
 
-def _is_reordered(p: list[Any], s: list[Any]) -> bool:
+def _is_reordered(p: list[Any], s: list[Any], *, reads_text: bool) -> bool:
+    """Whether both have the same numbers or names; texts that a rule reads are not names."""
     plain = {*map(type, p), *map(type, s)}
     if plain <= {int, float}:
         return all(map(math.isfinite, map(nearest_float, p))) and sorted(p) == sorted(s)
-    return plain in ({str}, {bool}) and Counter(p) == Counter(s)
+    return (plain == {bool} or (plain == {str} and not reads_text)) and Counter(p) == Counter(s)
 
 
 def compare_numbers(p: Number, s: Number, tolerance: Tolerance) -> Outcome:

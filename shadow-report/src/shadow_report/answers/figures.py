@@ -213,7 +213,8 @@ def _kind(place: Place) -> str:
     kinds = {name for name in place.kinds if name != "null"}
     if place.similarities:
         name = next(iter(place.similarities))
-        kinds.add({"similarity": "text", "cosine": "embedding"}.get(name, "ranking"))
+        of_texts = TITLES.get(type(place.rules.text), "text")
+        kinds.add({"similarity": of_texts, "cosine": "embedding"}.get(name, "ranking"))
     if numbers.values:
         kinds.add("number")
     if labels.values:

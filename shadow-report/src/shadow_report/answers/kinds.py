@@ -183,7 +183,10 @@ def _spelling(item: Any) -> bytes:
 
 
 ListKind = Cosine | TopClass | Ranking | Unordered | Matched
-How = Tolerance | Labels | Ignored | Variant | Json | Text | Patterns | ListKind
+# Of these one holds for a text, whatever else does: one that has a `similarity` and a `least`, as
+# `Text` has, is judged, explained and drawn by them.
+TextKind = Text
+How = Tolerance | Labels | Ignored | Variant | Json | TextKind | Patterns | ListKind
 
 TITLES: dict[type, str] = {
     Tolerance: "number",

@@ -12,7 +12,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, assert_never
 
 import orjson
 from jsonpath import JSONPath, JSONPathEnvironment, JSONPathMatch
@@ -36,11 +36,12 @@ from shadow_report.answers.kinds import (
     Labels,
     ListKind,
     Patterns,
+    TextKind,
     Tolerance,
     Variant,
 )
 from shadow_report.answers.outcome import Outcome
-from shadow_report.answers.similarity import Cosine, Text
+from shadow_report.answers.similarity import Cosine
 
 # A step is an object's key, or a position in a list; None stands for every position.
 Step = str | int | None
@@ -213,7 +214,7 @@ class RulesHere:
     open: frozenset[Progress]
     is_ignored: bool = False
     lists: ListKind | None = None
-    text: Text | None = None
+    text: TextKind | None = None
     patterns: Patterns | None = None
     is_json: bool = False
     is_variant: bool = False
@@ -274,7 +275,7 @@ class RulesHere:
         if not self.is_json:
             return self
         hows = [self.rules.by_path[rule].how for rule in self.named]
-        reads = any(isinstance(how, Text | Patterns) for how in hows)
+        reads = any(isinstance(how, TextKind | Patterns) for how in hows)
         here = replace(self, is_variant=False)
         return replace(here, text=None, patterns=None, pattern_margin=None) if reads else here
 
@@ -313,22 +314,22 @@ def _settled(above: RulesHere, named: list[tuple[int, Rule]]) -> RulesHere:
     here = above
     for number, rule in named:
         margin = number if rule.margin is not None else None
-        match rule.how:
-            case Patterns() as patterns:
-                here = replace(here, patterns=patterns, pattern_margin=margin)
-                continue
-            case Ignored():
-                here = replace(here, is_ignored=True)
-            case Tolerance() | Labels() as numbers:
-                here = replace(here, numbers=numbers)
-            case Text() as text:
-                here = replace(here, text=text)
-            case Variant():
-                here = replace(here, is_variant=True)
-            case None | Json():
-                pass
-            case lists:
-                here = replace(here, lists=lists)
+        how = rule.how
+        if isinstance(how, Patterns):
+            here = replace(here, patterns=how, pattern_margin=margin)
+            continue
+        if isinstance(how, Ignored):
+            here = replace(here, is_ignored=True)
+        elif isinstance(how, Tolerance | Labels):
+            here = replace(here, numbers=how)
+        elif isinstance(how, TextKind):
+            here = replace(here, text=how)
+        elif isinstance(how, ListKind):
+            here = replace(here, lists=how)
+        elif isinstance(how, Variant):
+            here = replace(here, is_variant=True)
+        elif not isinstance(how, Json | None):
+            assert_never(how)
         if margin is not None:
             here = replace(here, margin=margin)
     return here
