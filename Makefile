@@ -163,7 +163,7 @@ lock: $(BOOTSTRAP) ## Resolve the newest versions and pin them (PROJECT=... for 
 release: local/.venv/tests ## Write VERSION everywhere, check, commit and tag; pushing the tag publishes (VERSION=1.2.0)
 	@python3 tools/release.py prepare $(VERSION)
 	@local/.venv/bin/python local/tests/manifests/goldens.py > /dev/null
-	@$(MAKE) check || { echo "Nothing was committed; \`git restore .\` takes the version back." >&2; exit 1; }
+	@$(MAKE) check || { echo "Nothing was committed; \`git reset --hard\` takes the version back." >&2; exit 1; }
 	@git commit --quiet --all --message "Release $(VERSION)"
 	@git tag --annotate "v$(VERSION)" --message "$(VERSION)"
 	@echo "v$(VERSION) is committed and tagged; publish it by: git push --follow-tags"

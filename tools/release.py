@@ -2,7 +2,8 @@
 
 `make release` prepares, checks, commits and tags; the release workflow asks for the rest.
 
-    release.py prepare VERSION   write the version, and date what the changelog has under Unreleased
+    release.py prepare VERSION   write the version, date what the changelog has under Unreleased,
+                                 and keep the schema for the tests of upgrades
     release.py notes VERSION     print that version's part of the changelog
     release.py current           print the version that the files name
 """
@@ -15,6 +16,9 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+SCHEMA = Path("manifests/database/schema.sql")
+# Every later schema is tried on the tables of this one.
+RELEASED_SCHEMAS = Path("embedded-postgres/tests/schemas")
 SETTINGS = Path("manifests/settings/settings.yaml")
 CHANGELOG = Path("CHANGELOG.md")
 UNRELEASED = "## [Unreleased]\n"
@@ -76,6 +80,9 @@ def prepare(version: str) -> None:
         written = pattern.sub(rf"\g<1>{version}", text)
         if written != text and path != CHANGELOG:
             path.write_text(written)
+    released = RELEASED_SCHEMAS / f"{version}.sql"
+    released.write_text(f"-- {SCHEMA} as of {version}.\n{SCHEMA.read_text()}")
+    git("add", "--", str(released))
 
 
 def notes(version: str) -> str:

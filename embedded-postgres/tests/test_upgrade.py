@@ -1,4 +1,4 @@
-"""schema.sql upgrades a database of the former version in place, with its rows."""
+"""schema.sql upgrades a database of any version before it in place, with its rows."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from embedded_postgres import apply_schema, as_role
 
 # As released before pair_id was in inference_responses.
 FORMER_SCHEMA = Path(__file__).with_name("former_schema.sql")
+# As of each release since: `make release` puts it there. The first is of a commit that it names.
+RELEASED = sorted(Path(__file__).parent.glob("schemas/*.sql"))
 NOW = datetime.now(UTC)
 DAYS = (40, 2, 0)  # ago; of the first no partition is there
 
@@ -38,11 +40,11 @@ JOINED = (
 )
 
 
-@pytest.fixture
-def former_uri(empty_postgres_uri: str) -> str:
-    """A database of the former version, with rows of three days."""
+@pytest.fixture(params=[FORMER_SCHEMA, *RELEASED], ids=lambda path: path.stem)
+def former_uri(empty_postgres_uri: str, request: pytest.FixtureRequest) -> str:
+    """A database of a version before, with rows of three days."""
     with psycopg.connect(empty_postgres_uri, autocommit=True) as connection:
-        connection.execute(FORMER_SCHEMA.read_bytes())
+        connection.execute(request.param.read_bytes())
         for days in DAYS:
             insert_pair(connection, f"pair-{days}", NOW - timedelta(days=days))
     return empty_postgres_uri
@@ -54,6 +56,12 @@ def insert_pair(connection: Connection, pair_id: str, at: datetime = NOW) -> Non
         record_id = uuid.uuid4()
         connection.execute(REQUEST, (record_id, at, pair_id, role))
         connection.execute(RESPONSE, (record_id, at))
+
+
+def rows(uri: str, table: str) -> dict[object, dict[str, object]]:
+    """All columns of each row but its pair_id, which an upgrade may complete, by its record_id."""
+    found = fetch(uri, f"SELECT record_id, to_jsonb(t) - 'pair_id' FROM {table} t")
+    return {record_id: row for record_id, row in found if isinstance(row, dict)}
 
 
 def fetch(uri: str, query: str) -> list[tuple[object, ...]]:
@@ -99,6 +107,17 @@ def test_an_upgraded_database_is_like_a_new_one(
     before = description(former_uri)
     apply_schema(former_uri)
     assert description(former_uri) == before
+
+
+@pytest.mark.parametrize("table", ["inference_requests", "inference_responses"])
+def test_rows_are_as_they_were(former_uri: str, table: str) -> None:
+    """In each column that was there."""
+    before = rows(former_uri, table)
+    apply_schema(former_uri)
+    after = rows(former_uri, table)
+    assert len(before) == 2 * len(DAYS)
+    assert after.keys() == before.keys()
+    assert all(row.items() <= after[key].items() for key, row in before.items())
 
 
 def test_old_rows_keep_their_pairs(former_uri: str) -> None:

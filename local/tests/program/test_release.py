@@ -109,6 +109,14 @@ def test_a_release_is_a_commit_and_a_tag_with_one_version_everywhere(released: C
     assert after.replace(dated[0], "## [Unreleased]\n").strip() == before
 
 
+def test_the_schema_of_a_release_is_kept(released: Clone) -> None:
+    """Every later one is tried on its tables."""
+    kept = released.read(f"embedded-postgres/tests/schemas/{VERSION}.sql")
+    first, _, schema = kept.partition("\n")
+    assert VERSION in first
+    assert schema == released.read("manifests/database/schema.sql")
+
+
 def test_the_goldens_are_those_of_the_release(released: Clone) -> None:
     """What the tests compare with is rendered with the new tag."""
     golden = released.read("local/tests/manifests/golden/standard.yaml")
@@ -122,6 +130,8 @@ def test_a_release_that_does_not_pass_leaves_no_commit(clone: Clone) -> None:
     assert "Nothing was committed" in done.stderr
     assert clone.git("tag") == ""
     assert clone.git("log", "-1", "--format=%s") == "Before"
+    clone.git("reset", "--hard")
+    assert clone.git("status", "--porcelain") == ""
 
 
 def test_a_release_that_cannot_be_says_why_and_changes_nothing(clone: Clone) -> None:
