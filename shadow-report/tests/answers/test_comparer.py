@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from values_of_kinds import READS, Reads
 
@@ -165,12 +165,14 @@ each_kind = pytest.mark.parametrize("reads", READS, ids=lambda reads: reads.kind
 
 @each_kind
 def test_each_kind_agrees_with_the_reference_on_what_it_reads(reads: Reads) -> None:
-    """Alone, below a rule and beside others; and it decides: without it the outcome is another."""
+    """Alone, below a rule and beside others; and it decides: without it some outcome is another."""
     decided: set[Outcome] = set()
     here = Rule.of("t", reads.how)
     others = st.builds(Rule.of, st.sampled_from(["t", "*", "..*", "t[*]", "t.x"]), hows)
-    drawn = st.sampled_from(reads.values) | st.sampled_from(reads.values) | documents
+    drawn = st.sampled_from(reads.values) | documents
 
+    @example(*reads.values[:2], [], 0)
+    @example(*reads.values[:3:2], [], 0)
     @given(drawn, drawn, st.lists(others, max_size=2), st.integers(0, 2))
     def hold(first: Any, second: Any, beside: list[Rule], at: int) -> None:
         one, other = as_parsed({"t": first}), as_parsed({"t": second})
@@ -207,7 +209,7 @@ def test_each_kind_counts_every_pair(reads: Reads, differing: int) -> None:
         assert not told
         return
     pairs = 3 + differing
-    assert told[reads.counted] == (pairs, pairs * reads.each, 3 * reads.each, differing)
+    assert told.get(reads.counted) == (pairs, pairs * reads.each, 3 * reads.each, differing)
 
 
 of_texts = pytest.mark.parametrize(

@@ -183,8 +183,8 @@ def _spelling(item: Any) -> bytes:
 
 
 ListKind = Cosine | TopClass | Ranking | Unordered | Matched
-# Of these one holds for a text, whatever else does: one that has a `similarity` and a `least`, as
-# `Text` has, is judged, explained and drawn by them.
+# The nearest of these holds for a text. One with a `similarity` and a `least`, as `Text` has, is
+# judged, explained and drawn by them.
 TextKind = Text
 How = Tolerance | Labels | Ignored | Variant | Json | TextKind | Patterns | ListKind
 
