@@ -215,6 +215,9 @@ class Example:
     """What differs there, from shortly before the first difference on; empty where it is a status,
     or a value that one side lacks."""
     shadow_value: str = ""
+    primary_error: str = ""
+    """Why it failed, as its row says, whatever its body; empty where the row says nothing."""
+    shadow_error: str = ""
 
 
 @dataclass(frozen=True, slots=True)

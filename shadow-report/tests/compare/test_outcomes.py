@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import gzip
+import html
 import json
 import tracemalloc
 import zlib
@@ -148,6 +149,45 @@ def test_failures_are_paired(compared: Compare) -> None:
     assert {(s.primary, s.shadow): s.pairs for s in report.statuses} == {
         (200, 200): 5, (200, 500): 1, (200, None): 1, (503, 200): 1, (400, 400): 1,
     }  # fmt: skip
+
+
+LEFT = "the caller left before the answer, which was 200"
+CUT = "the predictor ended the stream early after 3 chunks"
+STREAM = {"generation": {"stream_end": "cut"}, "protocol": "openai"}
+
+
+@pytest.mark.parametrize(
+    ("primary", "shadow", "said"),
+    [
+        ({}, {"status": 499, "error": LEFT}, f"shadow 499: {LEFT} {SAME}"),
+        ({}, {"status": 503, "error": "[x] <b> late", "answer": None}, "shadow 503: [x] <b> late"),
+        ({}, {"error": CUT, **STREAM}, f"shadow 200: {CUT} {SAME}"),
+        ({"status": 500, "error": "ValueError : 1"}, {}, f"primary 500: ValueError : 1 {SAME}"),
+        ({"error": CUT, **STREAM}, {}, f"primary 200: {CUT} {SAME}"),
+        ({}, {"status": None}, "shadow no answer"),
+    ],
+    ids=["left", "without a body", "stream", "primary", "primary's stream", "no row"],
+)
+def test_a_failed_side_is_shown_with_its_error(  # noqa: PLR0917
+    command: Command,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    primary: dict[str, object],
+    shadow: dict[str, object],
+    said: str,
+) -> None:
+    """Beside its status, before the body, which may be sound: on the terminal, on the page, and as
+    a field of its own in the JSON.
+    """
+    report = command(pairs(3) + pair(3, primary, shadow))
+    (example,) = report["signatures"][0]["largest"]
+    for side, error in (("primary", primary.get("error")), ("shadow", shadow.get("error"))):
+        assert example[f"{side}_error"] == (error or "")
+    printed = " ".join(capsys.readouterr().out.partition("Worst pairs")[2].split())
+    assert said in printed
+    page = html.unescape((tmp_path / "r.html").read_text())
+    for error in filter(None, (primary.get("error"), shadow.get("error"))):
+        assert f": {error}</p>" in page
 
 
 def test_values_that_appear_do_not_hide_new_faults(compared: Compare) -> None:

@@ -158,6 +158,8 @@ def example(i: int, size: float | None, what: str, body: str = "") -> Example:
         request_cut=False,
         primary_cut=False,
         shadow_cut=bool(body),
+        primary_error=body,
+        shadow_error=body,
     )
 
 

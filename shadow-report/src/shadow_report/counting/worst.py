@@ -18,7 +18,7 @@ from shadow_report.answers.paths import Rules
 from shadow_report.counting.classify import Classified
 from shadow_report.evidence.batch import WholePair
 from shadow_report.report import Difference, Example, Signature
-from shadow_report.wording import around
+from shadow_report.wording import around, cut
 
 MAX_GROUPS = 100
 LARGEST = 3
@@ -200,6 +200,7 @@ def title(key: Key, places: Sequence[Place]) -> str:
 SHOWN = 20
 # A body longer than this is cut in the report; the tables keep it whole.
 BODY_CHARACTERS = 20_000
+ERROR_CHARACTERS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,6 +315,8 @@ def _example(pair: WholePair, size: float, rules: Rules) -> Example:
         place="" if found is None else found.path,
         primary_value=values[0],
         shadow_value=values[1],
+        primary_error=cut(pair.primary_error or "", ERROR_CHARACTERS),
+        shadow_error=cut(pair.shadow_error or "", ERROR_CHARACTERS),
     )
 
 

@@ -174,6 +174,8 @@ class WholePair:
     request: bytes | None
     primary_response: bytes | None
     shadow_response: bytes | None
+    primary_error: str | None
+    shadow_error: str | None
     primary_broken: bool
     """Its stream broke off, or the engine reported an error in it."""
     shadow_broken: bool

@@ -50,6 +50,8 @@ class WorstPair:
     request: str
     primary: Parts
     shadow: Parts
+    primary_error: str
+    shadow_error: str
     is_cut: bool
 
 
@@ -210,11 +212,23 @@ def embedded(judged: Judged) -> Markup | None:
 def worst_pair(pair: ShownPair, characters: int) -> WorstPair:
     example = pair.example
     bodies = (example.request, example.primary_response, example.shadow_response)
-    request, *answers = (wording.cut(wording.visible(body), characters) for body in bodies)
+
+    def cut(text: str) -> str:
+        return wording.cut(wording.visible(text), characters)
+
+    request, *answers = map(cut, bodies)
     primary, shadow = marked(*answers)
     is_cut = example.request_cut or example.primary_cut or example.shadow_cut
     too_long = any(len(wording.visible(body)) > characters for body in bodies)
-    return WorstPair(pair, request, primary, shadow, is_cut or too_long)
+    return WorstPair(
+        shown=pair,
+        request=request,
+        primary=primary,
+        shadow=shadow,
+        primary_error=cut(example.primary_error),
+        shadow_error=cut(example.shadow_error),
+        is_cut=is_cut or too_long,
+    )
 
 
 def confidence(report: Report) -> str:

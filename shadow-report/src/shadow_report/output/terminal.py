@@ -424,11 +424,13 @@ def worst_pair(pair: ShownPair) -> RenderableType:
     bodies.add_column(overflow="fold")
     bodies.add_row("pair", Text(one_line(cut(example.pair_id, 100))))
     bodies.add_row("request", Text(body(example.request)))
-    for role, status, answer in (
-        ("primary", example.primary_status, answers[0]),
-        ("shadow", example.shadow_status, answers[1]),
+    for role, status, error, answer in (
+        ("primary", example.primary_status, example.primary_error, answers[0]),
+        ("shadow", example.shadow_status, example.shadow_error, answers[1]),
     ):
-        bodies.add_row(role, Text(f"{status or 'no answer'} {body(answer)}"))
+        # A failed call may have a sound body, which must not read as its answer.
+        separator = f": {body(error)}\n" if error else " "
+        bodies.add_row(role, Text(f"{status or 'no answer'}{separator}{body(answer)}".rstrip()))
     return Group(title, Padding(bodies, (0, 0, 0, 2)))
 
 

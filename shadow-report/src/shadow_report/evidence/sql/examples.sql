@@ -1,6 +1,7 @@
 -- Whole pairs by their ids, for the few that the report shows.
 SELECT pair_id, request_time, primary_status, shadow_status, primary_duration_ms, shadow_duration_ms,
-       predict_url, request, primary_response, shadow_response, primary_broken, shadow_broken
+       predict_url, request, primary_response, shadow_response, primary_error, shadow_error, primary_broken,
+       shadow_broken
 FROM (
     SELECT p.pair_id, p.request_time, p.predict_url,
            pa.status_code AS primary_status, sa.status_code AS shadow_status,
@@ -8,6 +9,7 @@ FROM (
            coalesce(convert_to(p.request_data::text, 'UTF8'), p.request_raw)     AS request,
            coalesce(convert_to(pa.response_data::text, 'UTF8'), pa.response_raw) AS primary_response,
            coalesce(convert_to(sa.response_data::text, 'UTF8'), sa.response_raw) AS shadow_response,
+           pa.error AS primary_error, sa.error AS shadow_error,
            coalesce(pa.generation ->> 'stream_end' = 'cut'
                OR pa.generation ->> 'stream_end' IN ('done', 'no_done') AND pa.error IS NOT NULL, false)
                AS primary_broken,
