@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from shadow_report import __version__
@@ -26,6 +26,7 @@ from shadow_report.remarks import details, notes, of_refused, remarks
 from shadow_report.report import (
     SCHEMA_VERSION,
     Integrity,
+    NewestCall,
     Noise,
     Opinion,
     PathMargin,
@@ -57,8 +58,8 @@ class Observed:
     sampled: tuple[WholePair, ...] = ()
     """Pairs that differ, for a judge's opinion."""
     opinion: Opinion | None = None
-    newest_call: datetime | None = None
-    """The newest call in the tables, where there is none in the window."""
+    newest: Mapping[str, NewestCall] = field(default_factory=dict)
+    """By role without a call in the window, the newest one in the tables."""
     generated_at: datetime
 
     def asked(self, ask: Ask | None) -> Observed:
@@ -243,7 +244,7 @@ class Observed:
             uniform_since=uniform_since(self.sides.groups, settings.primary, settings.shadow),
             min_coverage=settings.margins.min_coverage,
             coverage_fails=coverage_fails,
-            newest_call=self.newest_call,
+            newest=self.newest,
             whole_since=self._whole_since(),
             generated_at=self.generated_at,
             is_mirrored=is_mirrored(self.sides, settings),

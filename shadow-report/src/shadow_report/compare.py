@@ -30,7 +30,15 @@ from shadow_report.evidence.database import (
 from shadow_report.evidence.services import Sides, find_sides, from_rollout, may_have_gaps
 from shadow_report.evidence.watermark import is_mirrored, settled_watermark
 from shadow_report.judging.verdict import Verdict, gravest
-from shadow_report.report import SCHEMA_VERSION, Noise, Refused, Report, SideBySide, Signature
+from shadow_report.report import (
+    SCHEMA_VERSION,
+    NewestCall,
+    Noise,
+    Refused,
+    Report,
+    SideBySide,
+    Signature,
+)
 from shadow_report.rules import read_rules
 from shadow_report.settings import Comparison
 from shadow_report.wording import cut, one_line
@@ -125,9 +133,15 @@ def observe(tables: Tables, settings: Comparison, progress: Progress) -> Observe
         refused=refused(tables, sides.scope, counters),
         sampled=tuple(tables.whole_pairs(sides.scope, asked)) if asked else (),
         replayed=replayed_floor(tables.with_itself(sides.scope), settings.rules),
-        newest_call=None if sides.groups else tables.newest_call(),
+        newest=newest_calls(tables, sides),
         generated_at=now.astimezone(UTC),
     )
+
+
+def newest_calls(tables: Tables, sides: Sides) -> dict[str, NewestCall]:
+    """By role without a call in the window, the newest one in the tables."""
+    absent = [role for role in ("primary", "shadow") if not sides.groups_of(role)]
+    return {role: newest for role in absent if (newest := tables.newest_call(role)) is not None}
 
 
 def reads_requests(settings: Comparison) -> bool:

@@ -324,6 +324,14 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class NewestCall:
+    """The newest call of a role in the tables, whatever the window."""
+
+    inference_service: str
+    request_time: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class MissingContrast:
     """How the primary calls without a shadow call differ from the others in one respect."""
 

@@ -533,6 +533,56 @@ def test_clock_skew_is_said_and_harmless(
     assert remedy in found.remedy
 
 
+@pytest.mark.parametrize("named", [{}, {"primary": PRIMARY, "shadow": SHADOW}], ids=["", "named"])
+@pytest.mark.parametrize("seconds", [-90, -5, 5, 90])
+@pytest.mark.parametrize("window", [(0, 20), (5, 10)], ids=["all", "a part"])
+def test_a_window_shorter_than_the_clocks_are_apart_has_its_pairs(
+    compared: Compare, seconds: int, window: tuple[int, int], named: dict[str, str]
+) -> None:
+    """Nothing of the shadow is in it by its own clock, or calls of other pairs are, which are not
+    without their primary; nor is a shadow behind whose clock is.
+    """
+    since, until = (START + timedelta(seconds=second) for second in window)
+    report = compared(shadow_after(timedelta(seconds=seconds)), since=since, until=until, **named)
+    count = 10 * (window[1] - window[0])
+    assert (report.verdict, report.pairs) == ("WAIT", count), report.reasons
+    assert (report.primary.calls, report.shadow.calls) == (count, count)
+    assert (report.primary.unpaired, report.shadow.unpaired) == (0, 0)
+    assert [found.code for found in report.integrity.findings] == ["clock-skew"]
+
+
+@pytest.mark.parametrize(
+    ("second", "named", "said"),
+    [
+        (-63, {}, " UTC, 63 s before the first of them."),
+        (83, {}, " UTC, 64 s after the last of them."),
+        (0, {"shadow": "tripel"}, f"of {SHADOW}, came at "),
+    ],
+)
+def test_a_window_without_a_shadow_call_says_where_they_are(
+    compared: Compare, second: int, named: dict[str, str], said: str
+) -> None:
+    """The newest one of the tables, which has no pair here: when it came, and of which shadow."""
+    time = START + timedelta(seconds=second)
+    other = Call(role="shadow", pair_id="other", time=time)
+    calls = [call for call in pairs(200) if call.role == "primary"]
+    window = {"since": START, "until": START + timedelta(seconds=20)}
+    report = compared([*calls, other], **window, **named)
+    came = f"the newest shadow call in the tables, of {SHADOW}, came at {time:%Y-%m-%d %H:%M:%S}"
+    assert_invalid(report, "no-shadow-calls", came, said)
+
+
+def test_a_window_without_a_primary_call_says_where_they_are(compared: Compare) -> None:
+    """By the primary's clock, which the window goes by."""
+    calls = shadow_after(timedelta(seconds=90))
+    window = {"since": START + timedelta(seconds=90), "until": START + timedelta(seconds=110)}
+    report = compared(calls, **window)
+    words = f"of {PRIMARY}, came at ", " UTC, 71 s before the first of them", "primary's clock"
+    assert_invalid(report, "no-primary-calls", *words)
+    report = compared(primary=PRIMARY, **window)
+    assert_invalid(report, "no-calls", "not one call of the primary", f"of {PRIMARY}, came at ")
+
+
 def test_calls_sent_later_on_purpose_have_no_skew(compared: Compare) -> None:
     """A follower comes when it comes."""
     calls = shadow_after(timedelta(minutes=5))

@@ -112,6 +112,24 @@ def test_first_tokens_of_new_streams_are_added(postgres_uri: str) -> None:
     assert live.tally.looks["added"] == 1
 
 
+@pytest.mark.parametrize("seconds", [-3, 3, 40])
+def test_clocks_that_differ_cost_no_pair(live: Live, seconds: int) -> None:
+    """However the shadow's calls are stamped, and whichever side's rows arrive first."""
+    calls = numbered(pairs(600), 0)
+    later = timedelta(seconds=seconds)
+    stamped = [replace(c, time=c.time + later) if c.role == "shadow" else c for c in calls]
+    for i, first in enumerate(range(0, 1200, 200)):
+        portion = stamped[first : first + 200]
+        held, rest = portion[-21::2], portion[:-21] + portion[-20::2]
+        record(live.admin, rest)
+        live.agrees(at(10 * (i + 1)))
+        record(live.admin, held)
+        live.agrees(at(10 * (i + 1)))
+    report = live.agrees(at(120))
+    assert (report.pairs, report.primary.calls, report.shadow.calls) == (600, 600, 600)
+    assert (report.primary.unpaired, report.shadow.unpaired) == (0, 0)
+
+
 @pytest.mark.parametrize("source", ["x-shadow-pair-id", "generated"])
 def test_begins_before_there_is_a_call(live: Live, source: str) -> None:
     """Started first, it takes up the calls as they come: those of an entry, and those of a primary

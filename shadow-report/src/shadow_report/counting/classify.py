@@ -42,8 +42,6 @@ from shadow_report.evidence.batch import (
 Bools = NDArray[np.bool_]
 Answers = NDArray[np.int8]
 
-# A window may begin between the two rows of a call, which are hardly further apart.
-EDGE_MICROSECONDS = 1_000_000
 # What KServe and Envoy record when the caller went away.
 ABANDONED_STATUS = 499
 
@@ -265,11 +263,8 @@ class Classifier:
         _count(self.counts.shadow, shadow[counted], flags[counted] & SHADOW_CUT > 0)
         alone = counted & (primary == Answer.NO_CALL)
         self.counts.shadow_only += int(np.count_nonzero(alone))
-        # What a follower sends late may have its primary before the window, and so may the first
-        # copies of a mirror.
         mirrored = self._is_mirrored & (flags & SHADOW_MIRRORED > 0)
-        within = self._newest(batch) >= self.clock.counted_from + EDGE_MICROSECONDS
-        self.counts.mirrored_only += int(np.count_nonzero(alone & mirrored & within))
+        self.counts.mirrored_only += int(np.count_nonzero(alone & mirrored))
 
     def _never_sent(self, missing: Bools, flags: NDArray[np.int64]) -> Bools:
         """Missing calls that the sender leaves out by its own rules: no failure of the shadow."""

@@ -16,6 +16,7 @@ from psycopg.rows import class_row
 
 from shadow_report import OneLineError
 from shadow_report.evidence.batch import END_BYTES, Batch, WholePair, batches
+from shadow_report.report import NewestCall
 
 # The joins of a million pairs stay in memory with this, and spill to disk beyond.
 WORK_MEM = "64MB"
@@ -59,7 +60,8 @@ class Scope:
     """Which calls: the two services, the window of the primary's calls, the shadow's first call in
     it, and for a replay the time from which on the shadow's calls were recorded for it.
 
-    is_followed: the shadow's calls are those of the window's primary calls, whenever they came.
+    is_followed: the shadow's calls are those of the window's primary calls, whenever they came and
+    whatever their node's clock says.
     pair_ids: of all these only the pairs with one of these ids. delivered_since: nothing of what
     was asked for came to the tables earlier, which makes it cheap to find.
     """
@@ -86,7 +88,10 @@ class Scope:
             "shadow": self.shadow,
             "since": since,
             "until": until,
-            "shadow_since": joined if self.shadow_since else self.shadow_began or since,
+            "is_bounded": self.since is not None or self.until is not None,
+            "shadow_since": joined
+            if self.shadow_since or self.is_followed
+            else self.shadow_began or since,
             "shadow_until": "infinity" if self.shadow_since or self.is_followed else until,
             "is_followed": self.is_followed,
             "shadow_joined_since": joined,
@@ -192,10 +197,10 @@ class Tables:
         """How many calls of the primary there are in the window, whatever became of them."""
         return int(self._one(_sql("waiting"), scope.parameters))
 
-    def newest_call(self) -> datetime | None:
-        """When the newest call of a primary came, whatever the window; None without any."""
-        found: datetime | None = self._one(_sql("newest_call"), {})
-        return found
+    def newest_call(self, role: str) -> NewestCall | None:
+        """The newest call of a role, whatever the window; None without any lately."""
+        cursor = self._connection.cursor(row_factory=class_row(NewestCall))
+        return cursor.execute(_sql("newest_call"), {"role": role}).fetchone()
 
     def mirrored_before(self, scope: Scope, versions: Sequence[str | None]) -> bool:
         """Whether any call before the window has a call of one of these versions of the shadow."""

@@ -181,14 +181,26 @@ class Sides:
 
 
 def _calls(tables: Tables, asked: Scope) -> tuple[Scope, list[CallGroup]]:
-    """The groups of the window, in which a follower's calls are those of the primary's calls."""
+    """The groups of the window, in which a follower's calls are those of the primary's calls.
+
+    So are a mirror's where the window has none of them: the clocks of the nodes may be further
+    apart than it is long.
+    """
     groups = tables.calls(asked)
     sources = {group.pair_source for group in groups if group.role == "primary"}
-    came_later = sources and "x-shadow-pair-id" not in sources
-    if came_later and asked.until is not None and asked.shadow_since is None:
-        asked = replace(asked, is_followed=True)
-        groups = tables.calls(asked)
+    is_bounded = asked.since is not None or asked.until is not None
+    if not sources or not is_bounded or asked.shadow_since is not None:
+        return asked, groups
+    by_pair = replace(asked, is_followed=True)
+    if "x-shadow-pair-id" not in sources:
+        return (by_pair, tables.calls(by_pair)) if asked.until is not None else (asked, groups)
+    if not _has_shadow(groups) and _has_shadow(found := tables.calls(by_pair)):
+        return by_pair, found
     return asked, groups
+
+
+def _has_shadow(groups: Sequence[CallGroup]) -> bool:
+    return any(group.role == "shadow" for group in groups)
 
 
 def mirroring_began(

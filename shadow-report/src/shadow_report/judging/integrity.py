@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from shadow_report.report import Finding, Integrity, Side, Window
+from shadow_report.report import Finding, Integrity, NewestCall, Side, Window
 from shadow_report.wording import counted, duration, moment, percent
 
 
@@ -28,8 +28,8 @@ class Facts:
     min_coverage: float
     coverage_fails: bool
     """Whether its gate fails."""
-    newest_call: datetime | None
-    """The newest call of a primary in the tables, where there is none in the window."""
+    newest: Mapping[str, NewestCall]
+    """By role without a call in the window, the newest one in the tables."""
     generated_at: datetime
     is_mirrored: bool
     """Whether the entry copied the calls to the shadow; else a follower or replay sent them."""
@@ -59,14 +59,23 @@ def _when_complete(facts: Facts) -> str:
     return f"They wait for a follower (topology follow). {FOLLOWED}"
 
 
-def _newest(facts: Facts) -> str:
-    """Where the calls are instead."""
-    newest = facts.newest_call
-    return f"; the newest one in the tables came at {moment(newest)} UTC" if newest else ""
+def _newest(facts: Facts, role: str, others: Side | None = None) -> str:
+    """Where a side's calls are instead, and how far from the `others` of the window."""
+    newest = facts.newest.get(role)
+    if newest is None:
+        return ""
+    time, apart = newest.request_time, ""
+    if others and others.first_call and time < others.first_call:
+        apart = f", {duration(others.first_call - time)} before the first of them"
+    elif others and others.last_call and time > others.last_call:
+        apart = f", {duration(time - others.last_call)} after the last of them"
+    named = f"the newest {role} call in the tables, of {newest.inference_service},"
+    return f"; {named} came at {moment(time)} UTC{apart}"
 
 
 def _how_to_have_calls(facts: Facts) -> str:
-    newest, until = facts.newest_call, facts.window.until
+    until = facts.window.until
+    newest = call.request_time if (call := facts.newest.get("primary")) else None
     if newest is None:
         return (
             "Send traffic, widen the window (--since, --last), check that the transformers' "
@@ -92,22 +101,27 @@ def absent(facts: Facts) -> Iterator[Finding]:
             f"All calls of the window are left out: {facts.window.warm_up_pairs:,} as warm-up, "
             f"{facts.window.in_flight:,} as incomplete."
             if left_out
-            else f"There is not one call in the window{_newest(facts)}.",
+            else f"There is not one call{' of the primary' * bool(facts.shadow.first_call)} in the "
+            f"window{_newest(facts, 'primary')}.",
             _when_complete(facts) if facts.window.in_flight else _how_to_have_calls(facts),
         )
     elif not facts.shadow.calls:
         yield Finding(
             "no-shadow-calls",
             True,
-            f"The primary recorded {counted(facts.primary.calls, 'call')} and the shadow none.",
+            f"The primary recorded {counted(facts.primary.calls, 'call')} and the shadow none"
+            f"{_newest(facts, 'shadow', facts.primary)}.",
             _why_none(facts),
         )
     elif not facts.primary.calls:
         yield Finding(
             "no-primary-calls",
             True,
-            f"The shadow recorded {counted(facts.shadow.calls, 'call')} and the primary none.",
-            "Does the primary run with SHADOW_ROLE=primary and this database's POSTGRES_URI?",
+            f"The shadow recorded {counted(facts.shadow.calls, 'call')} and the primary none"
+            f"{_newest(facts, 'primary', facts.shadow)}.",
+            "A window goes by the primary's clock: give one with its calls (--since, --until)."
+            if "primary" in facts.newest
+            else "Does the primary run with SHADOW_ROLE=primary and this database's POSTGRES_URI?",
         )
 
 
@@ -349,11 +363,13 @@ def watermarks(facts: Facts) -> Iterator[Finding]:
             "Is the delivery of a primary's transformer stuck? Its log and "
             "prediction_db_oldest_unwritten_seconds say so; look again once the rows are there.",
         )
-    if facts.integrity.expected_share == 1 and primary - shadow > BEHIND:
+    # What its clock is behind is not what the shadow is.
+    behind = primary - shadow + timedelta(milliseconds=min(0.0, integrity.clock_skew_ms or 0.0))
+    if integrity.expected_share == 1 and behind > BEHIND:
         yield Finding(
             "shadow-behind",
             False,
-            f"The shadow's newest call in the tables is {duration(primary - shadow)} older than "
+            f"The shadow's newest call in the tables is {duration(behind)} older than "
             "the primary's.",
             "Is the shadow down, its delivery stuck, or mirroring off?",
         )

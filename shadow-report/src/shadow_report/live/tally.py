@@ -30,6 +30,7 @@ from shadow_report.compare import (
     explained,
     extent,
     lost_records,
+    newest_calls,
     reads_requests,
     refused,
     with_rules_of_protocol,
@@ -363,7 +364,7 @@ class Tally:
             replayed=whole.replayed,
             signatures=explained(tables, sides.scope, live.counters, settings),
             refused=refused(tables, sides.scope, live.counters),
-            newest_call=None if sides.groups else tables.newest_call(),
+            newest=newest_calls(tables, sides),
             generated_at=now.astimezone(UTC),
         ).report()
 
@@ -479,6 +480,8 @@ class Tally:
             raise Changed("a day was dropped")
         if any(changes[partition] != count for partition, count in noted.items()):
             raise Changed("rows were changed or deleted")
+        if self._sides.is_mirrored and self._sides.scope.is_followed:
+            raise Changed("the window had no shadow call by its own clock")
         self._noted = replace(self._noted, changes=changes)
 
     def _refuse_another_comparison(self, live: Base) -> None:
@@ -580,7 +583,7 @@ class Tally:
                         late.append(at)
         if alone := _next_of(base.alone):
             found = self._first_calls(tables, alone)
-            late += [min(at, base.alone[p]) for p, at in found.items() if at < self._until]
+            late += [min(at, base.alone[pair_id]) for pair_id, at in found.items()]
         return late
 
     def _first_calls(self, tables: Tables, pair_ids: Sequence[str]) -> dict[str, datetime]:

@@ -2,7 +2,9 @@
 -- NULLs where one is missing; with %(further)s instead a row for each further shadow call of a pair.
 -- The leading columns are never NULL and of fixed width, so that a batch of them is read as one array;
 -- `batch.py` states the same layout.
--- The window is the primary's: a replayed or late shadow call still finds its pair.
+-- The window is the primary's: a replayed or late shadow call still finds its pair, and so does one whose
+-- node has another clock. A shadow call of the window is alone if its primary's is nowhere in the tables; that
+-- the times of the two are compared keeps Postgres from hashing all primary calls to tell.
 -- Only the first of a side's calls with one pair id is compared. Numbering them costs a sort, so it is
 -- done only when duplicates.sql found some, and grows as a sort does: NOT IN looks each call up in a
 -- list once the further calls do not fit in memory, and without statistics an anti-join may do so too.
@@ -120,4 +122,10 @@ LEFT JOIN inference_responses pa
 LEFT JOIN inference_responses sa
   ON sa.record_id = s.record_id AND sa.request_time = s.request_time AND sa.pair_id = s.pair_id
 WHERE (p.record_id IS NOT NULL AND (s.record_id IS NOT NULL OR NOT %(further)s))
-   OR (NOT %(further)s AND s.request_time >= %(since)s::timestamptz AND s.request_time < %(until)s::timestamptz)
+   OR (NOT %(further)s AND p.record_id IS NULL
+       AND s.request_time >= %(since)s::timestamptz AND s.request_time < %(until)s::timestamptz
+       AND NOT (%(is_bounded)s AND EXISTS (
+           SELECT FROM inference_requests q
+           WHERE q.pair_id = s.pair_id AND q.role = 'primary' AND q.inference_service = %(primary)s
+             AND q.request_time > s.request_time - interval '1 day'
+             AND q.request_time < s.request_time + interval '1 day')))
