@@ -336,7 +336,7 @@ class MissingContrast:
     """How the primary calls without a shadow call differ from the others in one respect."""
 
     respect: str
-    """`request size`, `status` or `hour`."""
+    """`request size`, `status` or `time`."""
     missing: str
     paired: str
     distance: float

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
-from traffic import PRIMARY, SHADOW, START, Call, Compare, pair, pairs
+from traffic import PRIMARY, SHADOW, START, Call, Command, Compare, pair, pairs
 
 from shadow_report.report import Finding, Report
 from shadow_report.settings import parse_time
@@ -158,6 +160,36 @@ def test_lost_coverage(compared: Compare) -> None:
     unlike = {found.respect for found in report.integrity.missing if found.unlike}
     assert "request size" in unlike
     assert "buffer" in finding(report, "missing-unlike").remedy
+
+
+@pytest.mark.parametrize("seconds", [2, 200])
+def test_the_time_at_which_calls_are_missing_is_given(
+    command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path, seconds: int
+) -> None:
+    """From when to when, in the same words on the terminal, on the page and in the JSON, however
+    short the window is.
+    """
+    calls = [
+        replace(call, time=START + (call.time - START) * seconds / 20)
+        for i in range(200)
+        for call in pair(i)
+        if call.role == "primary" or i < 100
+    ]
+    report = command(calls, "--verbose")
+    (found,) = [found for found in report["integrity"]["missing"] if found["respect"] == "time"]
+    assert found["unlike"]
+    times = re.fullmatch(r"(\d+) % from (\S+ \S+) to (\S+ \S+) UTC", found["missing"])
+    assert times is not None
+    begins, ends = (datetime.fromisoformat(f"{time}+00:00") for time in times.groups()[1:])
+    assert ends - begins >= timedelta(seconds=1)
+    assert START + timedelta(seconds=seconds / 2) < ends
+    assert begins <= START + timedelta(seconds=seconds)
+    assert found["paired"] == "0 % in that time"
+    said = f"unlike the others in time: {found['missing']} against {found['paired']}."
+    assert said in " ".join(capsys.readouterr().out.split())
+    page = (tmp_path / "r.html").read_text()
+    assert said in page
+    assert f"<td>{found['missing']}</td><td>{found['paired']}</td>" in page
 
 
 def test_a_configured_mirrored_share_is_the_measure(compared: Compare) -> None:

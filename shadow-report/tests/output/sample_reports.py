@@ -319,7 +319,7 @@ def rejected() -> Report:
             clock_skew_ms=0.4,
             missing=(
                 MissingContrast("request size", "median 81 kB", "median 210 B", 0.62, 0.0003, True),
-                MissingContrast("status", "100 % 200", "100 % 200", 0.0, None, False),
+                MissingContrast("status", "100 % status 200", "100 % status 200", 0.0, None, False),
             ),
             findings=(
                 Finding(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from shadow_report.evidence.batch import NO_ANSWER
 from shadow_report.report import MissingContrast, PairedTable, PathMargin, StatusPair
 from shadow_report.statistics.agreement import kolmogorov_smirnov_p, same_shares_p
 from shadow_report.statistics.samples import PairSample, Sketch, distance
-from shadow_report.wording import about
+from shadow_report.wording import about, instant, percent
 
 STATUSES_SHOWN = 50
 NEARLY_ALL = 0.9
@@ -157,7 +157,7 @@ class MissingTally:
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._sizes = {True: Sketch(), False: Sketch()}
-        self._statuses: dict[bool, Counter[Hashable]] = {True: Counter(), False: Counter()}
+        self._statuses: dict[bool, Counter[int]] = {True: Counter(), False: Counter()}
         self.missing = 0
 
     def add(self, classified: Classified) -> None:
@@ -174,9 +174,18 @@ class MissingTally:
             return ()
         return (
             self._size_contrast(),
-            _contrast("status", self._statuses[True], self._statuses[False]),
-            _contrast("hour", self._timeline.by_step(MISSING), self._timeline.by_step(PAIRED)),
+            _contrast("status", self._statuses[True], self._statuses[False], _of_status),
+            _contrast(
+                "time",
+                self._timeline.by_step(MISSING),
+                self._timeline.by_step(PAIRED),
+                self._of_step,
+            ),
         )
+
+    def _of_step(self, step: int) -> tuple[str, str]:
+        start, end = (instant(time) for time in self._timeline.ends(step))
+        return f"from {start.removesuffix(' UTC')} to {end}", "in that time"
 
     def _size_contrast(self) -> MissingContrast:
         missing, paired = self._sizes[True], self._sizes[False]
@@ -192,26 +201,34 @@ class MissingTally:
         )
 
 
+def _of_status(status: int) -> tuple[str, str]:
+    return f"status {status}", f"status {status}"
+
+
 def _contrast(
-    respect: str, missing: Counter[Hashable], paired: Counter[Hashable]
+    respect: str,
+    missing: Counter[int],
+    paired: Counter[int],
+    named: Callable[[int], tuple[str, str]],
 ) -> MissingContrast:
-    keys = sorted(missing.keys() | paired.keys(), key=str)
+    """`named` says what is of a key, for the missing calls and then for the others."""
+    keys = sorted(missing.keys() | paired.keys())
     table = np.array([[side[key] for key in keys] for side in (missing, paired)], dtype=float)
     shares = table / table.sum(axis=1, keepdims=True)
     p_value = same_shares_p(table)
     most = int(np.argmax(shares[0] - shares[1]))
-    what = f"status {keys[most]}" if respect == "status" else f"step {keys[most]} of the timeline"
+    of_missing, of_paired = named(keys[most])
     return MissingContrast(
         respect=respect,
-        missing=f"{shares[0][most]:.0%} {what}",
-        paired=f"{shares[1][most]:.0%} {what}",
+        missing=f"{percent(shares[0][most])} {of_missing}",
+        paired=f"{percent(shares[1][most])} {of_paired}",
         distance=float(np.abs(shares[0] - shares[1]).sum() / 2),
         p_value=p_value,
         unlike=p_value < UNLIKE_BELOW,
     )
 
 
-def _counter(values: NDArray[np.int64]) -> dict[Hashable, int]:
+def _counter(values: NDArray[np.int64]) -> dict[int, int]:
     found, counts = np.unique(values, return_counts=True)
     return dict(zip(found.tolist(), counts.tolist(), strict=True))
 

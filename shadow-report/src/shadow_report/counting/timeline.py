@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -71,7 +70,12 @@ class Timeline:
         for line, chosen in rows.items():
             self._counts[line] += np.bincount(steps[chosen], minlength=size)
 
-    def by_step(self, line: int) -> Counter[Hashable]:
+    def ends(self, step: int) -> tuple[int, int]:
+        """When a step begins and when it ends, as Postgres counts."""
+        length = self._seconds * SECOND
+        return (self._first + step) * length, (self._first + step + 1) * length
+
+    def by_step(self, line: int) -> Counter[int]:
         """One line's counts by the number of the step, from 0 on."""
         counts = self._counts[line]
         return Counter({step: int(counts[step]) for step in np.flatnonzero(counts).tolist()})

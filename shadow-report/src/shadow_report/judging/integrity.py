@@ -303,7 +303,7 @@ def missing(facts: Facts) -> Iterator[Finding]:
         remedies = {
             "request size": "Neither bodies over the proxy's buffer nor chunked ones are ever "
             "mirrored; look at the content-length guard and the gateway's buffer limit.",
-            "hour": "Was the shadow or its connection limit down for a while?",
+            "time": "Was the shadow or its connection limit down for a while?",
             "status": "Are some calls answered before they reach the mirror?",
         }
         yield Finding(
