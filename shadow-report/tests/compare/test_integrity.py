@@ -20,6 +20,10 @@ from shadow_report.settings import parse_time
 SAME = '{"predictions": [6.6, 124.6, 648.0]}'
 # A call of now has not settled yet, however long it takes to store and to compare it.
 LONG = timedelta(minutes=10)
+IN_FLIGHT = (
+    "of the last 600 s, by the later stamp of both sides, left out: the pair or an answer may "
+    "still come."
+)
 
 
 def finding(report: Report, code: str) -> Finding:
@@ -516,8 +520,17 @@ def test_calls_in_flight_are_left_out(compared: Compare) -> None:
     assert (report.pairs, report.window.in_flight) == (101, 3)
     assert report.integrity.coverage == 1
     assert report.outcomes == {"equal": 101}
-    said = "3 calls of the last 600 s may still get their pair, and are left out."
-    assert finding(report, "in-flight").what == said
+    assert finding(report, "in-flight").what == f"3 calls {IN_FLIGHT}"
+
+
+def test_a_copy_that_has_just_come_is_in_flight_however_old_its_call_is(compared: Compare) -> None:
+    """By the later stamp of the two: the copy waited at the gateway, and is not answered yet."""
+    now = datetime.now(UTC)
+    waited = pair(100, None, {"status": None, "time": now}, time=now - 2 * LONG)
+    given_up = pair(101, None, {"status": None}, time=now - 2 * LONG)
+    report = compared(pairs(100) + waited + given_up, settle=LONG)
+    assert (report.pairs, report.new_faults, report.window.in_flight) == (101, 1, 1)
+    assert finding(report, "in-flight").what == f"1 call {IN_FLIGHT}"
 
 
 def test_a_share_that_is_looked_at_too_early_says_what_is_not_due(compared: Compare) -> None:
@@ -534,8 +547,7 @@ def test_a_share_that_is_looked_at_too_early_says_what_is_not_due(compared: Comp
     assert coverage.need is not None
     assert coverage.need.pairs is not None
     assert coverage.need.pairs > 50_000
-    said = "400 calls of the last 600 s may still get their pair, and are left out."
-    assert finding(report, "in-flight").what == said
+    assert finding(report, "in-flight").what == f"400 calls {IN_FLIGHT}"
 
 
 def test_warm_up_is_left_out(compared: Compare) -> None:

@@ -599,7 +599,7 @@ def test_calls_that_a_follower_has_not_sent_yet_wait(command: Command) -> None:
     report = command(followed(6_000, until=5_000))
     assert report["verdict"] == "PROMOTE", report["reasons"]
     assert report["window"]["in_flight"] == 1_000
-    waiting = "1,000 calls that no entry mirrored, and to which no follower has come yet, may still"
+    waiting = "1,000 calls that no entry mirrored, and to which no follower has come yet, left out"
     assert waiting in finding(report, "in-flight")["what"]
     assert "Is the follower up" in finding(report, "in-flight")["remedy"]
     late = START + timedelta(seconds=300)

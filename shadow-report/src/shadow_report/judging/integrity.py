@@ -512,11 +512,11 @@ def losses(facts: Facts) -> Iterator[Finding]:
             False,
             f"{counted(in_flight, 'call')} "
             + (
-                f"of the last {facts.window.settle_seconds:g} s"
+                f"of the last {facts.window.settle_seconds:g} s, by the later stamp of both sides"
                 if facts.is_mirrored
-                else "that no entry mirrored, and to which no follower has come yet,"
+                else "that no entry mirrored, and to which no follower has come yet"
             )
-            + " may still get their pair, and are left out.",
+            + ", left out: the pair or an answer may still come.",
             "Look again once they have it." if facts.is_mirrored else FOLLOWED,
         )
 
