@@ -37,8 +37,12 @@ class Backend:
 
 
 @contextlib.contextmanager
-def answering(name: str, status: int = 200, hold: bool = False) -> Iterator[Backend]:
-    """A server that records each call and answers with its own name; `hold`: once released."""
+def answering(
+    name: str, status: int = 200, hold: bool = False, seconds: float = 0
+) -> Iterator[Backend]:
+    """A server that records each call and answers with its own name, after so many seconds;
+    `hold`: once released.
+    """
     backend = Backend(name)
     released = asyncio.Event()
 
@@ -48,6 +52,7 @@ def answering(name: str, status: int = 200, hold: bool = False) -> Iterator[Back
         backend.calls.append(Received(request.path, headers, len(body)))
         if hold:
             await released.wait()
+        await asyncio.sleep(seconds)
         return web.json_response({"from": name}, status=status)
 
     async def serve(listener: socket.socket, ended: asyncio.Event) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -175,15 +174,35 @@ def test_calls_wait_for_a_slow_shadow_so_that_none_of_its_copies_is_dropped(
 ) -> None:
     """One that answers nothing gets no more than a few calls; once it answers it gets every one."""
     count = 900  # the gateway holds fewer copies, and would drop the rest
-    waits, answers = threading.Event(), list[Answer]()
+    told, answers = list[str](), list[Answer]()
     with ThreadPoolExecutor(1) as sender, answering("shadow", hold=True) as shadow:
         gateway = start_gateway(primary.port, shadow.port, topology)
         calls = [Call(gateway.predict_url, b"{}")] * count
-        pace = Pace(gateway.copies_url, waits.set)
+        pace = Pace(gateway.copies_url, told.append)
         sent = sender.submit(lambda: asyncio.run(send(calls, None, answers.append, pace)))
-        until(waits.is_set)
+        until(lambda: bool(told))
+        waiting = re.fullmatch(r"(\d+) copies wait for the shadow, and (.*)", told[0])
+        assert waiting is not None
+        assert int(waiting[1]) == len(shadow.calls) == len(primary.calls)
+        assert waiting[2] == "none was answered for 20 s: it is stuck, or as slow as that"
         assert len(primary.calls) < MOST_OPEN_COPIES + CALLERS
         shadow.release()
         sent.result()
         until(lambda: len(shadow.calls) == len(primary.calls) == count)
     assert {answer.status for answer in answers} == {200}
+    assert sum("stuck" in line for line in told) == 1
+
+
+def test_a_slow_shadow_that_answers_is_not_called_stuck(
+    start_gateway: StartGateway, primary: Backend
+) -> None:
+    """Each answer takes seconds: the calls go at its pace, and one line says so."""
+    told, answers = list[str](), list[Answer]()
+    with answering("shadow", seconds=3) as shadow:
+        gateway = start_gateway(primary.port, shadow.port, "standard")
+        calls = [Call(gateway.predict_url, b"{}")] * 2 * MOST_OPEN_COPIES
+        asyncio.run(send(calls, None, answers.append, Pace(gateway.copies_url, told.append)))
+        assert len(shadow.calls) == len(primary.calls) == len(calls)
+    (line,) = told
+    said = r"\d+ copies wait for the shadow, which is answering: calls go at its pace"
+    assert re.fullmatch(said, line)

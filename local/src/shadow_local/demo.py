@@ -22,7 +22,7 @@ from rich.table import Table
 from shadow_local.report import FAILURES, comparison
 from shadow_local.stack import FOLLOWER, Options, Stack, in_foreground, steps
 from shadow_local.supervisor import StopRequested
-from shadow_local.traffic import SLOWED, Answer, Call, Pace, counted, send
+from shadow_local.traffic import Answer, Call, Pace, counted, send
 from shadow_local.translate.document import repository
 
 SHOWN_PAIRS = 5
@@ -199,7 +199,7 @@ def _send(stack: Stack, bodies: Iterator[Any], count: int, screen: Console) -> l
             answers.append(answer)
             done(len(answers))
 
-        pace = Pace(copies_url, lambda: screen.print(SLOWED, soft_wrap=True))
+        pace = Pace(copies_url, lambda line: screen.print(line, soft_wrap=True))
         asyncio.run(send(calls, stack.options.api_key, answered, pace, stack.check))
     return answers
 

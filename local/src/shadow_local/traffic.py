@@ -7,6 +7,7 @@ import base64
 import json
 import re
 import struct
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,10 +27,10 @@ CALLERS = 8
 MOST_OPEN_COPIES = 32
 LOOK_SECONDS = 0.05
 COPY_SECONDS = 60
-SLOWED = (
-    "the shadow is slower than the calls come, or stuck: each waits until it has fewer than "
-    f"{MOST_OPEN_COPIES} copies to answer"
-)
+# A burst of copies at the start is gone sooner, and nobody need know of it.
+BEHIND_SECONDS = 2
+# No answer may take that long, but for a long stream's.
+STUCK_SECONDS = 20
 SECONDS_PER_CALL = 60
 SHOWN_CHARACTERS = 200
 # A predict URL is an entry and a path below it.
@@ -73,13 +74,15 @@ class Pace:
     """Lets calls go only as fast as the shadow answers its copies, so that the mirror drops none.
 
     copies_url: Envoy's figures of the copies that are open; None where nothing is mirrored, or by a
-    gateway that is not ours: then no call waits. slowed: called once, when the first call waits.
+    gateway that is not ours: then no call waits. tell: called with a line once the calls have
+    waited long for a shadow that answers, and with another for one that does not; once each.
     """
 
-    def __init__(self, copies_url: str | None, slowed: Callable[[], None]) -> None:
+    def __init__(self, copies_url: str | None, tell: Callable[[str], None]) -> None:
         self._url = copies_url
-        self._slowed = slowed
-        self._is_slow = False
+        self._tell = tell
+        self._told: set[str] = set()
+        self._waited_seconds = 0.0
         self._room = 0
         self._looking = asyncio.Lock()
 
@@ -88,11 +91,7 @@ class Pace:
         # One looks for all, who then go without a look until what it found is used up.
         async with self._looking:
             if self._room == 0:
-                count = await self._open_copies(session)
-                if count >= MOST_OPEN_COPIES:
-                    self._tell()
-                    count = await self._until_fewer(MOST_OPEN_COPIES, session)
-                self._room = MOST_OPEN_COPIES - count
+                self._room = MOST_OPEN_COPIES - await self._until_fewer(MOST_OPEN_COPIES, session)
             self._room -= 1
 
     async def finish(self, session: aiohttp.ClientSession) -> None:
@@ -101,16 +100,31 @@ class Pace:
             async with asyncio.timeout(COPY_SECONDS):
                 await self._until_fewer(1, session)
 
-    def _tell(self) -> None:
-        if not self._is_slow:
-            self._is_slow = True
-            self._slowed()
-
     async def _until_fewer(self, limit: int, session: aiohttp.ClientSession) -> int:
         """How many copies are open, as soon as it is below the limit."""
-        while (count := await self._open_copies(session)) >= limit:  # noqa: ASYNC110
+        count = await self._open_copies(session)
+        looked = answered = time.monotonic()
+        while count >= limit:
             await asyncio.sleep(LOOK_SECONDS)
+            before, count = count, await self._open_copies(session)
+            now = time.monotonic()
+            self._waited_seconds += now - looked
+            looked = now
+            waiting = f"{count} copies wait for the shadow, "
+            # Hardly a call begins meanwhile, so whatever is answered is seen to be fewer.
+            if count < before:
+                answered = now
+                if self._waited_seconds > BEHIND_SECONDS:
+                    self._tell_once("behind", f"{waiting}which is answering: calls go at its pace")
+            elif now - answered > STUCK_SECONDS:
+                said = f"none was answered for {STUCK_SECONDS} s: it is stuck, or as slow as that"
+                self._tell_once("stuck", f"{waiting}and {said}")
         return count
+
+    def _tell_once(self, what: str, line: str) -> None:
+        if what not in self._told:
+            self._told.add(what)
+            self._tell(line)
 
     async def _open_copies(self, session: aiohttp.ClientSession) -> int:
         if self._url is None:
@@ -193,7 +207,7 @@ def send_file(  # noqa: PLR0917
             counts[answer.status] = counts.get(answer.status, 0) + 1
             done(sum(counts.values()))
 
-        pace = Pace(copies_url, lambda: screen.print(SLOWED, soft_wrap=True))
+        pace = Pace(copies_url, lambda line: screen.print(line, soft_wrap=True))
         asyncio.run(send(chain.from_iterable(repeat(calls, times)), api_key, answered, pace))
     for status, count in sorted(counts.items()):
         answer = first[status]
