@@ -117,6 +117,25 @@ def test_a_narrow_terminal_cuts_nothing(report: Report, width: int) -> None:
     assert "…" not in text.split("Worst pairs")[0]
 
 
+@pytest.mark.parametrize("width", [40, 65, *range(66, 131, 4), 200])
+@pytest.mark.parametrize("place", ["score", "predictions[*].score", "a" * 33])
+@pytest.mark.parametrize("sample", [rejected(), waiting()], ids=lambda report: report.verdict)
+def test_no_word_of_a_gate_is_broken(sample: Report, place: str, width: int) -> None:
+    """Where a rule's margin makes a gate with its path for a name, its column wraps between words;
+    where those have no room beside the figures, the figures stand below.
+    """
+    own = replace(sample.gates[2], name=f"{place} (number)", path=place)
+    report = replace(sample, gates=(*sample.gates, own))
+    text = printed(report, width=width)
+    _, _, table = text.partition("\nwhen ")
+    words = table.partition("n is worth")[0].split()
+    for gate in report.gates:
+        if gate.has_figures:
+            assert set(title_of(gate).split()) <= set(words)
+            assert set(percent_range(gate.interval).split()) <= {w.strip("(),") for w in words}
+    assert max(map(len, text.splitlines())) <= width
+
+
 def test_shows_three_worst_pairs_with_both_bodies() -> None:
     """One pair of each kind, faults first."""
     text = printed(rejected())

@@ -4,6 +4,7 @@ Foreign text enters as `rich.text.Text`, so its square brackets are not markup, 
 characters written out, so it cannot move the cursor.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -45,6 +46,11 @@ COLOURS = {"PROMOTE": "green", "REJECT": "red", "WAIT": "yellow", "INVALID": "ma
 STATUS_COLOURS = {"pass": "green", "fail": "red", "wait": "yellow"}
 # Columns below which the gates' table would cut its own cells.
 NARROW = 66
+# The columns of that table that may wrap, the one that is worth its width most first.
+WRAPPED = ("Interval", "Gate", "Needs")
+GAP = 2
+# `99.31 to` and `100 %` are not parted.
+WORD = re.compile(r"\S+(?: to\b| %)?")
 # Their reasons are told whatever comes first.
 TOLD = ("newest", "worst", "slices")
 COLUMNS = (
@@ -78,8 +84,7 @@ def print_report(judged: Judged, console: Console, *, verbose: bool = False) -> 
 def one(report: Report, console: Console, verbose: bool, *, pairs: int) -> list[RenderableType]:
     """One shadow's report, with this many pairs."""
     parts: list[RenderableType] = [headline(report), *why(report, verbose), ""]
-    is_narrow = console.width < NARROW
-    gates = gates_list(report, verbose) if is_narrow else gates_table(report, verbose)
+    gates = gates_of(report, verbose, console.width)
     parts += [about(report), "", gates, *worth(report), ""]
     if verbose:
         parts += [reasons_table(report), ""]
@@ -195,25 +200,50 @@ def about(report: Report) -> Table:
     return table
 
 
-def gates_table(report: Report, verbose: bool) -> Table:
-    """One gate to a row; what a waiting one needs stands at the end."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, expand=False)
+def gates_of(report: Report, verbose: bool, width: int) -> Table:
+    """One gate to a row, or below its name where the table has no room for its longest words; what
+    a waiting one needs stands at the end.
+    """
     waiting = any(gate.need for gate in report.gates)
-    wrapped = {"Interval", "Needs"}
-    if any(gate.path for gate in report.gates):
-        wrapped.add("Gate")
-    for title, justify in COLUMNS if waiting else COLUMNS[:-1]:
+    columns = COLUMNS if waiting else COLUMNS[:-1]
+    rows = [gate_cells(gate, verbose)[: len(columns)] for gate in report.gates if gate.has_figures]
+    cells = {title: [row[i].plain for row in rows] for i, (title, _) in enumerate(columns)}
+    widths = wrapped_widths(cells, width)
+    if width < NARROW or widths is None:
+        return gates_list(report, verbose)
+    table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, expand=False)
+    for title, justify in columns:
         table.add_column(
             title,
             justify=justify,  # type: ignore[arg-type]
             header_style="dim",
-            no_wrap=title not in wrapped,
+            no_wrap=title not in WRAPPED,
             overflow="fold",
+            width=widths.get(title),
         )
-    for gate in report.gates:
-        if gate.has_figures:
-            table.add_row(*gate_cells(gate, verbose)[: len(table.columns)])
+    for row in rows:
+        table.add_row(*row)
     return table
+
+
+def wrapped_widths(columns: dict[str, list[str]], width: int) -> dict[str, int] | None:
+    """How wide the columns that wrap may be, the first of them first; None where a word would
+    break.
+    """
+    wrapped = [title for title in WRAPPED if title in columns]
+    texts = {title: [title, *cells] for title, cells in columns.items()}
+    least = {title: max(len(w) for t in texts[title] for w in WORD.findall(t)) for title in wrapped}
+    fixed = sum(max(map(len, texts[title])) for title in columns if title not in WRAPPED)
+    spare = width - fixed - GAP * (len(columns) - 1) - sum(least.values())
+    if spare < 0:
+        return None
+    for title in wrapped:
+        more = max(map(len, texts[title])) - least[title]
+        # In between, an interval would end in a line with nothing but its unit.
+        more = min(more, spare if title != "Interval" or more <= spare else 0)
+        least[title] += more
+        spare -= more
+    return least
 
 
 def gates_list(report: Report, verbose: bool) -> Table:
