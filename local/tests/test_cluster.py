@@ -682,6 +682,9 @@ def test_a_topology_that_the_stages_do_not_have_is_said(start: Start, topology: 
         "manifests/mirroring/kustomization.yaml before the first of them."
     )
     assert lines[1:] == ([] if topology == "standard" else [warning])
+    strict = start("check", "--strict", TOPOLOGY=topology)
+    assert strict.ends() == (topology != "standard")
+    assert strict.output.read_text().splitlines() == lines
 
 
 def test_make_deploy_asks_before_it_applies(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import errno
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -171,7 +171,10 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
 
 @app.command()
 def check(
-    topology_name: Topology = None, kustomization: Kustomization = None, edge: Edge = False
+    topology_name: Topology = None,
+    kustomization: Kustomization = None,
+    edge: Edge = False,
+    strict: Annotated[bool, typer.Option("--strict", help="a warning fails too")] = False,
 ) -> None:
     """Say in one line what a cluster would refuse of the manifests, or misunderstand."""
     folder = _chosen(topology_name, kustomization)
@@ -182,14 +185,15 @@ def check(
     if unknown := [label(item) for item in manifests if not known(item)]:
         text += f"; of {len(unknown)} the fields were not checked: {', '.join(unknown)}"
     screen.print(text, soft_wrap=True)
-    _warn(folder, manifests)
+    warnings = _warnings(folder, manifests)
     if topology_name and (staged := cluster.topology_of(render(repository()))) != topology_name:
-        errors.print(
+        warnings.append(
             f"The stages apply {staged}; write `- {topology_name}` into "
-            f"{CHOICE} before the first of them.",
-            style="yellow",
-            soft_wrap=True,
+            f"{CHOICE} before the first of them."
         )
+    _warn(warnings)
+    if strict and warnings:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -243,7 +247,7 @@ def report(
     """Compare what a running `up`, or POSTGRES_URI, has recorded; more options go to compare."""
     manifests, base = _chosen(topology_name, kustomization), _run_folder(folder)
     if not postgres_uri and (line := outdated(base)):
-        errors.print(line, style="yellow", soft_wrap=True)
+        _warn([line])
     compare(postgres_uri or None, manifests, base, context.args)
 
 
@@ -253,15 +257,20 @@ def run_psql(context: typer.Context, postgres_uri: PostgresUri = None) -> None:
     psql(postgres_uri or None, _run_folder(None), context.args)
 
 
-def _warn(kustomization: Path, manifests: list[Manifest]) -> None:
+def _warnings(kustomization: Path, manifests: list[Manifest]) -> list[str]:
     """What a cluster takes as it is told, and nobody may have meant."""
-    for warning in (*misplaced(kustomization), *cluster.warnings(manifests)):
-        errors.print(in_place(kustomization, warning), style="yellow", soft_wrap=True)
+    found = (*misplaced(kustomization), *cluster.warnings(manifests))
+    return [in_place(kustomization, warning) for warning in found]
+
+
+def _warn(warnings: Iterable[str]) -> None:
+    for warning in warnings:
+        errors.print(warning, style="yellow", soft_wrap=True)
 
 
 def _watch(stack: Stack, folder: Path) -> None:
     """Start a stack, show where it is, and watch it until someone ends it."""
-    _warn(stack.options.kustomization, stack.manifests)
+    _warn(_warnings(stack.options.kustomization, stack.manifests))
     try:
         with in_foreground(stack, screen) as state:
             state.write(folder)
