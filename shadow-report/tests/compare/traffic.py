@@ -21,8 +21,8 @@ Command = Callable[..., dict[str, Any]]
 
 PRIMARY, SHADOW = "double-minimal-inference", "triple-minimal-inference"
 RECORDERS = {"primary": uuid.UUID(int=1), "shadow": uuid.UUID(int=2)}
-# Long enough ago that nothing is in flight.
-START = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=2)
+# Long enough ago that nothing is in flight; a few seconds more are never another minute.
+START = datetime.now(UTC).replace(second=10, microsecond=0) - timedelta(hours=2)
 
 REQUEST_COLUMNS = (
     "record_id, request_time, recorder_id, sequence, pair_id, pair_source, role, inference_service,"
