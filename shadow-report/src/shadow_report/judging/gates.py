@@ -6,8 +6,8 @@ these two. To promote, every gate must pass, so a shadow that is beyond one marg
 chance at most `alpha`, however many gates there are and however often one looks (an
 intersection-union test). One failing gate rejects, hence Bonferroni for failing.
 
-Two more gates look at runs of calls, and one at slices of the requests: they hold a promotion up
-and never reject, since what an outage of last night means is for a person to judge.
+Gates of runs of calls and of slices of the requests hold a promotion up and never reject, since
+what an outage of last night means is for a person to judge.
 
 What a gate asks is in `questions`.
 """
