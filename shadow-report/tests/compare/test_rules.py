@@ -660,7 +660,7 @@ def test_advice_under_the_preset_loosens_it(
     advised = f"--rule '{rule},margin={margin}', or a lower least."
     for options in ((), ("--rules", "openai")):
         reason = told(command(calls, *options))
-        assert (advised if margin else "may differ: a least below 0.8.") in reason
+        assert (advised if margin else f"--rule '{rule[:-3]}…', with a least below 0.8.") in reason
         calls = []
         lower = rule.replace("0.8", "0")
         assert command([], *options, "--rule", lower)["disagreements"] == 0

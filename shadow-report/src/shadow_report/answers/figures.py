@@ -160,7 +160,8 @@ def _of_wording(told: PathReport) -> str:
     if asked is None:
         return f"If the wording may differ: {_rule(told.path, 'text,least=0.9')}."
     if margin is None:
-        return f"If more of the wording may differ: a least below {asked:g}."
+        rule = _rule(told.path, "text,least=…")
+        return f"If more of the wording may differ: {rule}, with a least below {asked:g}."
     rule = _rule(told.path, f"text,least={asked:g},margin={margin}")
     return f"If more of the wording may differ: {rule}, or a lower least."
 
