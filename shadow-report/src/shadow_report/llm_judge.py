@@ -127,7 +127,7 @@ class _Asking:
         try:
             async with session.post(url, json=body) as response:
                 if response.status != 200:
-                    raise NoReply(f"status {response.status}")
+                    raise NoReply(f"status {response.status} at {response.url.path}")
                 answer = orjson.loads(await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError, orjson.JSONDecodeError) as error:
             raise NoReply(str(error) or f"no answer within {TIMEOUT_SECONDS:g} s") from error

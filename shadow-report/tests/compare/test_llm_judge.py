@@ -131,7 +131,7 @@ def test_a_margin_makes_it_a_gate(command: Command) -> None:
     ("judge", "failure"),
     [
         (ScriptedJudge(lambda a, b: "both are nice"), "neither A, B nor TIE"),
-        (ScriptedJudge(longer_is_better, status=500), "status 500"),
+        (ScriptedJudge(longer_is_better, status=500), "status 500 at /v1/chat/completions"),
     ],
 )
 def test_a_judge_that_fails_costs_no_report(
