@@ -212,7 +212,10 @@ def demo(  # noqa: PLR0917 - typer calls it with keywords
     own = base / "demo"
     second = f"`local/.venv/bin/shadow-local demo --folder {base}/second`."
     with claimed(own, second):
-        options = Options(own, _chosen(topology_name), postgres_uri=postgres_uri or None)
+        example = SCENES[model].example
+        kustomization = repository() / "examples" / example if example else None
+        manifests = _chosen(topology_name, kustomization)
+        options = Options(own, manifests, postgres_uri=postgres_uri or None)
         demonstrate(options, requests, screen, model, html)
 
 

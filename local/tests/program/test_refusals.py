@@ -127,6 +127,15 @@ def test_a_wrong_setting_is_one_line(
     assert "s3cret" not in run.output.read_text()
 
 
+def test_a_demo_of_an_example_takes_no_topology(start: Start, tmp_path: Path) -> None:
+    """It has that of the manifests: the option would be ignored, and `up` refuses it too."""
+    run = start("demo", "--model", "llm", "--folder", str(tmp_path), TOPOLOGY="follow")
+    assert run.ends() == 1
+    line = _only_line(run)
+    assert "examples/generative has the topology of manifests/mirroring/kustomization.yaml;" in line
+    assert "write `- follow` there and leave TOPOLOGY out." in line
+
+
 def test_an_unknown_option_is_one_line(start: Start) -> None:
     """It says where the options stand."""
     run = start("up", "--bogus")
