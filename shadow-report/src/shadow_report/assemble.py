@@ -90,6 +90,7 @@ class Observed:
                 paths,
                 faults=ledger.new_faults,
                 disagreements=ledger.disagreements,
+                lacks_preset=settings.rules.is_of_file and primary.protocols.keys() == {"openai"},
             ),
         )
         return Report(

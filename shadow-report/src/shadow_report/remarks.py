@@ -15,6 +15,10 @@ NOT_FOUND = 404
 ALSO_TOLD = 2
 # A first token that is later by less is left to the table.
 LATER_SHARE = 0.1
+PRESET = (
+    "Each answer of OpenAI's API has an id of its own: write `presets: [openai]` into the file of "
+    "rules, which stands alone otherwise."
+)
 LONGER_QUEUE = (
     "A shadow on less hardware, or on the primary's own, queues longer: raise "
     "--first-token-ratio where that is known."
@@ -86,11 +90,13 @@ def details(
     *,
     faults: int,
     disagreements: int,
+    lacks_preset: bool,
 ) -> dict[str, str]:
     """By gate, what its reason adds: in how many pairs each place differs, what may mend the
     coverage.
 
-    differences: the most frequent first.
+    differences: the most frequent first. lacks_preset: whether the calls are of OpenAI's API, and
+    the rules, of a file, may be without those that it needs.
     """
     said = {f.code: f.remedy for f in findings if f.code == "coverage"}
     said |= {"first_token": LONGER_QUEUE}
@@ -102,7 +108,8 @@ def details(
         # What differs in pairs with a new fault alone is not a disagreement of any pair.
         if alike and found:
             said[gate] = _by_place(found, alike)
-    if "disagreement" in said and (hint := advice(paths)):
+    lacks_preset = lacks_preset and any(told.path == "id" for told in paths if told.differing_pairs)
+    if "disagreement" in said and (hint := PRESET if lacks_preset else advice(paths)):
         said["disagreement"] += f" {hint}"
     return said
 

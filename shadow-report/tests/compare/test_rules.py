@@ -666,6 +666,23 @@ def test_advice_under_the_preset_loosens_it(
         assert command([], *options, "--rule", lower)["disagreements"] == 0
 
 
+def test_rules_of_a_file_without_the_preset_are_told_of_it(
+    command: Command, tmp_path: Path
+) -> None:
+    """Where ids differ in answers of OpenAI's API; a rule for ids would lead astray."""
+    calls = answers(
+        *((chat(PARIS) | {"id": f"a{i}"}, chat(PARIS) | {"id": f"b{i}"}) for i in range(300))
+    )
+    file = tmp_path / "rules.yaml"
+    rules = "rules: [{path: created, compare: ignore}]"
+    file.write_text(rules)
+    reason = told(command([replace(call, protocol="openai") for call in calls], "--rules", file))
+    assert "write `presets: [openai]` into the file of rules" in reason
+    assert "--rule" not in reason
+    file.write_text(f"presets: [openai]\n{rules}")
+    assert command([], "--rules", file)["disagreements"] == 0
+
+
 def test_a_long_answer_shows_the_place_that_differs(
     command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
