@@ -105,6 +105,15 @@ def test_calls_that_are_not_due_are_said(verbose: bool) -> None:
     assert " ".join(printed(rejected(), verbose=verbose).split()).count("may still come") == 0
 
 
+def test_a_share_that_is_mirrored_stands_by_the_coverage() -> None:
+    """Without it 70 pairs of 300 calls are no coverage of 100 %."""
+    report = waiting()
+    share = replace(report, integrity=replace(report.integrity, expected_share=0.2))
+    said = ", of which 20 % are mirrored; unpaired: "
+    assert said in " ".join(printed(share).split())
+    assert said not in " ".join(printed(report).split())
+
+
 @pytest.mark.parametrize("width", [40, 50, 65])
 @pytest.mark.parametrize("report", [rejected(), waiting(), promoted(), invalid()])
 def test_a_narrow_terminal_cuts_nothing(report: Report, width: int) -> None:

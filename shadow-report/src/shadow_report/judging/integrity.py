@@ -309,7 +309,8 @@ def missing(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "missing-unlike",
             False,
-            f"Calls without a shadow are unlike the others in {contrast.respect}: "
+            "Calls without a shadow are unlike the others in "
+            f"{'time' if contrast.respect == 'hour' else contrast.respect}: "
             f"{contrast.missing} against {contrast.paired}.",
             remedies[contrast.respect],
         )

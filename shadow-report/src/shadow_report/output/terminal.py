@@ -308,11 +308,13 @@ def reasons_table(report: Report) -> Table:
 def coverage(report: Report) -> Text:
     """How much of the primary's traffic the pairs stand for."""
     integrity = report.integrity
-    primary, shadow = report.primary, report.shadow
+    primary, shadow, share = report.primary, report.shadow, integrity.expected_share
+    mirrored = f", of which {percent(share)} are mirrored" if share < 1 else ""
     return Text.assemble(
         ("Coverage ", "bold"),
         f"{percent(integrity.coverage)}: {counted(integrity.paired, 'pair')} of "
-        f"{counted(integrity.primary_calls, 'primary call')}; unpaired: {count(primary.unpaired)} "
+        f"{counted(integrity.primary_calls, 'primary call')}{mirrored}; unpaired: "
+        f"{count(primary.unpaired)} "
         f"primary, {count(shadow.unpaired)} shadow; "
         f"lost records: {count(primary.lost_records + shadow.lost_records)}",
     )
