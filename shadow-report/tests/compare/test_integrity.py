@@ -160,6 +160,7 @@ def test_lost_coverage(compared: Compare) -> None:
     assert report.verdict == "INVALID"
     assert (report.primary.unpaired, report.integrity.coverage) == (200, 0.9)
     assert "--mirrored-share" in report.reasons[0]
+    assert "for a part of the window, leave that out (--since)" in report.reasons[0]
     assert "a shadow too slow for the traffic (Latency on the page)" in report.reasons[0]
     unlike = {found.respect for found in report.integrity.missing if found.unlike}
     assert "request size" in unlike
