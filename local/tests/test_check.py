@@ -618,6 +618,20 @@ def test_a_patch_that_is_applied_to_nothing_is_refused(
     assert line in said
 
 
+def test_a_patch_of_the_shadow_is_refused_where_the_stage_has_none(tmp_path: Path) -> None:
+    """With what to do, since a folder for the later stages is refused in the first one."""
+    stage = repository() / "manifests" / "stages" / "primary-alone"
+    folder = tmp_path / "yours"
+    folder.mkdir()
+    target = "{kind: InferenceService, labelSelector: app.kubernetes.io/component=shadow}"
+    (folder / "kustomization.yaml").write_text(
+        f"resources: [{os.path.relpath(stage, folder.resolve())}]\n"
+        f"patches:\n  - target: {target}\n{ADDS}"
+    )
+    with pytest.raises(Malformed, match="there is no shadow: leave its patch out there"):
+        check_targets(folder, render(folder))
+
+
 @pytest.mark.parametrize("option", ["second-shadow/standard", "live-verdict", "report", "api-key"])
 def test_an_options_patches_may_be_for_options_that_are_off(tmp_path: Path, option: str) -> None:
     """An option alone, with the patches that its folders bring for others."""

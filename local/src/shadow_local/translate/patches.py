@@ -34,6 +34,7 @@ Target = dict[str, str]
 # A field of its own next to `metadata`: whole annotations and labels are what patches replace.
 MARK = "shadow-local-patch"
 DELETES = "$patch: delete"
+COMPONENT = "app.kubernetes.io/component"
 
 
 def check_targets(kustomization: Path, manifests: Iterable[Manifest]) -> None:
@@ -181,7 +182,10 @@ def _remedy(target: Target, items: Iterable[Manifest]) -> str:
     for name in re.findall(r"([\w./-]+) *=", str(target.get("labelSelector", ""))):
         labels = [item["metadata"].get("labels", {}) for item in items]
         if values := sorted({label[name] for label in labels if name in label}):
-            return f"their {name} is {' or '.join(values)}."
+            said = f"their {name} is {' or '.join(values)}."
+            if name == COMPONENT and values == ["primary"]:
+                said += " In the stage primary-alone there is no shadow: leave its patch out there."
+            return said
     return "compare it with the names and labels in what `kubectl kustomize` prints."
 
 
