@@ -90,7 +90,7 @@ def test_a_model_adds_to_what_its_runtime_says(manifests: list[Manifest], tmp_pa
         (lambda _, runtime: runtime["containers"].append({}), r"one container is run"),
         (
             lambda _, runtime: runtime["containers"][0]["args"].append("{{.Labels.a}}"),
-            r"may refer to \{\{\.Name\}\}",
+            r"may refer to \{\{\.Name\}\}.* alone; write out \{\{\.Labels\.a\}\}",
         ),
     ],
 )

@@ -262,7 +262,9 @@ def _runtime_container(model: Section, item: Object, runtimes: Runtimes) -> Sect
     runtime = runtimes.get(model.text("runtime", ""))
     if runtime is None:
         # KServe chooses by format among those that the cluster's admin has installed.
-        raise model.refusal("runtime", f"name a ServingRuntime of the kustomization: {[*runtimes]}")
+        known = f"these are there: {[*runtimes]}" if runtimes else "it has none"
+        reason = f"name a ServingRuntime of the kustomization, not one of the cluster's; {known}"
+        raise model.refusal("runtime", reason)
     own = {name: model.take(name) for name in OF_CONTAINER if model.has(name)}
     variables = [*runtime.get("env", ()), *own.get("env", ())]
     merged = {
@@ -273,8 +275,9 @@ def _runtime_container(model: Section, item: Object, runtimes: Runtimes) -> Sect
     }
     text = json.dumps(merged).replace("{{.Name}}", item.name)
     text = text.replace("{{.Namespace}}", item.namespace)
-    if "{{" in text:
-        raise model.refusal("runtime", "its container may refer to {{.Name}} and {{.Namespace}}")
+    if found := re.search(r"\{\{.*?(?:\}\}|$)", text):
+        reason = "its container may refer to {{.Name}} and {{.Namespace}} alone; write out "
+        raise model.refusal("runtime", f"{reason}{found[0]}")
     return Section(model.owner, f"{model.path} with its runtime", json.loads(text))
 
 
