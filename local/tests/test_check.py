@@ -618,17 +618,30 @@ def test_a_patch_that_is_applied_to_nothing_is_refused(
     assert line in said
 
 
-def test_a_patch_of_the_shadow_is_refused_where_the_stage_has_none(tmp_path: Path) -> None:
-    """With what to do, since a folder for the later stages is refused in the first one."""
+@pytest.mark.parametrize(
+    ("component", "line"),
+    [
+        ("shadow", None),
+        ("primary", None),
+        ("shadw", "component is primary"),
+    ],
+)
+def test_a_patch_for_what_the_stage_leaves_out_is_for_the_others(
+    tmp_path: Path, component: str, line: str | None
+) -> None:
+    """A folder with both sides' patches begins with the primary alone; a slip is still one."""
     stage = repository() / "manifests" / "stages" / "primary-alone"
     folder = tmp_path / "yours"
     folder.mkdir()
-    target = "{kind: InferenceService, labelSelector: app.kubernetes.io/component=shadow}"
+    target = f"{{kind: InferenceService, labelSelector: app.kubernetes.io/component={component}}}"
     (folder / "kustomization.yaml").write_text(
         f"resources: [{os.path.relpath(stage, folder.resolve())}]\n"
         f"patches:\n  - target: {target}\n{ADDS}"
     )
-    with pytest.raises(Malformed, match="there is no shadow: leave its patch out there"):
+    if line is None:
+        check_targets(folder, render(folder))
+        return
+    with pytest.raises(Malformed, match=line):
         check_targets(folder, render(folder))
 
 

@@ -34,18 +34,20 @@ Target = dict[str, str]
 # A field of its own next to `metadata`: whole annotations and labels are what patches replace.
 MARK = "shadow-local-patch"
 DELETES = "$patch: delete"
-COMPONENT = "app.kubernetes.io/component"
 
 
 def check_targets(kustomization: Path, manifests: Iterable[Manifest]) -> None:
     """Malformed for a patch whose target no object is; a line for each, with its file.
 
-    One of a kind that is not there at all may be meant for another topology, or for an option.
+    One of a kind that is not there at all may be meant for another topology, or for an option, and
+    one for what the stage deletes for the others.
     """
     items = list(manifests)
     kinds = sorted({item["kind"] for item in items})
     lines = []
     for file, target in _without_objects(kustomization):
+        if any(_includes(deleted, target) for deleted in _deleted(kustomization)):
+            continue
         kind = target.get("kind", "")
         start = f"{from_repository(file)}: a patch has the target {_shown(target)}"
         if near := [] if kind in kinds else get_close_matches(kind, kinds, 1, 0.85):
@@ -161,15 +163,35 @@ def _kustomizations(folder: Path) -> list[Path]:
     return [file for file in sources(folder) if file.name in KUSTOMIZATIONS]
 
 
-def _has_targets(file: Path) -> bool:
-    """Whether it is the user's own and has patches with targets.
+def _deleted(folder: Path) -> Iterator[Target]:
+    """The targets of what a stage takes out for the others."""
+    for file in filter(_is_ours, _kustomizations(folder)):
+        for patch in _fields(file).get("patches") or ():
+            if DELETES in patch.get("patch", "") and "target" in patch:
+                yield patch["target"]
 
-    What this repository brings has patches for options that are off, and for objects that a stage
-    leaves out: they lie next to `settings`, however deep.
+
+def _includes(deleted: Target, target: Target) -> bool:
+    """Whether what has just the labels that a target asks for is among what is deleted."""
+    asked = dict(re.findall(r"([\w./-]+) *==? *([\w.-]+)", str(target.get("labelSelector", ""))))
+    return (
+        bool(asked)
+        and deleted.get("kind") in (None, target.get("kind"))
+        and has_labels(asked, deleted.get("labelSelector", ""))
+        and "labelSelector" in deleted
+    )
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether this repository brings it, next to `settings`, however deep: with patches for options
+    that are off, and for objects that a stage leaves out.
     """
-    if any((folder / "settings" / "settings.yaml").exists() for folder in file.parents[1:]):
-        return False
-    return any("target" in patch for patch in _fields(file).get("patches") or ())
+    return any((folder / "settings" / "settings.yaml").exists() for folder in file.parents[1:])
+
+
+def _has_targets(file: Path) -> bool:
+    """Whether it is the user's own and has patches with targets."""
+    return not _is_ours(file) and any("target" in p for p in _fields(file).get("patches") or ())
 
 
 def _fields(file: Path) -> dict[str, Any]:
@@ -182,10 +204,7 @@ def _remedy(target: Target, items: Iterable[Manifest]) -> str:
     for name in re.findall(r"([\w./-]+) *=", str(target.get("labelSelector", ""))):
         labels = [item["metadata"].get("labels", {}) for item in items]
         if values := sorted({label[name] for label in labels if name in label}):
-            said = f"their {name} is {' or '.join(values)}."
-            if name == COMPONENT and values == ["primary"]:
-                said += " In the stage primary-alone there is no shadow: leave its patch out there."
-            return said
+            return f"their {name} is {' or '.join(values)}."
     return "compare it with the names and labels in what `kubectl kustomize` prints."
 
 
