@@ -234,7 +234,7 @@ def parse_tolerance(text: str) -> Rule:
         tolerance = kinds.Tolerance(float(absolute), float(relative) if comma else 0.0)
     except ValueError:
         tolerance = None
-    if tolerance is None or not (tolerance.absolute >= 0 and tolerance.relative >= 0):
+    if not path or tolerance is None or not (tolerance.absolute >= 0 and tolerance.relative >= 0):
         raise SettingWrong(
             f"--tolerance is '{text}'; write it like predictions[*]=0.01 or "
             "outputs.score.data[*]=1e-9,1e-4 (absolute, relative)."
@@ -281,6 +281,8 @@ def _first_error(error: ValidationError, names: Iterable[str]) -> str:
         return f"{at}: {what}"
     if first["type"] == "extra_forbidden":
         return f"'{at}' is unknown; the names are {', '.join(names)}"
+    if first["type"] == "float_parsing":
+        what = "write a number, like 0.05"
     return f"{at} is {first['input']!r}: {what}" if at else what
 
 

@@ -224,7 +224,9 @@ def test_wrong_options_are_refused_by_themselves(
     [
         (("--rule", "a"), "--rule is 'a'; write it like"),
         (("--rule", "a=cosine,least"), "write it like"),
-        (("--rule", "a=cosine,least=x"), "least is 'x'"),
+        (("--rule", "a=cosine,least=x"), "least is 'x': write a number"),
+        (("--rule", "a=number,relative=5%"), "relative is '5%': write a number, like 0.05"),
+        (("--tolerance", "25"), "--tolerance is '25'; write it like predictions[*]=0.01"),
         (("--rule", "a[=label"), "'a[' is not a path"),
         (("--rules", "no-such-file.yaml"), "No such file or directory"),
     ],
