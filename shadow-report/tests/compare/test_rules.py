@@ -743,6 +743,18 @@ def test_numbers_far_apart_name_a_rule_with_a_margin(command: Command, length: i
     assert 0 < path_of(again, "y[*]")["differing_pairs"] <= 20
 
 
+@pytest.mark.parametrize(("pairs", "is_told"), [(7, False), (20, True)])
+def test_of_a_few_pairs_no_share_is_told_that_is_not_so(
+    command: Command, pairs: int, is_told: bool
+) -> None:
+    """One of seven is more than one in twenty."""
+    off = [2.5 * pairs * (1 + i / 100) for i in range(pairs)]
+    calls = answers(*(({"y": 10 * (i + 1)}, {"y": 10 * (i + 1) + d}) for i, d in enumerate(off)))
+    reason = told(command(calls))
+    assert "lets 1 pair in 10 differ by more than" in reason
+    assert ("1 in 20 of these do" in reason) is is_told
+
+
 def test_a_share_is_the_same_wherever_it_stands(
     command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -111,7 +111,7 @@ def advice(paths: Sequence[PathReport]) -> str:
     is_list = bool(of_list) and of_list != told.path
     if is_list and told.values >= EMBEDDING_LENGTH * told.pairs:
         return f"If it is an embedding: {_rule(of_list, 'cosine')}."
-    said = [_of_numbers(told.path, told.kind, told.numbers)]
+    said = [_of_numbers(told, told.numbers)]
     if told.kind == "probability vector" and told.labels is not None and is_list:
         said.append(
             f"The top class is the same in {percent(told.labels.agreement)}: "
@@ -120,7 +120,7 @@ def advice(paths: Sequence[PathReport]) -> str:
     return " ".join(filter(None, said))
 
 
-def _of_numbers(path: str, kind: str, found: Numbers) -> str:
+def _of_numbers(told: PathReport, found: Numbers) -> str:
     """The tolerance that all are within; where they are too far apart for one, what most pairs are
     within, with a margin for the others, as a decision that the models' owner may take.
     """
@@ -130,20 +130,22 @@ def _of_numbers(path: str, kind: str, found: Numbers) -> str:
         found.primary_quantiles,
     )
     figures = (
-        f"{path} differs by at most about {about(sizes['max'])}, 95 % of the values by at most "
-        f"{about(sizes['p95'])} and half by at most {about(sizes['p50'])}"
+        f"{told.path} differs by at most about {about(sizes['max'])}, 95 % of the values by at "
+        f"most {about(sizes['p95'])} and half by at most {about(sizes['p50'])}"
     )
     if 0 < sizes["p99"] <= WORTH_A_TOLERANCE * max(map(abs, primary.values())):
-        allowed = f"{path}={_rounded_up(sizes['max'])}"
+        allowed = f"{told.path}={_rounded_up(sizes['max'])}"
         return f"{figures}: --tolerance {quote(allowed)} would have called all of them equal."
     spread = primary["p95"] - primary["p5"]
-    if kind != "number" or not 0 < of_pairs["p95"] <= WORTH_A_MARGIN * spread:
+    if told.kind != "number" or not 0 < of_pairs["p95"] <= WORTH_A_MARGIN * spread:
         return ""
     near = _rounded_up(of_pairs["p95"])
-    rule = _rule(path, f"number,absolute={near},margin=10%")
+    rule = _rule(told.path, f"number,absolute={near},margin=10%")
+    # Of fewer, the one beyond the quantile is more than that.
+    beyond = "; 1 in 20 of these do" if told.pairs >= 20 else ""
     return (
         f"{figures}, too far apart to call all of them equal. Whether your use tolerates it is for "
-        f"you to decide: {rule} lets 1 pair in 10 differ by more than {near}; 1 in 20 of these do."
+        f"you to decide: {rule} lets 1 pair in 10 differ by more than {near}{beyond}."
     )
 
 
