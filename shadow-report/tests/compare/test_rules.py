@@ -743,6 +743,13 @@ def test_numbers_far_apart_name_a_rule_with_a_margin(command: Command, length: i
     assert 0 < path_of(again, "y[*]")["differing_pairs"] <= 20
 
 
+def test_the_number_of_an_advised_rule_is_written_as_a_person_would(command: Command) -> None:
+    """970, and not 9.7e+02."""
+    values = [100.0 * i for i in range(1, 41)]
+    report = command(answers(*(({"y": v}, {"y": v + 965}) for v in values)))
+    assert "--rule y=number,absolute=970,margin=10%" in told(report)
+
+
 @pytest.mark.parametrize(("pairs", "is_told"), [(7, False), (20, True)])
 def test_of_a_few_pairs_no_share_is_told_that_is_not_so(
     command: Command, pairs: int, is_told: bool

@@ -175,7 +175,7 @@ def _rule(path: str, how: str) -> str:
 def _rounded_up(value: float) -> str:
     """Two digits that are no less than the value."""
     step = 10.0 ** (math.floor(math.log10(value)) - 1)
-    return f"{math.ceil(value / step) * step:.2g}"
+    return f"{float(f'{math.ceil(value / step) * step:.2g}'):g}"  # 970, and not 9.7e+02
 
 
 def _least(name: str, rules: RulesHere) -> float:
