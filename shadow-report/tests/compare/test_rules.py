@@ -743,6 +743,15 @@ def test_numbers_far_apart_name_a_rule_with_a_margin(command: Command, length: i
     assert 0 < path_of(again, "y[*]")["differing_pairs"] <= 20
 
 
+@pytest.mark.parametrize("least", [-1000, 0, 900])
+def test_another_factor_names_no_rule(command: Command, least: int) -> None:
+    """Wherever the numbers lie, as those of `make demo` do on both sides of 0."""
+    values = [least + (1000 - least) * i / 400 for i in range(400)]
+    reason = told(command(answers(*(({"y": v}, {"y": 1.5 * v}) for v in values))))
+    assert "Most often y is another number" in reason
+    assert "--rule" not in reason
+
+
 def test_the_number_of_an_advised_rule_is_written_as_a_person_would(command: Command) -> None:
     """970, and not 9.7e+02."""
     values = [100.0 * i for i in range(1, 41)]

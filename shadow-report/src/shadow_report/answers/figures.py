@@ -83,8 +83,9 @@ def _path_report(place: Place, differing_pairs: int, alpha: float) -> PathReport
 # Values that are further apart than this share of their size do not differ by rounding: there is no
 # tolerance that is worth calling all of them equal for.
 WORTH_A_TOLERANCE = 0.2
-# Where one in twenty pairs is further apart than this share of the primary's own spread, as another
-# factor makes them, the two models do not say the same, and nothing is worth being tolerated.
+# Where one in twenty pairs is further apart than this share of what the primary's own spread over,
+# or of how far they are from 0, as another factor makes them, the two models do not say the same,
+# and nothing is worth being tolerated.
 WORTH_A_MARGIN = 0.4
 # The first that is 1.5 times the share of pairs that differ is named; beyond a third of them, none.
 MARGINS = (0.1, 0.2, 0.3, 0.5)
@@ -136,8 +137,9 @@ def _of_numbers(told: PathReport, found: Numbers) -> str:
     if 0 < sizes["p99"] <= WORTH_A_TOLERANCE * max(map(abs, primary.values())):
         allowed = f"{told.path}={_rounded_up(sizes['max'])}"
         return f"{figures}: --tolerance {quote(allowed)} would have called all of them equal."
-    spread = primary["p95"] - primary["p5"]
-    if told.kind != "number" or not 0 < of_pairs["p95"] <= WORTH_A_MARGIN * spread:
+    ends = primary["p5"], primary["p95"]
+    extent = min(ends[1] - ends[0], max(map(abs, ends)))
+    if told.kind != "number" or not 0 < of_pairs["p95"] <= WORTH_A_MARGIN * extent:
         return ""
     near = _rounded_up(of_pairs["p95"])
     rule = _rule(told.path, f"number,absolute={near},margin=10%")
