@@ -155,7 +155,7 @@ def test_the_key_goes_along(start: Start, tmp_path: Path, primary: Backend) -> N
     ("words", "settings", "said"),
     [
         ((".",), {"PREDICT_URL": V1}, "FILE is not set; name one with a request a line"),
-        (("requests.jsonl",), {}, "Nothing runs here; start `make up`, or set PREDICT_URL."),
+        (("requests.jsonl",), {}, "Nothing is ready here; start `make up` and wait for"),
         (("requests.jsonl",), {"PREDICT_URL": "here"}, "'requests.jsonl', which is not a file"),
     ],
 )

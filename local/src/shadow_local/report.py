@@ -125,5 +125,7 @@ def running(folder: Path, variable: str = "POSTGRES_URI") -> dict[str, object]:
     """The state of the stack that runs in a folder; Explained when none does."""
     state = read_state(folder)
     if state is None:
-        raise Explained(f"Nothing runs here; start `make up`, or set {variable}.")
+        raise Explained(
+            f"Nothing is ready here; start `make up` and wait for `ready:`, or set {variable}."
+        )
     return state
