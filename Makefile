@@ -79,9 +79,9 @@ up: $(patsubst %/pyproject.toml,%/.venv/runs,$(wildcard $(KUSTOMIZATION)/pyproje
 traffic: local/.venv/runs ## Send the requests of a file through the gateway of a running `make up` (FILE=requests.jsonl, TIMES=1)
 	@local/.venv/bin/shadow-local traffic "$(FILE)"
 
-report: shadow-report/.venv/runs local/.venv/runs ## Compare what a running `make up`, or POSTGRES_URI, has recorded (ARGS=options of compare)
+report: shadow-report/.venv/runs local/.venv/runs ## Compare what a running `make up`, or POSTGRES_URI, has recorded (HTML=report.html, ARGS=options of compare)
 	@# A verdict is an answer, not a failure of make; shadow-report itself exits with its code.
-	@local/.venv/bin/shadow-local report $(ARGS) || [ $$? -ge 10 ]
+	@local/.venv/bin/shadow-local report $(if $(HTML),--html "$(HTML)") $(ARGS) || [ $$? -ge 10 ]
 
 psql: local/.venv/runs ## Look into the tables of a running `make up`, or of POSTGRES_URI (SQL='SELECT ...')
 	@local/.venv/bin/shadow-local psql $(if $(SQL),--expanded --command "$$SQL")

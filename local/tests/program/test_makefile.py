@@ -221,6 +221,19 @@ def test_an_install_of_nothing_says_what_there_is(clone: Path) -> None:
     assert "\nSay which project: make install PROJECT=<one of " in f"\n{done.stderr}"
 
 
+def test_a_page_is_asked_for_as_of_the_demo() -> None:
+    """By HTML; ARGS has what else there is."""
+    done = subprocess.run(
+        ["make", "--dry-run", "report", "HTML=page.html", "ARGS=--last 15m"],
+        cwd=repository(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=True,
+    )
+    assert 'shadow-local report --html "page.html" --last 15m ||' in done.stdout
+
+
 def test_another_pythons_path_is_ignored(tmp_path: Path) -> None:
     """PYTHONPATH and PYTHONHOME are for the Python of the shell, not for the ones that run here."""
     (tmp_path / "typing.py").write_text("raise SystemExit('of another Python')")
