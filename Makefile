@@ -63,7 +63,7 @@ REQUESTS ?= 200
 GATEWAY_PORT ?= 8080
 export REQUESTS GATEWAY_PORT TOPOLOGY
 
-.PHONY: $(TESTS) $(TYPES) installed help demo up traffic report psql install test check bench soak soak-follow pictures format lock release images sbom deploy schema clean
+.PHONY: $(TESTS) $(TYPES) installed help demo up traffic report noise psql install test check bench soak soak-follow pictures format lock release images sbom deploy schema clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,9 @@ traffic: local/.venv/runs ## Send the requests of a file through the gateway of 
 report: shadow-report/.venv/runs local/.venv/runs ## Compare what a running `make up`, or POSTGRES_URI, has recorded (HTML=report.html, ARGS=options of compare)
 	@# A verdict is an answer, not a failure of make; shadow-report itself exits with its code.
 	@local/.venv/bin/shadow-local report $(if $(HTML),--html "$(HTML)") $(ARGS) || [ $$? -ge 10 ]
+
+noise: shadow-report/.venv/runs local/.venv/runs ## Send the primary of a running `make up` its own calls once more: how often does it differ from itself (ARGS=options of replay)
+	@local/.venv/bin/shadow-local noise $(ARGS)
 
 psql: local/.venv/runs ## Look into the tables of a running `make up`, or of POSTGRES_URI (SQL='SELECT ...')
 	@local/.venv/bin/shadow-local psql $(if $(SQL),--expanded --command "$$SQL")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from calls import post
 from runs import Start
+from stored import rows, wait_for_pairs
 from tree import SETTINGS, Tree
 
 from shadow_local.report import comparison
@@ -54,6 +58,32 @@ def test_a_mistyped_option_is_answered_with_what_can_be_typed(start: Start) -> N
     output = run.output.read_text()
     assert "No such option: --hmtl" in output
     assert "`make report ARGS=--help`" in output
+
+
+def test_noise_is_of_the_primary_that_runs(start: Start, tmp_path: Path, stack: Stack) -> None:
+    """Its own calls once more, over REST: a model that multiplies never differs from itself."""
+    assert stack.state is not None
+    stack.state.write(tmp_path)
+    since = datetime.now(UTC).isoformat()
+    pair_id = post(stack.state.predict_url)[1]["x-shadow-pair-id"]
+    wait_for_pairs(stack, [pair_id])
+    run = start("noise", "--folder", str(tmp_path), f"--since={since}")
+    assert run.ends() == 0
+    assert re.search(r"differs from itself in 0 % of 1 answer", run.output.read_text())
+    query = "SELECT pair_id, role FROM inference_requests WHERE pair_id = ANY(%s)"
+    (row,) = rows(stack, query, [f"itself:{pair_id}"])
+    assert row["role"] == "primary"
+
+
+def test_noise_needs_a_primary_that_runs(start: Start, tmp_path: Path) -> None:
+    """Without `make up`, or in front of a database alone, there is nobody to ask."""
+    run = start("noise", "--folder", str(tmp_path))
+    assert run.ends() == 1
+    assert "start `make up` and wait for `ready:`." in run.output.read_text()
+    (tmp_path / "state.json").write_text(json.dumps({"primary": None}))
+    run = start("noise", "--folder", str(tmp_path))
+    assert run.ends() == 1
+    assert "has no primary to ask" in run.output.read_text()
 
 
 def test_a_frozen_postgres_is_said(start: Start, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from embedded_postgres import PostgresFailed
 from shadow_local import Explained
 from shadow_local.database import masked
 from shadow_local.demo import SCENES, demonstrate
-from shadow_local.report import compare, outdated, psql, running
+from shadow_local.report import compare, noise, outdated, psql, running
 from shadow_local.stack import Options, Stack, in_foreground
 from shadow_local.state import STATE, claimed, copies_url_of, data_folder
 from shadow_local.supervisor import StopRequested
@@ -252,6 +252,12 @@ def report(
     if not postgres_uri and (line := outdated(base)):
         _warn([line])
     compare(postgres_uri or None, manifests, base, context.args)
+
+
+@app.command("noise", context_settings=PASSED_ON)
+def run_noise(context: typer.Context, folder: Folder = None) -> None:
+    """Tell how often a running `up`'s primary differs from itself; more options go to replay."""
+    noise(_run_folder(folder), context.args)
 
 
 @app.command("psql", context_settings=PASSED_ON)

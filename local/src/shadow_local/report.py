@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -42,15 +42,7 @@ def compare(
         words, env = comparison(postgres_uri, mirror_percentage(manifests), more, names)
     else:
         state = running(folder)
-        try:
-            uri = as_role(str(state["postgres_uri"]), "report")
-        except psycopg.OperationalError as error:
-            what = " ".join(str(error).split())
-            log = folder / "postgres.log"  # it has none where `up` was given a POSTGRES_URI
-            raise Explained(
-                f"The Postgres of the running `make up` does not answer: {what}; look into "
-                f"{log if log.exists() else folder / 'logs'}, or end `make up` and start it again."
-            ) from None
+        uri = _reading(state, folder)
         named = state.get("candidates")
         names = tuple(map(str, named)) if isinstance(named, list) else ()
         judging = state.get("judging")
@@ -78,6 +70,20 @@ def outdated(folder: Path) -> str | None:
     )
 
 
+def noise(folder: Path, more: Sequence[str]) -> NoReturn:
+    """Become `shadow-report replay --itself`, on the primary of the stack in a folder: how often it
+    differs from itself, where it is sent its own calls once more.
+    """
+    state = running(folder, "")
+    match state.get("primary"):
+        case {"transformer_url": str(url), "transformer_grpc_url": str(grpc_url)}:
+            given = (f"--to={url}", f"--to-grpc={grpc_url}", f"--state={folder / 'noise.json'}")
+            words = [_program(), "replay", "--itself", *_left(given, more), *more]
+            env = os.environ | {"POSTGRES_URI": _reading(state, folder)}
+            os.execve(words[0], words, env)  # noqa: S606 - Ctrl-C and the exit code are its own
+    raise Explained("The running `make up` has no primary to ask.")
+
+
 def psql(postgres_uri: str | None, folder: Path, more: Sequence[str]) -> NoReturn:
     """Become psql on a database, else on that of the stack in a folder."""
     uri = with_port(postgres_uri) if postgres_uri else str(running(folder)["postgres_uri"])
@@ -93,9 +99,6 @@ def comparison(
 
     Several shadows are named; a single one it finds, whatever it was called in earlier runs.
     """
-    program = repository() / "shadow-report" / ".venv" / "bin" / "shadow-report"
-    if not program.exists():
-        raise Explained(f"{program} is missing; run `make install PROJECT=shadow-report`.")
     env = os.environ | {"POSTGRES_URI": postgres_uri}
     # Its own name may be on no PATH.
     env["SHADOW_REPORT_HELP"] = "make report ARGS=--help"
@@ -103,7 +106,29 @@ def comparison(
         env.setdefault("MIRROR_PERCENTAGE", f"{percentage:g}")
     if len(shadows) > 1:
         env.setdefault("SHADOW_CANDIDATES", ",".join(shadows))
-    return [str(program), "compare", *more], env
+    return [_program(), "compare", *more], env
+
+
+def _program() -> str:
+    program = repository() / "shadow-report" / ".venv" / "bin" / "shadow-report"
+    if not program.exists():
+        raise Explained(f"{program} is missing; run `make install PROJECT=shadow-report`.")
+    return str(program)
+
+
+def _reading(state: Mapping[str, object], folder: Path) -> str:
+    """The database of the stack that runs in a folder, as one who only reads it; Explained while it
+    does not answer.
+    """
+    try:
+        return as_role(str(state["postgres_uri"]), "report")
+    except psycopg.OperationalError as error:
+        what = " ".join(str(error).split())
+        log = folder / "postgres.log"  # it has none where `up` was given a POSTGRES_URI
+        raise Explained(
+            f"The Postgres of the running `make up` does not answer: {what}; look into "
+            f"{log if log.exists() else folder / 'logs'}, or end `make up` and start it again."
+        ) from None
 
 
 def _rules(manifests: list[Manifest], folder: Path) -> Iterator[str]:
@@ -122,10 +147,11 @@ def _left(options: Iterable[str], more: Iterable[str]) -> list[str]:
 
 
 def running(folder: Path, variable: str = "POSTGRES_URI") -> dict[str, object]:
-    """The state of the stack that runs in a folder; Explained when none does."""
+    """The state of the stack that runs in a folder; Explained when none does, with the variable, if
+    any, that names what may be used in its place.
+    """
     state = read_state(folder)
     if state is None:
-        raise Explained(
-            f"Nothing is ready here; start `make up` and wait for `ready:`, or set {variable}."
-        )
+        other = f", or set {variable}" if variable else ""
+        raise Explained(f"Nothing is ready here; start `make up` and wait for `ready:`{other}.")
     return state
