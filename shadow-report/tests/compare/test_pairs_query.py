@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from traffic import PRIMARY, SHADOW, Compare, pairs, record
 
+from shadow_report.counting.trials import TrialTally
 from shadow_report.evidence.database import Scope
 
 
@@ -47,6 +48,20 @@ def test_without_further_calls_nothing_is_numbered(compared: Compare, tables: st
     assert "WindowAgg" not in plan
     assert plan.count(" on inference_responses_default ") == 2, plan
     assert compared().pairs == 100
+
+
+def test_a_mistake_while_rows_are_read_ends_the_comparison(
+    compared: Compare, tables: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is, with its trace: nobody reads the rest of the rows, which a rollback waited for."""
+    record(tables, pairs(20_000))
+
+    def mistaken(*_: object) -> None:
+        raise ArithmeticError("of a counter")
+
+    monkeypatch.setattr(TrialTally, "add", mistaken)
+    with pytest.raises(ArithmeticError, match="of a counter"):
+        compared()
 
 
 def plan_of_pairs(uri: str, *, deduplicate: bool, resent: bool) -> str:

@@ -20,6 +20,7 @@ import pytest
 import typer
 import yaml
 
+from shadow_report import cli
 from shadow_report.answers.kinds import Tolerance
 from shadow_report.answers.paths import RequestField, Rules
 from shadow_report.assemble import Observed
@@ -128,6 +129,15 @@ def test_every_setting_is_in_the_fingerprint(name: str) -> None:
 def test_every_margin_is_in_the_fingerprint(name: str) -> None:
     changed = Comparison(margins=replace(Margins(), **{name: others(Margins)[name]}))
     assert changed.sha256() != Comparison().sha256(), f"settings.py, as_plain lacks {name}"
+
+
+@pytest.mark.parametrize("of", [Comparison, Margins])
+def test_every_setting_is_an_option(of: type) -> None:
+    """The command line fills each field by its name; a setting that nobody can set is none."""
+    calls = [node for node in ast.walk(ast.parse(inspect.getsource(cli))) if type(node) is ast.Call]
+    filled = {keyword.arg for call in calls for keyword in call.keywords}
+    without = {each.name for each in fields(of)} - filled - {"rules_by_protocol"}
+    assert not without, f"cli.py has no option that fills {without}"
 
 
 def test_every_option_of_the_live_verdict_is_a_variable() -> None:

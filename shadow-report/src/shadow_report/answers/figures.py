@@ -219,7 +219,8 @@ def _kind(place: Place) -> str:
     if place.similarities:
         name = next(iter(place.similarities))
         of_texts = TITLES.get(type(place.rules.text), "text")
-        kinds.add({"similarity": of_texts, "cosine": "embedding"}.get(name, "ranking"))
+        measures = {"similarity": of_texts, "cosine": "embedding"}
+        kinds.add((measures | dict.fromkeys(("overlap", "correlation"), "ranking"))[name])
     if numbers.values:
         kinds.add("number")
     if labels.values:

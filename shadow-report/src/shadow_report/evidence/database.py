@@ -329,7 +329,12 @@ def open_tables(uri: str) -> Iterator[Tables]:
             connection.execute("SET LOCAL search_path = public, pg_temp")
             # Should this process vanish in the middle of a query, the query ends soon after it.
             connection.execute("SET LOCAL client_connection_check_interval = '2s'")
-            yield Tables(connection)
+            try:
+                yield Tables(connection)
+            except BaseException:
+                # A rollback would wait without an end for a COPY of which nobody reads the rest.
+                connection.close()
+                raise
     except psycopg.Error as error:
         raise failure(error, uri, "report") from error
 
