@@ -14,7 +14,7 @@ from tree import TOPOLOGIES, Tree
 
 from shadow_local.translate import kserve
 from shadow_local.translate.arguments import check_arguments, unread
-from shadow_local.translate.cluster import checked, problems
+from shadow_local.translate.cluster import checked, problems, warnings
 from shadow_local.translate.document import Manifest, render, repository
 from shadow_local.translate.forms import Malformed
 from shadow_local.translate.patches import check_images, check_targets
@@ -383,6 +383,8 @@ def test_what_kserve_refuses_is_refused(
         ({"runtime": "kserve-tritonserver"}, [], [], True),
         ({"runtime": "kserve-sklearnserver"}, [], [], False),
         ({"runtime": None, "modelFormat": {"name": "huggingface"}}, [], [], False),
+        ({"runtime": None, "modelFormat": {"name": "ours"}}, [], [], False),
+        ({"runtime": None, "modelFormat": {"name": "ours", "version": "2"}}, [], [], True),
         ({"protocolVersion": "v1", "runtime": "kserve-tritonserver"}, [], [], False),
     ],
 )
@@ -393,9 +395,16 @@ def test_a_transformer_that_asks_by_another_protocol_is_refused(
     env: list[dict[str, str]],
     refused: bool,
 ) -> None:
-    """Where the server has nothing of v1; KServe's own servers answer both."""
+    """Where the server has nothing of v1; KServe's own servers answer both, and so may a runtime of
+    the kustomization that KServe chooses by the format.
+    """
     service = _service(manifests)
     service["spec"]["predictor"]["model"] |= model
+    both = {
+        "protocolVersions": ["v2", "v1"],
+        "supportedModelFormats": [{"name": "ours", "version": "1", "autoSelect": True}],
+    }
+    manifests.append({"kind": "ServingRuntime", "metadata": {"name": "both"}, "spec": both})
     container = service["spec"]["transformer"]["containers"][0]
     container["args"] = ["--model_name", "model", *args]
     container["env"] += env
@@ -510,6 +519,26 @@ def test_what_only_the_cluster_knows_is_warned_of(
             ),
             None,
         ),
+        # Each takes it from one of the two alone.
+        (
+            lambda m, s: m.update(runtime="kserve-mlserver", args=["--model_name=model"]),
+            f"{PRIMARY!r} (by its runtime, as it is given none), ",
+        ),
+        (
+            lambda m, s: m.update(
+                runtime="kserve-sklearnserver",
+                env=[{"name": "MLSERVER_MODEL_NAME", "value": "model"}],
+            ),
+            f"{PRIMARY!r} (by its runtime, as it is given none), ",
+        ),
+        (
+            lambda m, s: m.update(
+                runtime="kserve-mlserver",
+                args=["--model_name=model"],
+                env=[{"name": "MLSERVER_MODEL_NAME", "value": "iris"}],
+            ),
+            "'iris' (by its arguments or variables)",
+        ),
         *(
             (
                 lambda m, s, runtime=runtime: m.update(runtime=runtime, protocolVersion="v1"),
@@ -542,6 +571,49 @@ def test_a_model_of_two_names_is_refused(
     assert all(f"its predictor serves {served}" in line for line in found)
 
 
+@pytest.mark.parametrize("of_format", kserve.FORMATS_OF_SEVERAL)
+@pytest.mark.parametrize(
+    ("said", "warned"),
+    [
+        ({}, True),
+        ({"args": ["--model_name=model"]}, False),
+        ({"env": [{"name": "MLSERVER_MODEL_NAME", "value": "model"}]}, False),
+        ({"runtime": "the-teams"}, False),
+    ],
+)
+def test_a_model_without_a_name_whose_runtime_kserve_chooses_is_warned_of(
+    manifests: list[Manifest], of_format: str, said: Manifest, warned: bool
+) -> None:
+    """Most that it may choose call the model like the InferenceService; one of the kustomization is
+    its choice where it has autoSelect.
+    """
+    service, _other = (item for item in manifests if item["kind"] == "InferenceService")
+    model = service["spec"]["predictor"]["model"]
+    del model["runtime"]
+    model |= {"modelFormat": {"name": of_format}, **said}
+    assert list(problems(manifests)) == []
+    found = [line for line in warnings(manifests) if "KServe chooses" in line]
+    assert len(found) == warned
+    for line in found:
+        assert line.startswith(f"InferenceService {PRIMARY}: ")
+        assert (
+            f"call it {PRIMARY!r} while it is given no name; its transformer asks for 'model' (b"
+            in line
+        )
+        assert (
+            "by `args: [--model_name=model]`, or for kserve-mlserver by "
+            "`env: [{name: MLSERVER_MODEL_NAME, value: model}]`." in line
+        )
+    transformer = service["spec"]["transformer"]["containers"][0]
+    asked, transformer["args"][1] = transformer["args"][1], PRIMARY
+    assert asked == "model"
+    assert not any("KServe chooses" in line for line in warnings(manifests))
+    transformer["args"][1] = asked
+    runtime = next(item for item in manifests if item["kind"] == "ServingRuntime")
+    runtime["spec"]["supportedModelFormats"] += [{"name": of_format, "autoSelect": True}]
+    assert not any("KServe chooses" in line for line in warnings(manifests))
+
+
 @pytest.mark.parametrize(
     ("changed", "named"),
     [({}, True), ({"metadata": {"name": "kserve-mlserver"}}, False)],
@@ -551,11 +623,37 @@ def test_a_runtime_of_ones_own_may_be_called_like_one_of_kserves(
 ) -> None:
     """And what is started without a runtime's name may be one of one's own."""
     runtime = next(item for item in manifests if item["kind"] == "ServingRuntime") | changed
-    assert (kserve.naming({"runtime": "kserve-mlserver"}, "a", [runtime]) is not None) == named
-    paddle: Manifest = {"modelFormat": {"name": "paddle"}}
-    assert kserve.naming(paddle, "a", [runtime]) == "args: [--model_name=a]"
-    runtime["spec"]["supportedModelFormats"].append({"name": "paddle"})
-    assert kserve.naming(paddle, "a", [runtime]) is None
+    by = kserve.naming({"runtime": "kserve-mlserver"}, [runtime])
+    assert by == ((kserve.VARIABLE,) if named else ())
+
+
+@pytest.mark.parametrize(
+    ("listed", "protocols", "own"),
+    [
+        ({"autoSelect": True}, ["v1"], True),
+        ({"autoSelect": True, "version": "2"}, ["v1"], True),
+        ({"autoSelect": True}, [], True),
+        ({}, ["v1"], False),
+        ({"autoSelect": True, "name": "sklearn"}, ["v1"], False),
+        ({"autoSelect": True, "version": "1"}, ["v1"], False),
+        ({"autoSelect": True}, ["v2"], False),
+    ],
+)
+def test_a_runtime_of_ones_own_is_kserves_choice(
+    manifests: list[Manifest], listed: Manifest, protocols: list[str], own: bool
+) -> None:
+    """Where it has the format, the version and the protocol, and says that it may be chosen."""
+    runtime = next(item for item in manifests if item["kind"] == "ServingRuntime")
+    runtime["spec"] |= {
+        "supportedModelFormats": [{"name": "paddle", **listed}],
+        "protocolVersions": protocols,
+    }
+    model: Manifest = {"modelFormat": {"name": "paddle"}}
+    if "version" in listed:
+        model["modelFormat"]["version"] = "2"
+    assert kserve.naming(model, [runtime]) == (() if own else (kserve.ARGUMENT,))
+    runtime["spec"]["disabled"] = True
+    assert kserve.naming(model, [runtime]) == (kserve.ARGUMENT,)
 
 
 def _overlay(folder: Path, patches: str) -> Path:

@@ -91,6 +91,7 @@ def warnings(manifests: list[Manifest]) -> Iterator[str]:
     for service in _of(manifests, "InferenceService"):
         yield from _probes(service)
         yield from _probed_names(service, manifests)
+        yield from _unnamed(service, manifests)
         yield from kserve.warnings(service, manifests)
     yield from idle(manifests)
     yield from unread_secrets(manifests)
@@ -145,7 +146,7 @@ def _probed_names(service: Manifest, manifests: list[Manifest]) -> Iterator[str]
     """A server answers 404 for any model but its own, also to a probe."""
     name = service["metadata"]["name"]
     for kind, container in _containers(service, manifests):
-        served = _served(container).replace("{{.Name}}", name)
+        served = _served(container, kserve.naming(container, manifests)).replace("{{.Name}}", name)
         asked = {
             probe: path
             for probe, path in _probed(container)
@@ -163,18 +164,14 @@ def _probed_names(service: Manifest, manifests: list[Manifest]) -> Iterator[str]
 
 def _model_names(service: Manifest, manifests: list[Manifest]) -> Iterator[str]:
     """The transformer asks the predictor for the model by its own name."""
-    transformer = service["spec"].get("transformer", {}).get("containers") or [{}]
-    asked, name = _served(transformer[0]), service["metadata"]["name"]
-    variables = {item["name"]: item.get("value") for item in transformer[0].get("env") or ()}
-    ready = variables.get(kserve.READY_PATH)
-    if not asked or "$(" in asked or (ready and not kserve.KSERVES_PATH.match(ready)):
-        return  # a language model's server is asked for the name that stands in the call
-    for kind, container in _containers(service, manifests):
-        naming = kserve.naming(container, asked, manifests)
-        served, place = _named_by(container, name if naming else "")
+    asked, name = _asked_for(service), service["metadata"]["name"]
+    for kind, container in _containers(service, manifests) if asked else ():
+        by = kserve.naming(container, manifests)
+        default = name if len(by) == 1 else ""
+        served, place = _named_by(container, by, default)
         served = served.replace("{{.Name}}", name)
         if kind == "predictor" and served and "$(" not in served and served != asked:
-            how = f", by `{naming}` in the predictor's model" if naming else ""
+            how = f", by `{kserve.named(by[0], asked)}` in the predictor's model" if default else ""
             yield (
                 f"InferenceService {name}: its predictor serves {served!r} (by {place}), and its "
                 f"transformer asks for {asked!r} (by --model_name), which is answered with 404; "
@@ -182,9 +179,36 @@ def _model_names(service: Manifest, manifests: list[Manifest]) -> Iterator[str]:
             )
 
 
-def _named_by(container: Manifest, default: str) -> tuple[str, str]:
+def _unnamed(service: Manifest, manifests: list[Manifest]) -> Iterator[str]:
+    """Most runtimes that KServe chooses among call a model like its InferenceService."""
+    asked, name = _asked_for(service), service["metadata"]["name"]
+    for _, container in _containers(service, manifests) if asked not in ("", name) else ():
+        by = kserve.naming(container, manifests)
+        if len(by) > 1 and not _served(container, by):
+            argument, variable = (f"`{kserve.named(each, asked)}`" for each in by)
+            yield (
+                f"InferenceService {name}: KServe chooses the runtime of its predictor's model, "
+                f"and most of those call it {name!r} while it is given no name; its transformer "
+                f"asks for {asked!r} (by --model_name), which is answered with 404 then. Name the "
+                f"`runtime`, and give the model that name: by {argument}, or for {kserve.MLSERVER} "
+                f"by {variable}."
+            )
+
+
+def _asked_for(service: Manifest) -> str:
+    """The model's name that the transformer asks its predictor for; empty where nobody knows it."""
+    transformer = service["spec"].get("transformer", {}).get("containers") or [{}]
+    variables = {item["name"]: item.get("value") for item in transformer[0].get("env") or ()}
+    ready = variables.get(kserve.READY_PATH)
+    if ready and not kserve.KSERVES_PATH.match(ready):
+        return ""  # a language model's server is asked for the name that stands in the call
+    asked = _served(transformer[0])
+    return "" if "$(" in asked else asked
+
+
+def _named_by(container: Manifest, by: tuple[str, ...], default: str) -> tuple[str, str]:
     """A model's name and what gives it; a probe tells it where nothing else does."""
-    if served := _served(container):
+    if served := _served(container, by):
         return served, "its arguments or variables"
     if default:
         return default, "its runtime, as it is given none"
@@ -192,11 +216,14 @@ def _named_by(container: Manifest, default: str) -> tuple[str, str]:
     return next(((found[1], probe) for probe, found in probed if found), ("", ""))
 
 
-def _served(container: Manifest) -> str:
-    """The model's name that a container is started with; empty where it is not given."""
+def _served(container: Manifest, by: tuple[str, ...] = ()) -> str:
+    """The model's name that a container is started with; empty where it is not given. `by`: what
+    its server heeds, where that is known.
+    """
     variables = {item["name"]: item.get("value") for item in container.get("env", ())}
     words = [*container.get("command", ()), *container.get("args", ())]
-    return named_model(words) or variables.get("MLSERVER_MODEL_NAME") or ""
+    given = {kserve.ARGUMENT: named_model(words), kserve.VARIABLE: variables.get(kserve.VARIABLE)}
+    return next((name for key, name in given.items() if name and key in (by or given)), "")
 
 
 def _probed(container: Manifest) -> Iterator[tuple[str, str]]:

@@ -51,9 +51,13 @@ ANSWER_V1 = (
 )
 FORMATS_OF_V1 = ("autogluon", "huggingface", "paddle", "pmml", "predictive")
 # Of all, those that call the model like the InferenceService where they are given no name: by their
-# own arguments, and MLServer by the variable that KServe's webhook adds.
+# own arguments, and MLServer by the variable that KServe adds.
 MLSERVER = "kserve-mlserver"
 NAMED_BY_ARGUMENT = (*ANSWER_V1, "kserve-openvino", "kserve-tensorflow-serving")
+# Formats for which it chooses among several of them; for some of these, Triton is one more.
+FORMATS_OF_SEVERAL = ("lightgbm", "mlflow", "onnx", "sklearn", "tensorflow", "xgboost")
+# What a server is told its model's name by.
+ARGUMENT, VARIABLE = "--model_name", "MLSERVER_MODEL_NAME"
 # What each requests, and has as its limits, but for the one of several nodes, which has more.
 OF_SEVERAL_NODES = "kserve-huggingfaceserver-multinode"
 RESOURCES = {part: {"cpu": "1", "memory": "2Gi"} for part in ("limits", "requests")}
@@ -109,24 +113,26 @@ def warnings(service: Manifest, manifests: Iterable[Manifest]) -> Iterator[str]:
             )
 
 
-def naming(model: dict[str, Any], name: str, manifests: Iterable[Manifest]) -> str | None:
-    """What gives a model this name that is otherwise called like its InferenceService; None where
-    its runtime is not one of KServe's own that do so, or not for certain.
+def naming(model: dict[str, Any], manifests: Iterable[Manifest]) -> tuple[str, ...]:
+    """By what a model is given another name than its InferenceService's: ARGUMENT or VARIABLE, or
+    either where KServe chooses among its own runtimes; nothing where nobody knows what its runtime
+    calls it.
     """
     runtime, of_format = model.get("runtime"), model.get("modelFormat", {}).get("name")
-    others = _runtimes(manifests)
-    supported = [
-        item.get("name")
-        for other in others.values()
-        for item in other.get("supportedModelFormats") or ()
-    ]
-    if runtime in others or (not runtime and of_format in supported):
-        return None
+    if runtime in _runtimes(manifests) or (not runtime and _chosen(model, manifests)):
+        return ()
     if runtime == MLSERVER:
-        return f"env: [{{name: MLSERVER_MODEL_NAME, value: {name}}}]"
+        return (VARIABLE,)
     if runtime in NAMED_BY_ARGUMENT if runtime else of_format in FORMATS_OF_V1:
-        return f"args: [--model_name={name}]"
-    return None
+        return (ARGUMENT,)
+    return (ARGUMENT, VARIABLE) if not runtime and of_format in FORMATS_OF_SEVERAL else ()
+
+
+def named(by: str, name: str) -> str:
+    """What a model says for its server to call it so."""
+    if by == ARGUMENT:
+        return f"args: [{ARGUMENT}={name}]"
+    return f"env: [{{name: {VARIABLE}, value: {name}}}]"
 
 
 def amounts(model: dict[str, Any], runtimes: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -144,6 +150,22 @@ def _runtimes(manifests: Iterable[Manifest]) -> dict[str, dict[str, Any]]:
         for item in manifests
         if item.get("kind") in ("ServingRuntime", "ClusterServingRuntime")
     }
+
+
+def _chosen(model: dict[str, Any], manifests: Iterable[Manifest]) -> list[dict[str, Any]]:
+    """What may be KServe's choice for a model that names no runtime, of those of the kustomization;
+    it takes none of the others while there is one in the namespace.
+    """
+    wanted, protocol = model.get("modelFormat", {}), model.get("protocolVersion", "v1")
+    return [
+        spec
+        for spec in _runtimes(manifests).values()
+        if not spec.get("disabled") and protocol in (spec.get("protocolVersions") or (protocol,))
+        for listed in spec.get("supportedModelFormats") or ()
+        if listed.get("autoSelect")
+        and listed.get("name") == wanted.get("name")
+        and wanted.get("version") in (None, listed.get("version"))
+    ]
 
 
 def _implementations(spec: dict[str, Any]) -> Iterator[str]:
@@ -242,9 +264,10 @@ def _protocols(
 
 def _answers_v1(model: dict[str, Any], manifests: Iterable[Manifest]) -> bool:
     """Whether the model's server does, as far as its runtime is known."""
-    name = model.get("runtime")
-    if (runtime := _runtimes(manifests).get(name or "")) is not None:
-        return "v1" in (runtime.get("protocolVersions") or ("v1",))
+    name, own = model.get("runtime"), _runtimes(manifests)
+    known = [own[name]] if name in own else [] if name else _chosen(model, manifests)
+    if known:
+        return any("v1" in (spec.get("protocolVersions") or ("v1",)) for spec in known)
     return name in ANSWER_V1 if name else model.get("modelFormat", {}).get("name") in FORMATS_OF_V1
 
 
