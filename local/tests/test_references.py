@@ -467,14 +467,26 @@ def test_a_budget_without_a_selector_is_warned_of() -> None:
         (
             "prediction-db-pguser-transformer",
             None,
-            f"without a namespace, and makes a Secret that InferenceService {SHADOW} reads in",
+            (
+                "without a namespace, and makes a Secret prediction-db-pguser-transformer, which "
+                f"InferenceService {SHADOW} reads in {PROFILE}; give it that one."
+            ),
+        ),
+        # The example's, as it stands in manifests/README.md.
+        (
+            "prediction-db-pguser-transformer",
+            "your-profile",
+            (
+                "in namespace your-profile, and makes a Secret prediction-db-pguser-transformer, "
+                f"which InferenceService {SHADOW} reads in {PROFILE}; give it that one."
+            ),
         ),
     ],
 )
 def test_a_secret_that_nothing_reads_is_warned_of(
     kind: str, name: str, namespace: str | None, words: str | None
 ) -> None:
-    """Where one of nearly its name is read, and is not there."""
+    """Where one of nearly its name is read, or in another namespace, and is not there."""
     metadata = {"namespace": namespace} if namespace else {}
     item: Manifest = {"kind": kind, "metadata": {"name": name, **metadata}}
     if kind == "ExternalSecret":
@@ -489,3 +501,14 @@ def test_a_secret_that_nothing_reads_is_warned_of(
         "imagePullSecrets": [{"name": name}],
     }
     assert list(warnings([*rendered("standard"), item, account])) == []
+
+
+def test_a_secret_may_be_in_two_namespaces() -> None:
+    """The pods read the one in theirs."""
+    name = "prediction-db-pguser-transformer"
+    secrets: list[Manifest] = [
+        {"kind": "Secret", "metadata": {"name": name, "namespace": namespace}}
+        for namespace in ("your-profile", PROFILE)
+    ]
+    assert list(warnings([*rendered("standard"), *secrets])) == []
+    assert len(list(warnings([*rendered("standard"), secrets[0]]))) == 1

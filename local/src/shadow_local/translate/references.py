@@ -81,8 +81,8 @@ def dangling(manifests: Iterable[Manifest]) -> Iterator[str]:
 
 
 def unread_secrets(manifests: Iterable[Manifest]) -> Iterator[str]:
-    """A warning for each Secret that nothing reads, where one of nearly its name is read and is not
-    there, which somebody else may bring.
+    """A warning for each Secret that nothing reads, where one of its name is read in another
+    namespace, or one of nearly its name, and is not there; somebody else may bring that.
     """
     rendering = _Rendering.of(list(manifests))
     readers = {
@@ -97,12 +97,13 @@ def unread_secrets(manifests: Iterable[Manifest]) -> Iterator[str]:
         home = item["metadata"].get("namespace")
         if (name, _namespace(item)) in readers:
             continue
-        there = [(of, place) for of, place in missing if home in (None, place)]
+        there = [(of, place) for of, place in missing if of == name or home in (None, place)]
         for near in get_close_matches(name, [of for of, _ in there], 1, 0.85):
             place = dict(there)[near]
             reads = f"{readers[near, place]} reads in {place}"
             yield f"{label(item)}: " + (
-                f"it is without a namespace, and makes a Secret that {reads}; give it that one."
+                f"it is {'in namespace ' + home if home else 'without a namespace'}, and makes a "
+                f"Secret {name}, which {reads}; give it that one."
                 if near == name
                 else f"nothing reads a Secret {name}; is {near} meant, which {reads}?"
             )
