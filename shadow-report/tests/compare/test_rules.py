@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from scipy.stats import ks_2samp, spearmanr, wasserstein_distance
-from traffic import Call, Command, pair
+from traffic import Call, Command, pair, pairs
 
 from shadow_report.__main__ import main
 from shadow_report.answers.kinds import TITLES
@@ -297,6 +297,20 @@ def test_a_margin_by_path_is_a_gate_of_its_own(
     stricter = command([], "--rule", "label=default,margin=5%")
     assert stricter["verdict"] == "REJECT"
     assert stricter["reasons"][0].startswith("label (default): label differs in 6.1 %")
+
+
+def test_a_margin_of_no_place_says_so(command: Command) -> None:
+    """No number of calls would settle it; before the first one, a number is all there is to say."""
+    rule = ("--rule", "labels[*]=label,margin=10%")
+
+    def reason(report: dict[str, Any]) -> str:
+        [found] = [gate["reason"] for gate in report["gates"] if gate["path"] == "labels[*]"]
+        return str(found)
+
+    assert "to pass it" in reason(command([], *rule))
+    report = command(pairs(50), *rule)
+    assert "no answer has labels[*]: mend the rule's path, or take it out." in reason(report)
+    assert report["verdict"] == "WAIT"
 
 
 def test_a_margin_does_not_cover_other_places_or_faults(command: Command) -> None:

@@ -218,7 +218,8 @@ def questions(evidence: Evidence, margins: Margins) -> tuple[Question, ...]:
         asked.append(_first_token(first, evidence, margins))
     if (opinion := evidence.opinion) is not None and margins.max_judged_worse is not None:
         asked.append(_judge(opinion, margins.max_judged_worse))
-    return (*asked, *(_of_margin(found, rate) for found, rate in evidence.margins))
+    some = bool(differing.trials)
+    return (*asked, *(_of_margin(found, rate, some) for found, rate in evidence.margins))
 
 
 def _above(question: Question, differing: Rate, noise: Rate | float) -> Question:
@@ -242,7 +243,8 @@ def _above(question: Question, differing: Rate, noise: Rate | float) -> Question
     )
 
 
-def _of_margin(found: PathMargin, rate: Rate) -> Question:
+def _of_margin(found: PathMargin, rate: Rate, is_compared: bool) -> Question:
+    nothing = f"no answer has {found.path}: mend the rule's path, or take it out"
     share = percent(rate.rate) if rate.trials else "none"
     return Question(
         name=f"{found.path} ({found.kind})",
@@ -250,6 +252,7 @@ def _of_margin(found: PathMargin, rate: Rate) -> Question:
         margin=found.margin,
         seen=f"{found.path} differs in {share} of {counted(rate.trials, 'pair')}",
         bad=f"differ at {found.path}",
+        nothing=nothing if is_compared else "",
         path=found.path,
     )
 
