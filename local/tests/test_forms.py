@@ -96,6 +96,12 @@ def test_forms_are_schemas_that_say_what_they_ask_for(group: str) -> None:
         assert {**FORMS["$defs"].get(reference, {}), **form}.get("description"), name
 
 
+def test_no_description_ends_at_a_number_sign() -> None:
+    """YAML takes what follows one for a comment, unless the text stands in quotes."""
+    text = Path(forms.__file__).with_name("forms.yaml").read_text()
+    assert re.findall(r"description: [^\"'].*? #.*", text) == []
+
+
 def test_every_setting_has_a_form(tmp_path: Path) -> None:
     assert FORMS["settings"]["properties"].keys() == Tree(tmp_path / "tree").settings().keys()
 
