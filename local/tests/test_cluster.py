@@ -57,13 +57,17 @@ DENIES_BY_PATH: Manifest = {
 def test_nothing_of_ours_is_refused(
     tmp_path: Path, topology: str, settings: dict[str, str]
 ) -> None:
-    """Root, stages and options, with the settings as they come, others, and the longest names."""
+    """Nor warned of: root, stages and options, with the settings as they come, others, and the
+    longest names.
+    """
     tree = Tree(tmp_path / "tree")
     tree.choose_topology(topology)
     tree.switch_on_options(topology)
     tree.choose_settings(tree.settings() | settings)
     folders = [tree.folder, *(tree.folder / "manifests/stages" / stage for stage in STAGES)]
-    assert [list(problems(render(folder))) for folder in folders] == [[]] * len(folders)
+    for manifests in map(render, folders):
+        assert list(problems(manifests)) == []
+        assert list(warnings(manifests)) == []
     assert [list(misplaced(folder)) for folder in folders] == [[]] * len(folders)
 
 

@@ -446,6 +446,83 @@ def test_a_budget_without_a_selector_is_warned_of() -> None:
     assert "make: it has no selector; leave" in line
 
 
+VERDICT, FOLLOWER = "the live verdict", "the follower"
+BOTH = (f"the transformers of {PRIMARY}", f"the transformers of {SHADOW}")
+RULES = "PrometheusRule mirrored-inference-shadow-deployment"
+
+
+@pytest.mark.parametrize(
+    ("topology", "options", "monitor", "missing"),
+    [
+        ("standard", ["alerts"], None, BOTH),
+        ("standard", ["alerts", "pod-monitor"], None, ()),
+        ("standard", ["live-verdict"], None, ()),
+        ("knative", ["alerts"], None, BOTH),
+        ("standard", ["alerts", "live-verdict"], None, (VERDICT, *BOTH)),
+        ("standard", ["alerts", "live-verdict", "pod-monitor"], None, ()),
+        ("follow", ["alerts"], None, (FOLLOWER, *BOTH)),
+        ("follow", ["alerts", "second-shadow/follow", "pod-monitor"], None, ()),
+        ("standard", ["alerts"], ("PodMonitor", _labels(component="transformer")), ()),
+        ("standard", ["alerts"], ("PodMonitor", _labels(service=PRIMARY)), BOTH[1:]),
+        ("standard", ["alerts"], ("PodMonitor", _labels(component="predictor")), BOTH),
+        ("standard", ["alerts"], ("PodMonitor", {}), ()),
+        (
+            "standard",
+            ["alerts", "live-verdict"],
+            ("ServiceMonitor", _labels(component="transformer")),
+            (VERDICT,),
+        ),
+        (
+            "standard",
+            ["alerts", "live-verdict"],
+            (
+                "ServiceMonitor",
+                {
+                    "matchExpressions": [
+                        {"key": "app.kubernetes.io/component", "operator": "Exists"}
+                    ]
+                },
+            ),
+            (),
+        ),
+    ],
+)
+def test_alerts_without_figures_are_warned_of(
+    tmp_path: Path,
+    topology: str,
+    options: list[str],
+    monitor: tuple[str, Manifest] | None,
+    missing: tuple[str, ...],
+) -> None:
+    """Those of all pods that have some, by whichever monitor."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(topology)
+    for option in options:
+        tree.switch_on(option)
+    manifests = tree.objects()
+    if monitor:
+        kind, selector = monitor
+        manifests.append(_on_top(kind, {"selector": selector}))
+    assert list(warnings(manifests)) == [
+        f"{RULES}: Prometheus gets no figures for it, as no PodMonitor or ServiceMonitor here "
+        f"selects {' and '.join(missing)}; switch on `pod-monitor` in "
+        "manifests/options/kustomization.yaml."
+        for _ in missing[:1]
+    ]
+
+
+@pytest.mark.parametrize("option", ["alerts", "dashboard"])
+def test_figures_may_come_by_annotations(tmp_path: Path, option: str) -> None:
+    """Of the pods, as under STRICT mTLS; without any a dashboard has none either."""
+    tree = Tree(tmp_path / "tree")
+    tree.switch_on(option)
+    manifests = copy.deepcopy(tree.objects())
+    assert len(list(warnings(manifests))) == 1
+    service = next(item for item in manifests if item["kind"] == "InferenceService")
+    service["metadata"]["annotations"]["prometheus.io/scrape"] = "true"
+    assert list(warnings(manifests)) == []
+
+
 @pytest.mark.parametrize("kind", ["Secret", "SealedSecret", "ExternalSecret"])
 @pytest.mark.parametrize(
     ("name", "namespace", "words"),

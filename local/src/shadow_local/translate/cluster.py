@@ -28,7 +28,7 @@ from shadow_local.translate.patches import check_images, check_targets
 from shadow_local.translate.references import dangling, unread_secrets
 from shadow_local.translate.resources import amount
 from shadow_local.translate.schemas import check_schemas
-from shadow_local.translate.selectors import idle
+from shadow_local.translate.selectors import idle, unscraped
 from shadow_local.translate.services import COMPONENT, MODE, MODES, named_model
 from shadow_local.translate.written import check_written
 
@@ -94,6 +94,7 @@ def warnings(manifests: list[Manifest]) -> Iterator[str]:
         yield from _unnamed(service, manifests)
         yield from kserve.warnings(service, manifests)
     yield from idle(manifests)
+    yield from unscraped(manifests)
     yield from unread_secrets(manifests)
     yield from _shares(manifests)
     if topology_of(manifests) == "follow":

@@ -1,4 +1,5 @@
-"""Budgets, policies and monitors on top of the deployment that select none of its pods.
+"""Budgets, policies and monitors on top of the deployment that select none of its pods; and alerts
+on pods that no monitor selects.
 
 A cluster takes each of them without a word: nodes drain as before, everybody reaches the pods, and
 nothing is scraped.
@@ -15,7 +16,7 @@ from shadow_local.translate.document import Manifest, fields
 from shadow_local.translate.forms import label
 from shadow_local.translate.kserve import COMPONENTS
 from shadow_local.translate.references import INFERENCE_SERVICE, PART_OF
-from shadow_local.translate.services import MODE, MODES
+from shadow_local.translate.services import COMPONENT, MODE, MODES
 
 # The kind, its selector's field, and what that selects.
 SELECTING = {
@@ -24,6 +25,15 @@ SELECTING = {
     "PodMonitor": ("selector", "Pod"),
     "ServiceMonitor": ("selector", "Service"),
 }
+MONITORS = ("PodMonitor", "ServiceMonitor")
+# Options that live on figures, by their label; and annotations of pods by which they are got too.
+OF_FIGURES = ("alerts", "dashboard")
+MEASURED = {
+    "follower": "the follower",
+    "second-follower": "the second follower",
+    "live-verdict": "the live verdict",
+}
+SCRAPES = ("prometheus.io/scrape", "serving.kserve.io/enable-prometheus-scraping")
 # Labels that controllers add, whose values nobody knows beforehand; of a domain all of them.
 OF_KUBERNETES = (
     *("pod-template-hash", "job-name", "controller-uid", "controller-revision-hash"),
@@ -90,19 +100,58 @@ def idle(manifests: Iterable[Manifest]) -> Iterator[str]:
             )
 
 
+def unscraped(manifests: Iterable[Manifest]) -> Iterator[str]:
+    """A line for each option of this repository's that Prometheus has no figures for, as no monitor
+    selects the pods that have them.
+    """
+    items = list(manifests)
+    without = [
+        item
+        for item in items
+        if PART_OF in (labels := item["metadata"].get("labels") or {}).items()
+        and labels.get(COMPONENT) in OF_FIGURES
+    ]
+    if not without or any(key in SCRAPES and str(said) == "true" for key, said in fields(items)):
+        return
+    there = [one for item in items for one in (*_pods(item), *_services(item))]
+    monitors = [item for item in items if item["kind"] in MONITORS]
+    scraped = {_measured(one) for item in monitors for one in _found(item, there)}
+    missing = {_measured(one) for one in there if one.kind == "Pod"} - {*scraped, ""}
+    for item in without if missing else ():
+        yield (
+            f"{label(item)}: Prometheus gets no figures for it, as no PodMonitor or ServiceMonitor "
+            f"here selects {' and '.join(sorted(missing))}; switch on `pod-monitor` in "
+            "manifests/options/kustomization.yaml."
+        )
+
+
+def _found(item: Manifest, there: Iterable[_Selected]) -> list[_Selected]:
+    """What a monitor selects."""
+    field, kind = SELECTING[item["kind"]]
+    seen, required = _namespaces(item), _required((item.get("spec") or {}).get(field) or {})
+    return [
+        one
+        for one in there
+        if one.kind == kind
+        and all(each.holds(one) for each in required)
+        and (seen is None or (one.namespace or "") in seen)
+    ]
+
+
+def _measured(one: _Selected) -> str:
+    """Whose figures a pod or a Service has; empty where our options know none of them."""
+    if INFERENCE_SERVICE in one.labels and one.labels.get("component") == "transformer":
+        return f"the transformers of {one.labels[INFERENCE_SERVICE]}"
+    return MEASURED.get(one.labels.get(COMPONENT, ""), "")
+
+
 def _unmet(
     item: Manifest, selector: Mapping[str, Any] | None, found: list[_Selected]
 ) -> str | None:
     """Why a selector has none of these; None where it has one."""
     if selector is None:
         return "it has no selector"
-    required = [
-        *(_Requirement(k, "In", (v,)) for k, v in (selector.get("matchLabels") or {}).items()),
-        *(
-            _Requirement(one["key"], one["operator"], tuple(one.get("values") or ()))
-            for one in selector.get("matchExpressions") or ()
-        ),
-    ]
+    required = _required(selector)
     fitting = [one for one in found if all(each.holds(one) for each in required)]
     for each in required if not fitting else ():
         if not any(each.holds(one) for one in found):
@@ -115,6 +164,16 @@ def _unmet(
         return None
     place = "has no namespace" if seen == {""} else f"looks in {' and '.join(sorted(seen))}"
     return f"those with its labels are in {' and '.join(homes)}, and it {place}"
+
+
+def _required(selector: Mapping[str, Any]) -> list[_Requirement]:
+    return [
+        *(_Requirement(k, "In", (v,)) for k, v in (selector.get("matchLabels") or {}).items()),
+        *(
+            _Requirement(one["key"], one["operator"], tuple(one.get("values") or ()))
+            for one in selector.get("matchExpressions") or ()
+        ),
+    ]
 
 
 def _theirs(key: str, found: Iterable[_Selected]) -> str:
