@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from gateways import rendered
-from tree import TOPOLOGIES, Tree
+from tree import MIRRORED, TOPOLOGIES, Tree
 
 from shadow_local.translate.cluster import RefusedByCluster, checked, problems, warnings
 from shadow_local.translate.document import Manifest
@@ -589,3 +589,89 @@ def test_a_secret_may_be_in_two_namespaces() -> None:
     ]
     assert list(warnings([*rendered("standard"), *secrets])) == []
     assert len(list(warnings([*rendered("standard"), secrets[0]]))) == 1
+
+
+GATEWAY = "istio-ingressgateway"
+
+
+def _gateway(*hosts: str, **spec: Any) -> Manifest:
+    """The one that the settings name."""
+    port = {"number": 443, "name": "https", "protocol": "HTTPS"}
+    return {
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "Gateway",
+        "metadata": {"name": GATEWAY, "namespace": "istio-system"},
+        "spec": {
+            "selector": {"istio": "ingressgateway"},
+            "servers": [{"port": port, "hosts": [*hosts]}],
+            **spec,
+        },
+    }
+
+
+@pytest.mark.parametrize("topology", MIRRORED)
+@pytest.mark.parametrize(
+    ("hosts", "domain", "served"),
+    [
+        (["inference.example.com"], "inference.example.com", True),
+        (["Inference.Example.com"], "inference.example.com", True),
+        (["*"], "inference.example.com", True),
+        (["*.example.com"], "inference.example.com", True),
+        (["a.example.com", "*/*.example.com"], "inference.example.com", True),
+        ([f"{PROFILE}/*"], "inference.example.com", True),
+        (["a.example.com"], "*", True),
+        (["a.example.com"], "*.example.com", True),
+        (["*.example.com"], "example.com", False),
+        (["*.example.org"], "inference.example.com", False),
+        (["example.com"], "inference.example.com", False),
+        (["other/*", "./*"], "inference.example.com", False),
+        ([], "inference.example.com", False),
+    ],
+)
+def test_a_gateway_that_does_not_serve_the_domain_is_warned_of(
+    topology: str, hosts: list[str], domain: str, served: bool
+) -> None:
+    """Where it is among the objects; as Istio compares hosts, and for the routes' namespace."""
+    manifests = copy.deepcopy(rendered(topology))
+    for item in manifests:
+        if item["kind"] == "VirtualService" and item["spec"]["hosts"] == ["inference.example.com"]:
+            item["spec"]["hosts"] = [domain]
+    found = list(warnings([*manifests, _gateway(*hosts)]))
+    assert len(found) == (not served)
+    for line in found:
+        assert line.startswith(f"Gateway {GATEWAY}: it serves {', '.join(hosts) or 'no host'}, ")
+        assert f"of namespace {PROFILE} are for {domain}, so that" in line
+    tls = _gateway(*hosts)
+    tls["spec"]["servers"][0]["port"]["protocol"] = "TLS"
+    assert len(list(warnings([*manifests, tls]))) == 1
+    other = _gateway("a.example.com")
+    other["metadata"]["namespace"] = "other"
+    other["metadata"]["name"] = "theirs"
+    assert list(warnings([*manifests, other])) == []
+
+
+@pytest.mark.parametrize("topology", MIRRORED)
+@pytest.mark.parametrize(
+    ("selector", "warned"),
+    [
+        ({"istio": "ingressgateway"}, False),
+        ({"app": "gateway"}, False),
+        ({"istio": "public"}, True),
+        ({"istio": "public", "app": "gateway"}, True),
+    ],
+)
+def test_a_gateway_of_other_pods_than_the_settings_say_is_warned_of(
+    tmp_path: Path, topology: str, selector: dict[str, str], warned: bool
+) -> None:
+    """Where anything asks for them: in Standard mode the network policies alone."""
+    item = _gateway("*", selector=selector)
+    found = list(warnings([*rendered(topology), item]))
+    assert len(found) == (warned and topology == "knative")
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(topology)
+    tree.switch_on(f"network-policies/{topology}")
+    found = list(warnings([*tree.objects(), item]))
+    assert len(found) == warned
+    for line in found:
+        assert line.startswith(f"Gateway {GATEWAY}: its pods have the label istio: public, and ")
+        assert "for those with istio: ingressgateway; set `gateway-label` in man" in line

@@ -24,6 +24,7 @@ from shadow_local.translate.forms import (
     unknown_variables,
     variables_of,
 )
+from shadow_local.translate.gateways import mistaken
 from shadow_local.translate.patches import check_images, check_targets
 from shadow_local.translate.references import dangling, unread_secrets
 from shadow_local.translate.resources import amount
@@ -96,6 +97,7 @@ def warnings(manifests: list[Manifest]) -> Iterator[str]:
     yield from idle(manifests)
     yield from unscraped(manifests)
     yield from unread_secrets(manifests)
+    yield from mistaken(manifests)
     yield from _shares(manifests)
     if topology_of(manifests) == "follow":
         yield from _withheld(manifests)
