@@ -74,7 +74,7 @@ UNMIRRORED: dict[str, tuple[dict[str, Any], str, str, str]] = {
         {"request": '"%s"' % ("9" * 1_000_000)},
         "unmirrored-bodies",
         "1 MB",
-        "topology follow",
+        "topology follow): a follower sends every body that was recorded whole",
     ),
     "chunked": (
         {"headers": {"transfer-encoding": "chunked"}},

@@ -163,7 +163,7 @@ def never_sent(facts: Facts) -> Iterator[Finding]:
             f"{counted(bodies, 'call')} without a shadow call had a body that is not mirrored: of "
             "1 MB and more, or chunked, so that nobody knows its length before.",
             "Have those callers send a content-length, or follow (topology follow): a follower "
-            "sends every recorded body.",
+            "sends every body that was recorded whole, up to RECORD_MAX_BODY_BYTES.",
         ): bodies,
         Finding(
             "past-entry",
