@@ -22,7 +22,7 @@ from shadow_report.judging.integrity import Facts, findings
 from shadow_report.judging.questions import Evidence
 from shadow_report.judging.rates import MIRROR_REJECT_ALPHA, Net, Rate, Unmirrored
 from shadow_report.judging.verdict import decide
-from shadow_report.remarks import details, notes, of_refused, remarks
+from shadow_report.remarks import details, notes, of_preset, of_refused, remarks
 from shadow_report.report import (
     SCHEMA_VERSION,
     Integrity,
@@ -90,7 +90,7 @@ class Observed:
                 paths,
                 faults=ledger.new_faults,
                 disagreements=ledger.disagreements,
-                lacks_preset=settings.rules.is_of_file and primary.protocols.keys() == {"openai"},
+                preset=of_preset(primary.protocols, settings),
             ),
         )
         return Report(

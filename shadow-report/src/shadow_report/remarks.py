@@ -19,6 +19,10 @@ PRESET = (
     "Each answer of OpenAI's API has an id of its own: write `presets: [openai]` into the file of "
     "rules, which stands alone otherwise."
 )
+UNASKED = (
+    "Not all calls of the window are of OpenAI's API, so its preset was not taken: name it, "
+    "--rules openai, or leave the others out (--since)."
+)
 LONGER_QUEUE = (
     "A shadow on less hardware, or on the primary's own, queues longer: raise "
     "--first-token-ratio where that is known."
@@ -90,13 +94,12 @@ def details(
     *,
     faults: int,
     disagreements: int,
-    lacks_preset: bool,
+    preset: str,
 ) -> dict[str, str]:
     """By gate, what its reason adds: in how many pairs each place differs, what may mend the
     coverage.
 
-    differences: the most frequent first. lacks_preset: whether the calls are of OpenAI's API, and
-    the rules, of a file, may be without those that it needs.
+    differences: the most frequent first. preset: what to say where ids differ, of_preset.
     """
     said = {f.code: f.remedy for f in findings if f.code == "coverage"}
     said |= {"first_token": LONGER_QUEUE}
@@ -108,10 +111,17 @@ def details(
         # What differs in pairs with a new fault alone is not a disagreement of any pair.
         if alike and found:
             said[gate] = _by_place(found, alike)
-    lacks_preset = lacks_preset and any(told.path == "id" for told in paths if told.differing_pairs)
-    if "disagreement" in said and (hint := PRESET if lacks_preset else advice(paths)):
+    ids_differ = any(told.path == "id" for told in paths if told.differing_pairs)
+    if "disagreement" in said and (hint := (ids_differ and preset) or advice(paths)):
         said["disagreement"] += f" {hint}"
     return said
+
+
+def of_preset(protocols: Mapping[str, int], settings: Comparison) -> str:
+    """How calls of OpenAI's API come to the rules that they need, where they may be without."""
+    if settings.rules.is_of_file:
+        return PRESET if protocols.keys() == {"openai"} else ""
+    return UNASKED if "openai" in protocols and not settings.rules_by_protocol else ""
 
 
 def _by_place(found: Sequence[Difference], alike: int) -> str:

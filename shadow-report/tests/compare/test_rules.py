@@ -699,6 +699,18 @@ def test_rules_of_a_file_without_the_preset_are_told_of_it(
     assert command([], "--rules", file)["disagreements"] == 0
 
 
+def test_one_call_of_another_protocol_takes_the_preset_away_and_is_told(command: Command) -> None:
+    """A first call by hand, of v1, had every id differ, and no word said why."""
+    calls = answers(
+        *((chat(PARIS) | {"id": f"a{i}"}, chat(PARIS) | {"id": f"b{i}"}) for i in range(300))
+    )
+    chats = [replace(call, protocol="openai") for call in calls[1:]]
+    reason = told(command([calls[0], *chats]))
+    assert "so its preset was not taken: name it, --rules openai" in reason
+    assert "--rule " not in reason
+    assert command([], "--rules", "openai")["disagreements"] == 0
+
+
 def test_a_long_answer_shows_the_place_that_differs(
     command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
