@@ -461,7 +461,7 @@ def test_small_buffers_want_a_smaller_limit(tmp_path: Path, pattern: str, refuse
     ("ready", "asked", "still"),
     [
         ("/health", [], "readinessProbe and livenessProbe still ask for /v1/models/model;"),
-        ("/health", ["readinessProbe"], "predictor's livenessProbe still ask"),
+        ("/health", ["readinessProbe"], "predictor's livenessProbe still asks for"),
         ("/health", ["readinessProbe", "livenessProbe"], None),
         ("/v2/health/ready", [], None),
         (None, [], None),

@@ -139,8 +139,9 @@ def _probes(service: Manifest) -> Iterator[str]:
         if path and not kserve.KSERVES_PATH.match(path):
             yield (
                 f"InferenceService {name}: PREDICTOR_READY_PATH is {path!r}, and the predictor's "
-                f"{' and '.join(asked)} still ask for {' and '.join(sorted({*asked.values()}))}; "
-                "a container without KServe's paths is never ready so. Patch its probes too, as "
+                f"{' and '.join(asked)} still {'asks' if len(asked) == 1 else 'ask'} for "
+                f"{' and '.join(sorted({*asked.values()}))}; a container without KServe's paths "
+                "is never ready so, or is restarted for ever. Patch its probes too, as "
                 "docs/models/language-model.md and docs/models/other.md show."
             )
 
