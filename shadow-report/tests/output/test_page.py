@@ -77,6 +77,16 @@ def test_opens_without_complaint_or_request(
         assert it.page.evaluate("document.documentElement.scrollWidth") <= 1180
 
 
+def test_no_figure_of_a_gate_has_to_be_scrolled_to(browser: Browser, tmp_path: Path) -> None:
+    """The longest sentence on what n is worth is broken, and does not widen the table."""
+    worth = "10,211 distinct requests; more calls of the same add nothing yet, different ones do"
+    report = rejected()
+    gates = tuple(replace(gate, n_eff_reason=worth) for gate in report.gates)
+    with opened(browser, replace(report, gates=gates), tmp_path) as it:
+        wider = "table => table.scrollWidth - table.parentElement.clientWidth"
+        assert it.page.eval_on_selector(".gates", wider) <= 0
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_is_readable_on_a_phone(browser: Browser, tmp_path: Path, name: str) -> None:
     """At 390 pixels nothing is wider than the screen but what scrolls by itself, the gates' figures
