@@ -26,13 +26,14 @@ SELECTING = {
     "ServiceMonitor": ("selector", "Service"),
 }
 MONITORS = ("PodMonitor", "ServiceMonitor")
-# Options that live on figures, by their label; and annotations of pods by which they are got too.
+# Options that live on figures, and the pods besides the transformers that have some, by component.
 OF_FIGURES = ("alerts", "dashboard")
 MEASURED = {
     "follower": "the follower",
     "second-follower": "the second follower",
     "live-verdict": "the live verdict",
 }
+# Annotations of pods by which Prometheus finds them without a monitor.
 SCRAPES = ("prometheus.io/scrape", "serving.kserve.io/enable-prometheus-scraping")
 # Labels that controllers add, whose values nobody knows beforehand; of a domain all of them.
 OF_KUBERNETES = (
