@@ -176,8 +176,9 @@ def questions(evidence: Evidence, margins: Margins) -> tuple[Question, ...]:
     faults, differing, bad = evidence.faults, evidence.disagreement, evidence.bad
     unit = "pair" if isinstance(evidence.missing, Unmirrored) else "call"
     unanswered = f", {evidence.unanswered:,} of them without an answer" * bool(evidence.unanswered)
-    errors = f", {evidence.errors_alike:,} more are errors on both sides"
-    errors *= bool(evidence.errors_alike)
+    alike = evidence.errors_alike
+    errors = f", {alike:,} more {'are errors' if alike > 1 else 'is an error'} on both sides"
+    errors *= bool(alike)
     unknown = f", {evidence.unknown:,} of them not compared" * bool(evidence.unknown)
     noise: Rate | float | None = None
     if margins.noise_floor != "off":
