@@ -28,7 +28,7 @@ def test_report_without_a_deployment_says_so(start: Start, tmp_path: Path) -> No
     """There is nothing to compare before something runs."""
     run = start("report", "--folder", str(tmp_path))
     assert run.ends() == 1
-    assert "start `make up`, or set POSTGRES_URI" in run.output.read_text()
+    assert "start `make up` and wait for `ready:`, or set POSTGRES_URI" in run.output.read_text()
 
 
 def test_a_busy_port_is_named(start: Start, tmp_path: Path) -> None:
