@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 
 from shadow_local.translate.document import Manifest, fields
 from shadow_local.translate.forms import label
-from shadow_local.translate.references import PART_OF
+from shadow_local.translate.references import is_ours, namespace_of
 
 HTTP = ("HTTP", "HTTPS", "HTTP2", "GRPC")
 POD_LABEL = "istio"  # what the setting gateway-label is the value of
@@ -21,7 +21,7 @@ def mistaken(manifests: Iterable[Manifest]) -> Iterator[str]:
     our selectors ask for.
     """
     items = list(manifests)
-    ours = [item for item in items if PART_OF in (item["metadata"].get("labels") or {}).items()]
+    ours = [item for item in items if is_ours(item)]
     for gateway in items:
         if gateway["kind"] == "Gateway" and gateway["apiVersion"].startswith("networking.istio.io"):
             routes = [item for item in ours if _names(item, gateway)]
@@ -37,12 +37,12 @@ def _names(item: Manifest, gateway: Manifest) -> bool:
     metadata = gateway["metadata"]
     namespace, name = metadata.get("namespace", "default"), metadata["name"]
     named = item["spec"].get("gateways") or () if item["kind"] == "VirtualService" else ()
-    return f"{namespace}/{name}" in named or (name in named and _namespace(item) == namespace)
+    return f"{namespace}/{name}" in named or (name in named and namespace_of(item) == namespace)
 
 
 def _unserved(route: Manifest, gateway: Manifest) -> Iterator[str]:
     """Istio takes of a route's hosts those that overlap with one of the Gateway's."""
-    namespace, wanted = _namespace(route), route["spec"]["hosts"]
+    namespace, wanted = namespace_of(route), route["spec"]["hosts"]
     served = [
         host
         for server in gateway["spec"].get("servers") or ()
@@ -52,7 +52,7 @@ def _unserved(route: Manifest, gateway: Manifest) -> Iterator[str]:
     seen = [
         host
         for place, host in (_parted(said) for said in served)
-        if place in ("*", namespace) or (place == "." and _namespace(gateway) == namespace)
+        if place in ("*", namespace) or (place == "." and namespace_of(gateway) == namespace)
     ]
     if not any(_overlap(one, other) for one in wanted for other in seen):
         yield (
@@ -77,11 +77,6 @@ def _other_pods(ours: Iterable[Manifest], gateway: Manifest) -> Iterator[str]:
                 f"its pods have the label {POD_LABEL}: {has}, and {owner} takes them for those "
                 f"with {POD_LABEL}: {value}; set `gateway-label` in {SETTINGS} to {has}."
             )
-
-
-def _namespace(item: Manifest) -> str:
-    namespace: str = item["metadata"].get("namespace", "default")
-    return namespace
 
 
 def _parted(host: str) -> tuple[str, str]:

@@ -27,7 +27,7 @@ from shadow_local.translate.document import (
     render,
 )
 from shadow_local.translate.forms import IMAGES, TRANSFORMER, Malformed, label, sources
-from shadow_local.translate.references import PART_OF
+from shadow_local.translate.references import is_ours
 from shadow_local.translate.written import has_labels
 
 Target = dict[str, str]
@@ -118,7 +118,7 @@ def _is_for(target: Target, item: Manifest) -> bool:
     """Whether an object of this repository's is one of an option's target, by kind and label."""
     labels = item["metadata"].get("labels") or {}
     return (
-        PART_OF in labels.items()
+        is_ours(item)
         and item["kind"] == target.get("kind")
         and has_labels(labels, target.get("labelSelector", ""))
     )
@@ -165,7 +165,7 @@ def _kustomizations(folder: Path) -> list[Path]:
 
 def _deleted(folder: Path) -> Iterator[Target]:
     """The targets of what a stage takes out for the others."""
-    for file in filter(_is_ours, _kustomizations(folder)):
+    for file in filter(_comes_along, _kustomizations(folder)):
         for patch in _fields(file).get("patches") or ():
             if DELETES in patch.get("patch", "") and "target" in patch:
                 yield patch["target"]
@@ -182,7 +182,7 @@ def _includes(deleted: Target, target: Target) -> bool:
     )
 
 
-def _is_ours(file: Path) -> bool:
+def _comes_along(file: Path) -> bool:
     """Whether this repository brings it, next to `settings`, however deep: with patches for options
     that are off, and for objects that a stage leaves out.
     """
@@ -191,7 +191,7 @@ def _is_ours(file: Path) -> bool:
 
 def _has_targets(file: Path) -> bool:
     """Whether it is the user's own and has patches with targets."""
-    return not _is_ours(file) and any("target" in p for p in _fields(file).get("patches") or ())
+    return not _comes_along(file) and any("target" in p for p in _fields(file).get("patches") or ())
 
 
 def _fields(file: Path) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def unread_secrets(manifests: Iterable[Manifest]) -> Iterator[str]:
     """
     rendering = _Rendering.of(list(manifests))
     readers = {
-        (name, _namespace(item)): label(item)
+        (name, namespace_of(item)): label(item)
         for item in rendering.items
         for kind, name in _named(item)
         if kind == "Secret"
@@ -95,7 +95,7 @@ def unread_secrets(manifests: Iterable[Manifest]) -> Iterator[str]:
     for item in (item for item in rendering.items if item.get("kind") in SECRETS):
         *_, (_, name) = _makes(item)
         home = item["metadata"].get("namespace")
-        if (name, _namespace(item)) in readers:
+        if (name, namespace_of(item)) in readers:
             continue
         there = [(of, place) for of, place in missing if of == name or home in (None, place)]
         for near in get_close_matches(name, [of for of, _ in there], 1, 0.85):
@@ -123,11 +123,11 @@ class _Rendering:
         names: dict[str, set[Name]] = {}
         for item in items:
             for kind, name in _makes(item):
-                names.setdefault(kind, set()).add((name, _namespace(item)))
+                names.setdefault(kind, set()).add((name, namespace_of(item)))
         ours = {
             item["metadata"]["name"]
             for item in items
-            if _is_ours(item) and item["kind"] not in ("ConfigMap", "Secret")
+            if is_ours(item) and item["kind"] not in ("ConfigMap", "Secret")
         }
         return cls(
             items,
@@ -140,7 +140,7 @@ class _Rendering:
     def keys(self) -> dict[tuple[str, str, str], set[str]]:
         """What is in each Secret and ConfigMap, by kind, name and namespace."""
         return {
-            (item["kind"], item["metadata"]["name"], _namespace(item)): {
+            (item["kind"], item["metadata"]["name"], namespace_of(item)): {
                 key for part in ("data", "stringData") for key in item.get(part) or ()
             }
             for item in self.items
@@ -185,11 +185,13 @@ def _shared(names: Iterable[str]) -> str:
     return "".join(letters[0] for letters in same)
 
 
-def _is_ours(item: Manifest) -> bool:
-    return PART_OF in item["metadata"].get("labels", {}).items()
+def is_ours(item: Manifest) -> bool:
+    """Whether it is an object of this repository's deployment."""
+    return PART_OF in (item["metadata"].get("labels") or {}).items()
 
 
-def _namespace(item: Manifest) -> str:
+def namespace_of(item: Manifest) -> str:
+    """Its own, or the one that kubectl takes where it says none."""
     namespace: str = item["metadata"].get("namespace", "default")
     return namespace
 
@@ -217,11 +219,11 @@ def _makes(item: Manifest) -> Iterator[tuple[str, str]]:
 
 def _hosts(item: Manifest, rendering: _Rendering) -> Iterator[str]:
     """Names of Services: whole ones anywhere, shorter ones where a field or a program takes one."""
-    spec, namespace = item.get("spec") or {}, _namespace(item)
+    spec, namespace = item.get("spec") or {}, namespace_of(item)
     led_to = [name for key, node in fields(spec) for name in _services(key, node, namespace)]
     there = rendering.names.get("Service", set())
     # What a program is told of may be somebody else's; a route of ours leads to the models.
-    is_route = _is_ours(item) and not any(pods_below(spec))
+    is_route = is_ours(item) and not any(pods_below(spec))
     for name in (*led_to, *_called(item)):
         host = ".".join(name)
         if meant := rendering.meant("Service", name):
@@ -251,7 +253,7 @@ def _called(item: Manifest) -> Iterator[Name]:
             env: dict[str, str] = {}
             for variable in container.get("env") or ():
                 field = (variable.get("valueFrom") or {}).get("fieldRef", {}).get("fieldPath")
-                given = {"metadata.namespace": _namespace(item)}.get(field, "")
+                given = {"metadata.namespace": namespace_of(item)}.get(field, "")
                 env[variable["name"]] = expand(str(variable.get("value", given)), env)
             words = (*(container.get("command") or ()), *(container.get("args") or ()))
             for text in (*env.values(), *(expand(str(word), env) for word in words)):
@@ -264,11 +266,11 @@ def _gateways(item: Manifest, rendering: _Rendering) -> Iterator[str]:
         return
     for said in item["spec"].get("gateways", ()):
         namespace, slash, name = said.rpartition("/")
-        named = (name, namespace if slash else _namespace(item))
+        named = (name, namespace if slash else namespace_of(item))
         if meant := rendering.meant("Gateway", named):
             yield f"{said} is not a Gateway; here it is {'/'.join(reversed(meant))}. {_REMEDY}"
         elif (
-            _is_ours(item)
+            is_ours(item)
             and not slash
             and said != "mesh"
             and named not in rendering.names.get("Gateway", ())
@@ -284,7 +286,7 @@ def _selectors(item: Manifest, rendering: _Rendering) -> Iterator[str]:
     names = {name for name, _ in rendering.names.get("InferenceService", ())}
     for asked in _selected(item) if names else ():
         meant = {name for one in asked for name, _ in rendering.renamed("InferenceService", one)}
-        leads = _is_ours(item) and item["kind"] == "Service"
+        leads = is_ours(item) and item["kind"] == "Service"
         if names.isdisjoint(asked) and (meant or leads):
             said, here = " and ".join(asked), " and ".join(sorted(meant or names))
             hint = f" {_REMEDY}" if meant else ""
@@ -306,7 +308,7 @@ def _selected(item: Manifest) -> Iterator[list[str]]:
 
 def _files_and_variables(item: Manifest, rendering: _Rendering) -> Iterator[str]:
     """Secrets and ConfigMaps of the namespace; and InferenceServices that a program is told of."""
-    namespace = _namespace(item)
+    namespace = namespace_of(item)
     named = [(kind, name, "", _REMEDY_FOR_OWN) for kind, name in _named(item)]
     named += [
         ("PersistentVolumeClaim", found[1], "", _REMEDY_FOR_OWN)
@@ -345,12 +347,12 @@ def _keys(item: Manifest, rendering: _Rendering) -> Iterator[str]:
     with a password.
     """
     for kind, name, key in _asked(item):
-        held = rendering.keys.get((kind, name, _namespace(item)), set())
+        held = rendering.keys.get((kind, name, namespace_of(item)), set())
         if key not in held:
             asked = {
                 other
                 for reader in rendering.items
-                if _namespace(reader) == _namespace(item)
+                if namespace_of(reader) == namespace_of(item)
                 for of, named, other in _asked(reader)
                 if (of, named) == (kind, name)
             }
@@ -380,7 +382,7 @@ def _in_another(kind: str, name: str, namespace: str, rendering: _Rendering) -> 
 
 def _namespaces(item: Manifest, rendering: _Rendering) -> Iterator[str]:
     """The namespace in the callers' paths, and in the expressions of alerts."""
-    if not (rendering.homes and _is_ours(item)):
+    if not (rendering.homes and is_ours(item)):
         return
     for _, text in fields(item.get("spec")):
         for found in _IN_TEXT.finditer(text) if isinstance(text, str) else ():

@@ -15,7 +15,7 @@ from typing import Any
 from shadow_local.translate.document import Manifest, fields
 from shadow_local.translate.forms import label
 from shadow_local.translate.kserve import COMPONENTS
-from shadow_local.translate.references import INFERENCE_SERVICE, PART_OF
+from shadow_local.translate.references import INFERENCE_SERVICE, is_ours
 from shadow_local.translate.services import COMPONENT, MODE, MODES
 
 # The kind, its selector's field, and what that selects.
@@ -90,11 +90,10 @@ def idle(manifests: Iterable[Manifest]) -> Iterator[str]:
     there = [one for item in items for one in (*_pods(item), *_services(item))]
     for item in items:
         field, kind = SELECTING.get(item["kind"], ("", ""))
-        if not field or PART_OF in (item["metadata"].get("labels") or {}).items():
+        if not field or is_ours(item):
             continue
-        spec = item.get("spec") or {}
         found = [one for one in there if one.kind == kind]
-        if found and (why := _unmet(item, spec.get(field), found)):
+        if found and (why := _unmet(item, (item.get("spec") or {}).get(field), found)):
             yield (
                 f"{label(item)}: it selects no {kind} that these objects make: {why}; leave it if "
                 "it is for others."
@@ -109,8 +108,7 @@ def unscraped(manifests: Iterable[Manifest]) -> Iterator[str]:
     without = [
         item
         for item in items
-        if PART_OF in (labels := item["metadata"].get("labels") or {}).items()
-        and labels.get(COMPONENT) in OF_FIGURES
+        if is_ours(item) and item["metadata"]["labels"].get(COMPONENT) in OF_FIGURES
     ]
     if not without or any(key in SCRAPES and str(said) == "true" for key, said in fields(items)):
         return
@@ -127,7 +125,7 @@ def unscraped(manifests: Iterable[Manifest]) -> Iterator[str]:
 
 
 def _found(item: Manifest, there: Iterable[_Selected]) -> list[_Selected]:
-    """What a monitor selects."""
+    """What an object selects."""
     field, kind = SELECTING[item["kind"]]
     seen, required = _namespaces(item), _required((item.get("spec") or {}).get(field) or {})
     return [
@@ -152,6 +150,8 @@ def _unmet(
     """Why a selector has none of these; None where it has one."""
     if selector is None:
         return "it has no selector"
+    if _found(item, found):
+        return None
     required = _required(selector)
     fitting = [one for one in found if all(each.holds(one) for each in required)]
     for each in required if not fitting else ():
@@ -159,10 +159,7 @@ def _unmet(
             return f"none has {each}{_theirs(each.key, found)}"
     if not fitting:
         return f"none has all of {', '.join(map(str, required))}"
-    seen = _namespaces(item)
-    homes = sorted({one.namespace or "" for one in fitting})
-    if seen is None or not seen.isdisjoint(homes):
-        return None
+    seen, homes = _namespaces(item) or {""}, sorted({one.namespace or "" for one in fitting})
     place = "has no namespace" if seen == {""} else f"looks in {' and '.join(sorted(seen))}"
     return f"those with its labels are in {' and '.join(homes)}, and it {place}"
 
