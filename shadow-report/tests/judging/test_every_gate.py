@@ -133,7 +133,7 @@ def test_every_margin_is_in_the_fingerprint(name: str) -> None:
 
 @pytest.mark.parametrize("of", [Comparison, Margins])
 def test_every_setting_is_an_option(of: type) -> None:
-    """The command line fills each field by its name; a setting that nobody can set is none."""
+    """The command line fills each field by its name; one that nobody can set is not a setting."""
     calls = [node for node in ast.walk(ast.parse(inspect.getsource(cli))) if type(node) is ast.Call]
     filled = {keyword.arg for call in calls for keyword in call.keywords}
     without = {each.name for each in fields(of)} - filled - {"rules_by_protocol"}

@@ -106,7 +106,7 @@ def test_calls_that_are_not_due_are_said(verbose: bool) -> None:
 
 
 def test_a_share_that_is_mirrored_stands_by_the_coverage() -> None:
-    """Without it 70 pairs of 300 calls are no coverage of 100 %."""
+    """Without it 70 pairs of 300 calls are not a coverage of 100 %."""
     report = waiting()
     share = replace(report, integrity=replace(report.integrity, expected_share=0.2))
     said = ", of which 20 % are mirrored; unpaired: "

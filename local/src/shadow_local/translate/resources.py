@@ -24,7 +24,7 @@ _UNITS |= {f"{unit}i": Decimal(1024) ** power for power, unit in enumerate("KMGT
 
 
 def amount(quantity: object) -> Decimal | None:
-    """What a quantity such as 1280Mi, 500m or 1e3 stands for; None for what is none."""
+    """What a quantity such as 1280Mi, 500m or 1e3 stands for; None for what is not one."""
     if not (found := _QUANTITY.fullmatch(str(quantity))):
         return None
     number, unit, exponent = found.groups()
