@@ -50,6 +50,11 @@ def from_repository(path: Path) -> str:
     return str(path.relative_to(root) if path.is_relative_to(root) else path)
 
 
+def of_kind(manifests: Iterable[Manifest], kind: str) -> list[Manifest]:
+    """The objects of one kind, in their order."""
+    return [item for item in manifests if item.get("kind") == kind]
+
+
 def topologies() -> dict[str, Path]:
     """By its name the kustomization of each topology: a folder that ends with the settings."""
     return {

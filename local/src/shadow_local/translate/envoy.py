@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from shadow_local.translate.cluster import EDGE_BUFFER
 from shadow_local.translate.document import Untranslated
+from shadow_local.translate.gateways import EDGE_BUFFER
 from shadow_local.translate.mesh import Gateway, Mesh, Upstream
 from shadow_local.translate.policies import HTTP_OPTIONS, default_cluster
 from shadow_local.translate.routes import Route, cluster_name

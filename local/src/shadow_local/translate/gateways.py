@@ -1,35 +1,153 @@
-"""Istio's Gateways that are rendered next to the deployment, and what it takes them for.
+"""What the gateway's pods make of a deployment: ports, policies, copies, and Gateways of Istio that
+are rendered next to it.
 
-A cluster takes both as they are: the gateway answers each call with 404, or its pods are shut out.
+A cluster takes all of it as it is: calls are refused, answered with 404, or held up by the shadow.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
-from shadow_local.translate.document import Manifest, fields
+from shadow_local.translate.document import Manifest, fields, of_kind
 from shadow_local.translate.forms import label
 from shadow_local.translate.references import is_ours, namespace_of
 
+# Conditions on a request that TCP does not have; Istio's analyzer calls the outcome IST0133.
+HTTP_ONLY = ("hosts", "notHosts", "methods", "notMethods", "paths", "notPaths")
+# Envoy holds so much of a copy that its shadow does not read; past it, the caller waits as well.
+BUFFER, EDGE_BUFFER = 1_048_576, 32_768
+# Of a gateway's pods: Istio's own, and Knative's local gateway, which calls by host come through.
+ISTIOS_PORTS, KNATIVES_PORT = range(15_000, 15_091), 8081
 HTTP = ("HTTP", "HTTPS", "HTTP2", "GRPC")
 POD_LABEL = "istio"  # what the setting gateway-label is the value of
 SETTINGS = "manifests/settings/settings.yaml"
 
 
-def mistaken(manifests: Iterable[Manifest]) -> Iterator[str]:
+def refusals(manifests: Iterable[Manifest], edge: bool = False) -> Iterator[str]:
+    """One line for each thing that a gateway would take otherwise than it is meant. `edge`: as in
+    Istio's profile EDGE.
+    """
+    items = list(manifests)
+    gateways = of_kind(items, "Gateway")
+    for policy in of_kind(items, "AuthorizationPolicy"):
+        yield from _tcp_chains(policy)
+    for item in of_kind(items, "Service"):
+        yield from _gateway_ports(item, gateways)
+    yield from _taken_ports(gateways)
+    for item in of_kind(items, "VirtualService"):
+        yield from _copies(item, EDGE_BUFFER if edge else BUFFER)
+    for kind in ("HTTPRoute", "GRPCRoute"):
+        for item in of_kind(items, kind):
+            yield from _hostnames(item)
+
+
+def warnings(manifests: Iterable[Manifest]) -> Iterator[str]:
     """A line for each Gateway of our routes that does not serve their hosts, or has other pods than
     our selectors ask for.
     """
     items = list(manifests)
     ours = [item for item in items if is_ours(item)]
-    for gateway in items:
-        if gateway["kind"] == "Gateway" and gateway["apiVersion"].startswith("networking.istio.io"):
+    for gateway in of_kind(items, "Gateway"):
+        if gateway["apiVersion"].startswith("networking.istio.io"):
             routes = [item for item in ours if _names(item, gateway)]
             yield from dict.fromkeys(
                 f"{label(gateway)}: {line}" for item in routes for line in _unserved(item, gateway)
             )
             if routes and gateway not in ours:
                 yield from (f"{label(gateway)}: {line}" for line in _other_pods(ours, gateway))
+
+
+def _tcp_chains(policy: Manifest) -> Iterator[str]:
+    """On a port that is not HTTP, Istio drops the conditions that only HTTP has and denies all."""
+    spec = policy["spec"]
+    for rule in spec.get("rules", []) if spec.get("action") == "DENY" else []:
+        operations = [item.get("operation", {}) for item in rule.get("to", [{}])]
+        about_http = any(item.keys() & set(HTTP_ONLY) for item in operations) or any(
+            condition.get("key", "").startswith("request.") for condition in rule.get("when", [])
+        )
+        if about_http and not all(item.get("ports") for item in operations):
+            yield (
+                f"AuthorizationPolicy {policy['metadata']['name']}: a rule that denies by HTTP's "
+                "fields and names no ports denies every call to the TCP and TLS ports of those "
+                "pods; name the ports, or refuse in a VirtualService by directResponse."
+            )
+
+
+def _gateway_ports(service: Manifest, gateways: Iterable[Manifest]) -> Iterator[str]:
+    """Istio takes the first Service with a Gateway's port for its way in, and uses its target."""
+    selector = service["spec"].get("selector", {})
+    if not any(selector == gateway["spec"].get("selector", {}) for gateway in gateways):
+        return
+    for port in service["spec"].get("ports", []):
+        if port.get("targetPort", port["port"]) != port["port"]:
+            yield (
+                f"Service {service['metadata']['name']}: Istio may move the gateway's own port "
+                f"{port['port']} to {port['targetPort']}; give port and targetPort one number."
+            )
+
+
+def _taken_ports(gateways: list[Manifest]) -> Iterator[str]:
+    """On a port that the pods listen on already, copies would go where its other calls go."""
+    used = [(item, number) for item in gateways for number in _ports(item)]
+    for item, port in used:
+        if item["metadata"].get("labels", {}).get("app.kubernetes.io/component") != "mirror":
+            continue
+        others = [
+            f"Gateway {other['metadata']['name']}"
+            for other, number in used
+            if other is not item and number == port and _pods(other) & _pods(item)
+        ]
+        if port in ISTIOS_PORTS:
+            others = ["Istio itself"]
+        elif port == KNATIVES_PORT:
+            others = ["Knative's local gateway"]
+        for other in others[:1]:
+            yield (
+                f"Gateway {item['metadata']['name']}: port {port} of the gateway's pods is that of "
+                f"{other}; set mirror-port or second-mirror-port in "
+                "manifests/settings/settings.yaml to a free one, such as 8089."
+            )
+
+
+def _ports(gateway: Manifest) -> list[int]:
+    return [server["port"]["number"] for server in gateway["spec"].get("servers", ())]
+
+
+def _pods(gateway: Manifest) -> set[tuple[str, str]]:
+    """The labels of Istio's pods that a Gateway is of."""
+    return {*gateway["spec"].get("selector", {}).items()}
+
+
+def _copies(item: Manifest, buffer: int) -> Iterator[str]:
+    """Bodies of HTTP/1.1 are copied only as far as Envoy can hold them for a stuck shadow."""
+    for route in item["spec"].get("http", []):
+        for match in route.get("match", [{}]) if route.get("mirrors") else []:
+            if match.get("uri", {}).get("exact", "").startswith("/inference.GRPCInferenceService"):
+                continue  # HTTP/2 holds 16 MiB of each copy
+            pattern = match.get("headers", {}).get("content-length", {}).get("regex")
+            sizes = {buffer + 1, *(10**digits for digits in range(5, 12))}
+            admitted = [s for s in sorted(sizes) if s > buffer and _admits(pattern, s)]
+            if admitted:
+                yield (
+                    f"VirtualService {item['metadata']['name']}: route {route.get('name')} copies "
+                    f"bodies of {admitted[0]:,} bytes, of which the gateway holds {buffer:,}; past "
+                    "that a stuck shadow stalls the caller. Set mirror-content-length in "
+                    f"manifests/settings/settings.yaml to [0-9]{{1,{len(str(buffer)) - 1}}}."
+                )
+
+
+def _admits(pattern: str | None, size: int) -> bool:
+    return pattern is None or re.fullmatch(pattern, str(size)) is not None
+
+
+def _hostnames(item: Manifest) -> Iterator[str]:
+    """The Gateway API has no name for every host; a route without hostnames is for all of them."""
+    if "*" in item["spec"].get("hostnames", ()):
+        yield (
+            f"{item['kind']} {item['metadata']['name']}: '*' is not a host name of the Gateway "
+            "API; set `domain` in manifests/settings/settings.yaml to the host that callers use."
+        )
 
 
 def _names(item: Manifest, gateway: Manifest) -> bool:
