@@ -297,6 +297,7 @@ def test_noise_that_is_known_too_roughly_is_told(differing: Rate, noise: Rate) -
     assert gate.need is not None
     assert gate.need.pairs is None
     assert "send the primary more of its own calls" in gate.reason
+    assert "the same once more add little" in gate.reason
 
 
 @pytest.mark.parametrize(("differing", "at_most"), [(0, "1.14 %"), (100, "33 %")])
