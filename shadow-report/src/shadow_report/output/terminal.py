@@ -5,7 +5,7 @@ characters written out, so it cannot move the cursor.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console, Group, RenderableType
@@ -206,11 +206,12 @@ def gates_of(report: Report, verbose: bool, width: int) -> Table:
     """
     waiting = any(gate.need for gate in report.gates)
     columns = COLUMNS if waiting else COLUMNS[:-1]
-    rows = [gate_cells(gate, verbose)[: len(columns)] for gate in report.gates if gate.has_figures]
+    gates = [gate for gate in report.gates if gate.has_figures]
+    rows = [gate_cells(gate, verbose)[: len(columns)] for gate in gates]
     cells = {title: [row[i].plain for row in rows] for i, (title, _) in enumerate(columns)}
     widths = wrapped_widths(cells, width)
     if width < NARROW or widths is None:
-        return gates_list(report, verbose)
+        return gates_list(gates, verbose)
     table = Table(box=None, padding=(0, GAP, 0, 0), pad_edge=False, expand=False)
     for title, justify in columns:
         table.add_column(
@@ -246,12 +247,12 @@ def wrapped_widths(columns: dict[str, list[str]], width: int) -> dict[str, int] 
     return least
 
 
-def gates_list(report: Report, verbose: bool) -> Table:
+def gates_list(gates: Sequence[Gate], verbose: bool) -> Table:
     """The same where a table has no room: the figures of a gate below its name."""
     table = Table.grid(padding=(0, 1, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for gate in report.gates:
+    for gate in gates:
         status, title, estimate, interval, margin, n, need = gate_cells(gate, verbose)
         table.add_row(status, title)
         table.add_row("", Text.assemble(estimate, " (", interval, "), ", margin, ", n ", n))
