@@ -154,6 +154,13 @@ def test_a_mistake_is_refused(tmp_path: Path, kind: str, path: str, value: Any, 
     refuses(rendered("standard"), tmp_path, (kind, path, value), words)
 
 
+def test_an_object_that_only_a_cluster_knows_is_refused(tmp_path: Path) -> None:
+    """Such as a budget or an ExternalSecret; the message says where it may stand."""
+    budget = {"kind": "PodDisruptionBudget", "metadata": {"name": "any"}}
+    with pytest.raises(Untranslated, match=r"^PodDisruptionBudget any: .* for the cluster alone"):
+        translate([*rendered("standard"), budget], tmp_path)
+
+
 def refuses(
     manifests: list[Manifest], folder: Path, planted: tuple[str, str, Any], words: str
 ) -> None:

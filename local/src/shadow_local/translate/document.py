@@ -25,8 +25,8 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 KUSTOMIZATIONS = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 _DURATION = r"(\d+(?:\.\d+)?)(ms|h|m|s)"
 _SECONDS = {"ms": Decimal("0.001"), "s": Decimal(1), "m": Decimal(60), "h": Decimal(3600)}
-# Of a field that nobody reads: a mistake, or something that only a cluster knows.
-_NOT_TRANSLATED = (
+# Of a field or a kind that nobody reads: a mistake, or something that only a cluster knows.
+NOT_TRANSLATED = (
     "the local runner does not translate it; if it is not a mistake, add it for the cluster alone, "
     "in a kustomization in another folder that has this one as its resource"
 )
@@ -148,7 +148,7 @@ class Section:
     ) -> None:
         if kind is None:
             for name in self.fields.keys() - self._read:
-                raise self.refusal(name, _NOT_TRANSLATED)
+                raise self.refusal(name, NOT_TRANSLATED)
 
     def has(self, name: str) -> bool:
         return name in self.fields

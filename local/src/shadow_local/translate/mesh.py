@@ -7,7 +7,13 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from typing import Any
 
-from shadow_local.translate.document import Manifest, Section, Untranslated, objects
+from shadow_local.translate.document import (
+    NOT_TRANSLATED,
+    Manifest,
+    Section,
+    Untranslated,
+    objects,
+)
 from shadow_local.translate.gateway_api import gateway_api_routes
 from shadow_local.translate.policies import destination_rules
 from shadow_local.translate.routes import (
@@ -172,10 +178,7 @@ def build_mesh(
 def _check_kinds(manifests: Iterable[Manifest]) -> None:
     for item in manifests:
         if item.get("kind") not in TRANSLATED | NOT_RUN:
-            raise Untranslated(
-                f"{item.get('kind')} {item['metadata']['name']}: the local runner does not "
-                "translate objects of this kind."
-            )
+            raise Untranslated(f"{item.get('kind')} {item['metadata']['name']}: {NOT_TRANSLATED}.")
 
 
 @dataclass(frozen=True)
