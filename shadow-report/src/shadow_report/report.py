@@ -159,7 +159,7 @@ class PathReport:
     kind: str
     """`number`, `label`, `probability vector`, `text`, `boolean`, `list`, `object`, `mixed` ..."""
     pairs: int
-    """Pairs in which the path stands on either side."""
+    """Pairs in which the path stands on both sides; one that lacks it is in the next alone."""
     differing_pairs: int
     values: int
     agreeing: int

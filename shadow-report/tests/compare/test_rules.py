@@ -313,8 +313,10 @@ def test_a_margin_of_no_place_says_so(command: Command) -> None:
     assert report["verdict"] == "WAIT"
 
 
-def test_a_margin_does_not_cover_other_places_or_faults(command: Command) -> None:
-    """What differs elsewhere counts as ever, and a missing label is a new fault."""
+def test_a_margin_does_not_cover_other_places_or_faults(command: Command, tmp_path: Path) -> None:
+    """What differs elsewhere counts as ever, and a missing label is a new fault; the page says of
+    the margin what its gate counts.
+    """
     same, flipped = {"label": "a", "score": 1.0}, {"label": "b", "score": 1.0}
     report = command(
         answers(
@@ -329,6 +331,7 @@ def test_a_margin_does_not_cover_other_places_or_faults(command: Command) -> Non
     assert (report["new_faults"], report["disagreements"]) == (2, 1)
     gate = next(gate for gate in report["gates"] if gate["path"])
     assert (gate["n"], round(gate["estimate"] * gate["n"])) == (4, 2)
+    assert f'<p class="note">{gate["reason"]}</p>' in (tmp_path / "r.html").read_text()
 
 
 def test_an_embedding_in_a_tensor_is_compared_row_by_row(command: Command) -> None:
