@@ -60,17 +60,20 @@ NOT_FINGERPRINTED = {"rules_by_protocol", "margins"}
 def others(settings: type[Comparison | Margins]) -> dict[str, Any]:
     """By the name of a setting, another value than its default."""
     types = get_type_hints(settings)
-    return {
-        each.name: FACTORS.get(each.name, ANOTHER[types[each.name]])
-        for each in fields(settings)
-        if each.name not in NOT_FINGERPRINTED
-    }
+    names = {each.name for each in fields(settings)} - NOT_FINGERPRINTED
+    unknown = {str(types[name]) for name in names} - {*map(str, ANOTHER)}
+    assert not unknown, f"test_every_gate.py, ANOTHER lacks a value of the type {unknown}"
+    return {name: FACTORS.get(name, ANOTHER[types[name]]) for name in sorted(names)}
 
 
-ASKED = Comparison(
-    **{name: value for name, value in others(Comparison).items() if value == 1.0},
-    margins=Margins(**{n: v for n, v in others(Margins).items() if v == 1.0}),
-)
+def figures(settings: type[Comparison | Margins]) -> dict[str, Any]:
+    """The numbers among them that are None by default."""
+    off = {each.name for each in fields(settings) if each.default is None}
+    given = others(settings).items()
+    return {name: value for name, value in given if name in off and type(value) in (int, float)}
+
+
+ASKED = Comparison(**figures(Comparison), margins=Margins(**figures(Margins)))
 """Each figure that is off until its option is given."""
 COUNTED = TrialTally(ASKED, 0, 1_000_000)
 
