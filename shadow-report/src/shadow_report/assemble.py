@@ -277,7 +277,9 @@ class Observed:
             slow=trials.net("slow"),
             first_token=trials.net("first_token"),
             first_token_ratio=share.first_token_ratio or 0.0,
-            opinion=self._net_opinion(),
+            # Where nothing differs nothing is worse, and nobody is asked.
+            opinion=self._net_opinion() if self.opinion and self.opinion.asked else None,
+            opinion_asked=self.opinion.asked if self.opinion else 0,
             noise=None if (floor := self._floor()) is None else floor.rate,
             scans=trials.scans(),
             slices=self.counters.slices.report(self.settings.margins.alpha)

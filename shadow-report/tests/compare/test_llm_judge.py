@@ -127,6 +127,57 @@ def test_a_margin_makes_it_a_gate(command: Command) -> None:
     assert "150 of 150 judged pairs are worse" in gate["reason"]
 
 
+# All gates but the judge's pass.
+LENIENT = tuple(
+    f"--{name}"
+    for name in (
+        "min-coverage=50%",
+        "max-new-faults=50%",
+        "max-disagreement=100%",
+        "max-bad=100%",
+        "max-newest-block=0",
+        "max-worst-block=0",
+        "allow-worse-slices",
+    )
+)
+WHERE_IT_HELPS = [
+    (
+        "6",
+        (
+            "More pairs like these settle nothing. What would: raise --judge-sample to 31: 25 more "
+            "judged pairs at this rate would pass it."
+        ),
+    ),
+    ("100", "212 more pairs like these would settle it as PROMOTE"),
+]
+
+
+@pytest.mark.parametrize(("sample", "summary"), WHERE_IT_HELPS)
+def test_what_helps_a_judges_gate_is_said(command: Command, sample: str, summary: str) -> None:
+    """A larger sample, and where all that differ were asked of, more pairs."""
+    with serving(ScriptedJudge(longer_is_better)) as judge:
+        options = asked(judge, "--judge-sample", sample, "--judge-margin", "20%")
+        report = command(chats(0, 20, 20), *options, *LENIENT)
+    assert report["reasons"][0].startswith(summary)
+
+
+def test_where_nothing_differs_a_judge_holds_nothing_up(command: Command) -> None:
+    """There is nothing to ask, and no gate that waits for it."""
+    with serving(ScriptedJudge(longer_is_better)) as judge:
+        report = command(chats(40, 0, 0), *asked(judge, "--judge-margin", "20%"), *LENIENT)
+    assert report["verdict"] == "PROMOTE"
+    assert judge.asked == []
+
+
+def test_a_judge_without_an_opinion_is_to_be_mended(command: Command) -> None:
+    """No number of pairs helps."""
+    with serving(ScriptedJudge(lambda a, b: "both are nice")) as judge:
+        options = asked(judge, "--judge-margin", "20%")
+        report = command(chats(0, 40, 0), *options, *LENIENT)
+    summary = report["reasons"][0]
+    assert summary.startswith("More pairs like these settle nothing. What would: the judge has no")
+
+
 @pytest.mark.parametrize(
     ("judge", "failure"),
     [

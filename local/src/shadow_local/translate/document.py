@@ -44,6 +44,16 @@ def repository() -> Path:
     raise Explained("No folder above shadow_local holds kustomization.yaml and manifests/.")
 
 
+def read_yaml(text: str) -> Any:
+    """The one document of a text."""
+    return yaml.load(text, Loader=_LOADER)  # noqa: S506  of the safe ones
+
+
+def read_documents(text: str) -> list[Any]:
+    """All documents of a text."""
+    return list(yaml.load_all(text, Loader=_LOADER))
+
+
 def from_repository(path: Path) -> str:
     """A path as it is written in the repository's folder; one outside of it stays whole."""
     path, root = path.resolve(), repository()
@@ -60,7 +70,7 @@ def topologies() -> dict[str, Path]:
     return {
         file.parent.name: file.parent
         for file in sorted((repository() / "manifests/mirroring").glob("*/kustomization.yaml"))
-        if "../../settings" in yaml.safe_load(file.read_text()).get("components", ())
+        if "../../settings" in read_yaml(file.read_text()).get("components", ())
     }
 
 
@@ -88,7 +98,7 @@ def render(kustomization: Path, *options: str) -> list[Manifest]:
     )
     if result.returncode != 0:
         raise Explained(_remedy(kustomization, result.stderr.strip()))
-    return [item for item in yaml.load_all(result.stdout, Loader=_LOADER) if item]
+    return [item for item in read_documents(result.stdout) if item]
 
 
 def _remedy(kustomization: Path, refusal: str) -> str:

@@ -22,7 +22,14 @@ from jsonpath.exceptions import JSONPathError
 from jsonschema import Draft202012Validator, FormatChecker
 
 from shadow_local import Explained
-from shadow_local.translate.document import KUSTOMIZATIONS, Manifest, from_repository, image_name
+from shadow_local.translate.document import (
+    KUSTOMIZATIONS,
+    Manifest,
+    from_repository,
+    image_name,
+    read_documents,
+    read_yaml,
+)
 
 SETTINGS = "settings"
 IMAGES = ("minimal-predictor", "shadow-report")  # the last part of the image tells whose variables
@@ -209,7 +216,7 @@ def _of_file(file: Path, read: Iterable[str]) -> Iterator[str]:
         return
     place = from_repository(file)
     try:
-        documents = [item for item in yaml.safe_load_all(text) if isinstance(item, dict)]
+        documents = [item for item in read_documents(text) if isinstance(item, dict)]
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
         yield f"{place}{line}: {error.problem}; put a value with such characters in quotes."
@@ -279,7 +286,7 @@ def sources(folder: Path) -> Iterator[Path]:
 def _kustomization(file: Path) -> dict[str, Any]:
     """Its fields; none where Kustomize cannot read it either, which says why."""
     try:
-        fields = yaml.safe_load(file.read_text())
+        fields = read_yaml(file.read_text())
     except yaml.YAMLError:
         return {}
     return fields if isinstance(fields, dict) else {}
@@ -327,7 +334,7 @@ def _refuse(lines: Iterable[str]) -> None:
 
 @cache
 def _forms() -> dict[str, Any]:
-    forms: dict[str, Any] = yaml.safe_load(Path(__file__).with_name("forms.yaml").read_text())
+    forms: dict[str, Any] = read_yaml(Path(__file__).with_name("forms.yaml").read_text())
     return forms
 
 

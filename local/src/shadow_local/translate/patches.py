@@ -24,6 +24,7 @@ from shadow_local.translate.document import (
     fields,
     from_repository,
     image_name,
+    read_yaml,
     render,
 )
 from shadow_local.translate.forms import IMAGES, TRANSFORMER, Malformed, label, sources
@@ -195,7 +196,7 @@ def _has_targets(file: Path) -> bool:
 
 
 def _fields(file: Path) -> dict[str, Any]:
-    found: dict[str, Any] = yaml.safe_load(file.read_text())
+    found: dict[str, Any] = read_yaml(file.read_text())
     return found
 
 

@@ -11,9 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
-import yaml
-
-from shadow_local.translate.document import Manifest, repository
+from shadow_local.translate.document import Manifest, read_yaml, repository
 from shadow_local.translate.forms import SETTINGS, Malformed, faults, label
 
 PLACES = "manifests/settings/replacements.yaml"
@@ -75,7 +73,7 @@ def _asked_for_more(item: Manifest) -> Iterator[str]:
 
 @cache
 def _replacements() -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = yaml.safe_load((repository() / PLACES).read_text())
+    found: list[dict[str, Any]] = read_yaml((repository() / PLACES).read_text())
     return found
 
 

@@ -146,6 +146,10 @@ def _need(question: Question, alpha: float, reject_alpha: float) -> Need:
     reason = f"{counted(more, f'more {unit}')}{which} at this rate would {towards} it"
     if towards == "pass" and question.hint:
         reason += f" ({question.hint})"
+    if question.sampled:
+        sample = math.ceil(question.sampled * total / count.trials)
+        reason = f"raise --judge-sample to {sample:,}: {reason}"
+        return Need(pairs=None, towards=towards, reason=reason)
     pairs = math.ceil(more / question.share)
     return Need(pairs=pairs, towards=towards, reason=reason, further=question.further)
 

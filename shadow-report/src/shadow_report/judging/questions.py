@@ -103,7 +103,7 @@ class Evidence:
     first_token: pairs of streams in which one side's first token took more than `first_token_ratio`
         times the other's; None where nobody asked.
     opinion: pairs of a sample of those that differ in which a judge calls the shadow's answer
-        worse, and better; None where none was asked.
+        worse, and better; None where none was asked. opinion_asked: of how many it was asked.
     noise: how often the primary disagrees with itself; None where nobody knows.
     scans: by gate, its trials over time; slices: what was found in slices of the requests, None
         where nobody asked. why: by gate, why its trials are worth less than they are; further:
@@ -123,6 +123,7 @@ class Evidence:
     first_token: Net | None = None
     first_token_ratio: float = 0.0
     opinion: Net | None = None
+    opinion_asked: int = 0
     noise: Rate | None = None
     scans: Mapping[str, BlockScan] = field(default_factory=dict)
     slices: tuple[Slice, ...] | None = None
@@ -142,6 +143,8 @@ class Question:
     bad: the bad thing alone, in words that follow a number of them, as in "disagree".
     nothing: what would have to change while there are no trials. hint: how to know sooner.
     stuck: why no number of trials settles it. share: how many trials of it come with each pair.
+    sampled: of how many pairs its trials are, where further pairs bring none and only a larger
+        --judge-sample does.
     further: what further trials need to have to be worth something.
     """
 
@@ -156,6 +159,7 @@ class Question:
     hint: str = ""
     stuck: str = ""
     share: float = 1.0
+    sampled: int = 0
     further: str = ""
     path: str | None = None
 
@@ -218,7 +222,7 @@ def questions(evidence: Evidence, margins: Margins) -> tuple[Question, ...]:
     if (first := evidence.first_token) is not None and first.trials:
         asked.append(_first_token(first, evidence, margins))
     if (opinion := evidence.opinion) is not None and margins.max_judged_worse is not None:
-        asked.append(_judge(opinion, margins.max_judged_worse))
+        asked.append(_judge(opinion, evidence, margins.max_judged_worse))
     some = bool(differing.trials)
     return (*asked, *(_of_margin(found, rate, some) for found, rate in evidence.margins))
 
@@ -270,15 +274,19 @@ def _slow(count: Net, margins: Margins) -> Question:
     )
 
 
-def _judge(count: Net, maximum: float) -> Question:
-    bad = "are worse"
+def _judge(count: Net, evidence: Evidence, maximum: float) -> Question:
+    bad, asked, differing = "are worse", evidence.opinion_asked, evidence.disagreement
     return Question(
         name="judge",
         count=count,
         margin=maximum,
         seen=f"{_of(count.gained, count.trials, 'judged pair')} {bad}, {count.lost:,} better",
         bad=bad,
-        hint="ask of more pairs with --judge-sample",
+        unit="judged pair",
+        nothing=f"the judge has no opinion of {counted(asked, 'pair')}, and the remark on it says "
+        "why: mend it, or leave out --judge-margin",
+        sampled=asked if asked < differing.events else 0,
+        share=count.trials / max(count.trials, differing.trials),
     )
 
 
