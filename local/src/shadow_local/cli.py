@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import platform
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -161,8 +162,9 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
         live_verdict=True,
     )
     stack = Stack(options)  # a wrong option is reported before another run in the folder
+    which = _as_typed(TOPOLOGY=topology_name, KUSTOMIZATION=kustomization)
     second = (
-        f"`GATEWAY_PORT=9000 local/.venv/bin/shadow-local up --folder {base}/second`, "
+        f"`{which}GATEWAY_PORT=9000 local/.venv/bin/shadow-local up --folder {base}/second`, "
         "and the same with `report` in place of `up`."
     )
     with claimed(base, second):
@@ -210,7 +212,8 @@ def demo(  # noqa: PLR0917 - typer calls it with keywords
         raise Explained(f"MODEL is '{model}'; set it to {' or '.join(SCENES)}.")
     base = _run_folder(folder)
     own = base / "demo"
-    second = f"`local/.venv/bin/shadow-local demo --folder {base}/second`."
+    which = _as_typed(TOPOLOGY=topology_name, MODEL=model if model != "number" else None)
+    second = f"`{which}local/.venv/bin/shadow-local demo --folder {base}/second`."
     with claimed(own, second):
         example = SCENES[model].example
         kustomization = repository() / "examples" / example if example else None
@@ -328,6 +331,13 @@ def _chosen(name: str | None, kustomization: Path | None = None) -> Path:
             f"{in_place(kustomization, CHOICE)}; write `- {name}` there and leave TOPOLOGY out."
         )
     return topology(name) if name else kustomization or repository()
+
+
+def _as_typed(**variables: object) -> str:
+    """What a command needs before it to run the same models again."""
+    return "".join(
+        f"{name}={shlex.quote(str(value))} " for name, value in variables.items() if value
+    )
 
 
 def _run_folder(given: Path | None) -> Path:

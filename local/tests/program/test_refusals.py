@@ -52,6 +52,7 @@ def test_a_second_run_in_the_same_folder_is_refused(start: Start, tmp_path: Path
     line = _only_line(second)
     assert f"Process {first.process.pid} already runs in {tmp_path / 'stack'}; stop it" in line
     assert f"GATEWAY_PORT=9000 local/.venv/bin/shadow-local up --folder {tmp_path}" in line
+    assert f"`KUSTOMIZATION={PRIMARY_ALONE} GATEWAY_PORT" in line
     first.process.terminate()
     assert first.ends() == 0
 
