@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from traffic import PRIMARY, SHADOW, START, pair, pairs, record
 
@@ -143,6 +144,23 @@ def test_a_refusal_is_said(
     """A user or a database that is not there."""
     assert run(monkeypatch, make_conninfo(report_uri, **parts)) == 1
     assert_one_line(capsys, "refuses the connection", reason, "POSTGRES_URI")
+
+
+def test_a_database_that_the_role_may_not_connect_to_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], own_postgres: Postgres
+) -> None:
+    """The server's DETAIL, a line of its own, does not say which database it is."""
+    with psycopg.connect(own_postgres.uri, autocommit=True) as connection:
+        name = connection.info.dbname
+        connection.execute(
+            sql.SQL("REVOKE CONNECT ON DATABASE {} FROM PUBLIC, report").format(
+                sql.Identifier(name)
+            )
+        )
+    assert run(monkeypatch, as_role(own_postgres.uri, "report")) == 1
+    assert_one_line(
+        capsys, "refuses the connection", f'permission denied for database "{name}"', "CONNECT"
+    )
 
 
 def test_a_wrong_password_is_said(

@@ -395,6 +395,11 @@ def _meaning(error: psycopg.Error, where: str, what: str, role: str) -> str:
             )
         case psycopg.OperationalError() if "the database system is" in what:
             text = f"{where} does not answer: {what}; wait until it is up."
+        case psycopg.OperationalError() if "permission denied for database" in what:
+            text = (
+                f"{where} refuses the connection: {what}; "
+                "grant the user of POSTGRES_URI CONNECT on it."
+            )
         case psycopg.OperationalError() if error.sqlstate is None and "FATAL:" in str(error):
             text = (
                 f"{where} refuses the connection: {what}; "
@@ -423,7 +428,8 @@ def first_line(error: psycopg.Error) -> str:
     """The line of a driver's message that says what happened."""
     if error.diag.message_primary:
         return error.diag.message_primary
-    # libpq adds its guesses as further lines, which begin with a blank.
-    lines = [line for line in str(error).strip().splitlines() if not line[:1].isspace()]
+    # libpq adds its guesses as further lines, which begin with a blank, and the server's own ones.
+    further = (" ", "\t", "DETAIL:", "HINT:")
+    lines = [line for line in str(error).strip().splitlines() if not line.startswith(further)]
     said = lines[-1].rpartition("failed: ")[-1] if lines else type(error).__name__
     return said.removeprefix("FATAL:").strip().rstrip(".")
