@@ -336,9 +336,10 @@ def missing(facts: Facts) -> Iterator[Finding]:
             f"{percent(share)} of the calls should be mirrored: if it is another "
             "share (mirror-percentage), say so with --mirrored-share; if it was a lower one for a "
             "part of the window, leave that out (--since). Else look for a stopped shadow, another "
-            "--model_name there or another trouble in its log, calls past the entry path, large "
-            "bodies, a RECORD_SAMPLE of the shadow's alone, and a shadow too slow for the traffic "
-            "(Latency on the page), whose copies the connection limits of the DestinationRule drop."
+            "--model_name or another database there, another trouble in its log, calls past the "
+            "entry path, large bodies, a RECORD_SAMPLE of the shadow's alone, and a shadow too "
+            "slow for the traffic (Latency on the page), whose copies the connection limits of "
+            "the DestinationRule drop."
             if facts.is_mirrored
             else FOLLOWED,
         )
