@@ -19,6 +19,7 @@ from shadow_local.translate.document import Manifest, render, repository
 from shadow_local.translate.forms import Malformed
 from shadow_local.translate.patches import check_images, check_targets
 from shadow_local.translate.schemas import known, refusals
+from shadow_local.translate.written import outranked
 
 ADDS = "    patch: |\n      - {op: add, path: /metadata/annotations, value: {a: b}}\n"
 DELETES = "    patch: |\n      $patch: delete\n      kind: X\n      metadata: {name: x}\n"
@@ -741,6 +742,22 @@ def test_a_patch_for_what_the_stage_leaves_out_is_for_the_others(
         return
     with pytest.raises(Malformed, match=line):
         check_targets(folder, render(folder))
+
+
+@pytest.mark.parametrize("new", [{}, {"shadow-version": "2509"}])
+def test_a_version_that_a_patch_outranks_is_warned_of(tmp_path: Path, new: dict[str, str]) -> None:
+    """Once it was changed in the settings, and the rendering says the former one."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_settings(tree.settings() | new)
+    manifests = render(tree.folder)
+    assert list(outranked(tree.folder, manifests)) == []
+    (shadow,) = (item for item in manifests if item["metadata"]["name"].startswith("triple"))
+    variables = shadow["spec"]["transformer"]["containers"][0]["env"]
+    next(item for item in variables if item["name"] == "MODEL_VERSION")["value"] = "2508"
+    found = list(outranked(tree.folder, manifests))
+    assert len(found) == len(new)
+    for warning in found:
+        assert "MODEL_VERSION is '2508' by a patch on top, which outranks shadow-version" in warning
 
 
 @pytest.mark.parametrize("option", ["second-shadow/standard", "live-verdict", "report", "api-key"])

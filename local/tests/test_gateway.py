@@ -12,6 +12,8 @@ from gateways import Gateways, StartGateway
 from tree import MIRRORED, Tree
 from waiting import until
 
+from shadow_local import Explained
+from shadow_local.stack import Options, Stack
 from shadow_local.translate.document import render
 
 CREDENTIALS = {"authorization": "Bearer secret", "x-api-key": "secret", "cookie": "session=secret"}
@@ -135,6 +137,16 @@ def test_calls_without_the_key_are_refused(
     assert not primary.calls
     assert not shadow.calls
     assert post(gateway.predict_url, headers=[("x-api-key", "s3cret")])[0] == 200
+
+
+def test_the_key_of_the_option_is_the_only_one(tmp_path: Path) -> None:
+    """It is demanded without X_API_KEY too; with another one there no call would pass."""
+    tree = Tree(tmp_path / "tree")
+    tree.switch_on("api-key")
+    for given in (None, "sesame123"):
+        assert Stack(Options(tmp_path / "run", tree.folder, api_key=given)).api_key == "sesame123"
+    with pytest.raises(Explained, match=f"leave X_API_KEY out.*{tree.folder}/manifests/options"):
+        Stack(Options(tmp_path / "run", tree.folder, api_key="another"))
 
 
 @pytest.mark.parametrize("topology", ["standard", "knative"])

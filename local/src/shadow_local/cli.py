@@ -31,6 +31,7 @@ from shadow_local.translate.document import Manifest, render, repository, topolo
 from shadow_local.translate.forms import in_place, label
 from shadow_local.translate.patches import misplaced
 from shadow_local.translate.schemas import known
+from shadow_local.translate.written import outranked
 
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
@@ -271,7 +272,11 @@ def run_psql(context: typer.Context, postgres_uri: PostgresUri = None) -> None:
 
 def _warnings(kustomization: Path, manifests: list[Manifest]) -> list[str]:
     """What a cluster takes as it is told, and nobody may have meant."""
-    found = (*misplaced(kustomization), *cluster.warnings(manifests))
+    found = (
+        *misplaced(kustomization),
+        *outranked(kustomization, manifests),
+        *cluster.warnings(manifests),
+    )
     return [in_place(kustomization, warning) for warning in found]
 
 
@@ -287,7 +292,10 @@ def _watch(stack: Stack, folder: Path) -> None:
         with in_foreground(stack, screen) as state:
             state.write(folder)
             now = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-            asked = ["callers need X_API_KEY's value in x-api-key"] if stack.options.api_key else []
+            whose = (
+                "X_API_KEY's value" if stack.options.api_key else "the key of the option api-key"
+            )
+            asked = [f"callers need {whose} in x-api-key"] if stack.api_key else []
             for line in (
                 *stack.differences,
                 *asked,

@@ -200,7 +200,7 @@ def _send(stack: Stack, bodies: Iterator[Any], count: int, screen: Console) -> l
             done(len(answers))
 
         pace = Pace(copies_url, lambda line: screen.print(line, soft_wrap=True))
-        asyncio.run(send(calls, stack.options.api_key, answered, pace, stack.check))
+        asyncio.run(send(calls, stack.api_key, answered, pace, stack.check))
     return answers
 
 

@@ -39,7 +39,7 @@ from shadow_local.translate.document import (
 )
 from shadow_local.translate.forms import in_place
 from shadow_local.translate.mesh import KINDS, Mesh, build_mesh
-from shadow_local.translate.routes import mirror_percentage
+from shadow_local.translate.routes import demanded_key, mirror_percentage
 from shadow_local.translate.services import InferenceService, Kind, Ports, inference_services
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -78,6 +78,8 @@ class Stack:
         self.options = options
         self.manifests = checked(options.kustomization, options.edge)
         self.services = inference_services(self.manifests)
+        # Where the routes ask for one, callers need it without X_API_KEY as well.
+        self.api_key = self._one_key()
         self._check_replicas()
         self.deployments = deployments(self.manifests)
         if options.live_verdict and not self._has(LIVE_VERDICT):
@@ -113,7 +115,7 @@ class Stack:
         commands = list(self._commands.values())
         by_hand = self._left_out()
         gateway, admin_url = gateway_command(
-            mesh, self.options.folder / "gateway", self.options.api_key, edge=self.options.edge
+            mesh, self.options.folder / "gateway", self.api_key, edge=self.options.edge
         )
         for item in (*commands, gateway):
             if item not in by_hand:
@@ -188,6 +190,18 @@ class Stack:
 
     def _has(self, component: str) -> bool:
         return any(deployment.component == component for deployment in self.deployments)
+
+    def _one_key(self) -> str | None:
+        """What the gateway demands in x-api-key: the routes' own key, or the one asked for here."""
+        own, given = demanded_key(self.manifests), self.options.api_key
+        if own and given and own != given:
+            problem = (
+                "The option api-key is on with a key of its own, and X_API_KEY is another one, so "
+                "that no call would pass; leave X_API_KEY out, or put a # before the option in "
+                "manifests/options/kustomization.yaml."
+            )
+            raise Explained(in_place(self.options.kustomization, problem))
+        return own or given
 
     def _check_replicas(self) -> None:
         for service in self.services:

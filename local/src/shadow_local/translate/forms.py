@@ -63,6 +63,12 @@ def check_settings(kustomization: Path) -> None:
     _refuse(line for file in files for line in _of_file(file, read))
 
 
+def settings_below(kustomization: Path) -> dict[str, Any]:
+    """The settings that the folder is rendered with; none where they are not here."""
+    found = (values for file in sources(kustomization) for values in _settings_in(file))
+    return next(found, {})
+
+
 def check_variables(kustomization: Path, manifests: Iterable[Manifest]) -> None:
     """Malformed for the containers' variables of what the folder renders to."""
     files = list(sources(kustomization))
@@ -211,29 +217,38 @@ def _read(text: str, kind: str | None) -> object:
 
 def _of_file(file: Path, read: Iterable[str]) -> Iterator[str]:
     """A line for each setting of the file that is missing, malformed, or not read by anything."""
-    text = file.read_text()
-    if not re.search(rf"^ +name: *{SETTINGS}\b", text, re.MULTILINE):
-        return
     place = from_repository(file)
     try:
-        documents = [item for item in read_documents(text) if isinstance(item, dict)]
+        found = _settings_in(file)
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f", line {error.problem_mark.line + 1}"
         yield f"{place}{line}: {error.problem}; put a value with such characters in quotes."
         return
-    for item in documents:
-        if item.get("kind") == "ConfigMap" and item.get("metadata", {}).get("name") == SETTINGS:
-            values = item.get("data") or {}
-            known = _forms()[SETTINGS]["properties"]
-            for name in known:
-                if name not in values:
-                    yield f"{place}: {name} is missing; Kustomize needs every setting."
-            for name in sorted(values.keys() - {*known, *read}):
-                near = get_close_matches(str(name), known, 1, 0.75)
-                remedy = f"is {near[0]} meant?" if near else "take it out."
-                yield f"{place}: no replacement reads the setting {name}; {remedy}"
-            for name, value, expected in faults(SETTINGS, values):
-                yield f"{place}: {name} is {value!r}; set it to {expected}."
+    known = _forms()[SETTINGS]["properties"]
+    for values in found:
+        for name in known:
+            if name not in values:
+                yield f"{place}: {name} is missing; Kustomize needs every setting."
+        for name in sorted(values.keys() - {*known, *read}):
+            near = get_close_matches(str(name), known, 1, 0.75)
+            remedy = f"is {near[0]} meant?" if near else "take it out."
+            yield f"{place}: no replacement reads the setting {name}; {remedy}"
+        for name, value, expected in faults(SETTINGS, values):
+            yield f"{place}: {name} is {value!r}; set it to {expected}."
+
+
+def _settings_in(file: Path) -> list[dict[str, Any]]:
+    """What each ConfigMap of the settings in it says; a YAMLError where it cannot be read."""
+    text = file.read_text()
+    if not re.search(rf"^ +name: *{SETTINGS}\b", text, re.MULTILINE):
+        return []
+    return [
+        item.get("data") or {}
+        for item in read_documents(text)
+        if isinstance(item, dict)
+        and item.get("kind") == "ConfigMap"
+        and item.get("metadata", {}).get("name") == SETTINGS
+    ]
 
 
 def _containers(manifests: Iterable[Manifest]) -> Iterator[tuple[str, str, dict[str, str]]]:

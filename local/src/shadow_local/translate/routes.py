@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from shadow_local.translate.document import Manifest, Object, Section, objects
+from shadow_local.translate.document import Manifest, Object, Section, fields, objects, of_kind
 
 Route = dict[str, Any]
 PAIR_ID = "x-shadow-pair-id"
+API_KEY = "x-api-key"
 SERVING_PATH = "x-serving-path"  # names the deployment to the gateway where the path cannot: gRPC
 
 # What Istio does unless a route says otherwise.
@@ -53,6 +54,15 @@ def mirror_percentage(manifests: Iterable[Manifest]) -> float | None:
             for copy in route.get("route", {}).get("request_mirror_policies", ()):
                 share = copy["runtime_fraction"]["default_value"]["numerator"]
                 return float(share / 10_000)
+    return None
+
+
+def demanded_key(manifests: Iterable[Manifest]) -> str | None:
+    """The x-api-key without which the routes refuse calls; None where they ask for none."""
+    for item in of_kind(manifests, "VirtualService"):
+        for name, without in fields(item["spec"]):
+            if name == "withoutHeaders" and API_KEY in without:
+                return str(without[API_KEY]["exact"])
     return None
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from shadow_local.translate.document import Manifest, read_yaml, repository
-from shadow_local.translate.forms import SETTINGS, Malformed, faults, label
+from shadow_local.translate.forms import SETTINGS, Malformed, faults, label, settings_below
 
 PLACES = "manifests/settings/replacements.yaml"
+SETTINGS_FILE = "manifests/settings/settings.yaml"
+VERSIONS = ("primary-version", "shadow-version", "second-shadow-version")
 GATEWAY_LABEL = "gateway-label"
 PROFILE = {"namespace": "PROFILE"}  # what is in it is in another namespace once it is rendered
 _REQUIREMENT = re.compile(r"(!?)([^\s!=(),]+)(?:\s*(=|!=)\s*([^\s,]+)|\s+in\s+\(([^)]*)\))?")
@@ -37,6 +40,23 @@ def check_written(manifests: Iterable[Manifest]) -> None:
     lines = [*found.values(), *(line for item in manifests for line in _asked_for_more(item))]
     if lines:
         raise Malformed("\n".join(lines))
+
+
+def outranked(kustomization: Path, manifests: Iterable[Manifest]) -> Iterator[str]:
+    """A warning for each side whose new version stands in the settings alone, while a patch on top
+    gives it another one: its rows would be taken for those of its predecessor.
+    """
+    said = settings_below(kustomization)
+    for item in manifests:
+        for name, value in settings_of(item):
+            # One like the others is as it came: whoever patches all sides leaves them alone.
+            shipped = {said.get(other) for other in (*VERSIONS, "image-tag") if other != name}
+            if name in VERSIONS and said.get(name) not in (None, value, *shipped):
+                yield (
+                    f"{label(item)}: MODEL_VERSION is {value!r} by a patch on top, which outranks "
+                    f"{name} in {SETTINGS_FILE}, {said[name]!r}; say the new one in that patch, or "
+                    "leave MODEL_VERSION out of it."
+                )
 
 
 def settings_of(item: Manifest) -> Iterator[tuple[str, str]]:

@@ -86,7 +86,9 @@ class Margins:
         """The largest share of calls whose caller is worse off, in whatever way."""
         if self.max_bad is not None:
             return self.max_bad
-        return max(1 - self.min_coverage, self.max_faults, self.max_disagreement)
+        # As the others are written: 1 - 0.99 is 0.010000000000000009.
+        unpaired = round(1 - self.min_coverage, 12)
+        return max(unpaired, self.max_faults, self.max_disagreement)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
