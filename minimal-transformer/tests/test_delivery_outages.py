@@ -41,7 +41,7 @@ def recorded(chosen: RecordSettings) -> PredictionDBHandler:
 
 
 def test_everything_is_written(tmp_path: Path, postgres_uri: str) -> None:
-    """All calls, both rows, no hole, nothing left on the spool."""
+    """All calls, both rows, no hole, nothing left on the spool; the log says where to."""
     chosen = settings(tmp_path, as_role(postgres_uri, "transformer"))
     handler = recorded(chosen)
     with Delivery(chosen, tmp_path / "log") as delivery:
@@ -49,6 +49,9 @@ def test_everything_is_written(tmp_path: Path, postgres_uri: str) -> None:
         handler.close()
         assert delivery.drain(90) == 0
     assert not list((tmp_path / "spool").glob("*.seg"))
+    with psycopg.connect(postgres_uri) as connection:
+        where = f"{connection.info.dbname} of {connection.info.host}:{connection.info.port}"
+    assert delivery.log.count(f"Records go to the database {where}, as transformer.") == 1
 
 
 def test_postgres_absent_at_start_is_told_once_and_caught_up(tmp_path: Path) -> None:

@@ -136,6 +136,7 @@ class Database:
         except psycopg.ProgrammingError:  # its text may show the password
             self._configured = None
         self._connection: psycopg.Connection[tuple[object, ...]] | None = None
+        self._told = ""
         self._slow = Episode(
             logger, f"Postgres answers in time again; batches that took over {SLOW_SECONDS} s: %d."
         )
@@ -218,7 +219,15 @@ class Database:
                 autocommit=True,
                 prepare_threshold=None,
             )
+            self._tell(self._connection.info)
         return self._connection
+
+    def _tell(self, info: psycopg.ConnectionInfo) -> None:
+        """Once, and when it changes: rows that are missed may lie in another database."""
+        told = f"{info.dbname} of {info.host}:{info.port}, as {info.user}"
+        if told != self._told:
+            logger.info("Records go to the database %s.", told)
+            self._told = told
 
     def _mounted_secret(self) -> dict[str, str]:
         """What a mounted Secret has now, in place of the URI's: it may come later, and change."""
