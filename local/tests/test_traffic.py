@@ -28,6 +28,7 @@ OPENAI = "https://host/serving/profile/entry/openai/v1/chat/completions"
 PRIMARY_PROTOCOLS = """
 SELECT pair_id, protocol FROM inference_requests WHERE role = 'primary' AND request_time >= %s
 """
+BATCHED = {"custom_id": "1", "method": "POST", "url": "/v1/responses", "body": {"input": ""}}
 TENSOR = {"name": "x", "shape": [2], "datatype": "FP32", "data": [1, 2]}
 
 
@@ -77,6 +78,8 @@ def test_the_readmes_lines_are_answered_recorded_and_paired(
         (OPENAI, {"prompt": ""}, "/serving/profile/entry/openai/v1/completions"),
         (OPENAI, {"input": ""}, "/serving/profile/entry/openai/v1/embeddings"),
         (OPENAI, {"inputs": [TENSOR]}, "/serving/profile/entry/v2/models/model/infer"),
+        (OPENAI, BATCHED, "/serving/profile/entry/openai/v1/responses"),
+        (V1, BATCHED, "/serving/v1/entry/v1/responses"),
     ],
 )
 def test_a_body_goes_where_its_form_belongs(
@@ -141,6 +144,18 @@ def test_calls_that_fail_are_counted_and_shown(start: Start, tmp_path: Path) -> 
     run = start("traffic", str(file), PREDICT_URL="http://127.0.0.1:9/v1/models/model:predict")
     assert run.ends() == 1
     assert re.search(r"1 call not answered, such as line 1: Client\w+: ", run.output.read_text())
+
+
+def test_each_reason_of_a_status_is_shown(stack: Stack, start: Start, tmp_path: Path) -> None:
+    """One may be the caller's, and the other the model's; each with one of its lines."""
+    assert stack.state is not None
+    file = written(tmp_path, {"values": "x"}, {"values": "x"}, {"nothing": 1}, {"values": [1]})
+    run = start("traffic", str(file), PREDICT_URL=stack.state.predict_url)
+    assert run.ends() == 1
+    fine, first, second = run.output.read_text().splitlines()[-3:]
+    assert "1 call answered 200, such as line 7: " in fine
+    assert "3 calls answered 400, such as line " in first
+    assert second.lstrip().startswith("or as line ")
 
 
 def test_the_key_goes_along(start: Start, tmp_path: Path, primary: Backend) -> None:

@@ -33,6 +33,7 @@ BEHIND_SECONDS = 2
 STUCK_SECONDS = 20
 SECONDS_PER_CALL = 60
 SHOWN_CHARACTERS = 200
+MOST_EXAMPLES = 3
 # A predict URL is an entry and a path below it.
 PREDICT_URL = re.compile(
     r"(https?://.+?)/((?:openai/)?v[12]/"
@@ -40,6 +41,8 @@ PREDICT_URL = re.compile(
 )
 # What a line may say beside its body; a line with other members is a body itself.
 LINE_MEMBERS = {"path", "headers", "body", "base64", "binary"}
+# A line of OpenAI's batch files has these two and names the call; `url` begins with /v1/.
+BATCH_MEMBERS = {"custom_id", "method", "url", "body"}
 OPENAI_PATHS = {"messages": "chat/completions", "prompt": "completions", "input": "embeddings"}
 # Of the tensors in a body of the v2 protocol's binary extension, little-endian.
 TENSOR_FORMATS = {
@@ -198,27 +201,33 @@ def send_file(  # noqa: PLR0917
     """
     calls = read_calls(file, predict_url)
     counts: dict[int, int] = {}
-    first: dict[int, Answer] = {}
+    # Failures of one status may have several reasons.
+    examples: dict[int, dict[str, Answer]] = {}
     total = len(calls) * times
     with counted(screen, "sending calls through the gateway", total) as done:
 
         def answered(answer: Answer) -> None:
-            first.setdefault(answer.status, answer)
+            shown = examples.setdefault(answer.status, {})
+            if not shown or (not 0 < answer.status < 400 and len(shown) < MOST_EXAMPLES):
+                shown.setdefault(_shown(answer.body), answer)
             counts[answer.status] = counts.get(answer.status, 0) + 1
             done(sum(counts.values()))
 
         pace = Pace(copies_url, lambda line: screen.print(line, soft_wrap=True))
         asyncio.run(send(chain.from_iterable(repeat(calls, times)), api_key, answered, pace))
     for status, count in sorted(counts.items()):
-        answer = first[status]
-        text = " ".join(answer.body.split())
-        text = text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
         noun = "call" if count == 1 else "calls"
         result = f"answered {status}" if status else "not answered"
-        screen.print(
-            f"{count:6} {noun} {result}, such as line {answer.call.line}: {text}", soft_wrap=True
-        )
+        begins = f"{count:6} {noun} {result}, such as"
+        for text, answer in examples[status].items():
+            screen.print(f"{begins} line {answer.call.line}: {text}", soft_wrap=True)
+            begins = f"{'or as':>{len(begins)}}"
     return all(0 < status < 400 for status in counts)
+
+
+def _shown(body: str) -> str:
+    text = " ".join(body.split())
+    return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
 
 
 def read_calls(file: Path, predict_url: str) -> list[Call]:
@@ -256,6 +265,9 @@ def _call(line: Any, entry: str, own_path: str, number: int) -> Call:
     """ValueError, KeyError or TypeError for a line that is not a request."""
     if not isinstance(line, dict):
         raise TypeError("it is not a JSON object")
+    if {"url", "body"} <= line.keys() <= BATCH_MEMBERS:
+        prefix = "openai/" if own_path.startswith("openai/") else ""
+        line = {"path": prefix + line["url"].lstrip("/"), "body": line["body"]}
     if not (line.keys() <= LINE_MEMBERS and line.keys() & {"body", "base64"}):
         line = {"body": line}
     headers = {"content-type": "application/json"}

@@ -263,7 +263,10 @@ def _runtime_container(model: Section, item: Object, runtimes: Runtimes) -> Sect
     if runtime is None:
         # KServe chooses by format among those that the cluster's admin has installed.
         known = f"these are there: {[*runtimes]}" if runtimes else "it has none"
-        reason = f"name a ServingRuntime of the kustomization, not one of the cluster's; {known}"
+        reason = (
+            "name a ServingRuntime of the kustomization, as docs/models/runtime.md shows, not one "
+            f"of the cluster's; {known}"
+        )
         raise model.refusal("runtime", reason)
     own = {name: model.take(name) for name in OF_CONTAINER if model.has(name)}
     variables = [*runtime.get("env", ()), *own.get("env", ())]

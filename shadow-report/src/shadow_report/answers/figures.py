@@ -153,7 +153,8 @@ def _of_numbers(told: PathReport, found: Numbers) -> str:
 
 def _of_wording(told: PathReport) -> str:
     """A rule for texts, or for labels; where one for texts holds already, what makes it looser."""
-    share = told.differing_pairs / told.pairs
+    # Where one side lacks the place a pair differs and is not among the pairs.
+    share = told.differing_pairs / max(told.pairs, told.differing_pairs)
     margin = next((f"{margin:.0%}" for margin in MARGINS if 1.5 * share <= margin), None)
     if told.kind == "label":
         # What a pattern found in a text is a label without a path, as is a whole answer.
