@@ -449,21 +449,41 @@ def test_an_object_in_another_namespace_is_not_found_there(
     ("change", "line"),
     [
         (lambda m, s: None, None),
-        (lambda m, s: m.update(runtime="kserve-tritonserver"), None),
+        (lambda m, s: m.update(runtime="kserve-mlserver"), None),
+        (
+            lambda m, s: m.update(runtime="kserve-tritonserver"),
+            "it serves tensorrt, tensorflow, onnx, pytorch, triton.",
+        ),
         (
             lambda m, s: m.update(runtime="kserve-tritonsever"),
             "nor one of KServe's own; is kserve-tritonserver meant?",
         ),
         (
             lambda m, s: m.update(
-                runtime="kserve-tritonserver", resources={"requests": {"memory": "4Gi"}}
+                runtime="kserve-mlserver", resources={"requests": {"memory": "4Gi"}}
             ),
             (
-                "with what kserve-tritonserver says where KServe's charts installed it, "
+                "with what kserve-mlserver says where KServe's charts installed it, "
                 "limits.memory of spec.predictor.model is '2Gi', and '4Gi' is requested;"
             ),
         ),
         (lambda m, s: m.update(runtime="ours"), "nor one of KServe's own; the cluster has to have"),
+        (
+            lambda m, s: m.update(runtime="kserve-xgbserver", modelFormat={"name": "xgbost"}),
+            (
+                "modelFormat is 'xgbost', which kserve-xgbserver does not serve where KServe's "
+                "charts installed it; is xgboost meant?"
+            ),
+        ),
+        (
+            lambda m, s: (m.pop("runtime"), m.update(modelFormat={"name": "light-gbm"})),
+            "'light-gbm', which no runtime of KServe's charts serves; is lightgbm meant?",
+        ),
+        (
+            lambda m, s: (m.pop("runtime"), m.update(modelFormat={"name": "ours"})),
+            "'ours', which no runtime of KServe's charts serves; the cluster has to have one",
+        ),
+        (lambda m, s: m.update(runtime="kserve-predictiveserver"), None),
         (
             lambda m, s: m.update(storageUri="pvc://iris-model/first"),
             "whose claim is not in the kustomization; is iris-models meant?",

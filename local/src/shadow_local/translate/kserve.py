@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from itertools import chain
 from typing import Any
 
 from shadow_local.translate.document import Manifest
@@ -34,14 +35,24 @@ _ONE_SLASH = re.compile(r"([a-z0-9][-a-z0-9+.]*):/(?!/)")
 CLAIM = re.compile("pvc://([^/]+)")
 AUTOSCALER, AUTOSCALERS = "serving.kserve.io/autoscalerClass", ("hpa", "keda", "external", "none")
 BLOCKED = "PYTHONPATH"
-# The ClusterServingRuntimes that KServe's own charts install.
-RUNTIMES = (
-    *("kserve-autogluonserver", "kserve-huggingfaceserver", "kserve-huggingfaceserver-multinode"),
-    *("kserve-lgbserver", "kserve-mlserver", "kserve-openvino", "kserve-paddleserver"),
-    *("kserve-pmmlserver", "kserve-predictiveserver", "kserve-sklearnserver"),
-    *("kserve-tensorflow-serving", "kserve-torchserve", "kserve-tritonserver", "kserve-vllmserver"),
-    "kserve-xgbserver",
-)
+# The ClusterServingRuntimes that KServe's own charts install, with the formats that each serves.
+RUNTIMES = {
+    "kserve-autogluonserver": ("autogluon",),
+    "kserve-huggingfaceserver": ("huggingface",),
+    "kserve-huggingfaceserver-multinode": ("huggingface",),
+    "kserve-lgbserver": ("lightgbm",),
+    "kserve-mlserver": ("sklearn", "xgboost", "lightgbm", "mlflow"),
+    "kserve-openvino": ("openvino", "onnx", "tensorflow", "huggingface"),
+    "kserve-paddleserver": ("paddle",),
+    "kserve-pmmlserver": ("pmml",),
+    "kserve-predictiveserver": ("sklearn", "xgboost", "lightgbm"),
+    "kserve-sklearnserver": ("sklearn",),
+    "kserve-tensorflow-serving": ("tensorflow",),
+    "kserve-torchserve": ("pytorch",),
+    "kserve-tritonserver": ("tensorrt", "tensorflow", "onnx", "pytorch", "triton"),
+    "kserve-vllmserver": ("vLLM",),
+    "kserve-xgbserver": ("xgboost",),
+}
 # Of these, KServe's own servers, which answer v1 whatever protocolVersion is; and the formats for
 # which KServe takes one of them where no runtime is named.
 ANSWER_V1 = (
@@ -92,6 +103,8 @@ def warnings(service: Manifest, manifests: Iterable[Manifest]) -> Iterator[str]:
                 "one of KServe's own; "
                 + (f"is {near[0]} meant?" if near else "the cluster has to have it.")
             )
+        if unserved := _unserved(model, runtimes):
+            yield f"{label(service)}: {field}.{unserved}"
         for uri, claim in _mistyped_claims(model, manifests):
             yield (
                 f"{label(service)}: {field}.storageUri is {uri!r}, whose claim is not in the "
@@ -111,6 +124,26 @@ def warnings(service: Manifest, manifests: Iterable[Manifest]) -> Iterator[str]:
                 f"{label(service)}: {field} has no storageUri, so that KServe gives its server no "
                 "model; a server that finds one by itself is told so in args, as by --model_id."
             )
+
+
+def _unserved(model: dict[str, Any], runtimes: dict[str, dict[str, Any]]) -> str | None:
+    """What to say of a format that KServe's own runtimes do not serve, or the one that is named."""
+    name, wanted = model.get("runtime"), (model.get("modelFormat") or {}).get("name")
+    if name in runtimes or (name and name not in RUNTIMES):
+        return None  # its own list is known, or nobody knows
+    own = (item for spec in runtimes.values() for item in spec.get("supportedModelFormats") or ())
+    served = RUNTIMES[name] if name else (*chain(*RUNTIMES.values()), *(of["name"] for of in own))
+    if not wanted or wanted in served:
+        return None
+    near = get_close_matches(wanted, served, 1, 0.75)
+    if name:
+        whose = f"{name} does not serve where KServe's charts installed it"
+        remedy = f"it serves {', '.join(served)}."
+    else:
+        whose, remedy = "no runtime of KServe's charts serves", "the cluster has to have one."
+    return f"modelFormat is {wanted!r}, which {whose}; " + (
+        f"is {near[0]} meant?" if near else remedy
+    )
 
 
 def naming(model: dict[str, Any], manifests: Iterable[Manifest]) -> tuple[str, ...]:
