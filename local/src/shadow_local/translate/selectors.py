@@ -96,7 +96,7 @@ def idle(manifests: Iterable[Manifest]) -> Iterator[str]:
         if found and (why := _unmet(item, (item.get("spec") or {}).get(field), found)):
             yield (
                 f"{label(item)}: it selects no {kind} that these objects make: {why}; leave it if "
-                "it is for others."
+                "it is for others, or for a shadow that comes with a later stage."
             )
 
 
