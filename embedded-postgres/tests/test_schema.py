@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg import Connection
+from psycopg import Connection, sql
 
 from embedded_postgres import apply_schema, as_role, schema
 from embedded_postgres.__main__ import main
@@ -103,6 +103,40 @@ def test_a_server_that_is_too_old_is_refused_whole(
     assert line.startswith("The schema was not applied to POSTGRES_URI: the server is Postgres ")
     assert line.endswith(", and the schema needs 16 or newer; nothing was changed.")
     assert description(empty_postgres_uri) == before
+
+
+def test_an_owner_who_may_create_no_roles_applies_it_where_they_are(
+    empty_postgres_uri: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """As where somebody else makes the roles; of one that is missing it says what to do."""
+    with psycopg.connect(empty_postgres_uri, autocommit=True) as connection:
+        name = connection.info.dbname
+        connection.execute("CREATE ROLE an_owner LOGIN PASSWORD 'secret'")
+        connection.execute(
+            sql.SQL("ALTER DATABASE {} OWNER TO an_owner").format(sql.Identifier(name))
+        )
+        host, port = connection.info.host, connection.info.port
+    monkeypatch.setenv("POSTGRES_URI", f"postgresql://an_owner:secret@{host}:{port}/{name}")
+    lacking = tmp_path / "schema.sql"
+    lacking.write_text(schema_path().read_text().replace("'maintenance']", "'a_missing_one']"))
+    with monkeypatch.context() as changed:
+        changed.setattr(schema, "schema_path", lambda: lacking)
+        assert main() == 1
+    said = capsys.readouterr().out
+    assert (
+        "the role a_missing_one is missing, and an_owner may not create it; create it, or" in said
+    )
+    assert main() == 0
+    with psycopg.connect(empty_postgres_uri, autocommit=True) as connection:
+        insert_call(connection)
+        connection.execute("DROP OWNED BY an_owner CASCADE")
+        connection.execute(
+            sql.SQL("ALTER DATABASE {} OWNER TO CURRENT_USER").format(sql.Identifier(name))
+        )
+        connection.execute("DROP ROLE an_owner")
 
 
 def test_clients_at_once_agree(empty_postgres_uri: str, postgres_uri: str) -> None:

@@ -14,7 +14,7 @@ from gateways import rendered
 from tree import MIRRORED, TOPOLOGIES, Tree
 
 from shadow_local.translate.cluster import RefusedByCluster, checked, problems, warnings
-from shadow_local.translate.document import Manifest
+from shadow_local.translate.document import Manifest, render, repository
 from shadow_local.translate.forms import Malformed
 from shadow_local.translate.references import dangling
 
@@ -379,6 +379,23 @@ def test_what_selects_no_pod_is_warned_of(
     assert len(found) == (why is not None)
     start = f"{kind} yours: it selects no Pod that these objects make: {why}"
     assert all(line.startswith(start) for line in found)
+
+
+@pytest.mark.parametrize(
+    ("labels", "warned"),
+    [
+        ({"serving.kserve.io/inferenceservice": SHADOW}, False),
+        ({"app.kubernetes.io/component": "shadow"}, False),
+        ({"serving.kserve.io/inferenceservice": SHADOW, "component": "predictr"}, False),
+        ({"component": "predictr"}, True),
+        ({"serving.kserve.io/inferenceservice": PRIMARY, "component": "predictr"}, True),
+    ],
+)
+def test_a_budget_of_the_shadow_may_be_there_before_it(labels: Manifest, warned: bool) -> None:
+    """At the stage of the primary alone; with mirroring on the first three select nothing."""
+    budget = _on_top("PodDisruptionBudget", {"selector": {"matchLabels": labels}})
+    alone = render(repository() / "manifests" / "stages" / "primary-alone")
+    assert len(list(warnings([*alone, budget]))) == warned
 
 
 @pytest.mark.parametrize(

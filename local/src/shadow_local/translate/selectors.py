@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from shadow_local.translate.document import Manifest, fields
+from shadow_local.translate.document import Manifest, fields, of_kind
 from shadow_local.translate.forms import label
 from shadow_local.translate.kserve import COMPONENTS
 from shadow_local.translate.references import INFERENCE_SERVICE, is_ours
@@ -25,6 +25,8 @@ SELECTING = {
     "PodMonitor": ("selector", "Pod"),
     "ServiceMonitor": ("selector", "Service"),
 }
+# Labels that tell one side's pods from the other's.
+OF_A_SIDE = (INFERENCE_SERVICE, COMPONENT)
 MONITORS = ("PodMonitor", "ServiceMonitor")
 # Options that live on figures, and the pods besides the transformers that have some, by component.
 OF_FIGURES = ("alerts", "dashboard")
@@ -84,19 +86,27 @@ class _Requirement:
 def idle(manifests: Iterable[Manifest]) -> Iterator[str]:
     """A line for each object that selects nothing here, though it may select what is elsewhere.
 
-    Those of this repository stay from stage to stage, whether their pods are there or not.
+    Those of this repository stay from stage to stage, whether their pods are there or not; and at
+    the stage of the primary alone one that asks for another service may be for the shadow.
     """
     items = list(manifests)
+    services = of_kind(items, "InferenceService")
+    is_alone = {(item["metadata"].get("labels") or {}).get(COMPONENT) for item in services} == {
+        "primary"
+    }
     there = [one for item in items for one in (*_pods(item), *_services(item))]
     for item in items:
         field, kind = SELECTING.get(item["kind"], ("", ""))
         if not field or is_ours(item):
             continue
+        selector = (item.get("spec") or {}).get(field)
         found = [one for one in there if one.kind == kind]
-        if found and (why := _unmet(item, (item.get("spec") or {}).get(field), found)):
+        if is_alone and _is_of_another(selector or {}, found):
+            continue
+        if found and (why := _unmet(item, selector, found)):
             yield (
                 f"{label(item)}: it selects no {kind} that these objects make: {why}; leave it if "
-                "it is for others, or for a shadow that comes with a later stage."
+                "it is for others."
             )
 
 
@@ -162,6 +172,12 @@ def _unmet(
     seen, homes = _namespaces(item) or {""}, sorted({one.namespace or "" for one in fitting})
     place = "has no namespace" if seen == {""} else f"looks in {' and '.join(sorted(seen))}"
     return f"those with its labels are in {' and '.join(homes)}, and it {place}"
+
+
+def _is_of_another(selector: Mapping[str, Any], found: Iterable[_Selected]) -> bool:
+    """Whether a selector asks for an InferenceService, or a side, that none of these is of."""
+    of_service = [each for each in _required(selector) if each.key in OF_A_SIDE]
+    return any(not any(each.holds(one) for one in found) for each in of_service)
 
 
 def _required(selector: Mapping[str, Any]) -> list[_Requirement]:
