@@ -15,6 +15,8 @@ NOT_FOUND = 404
 ALSO_TOLD = 2
 # A first token that is later by less is left to the table.
 LATER_SHARE = 0.1
+# Noise beyond this leaves little room for an excess, and beyond what is allowed to differ, none.
+MOSTLY_NOISE = 0.5
 PRESET = (
     "Each answer of OpenAI's API has an id of its own: write `presets: [openai]` into the file of "
     "rules, which stands alone otherwise."
@@ -195,4 +197,10 @@ def _of_noise(noise: Noise, settings: Comparison) -> tuple[str, ...]:
     over = "the noise" if floor == "auto" else f"the {percent(floor)} given as noise"
     # An excess may be negative: a word of it stands wherever the gates' figures do.
     judged = f"Disagreement and all that is bad are judged by their excess over {over}."
+    share = floor if isinstance(floor, float) else noise.share
+    if share is not None and share > MOSTLY_NOISE:
+        judged += (
+            " Noise in most answers hides what the shadow changes: compare more loosely (a text's "
+            "least), until the primary mostly agrees with itself, or ask a judge (--judge)."
+        )
     return (f"{what}. {judged}" if noise.comparisons else judged,)

@@ -58,6 +58,19 @@ def test_the_excess_over_the_primary_itself_is_judged(command: Command) -> None:
     assert "judged by their excess over the noise." in report["remarks"][0]
 
 
+@pytest.mark.parametrize(
+    ("share", "floor", "told"),
+    [(0.30, "auto", False), (0.98, "auto", True), (0.98, "97%", True), (0.98, "off", False)],
+)
+def test_noise_in_most_answers_is_said_to_hide_the_rest(
+    command: Command, share: float, floor: str, told: bool
+) -> None:
+    """Beside 98 % no shadow can differ in 5 % more: whoever reads PROMOTE there has to know."""
+    calls = noisy(300, share, 1)
+    report = command([*calls, *once_more(calls, share, 2)], "--noise-floor", floor)
+    assert any("hides what the shadow changes" in remark for remark in report["remarks"]) is told
+
+
 def test_a_primary_that_always_agrees_with_itself_leaves_an_excess(command: Command) -> None:
     """Of little evidence its interval begins below zero: every reader is told what it is of."""
     calls = noisy(300, 0.03, 1)
