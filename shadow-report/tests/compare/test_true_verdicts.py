@@ -85,6 +85,10 @@ def test_errors_alike_are_not_agreement(command: Command, status: int | None) ->
     assert found["reason"].startswith(
         "40 of 300 pairs disagree, 4,000 more are errors on both sides"
     )
+    found = gate(command([], "--noise-floor", "1%"), "disagreement")
+    assert found["reason"].startswith(
+        "40 of 300 pairs disagree (13.3 %), 4,000 more are errors on both sides, the noise floor"
+    )
 
 
 @pytest.mark.parametrize("status", [400, 403, 499, 302])

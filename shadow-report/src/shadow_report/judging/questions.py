@@ -239,10 +239,11 @@ def _above(question: Question, differing: Rate, noise: Rate | float) -> Question
     else:
         few = counted(round(noise.n_eff), "repeated request")
         floor = f"the noise is not measured yet ({few})"
+    what, *besides = question.seen.split(", ", 1)  # the share is of what differs, not of the rest
     return replace(
         question,
         count=count,
-        seen=f"{question.seen} ({percent(differing.rate)}), {floor}: excess",
+        seen=", ".join((f"{what} ({percent(differing.rate)})", *besides, f"{floor}: excess")),
         stuck=""
         if isinstance(noise, float)
         else "the noise floor is known too roughly for this "
