@@ -158,6 +158,18 @@ def test_each_reason_of_a_status_is_shown(stack: Stack, start: Start, tmp_path: 
     assert second.lstrip().startswith("or as line ")
 
 
+def test_a_call_without_the_key_is_told_of_it(
+    start: Start, start_gateway: StartGateway, tmp_path: Path, primary: Backend, shadow: Backend
+) -> None:
+    """The gateway's own 403 has no word."""
+    gateway = start_gateway(primary.port, shadow.port, api_key="s3cret")
+    run = start("traffic", str(written(tmp_path, {})), PREDICT_URL=gateway.predict_url)
+    assert run.ends() == 1
+    said = run.output.read_text()
+    assert "1 call answered 403, such as line 1: (an empty body, as to a call without the" in said
+    assert "set X_API_KEY to it)" in said
+
+
 def test_the_key_goes_along(start: Start, tmp_path: Path, primary: Backend) -> None:
     """X_API_KEY, as for curl."""
     url = f"http://127.0.0.1:{primary.port}/v1/models/model:predict"

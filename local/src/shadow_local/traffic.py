@@ -209,7 +209,7 @@ def send_file(  # noqa: PLR0917
         def answered(answer: Answer) -> None:
             shown = examples.setdefault(answer.status, {})
             if not shown or (not 0 < answer.status < 400 and len(shown) < MOST_EXAMPLES):
-                shown.setdefault(_shown(answer.body), answer)
+                shown.setdefault(_shown(answer), answer)
             counts[answer.status] = counts.get(answer.status, 0) + 1
             done(sum(counts.values()))
 
@@ -225,8 +225,11 @@ def send_file(  # noqa: PLR0917
     return all(0 < status < 400 for status in counts)
 
 
-def _shown(body: str) -> str:
-    text = " ".join(body.split())
+def _shown(answer: Answer) -> str:
+    text = " ".join(answer.body.split())
+    if not text:
+        refused = ", as to a call without the gateway's key: set X_API_KEY to it"
+        return f"(an empty body{refused * (answer.status == 403)})"
     return text if len(text) <= SHOWN_CHARACTERS else text[: SHOWN_CHARACTERS - 1] + "…"
 
 
