@@ -36,7 +36,7 @@ def main() -> int:
             problems += check(project)
         else:
             write(project)
-            print(f"{project}: pinned", flush=True)
+            print(f"{project}: pinned; install it: make install PROJECT={project}", flush=True)
     for problem in problems:
         print(f"{problem}; run `make lock`.", file=sys.stderr)
     return 1 if problems else 0
