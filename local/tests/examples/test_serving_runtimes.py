@@ -76,7 +76,7 @@ def test_a_model_adds_to_what_its_runtime_says(manifests: list[Manifest], tmp_pa
     [
         (lambda model, _: model.pop("runtime"), r"model\.runtime is missing; name a .*'mlserver'"),
         (lambda model, _: model.update(runtime="other"), r"runtime is 'other'; name a Serving"),
-        (lambda model, _: model.update(storageUri="s3://a/b"), r"'s3://a/b'; only pvc://"),
+        (lambda model, _: model.update(storageUri="s3://a/b"), r"'s3://a/b'; only pvc.*on top"),
         (lambda model, _: model.update(storageUri="pvc://a/../b"), r"only pvc://"),
         (lambda model, _: model.update(storageUri="pvc://gone/x"), r"no folder .*/gone/x; put the"),
         (

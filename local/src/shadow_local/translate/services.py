@@ -289,7 +289,9 @@ def _model_folder(model: Section) -> str:
     found = re.fullmatch(r"pvc://([^/]+(?:/[^/]+)*)/?", model.text("storageUri"))
     if found is None or ".." in found[1].split("/"):
         raise model.refusal(
-            "storageUri", "only pvc://<claim>/<folder> is a folder here, next to the kustomization"
+            "storageUri",
+            "only pvc://<claim>/<folder> is a folder here, next to the kustomization; write that "
+            "here, and what the cluster is to download in a kustomization on top",
         )
     return found[1]
 
