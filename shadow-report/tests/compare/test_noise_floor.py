@@ -71,6 +71,19 @@ def test_noise_in_most_answers_is_said_to_hide_the_rest(
     assert any("hides what the shadow changes" in remark for remark in report["remarks"]) is told
 
 
+@pytest.mark.parametrize(("allowed", "verdict"), [("1%", "PROMOTE"), ("5%", "WAIT")])
+def test_a_gate_that_no_shadow_could_fail_passes_none(
+    command: Command, allowed: str, verdict: str
+) -> None:
+    """Above 96 % of noise none differs in 5 % more, be it wrong in every call."""
+    calls = noisy(9_000, 0.96, 1)
+    floor = ("--noise-floor", "96%", "--max-disagreement", allowed, "--max-bad", allowed)
+    report = command(calls, *floor)
+    assert report["verdict"] == verdict
+    blind = "More pairs like these settle nothing. What would: beside so much noise no shadow could"
+    assert report["reasons"][0].startswith(blind) == (verdict == "WAIT")
+
+
 def test_a_primary_that_always_agrees_with_itself_leaves_an_excess(command: Command) -> None:
     """Of little evidence its interval begins below zero: every reader is told what it is of."""
     calls = noisy(300, 0.03, 1)

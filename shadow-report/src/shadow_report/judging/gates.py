@@ -33,6 +33,15 @@ from shadow_report.statistics.block_scan import (
 from shadow_report.statistics.sequences import TRIALS_LIMIT, UNKNOWN, Interval, trials_until
 from shadow_report.wording import counted, instant, percent
 
+# Of a shadow that always differs, the excess over so much noise is within the margin as well.
+BLIND = Need(
+    pairs=None,
+    towards=None,
+    reason="beside so much noise no shadow could exceed that: compare more loosely (such as by a "
+    "text's least) until the primary mostly agrees with itself, or leave the noise floor out and "
+    "ask a judge (--judge)",
+)
+
 
 def judge(evidence: Evidence, margins: Margins) -> tuple[Gate, ...]:
     """Every gate of `questions`, then those of runs of calls and of slices, judged."""
@@ -75,11 +84,14 @@ def judge_one(question: Question, alpha: float, reject_alpha: float, why: str = 
     count, maximum = question.count, question.maximum
     interval, rate = count.bounds(alpha, reject_alpha), count.rate
     status: Status = "wait"
-    if count.trials and interval.upper <= maximum:
+    is_blind = isinstance(count, Excess) and 1 - count.floor <= maximum < 1
+    if count.trials and interval.upper <= maximum and not is_blind:
         status = "pass"
     elif count.trials and interval.lower > maximum:
         status = "fail"
-    need = _need(question, alpha, reject_alpha) if status == "wait" else None
+    need = None
+    if status == "wait":
+        need = BLIND if is_blind else _need(question, alpha, reject_alpha)
     if isinstance(count, Excess) and not count.is_measured and status != "fail":
         # The noise alone would make it: as much as minus 99 % of a single request.
         interval = Interval(math.nan, interval.upper)
@@ -111,7 +123,8 @@ def _reason(question: Question, interval: Interval, status: Status, need: Need |
         found = f"at most {percent(interval.upper)}"
     margin = f"{'needed' if question.is_minimum else 'allowed'} {percent(question.margin)}"
     colon = "" if isinstance(question.count, Excess) else ":"
-    return f"{question.seen}{colon} {found}, {margin}{'' if need is None else f'; {need.reason}'}."
+    seen = f"{question.seen}{question.besides}{colon}"
+    return f"{seen} {found}, {margin}{'' if need is None else f'; {need.reason}'}."
 
 
 def _need(question: Question, alpha: float, reject_alpha: float) -> Need:

@@ -141,7 +141,8 @@ class Question:
     count: how often the bad thing happened.
     margin: the largest share of it; with `is_minimum` the least share of its absence, which is
         then also what the gate shows.
-    seen: the count in words, as in "3 of 9 pairs disagree". unit: what is counted.
+    seen: the count in words, as in "3 of 9 pairs disagree". besides: what follows it, such as what
+        is not among them. unit: what is counted.
     bad: the bad thing alone, in words that follow a number of them, as in "disagree".
     nothing: what would have to change while there are no trials. hint: how to know sooner.
     stuck: why no number of trials settles it. share: how many trials of it come with each pair.
@@ -155,6 +156,7 @@ class Question:
     margin: float
     seen: str
     bad: str
+    besides: str = ""
     unit: str = "pair"
     is_minimum: bool = False
     nothing: str = ""
@@ -195,7 +197,8 @@ def questions(evidence: Evidence, margins: Margins) -> tuple[Question, ...]:
             name="faults",
             count=faults,
             margin=margins.max_faults,
-            seen=f"{_of(faults.events, faults.trials, unit)} have a new fault{unanswered}",
+            seen=f"{_of(faults.events, faults.trials, unit)} have a new fault",
+            besides=unanswered,
             bad="have a new fault or no answer",
             unit=unit,
         ),
@@ -203,7 +206,8 @@ def questions(evidence: Evidence, margins: Margins) -> tuple[Question, ...]:
             name="disagreement",
             count=differing,
             margin=margins.max_disagreement,
-            seen=f"{_of(differing.events, differing.trials)} disagree{errors}",
+            seen=f"{_of(differing.events, differing.trials)} disagree",
+            besides=errors,
             bad="disagree",
             nothing=_nothing_compared(faults),
             share=_share_that_answers(differing.trials, evidence.errors_alike),
@@ -212,7 +216,8 @@ def questions(evidence: Evidence, margins: Margins) -> tuple[Question, ...]:
             name="bad",
             count=bad,
             margin=margins.allowed_bad,
-            seen=f"{_of(bad.events, bad.trials, unit)} are bad in some way{unknown}",
+            seen=f"{_of(bad.events, bad.trials, unit)} are bad in some way",
+            besides=unknown,
             bad="are bad in some way",
             unit=unit,
         ),
@@ -239,11 +244,11 @@ def _above(question: Question, differing: Rate, noise: Rate | float) -> Question
     else:
         few = counted(round(noise.n_eff), "repeated request")
         floor = f"the noise is not measured yet ({few})"
-    what, *besides = question.seen.split(", ", 1)  # the share is of what differs, not of the rest
     return replace(
         question,
         count=count,
-        seen=", ".join((f"{what} ({percent(differing.rate)})", *besides, f"{floor}: excess")),
+        seen=f"{question.seen} ({percent(differing.rate)})",
+        besides=f"{question.besides}, {floor}: excess",
         stuck=""
         if isinstance(noise, float)
         else "the noise floor is known too roughly for this "
