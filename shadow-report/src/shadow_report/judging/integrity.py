@@ -483,7 +483,9 @@ def losses(facts: Facts) -> Iterator[Finding]:
                 beyond,
                 f"{counted(side.lost_records, 'record')} of the {side.role} lost (inference_gaps).",
                 "Was the spool full or its disk failing? Raise SPOOL_MAX_BYTES and look at "
-                'prediction_db_records_total{outcome="dropped"}. Judge later calls alone: '
+                'prediction_db_records_total{outcome="dropped"}. Did Postgres refuse rows '
+                "(dead_letter there)? Insert them again, as docs/operations.md says at "
+                "ShadowRecordsSetAside. Else judge later calls alone: "
                 f"{_after_losses(facts)}.",
             )
         if side.duplicates:
