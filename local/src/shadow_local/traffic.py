@@ -118,7 +118,8 @@ class Pace:
             if count < before:
                 answered = now
                 if self._waited_seconds > BEHIND_SECONDS:
-                    self._tell_once("behind", f"{waiting}which is answering: calls go at its pace")
+                    said = "which answers or lets them time out: calls go at its pace"
+                    self._tell_once("behind", f"{waiting}{said}")
             elif now - answered > STUCK_SECONDS:
                 said = f"none was answered for {STUCK_SECONDS} s: it is stuck, or as slow as that"
                 self._tell_once("stuck", f"{waiting}and {said}")
