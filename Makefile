@@ -74,6 +74,8 @@ demo: $(if $(filter llm,$(MODEL)),examples/generative/.venv/runs)
 
 up: $(IMAGES:%=%/.venv/runs) local/.venv/runs ## Run it in the foreground until Ctrl-C (GATEWAY_PORT=8080, TOPOLOGY=standard|knative|follow, REPLICAS=1)
 up: $(patsubst %/pyproject.toml,%/.venv/runs,$(wildcard $(KUSTOMIZATION)/pyproject.toml))
+# A folder elsewhere may stand on one of the examples, whose packages were changed since.
+up: $(wildcard examples/*/.venv/runs examples/*/*/.venv/runs)
 	@local/.venv/bin/shadow-local up
 
 traffic: local/.venv/runs ## Send the requests of a file through the gateway of a running `make up` (FILE=requests.jsonl, TIMES=1)

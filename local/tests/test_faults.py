@@ -12,7 +12,7 @@ import pytest
 from backends import Backend, answering, refusing, resetting, stuck, unreachable
 from calls import post
 from gateways import Gateways, StartGateway, rendered
-from tree import Tree
+from tree import MIRRORED, Tree
 from waiting import until
 
 from shadow_local.translate.document import render
@@ -32,7 +32,7 @@ FAULTS: dict[str, Callable[[], AbstractContextManager[Backend]]] = {
 }
 
 
-@pytest.mark.parametrize("topology", ["standard", "knative"])
+@pytest.mark.parametrize("topology", MIRRORED)
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
 def test_every_call_is_answered_by_the_primary(
     start_gateway: StartGateway,
@@ -66,7 +66,7 @@ def test_small_buffers_hold_what_a_smaller_limit_lets_through(
     assert sorted(call.size for call in primary.calls) == sizes
 
 
-@pytest.mark.parametrize("topology", ["standard", "knative"])
+@pytest.mark.parametrize("topology", MIRRORED)
 def test_a_silent_shadow_holds_no_more_than_its_limits(
     start_gateway: StartGateway, primary: Backend, topology: str
 ) -> None:

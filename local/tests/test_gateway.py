@@ -55,7 +55,7 @@ def test_any_request_id_of_the_caller_pairs(  # noqa: PLR0917
     assert primary.pair_ids[0]
 
 
-@pytest.mark.parametrize("topology", ["standard", "knative"])
+@pytest.mark.parametrize("topology", MIRRORED)
 def test_pair_id_of_the_caller_is_overwritten(
     start_gateway: StartGateway, primary: Backend, shadow: Backend, topology: str
 ) -> None:
@@ -69,7 +69,7 @@ def test_pair_id_of_the_caller_is_overwritten(
         assert "again" not in value
 
 
-@pytest.mark.parametrize("topology", ["standard", "knative"])
+@pytest.mark.parametrize("topology", MIRRORED)
 def test_credentials_and_a_callers_own_marks_do_not_reach_the_models(
     start_gateway: StartGateway, primary: Backend, shadow: Backend, topology: str
 ) -> None:
@@ -89,7 +89,7 @@ def test_credentials_and_a_callers_own_marks_do_not_reach_the_models(
         assert call.headers["x-tenant"] == "kept"
 
 
-@pytest.mark.parametrize("topology", ["standard", "knative"])
+@pytest.mark.parametrize("topology", MIRRORED)
 def test_direct_paths_reach_one_model_each(
     start_gateway: StartGateway, primary: Backend, shadow: Backend, topology: str
 ) -> None:
@@ -109,7 +109,7 @@ def test_direct_paths_reach_one_model_each(
         model.calls.clear()
 
 
-@pytest.mark.parametrize("topology", ["standard", "knative"])
+@pytest.mark.parametrize("topology", MIRRORED)
 def test_large_bodies_are_answered_and_not_mirrored(
     start_gateway: StartGateway, primary: Backend, shadow: Backend, topology: str
 ) -> None:
@@ -149,7 +149,7 @@ def test_the_key_of_the_option_is_the_only_one(tmp_path: Path) -> None:
         Stack(Options(tmp_path / "run", tree.folder, api_key="another"))
 
 
-@pytest.mark.parametrize("topology", ["standard", "knative"])
+@pytest.mark.parametrize("topology", MIRRORED)
 def test_only_inference_passes(
     start_gateway: StartGateway, primary: Backend, shadow: Backend, topology: str
 ) -> None:
@@ -180,7 +180,7 @@ def test_a_web_socket_is_refused(
     assert not shadow.calls
 
 
-@pytest.mark.parametrize("topology", ["standard", "knative"])
+@pytest.mark.parametrize("topology", MIRRORED)
 def test_an_unknown_host_is_unknown_here_too(
     gateways: Gateways, primary: Backend, shadow: Backend, tmp_path: Path, topology: str
 ) -> None:
@@ -201,7 +201,7 @@ def test_an_unknown_host_is_unknown_here_too(
         shadow.calls.clear()
 
 
-@pytest.mark.parametrize("topology", ["standard", "knative"])
+@pytest.mark.parametrize("topology", MIRRORED)
 def test_the_entry_may_have_the_primarys_name(
     gateways: Gateways, primary: Backend, shadow: Backend, tmp_path: Path, topology: str
 ) -> None:

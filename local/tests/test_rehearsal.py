@@ -12,7 +12,7 @@ import pytest
 from backends import Backend
 from calls import post
 from gateways import Gateways
-from tree import OPTIONS, Tree
+from tree import MIRRORED, OPTIONS, Tree
 from waiting import until
 
 from shadow_local.stack import Options, Stack
@@ -28,7 +28,7 @@ STAGES = {
 }
 
 
-@pytest.mark.parametrize("topology", ["standard", "knative"])
+@pytest.mark.parametrize("topology", MIRRORED)
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_does_what_its_name_says(  # noqa: PLR0917
     gateways: Gateways,
@@ -89,7 +89,7 @@ def test_a_stage_runs_with_the_real_models(
         stack.stop()
 
 
-@pytest.mark.parametrize("topology", ["standard", "knative"])
+@pytest.mark.parametrize("topology", MIRRORED)
 def test_the_option_api_key_guards_every_path(
     gateways: Gateways, primary: Backend, shadow: Backend, tmp_path: Path, topology: str
 ) -> None:
@@ -112,7 +112,7 @@ def test_the_option_api_key_guards_every_path(
         assert "x-api-key" not in call.headers
 
 
-@pytest.mark.parametrize("topology", ["standard", "knative"])
+@pytest.mark.parametrize("topology", MIRRORED)
 def test_the_option_pass_paths_opens_them_and_no_others(
     gateways: Gateways, primary: Backend, shadow: Backend, tmp_path: Path, topology: str
 ) -> None:

@@ -13,6 +13,7 @@ from gateways import Gateways, rendered, transformers_of
 from runs import Start
 from stored import wait_for_pairs
 from test_grpc import ENTRY, infer
+from tree import MIRRORED
 from waiting import until
 
 from shadow_local.stack import Options, Stack
@@ -51,7 +52,7 @@ def test_each_pod_has_its_own_address_and_spool(two_pods: Stack) -> None:
         assert second.spool_dir != side.spool_dir
 
 
-@pytest.mark.parametrize("name", ["standard", "knative"])
+@pytest.mark.parametrize("name", MIRRORED)
 def test_two_pods_of_each_side_count_exactly(
     two_pods: Stack, gateways: Gateways, name: str
 ) -> None:

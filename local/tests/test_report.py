@@ -12,7 +12,7 @@ import pytest
 from calls import post
 from runs import Start
 from stored import rows, wait_for_pairs
-from tree import SETTINGS, Tree
+from tree import MIRRORED, SETTINGS, Tree
 
 from shadow_local.report import comparison
 from shadow_local.stack import Options, Stack
@@ -21,7 +21,7 @@ from shadow_local.translate.document import render, repository
 from shadow_local.translate.routes import mirror_percentage
 
 
-@pytest.mark.parametrize("topology", ["standard", "knative"])
+@pytest.mark.parametrize("topology", MIRRORED)
 @pytest.mark.parametrize("percentage", ["100", "12.5", "0.01"])
 def test_the_mirrored_share_is_read_from_the_manifests(
     tmp_path: Path, topology: str, percentage: str

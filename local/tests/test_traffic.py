@@ -16,6 +16,7 @@ from backends import Backend, answering
 from gateways import StartGateway
 from runs import Start
 from stored import wait_for_pairs
+from tree import MIRRORED
 from waiting import until
 
 from shadow_local import Explained
@@ -195,7 +196,7 @@ def test_what_is_missing_is_said(
     assert said in run.output.read_text()
 
 
-@pytest.mark.parametrize("topology", ["standard", "knative"])
+@pytest.mark.parametrize("topology", MIRRORED)
 def test_calls_wait_for_a_slow_shadow_so_that_none_of_its_copies_is_dropped(
     start_gateway: StartGateway, primary: Backend, topology: str
 ) -> None:

@@ -20,20 +20,27 @@ PLACEHOLDER = re.compile(
 )
 
 
+# Each with its `broken`: what it promises to whom.
+PROMISES = (
+    *(promises_to_callers, promises_of_pods, promises_of_options, promises_of_follower),
+    *(promises_of_alerts, promises_of_live_verdict),
+)
+
+
 def broken_promises(tree: Tree) -> list[str]:
-    """One line for each promise that a tree of manifests breaks; empty when it keeps all."""
+    """A line for each promise that a tree of manifests breaks, with the file that has it; empty
+    when it keeps all.
+    """
     text = tree.text()
     objects, settings = parse(text), tree.settings()
     cluster = (tree.folder / "postgres-crd.yml").read_text()
     found = [f"the placeholder {match[1]} is left" for match in PLACEHOLDER.finditer(text)]
     found += _places(objects, settings)
-    found += promises_to_callers.broken(objects, settings)
-    found += promises_of_pods.broken(objects, settings)
-    found += promises_of_database.broken(objects, settings, cluster)
-    found += promises_of_options.broken(objects, settings)
-    found += promises_of_follower.broken(objects, settings)
-    found += promises_of_alerts.broken(objects, settings)
-    found += promises_of_live_verdict.broken(objects, settings)
+    of_database = promises_of_database.broken(objects, settings, cluster)
+    found += [f"{promises_of_database.__name__}.py: {line}" for line in of_database]
+    for promises in PROMISES:
+        lines = promises.broken(objects, settings)
+        found += [f"{promises.__name__}.py: {line}" for line in lines]
     # Last, and only while all else is well: it takes most of the time.
     return found or [error for item in objects for error in schema_errors(item)]
 

@@ -24,7 +24,8 @@ def test_deployment_keeps_its_promises(
     tree.switch_on_options(topology)
     if settings:
         tree.choose_settings(settings)
-    assert broken_promises(tree) == []
+    broken = broken_promises(tree)
+    assert not broken, "\n".join(broken)
 
 
 def test_what_the_transformer_serves_is_promised() -> None:

@@ -250,6 +250,20 @@ def test_another_pythons_path_is_ignored(tmp_path: Path) -> None:
     assert "--max-disagreement" in done.stdout
 
 
+def test_up_brings_an_example_up_to_date_that_was_changed_since(clone: Path) -> None:
+    """Also where KUSTOMIZATION is a folder elsewhere, which may stand on it."""
+    for name in ("local", "examples/changed", "examples/as-it-was"):
+        stamp = clone / name / ".venv" / "runs"
+        stamp.parent.mkdir(parents=True)
+        (clone / name / "pyproject.toml").touch()
+        stamp.touch()
+    os.utime(clone / "examples/changed/.venv/runs", (0, 0))
+    done = said_by_make(clone, "up", "IMAGES=some-project", f"KUSTOMIZATION={clone.parent}")
+    assert "sync --quiet --project examples/changed " in done.stdout
+    assert "examples/as-it-was" not in done.stdout
+    assert done.stdout.rstrip().endswith("shadow-local up")
+
+
 @pytest.fixture
 def suites(clone: Path) -> Path:
     """Three projects whose pytest is a script: `good` and `slow` pass, `bad` fails."""

@@ -188,6 +188,11 @@ def _texts(at: _At, p: str, s: str) -> Iterator[Difference]:
             broken = other is UNPARSEABLE
             yield from at.differs(Outcome.UNPARSEABLE if broken else Outcome.APPEARED, p, s)
             return
+    yield from _by_text_rules(at, p, s)
+
+
+def _by_text_rules(at: _At, p: str, s: str) -> Iterator[Difference]:
+    rules = at.rules
     if rules.patterns is not None:
         label, other_label = rules.patterns.label(p), rules.patterns.label(s)
         if label != other_label:

@@ -217,16 +217,16 @@ def _lost_values(place: Place) -> int:
 def _kind(place: Place) -> str:
     numbers, labels = place.numbers.tally, place.labels
     kinds = {name for name in place.kinds if name != "null"}
+    of_texts = TITLES.get(type(place.rules.text), "text")
     if place.similarities:
         name = next(iter(place.similarities))
-        of_texts = TITLES.get(type(place.rules.text), "text")
         measures = {"similarity": of_texts, "cosine": "embedding"}
         kinds.add((measures | dict.fromkeys(("overlap", "correlation"), "ranking"))[name])
     if numbers.values:
         kinds.add("number")
     if labels.values:
-        kinds.add("text" if labels.is_text else "label")
-        kinds.discard("text" if not labels.is_text else "label")
+        kinds.add(of_texts if labels.is_text else "label")
+        kinds.discard("label" if labels.is_text else "text")
     if place.bools.values:
         kinds.add("boolean")
     if len(kinds) > 1:
