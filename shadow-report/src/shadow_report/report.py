@@ -198,7 +198,8 @@ class Example:
     what: str
     """The first difference: `predictions[0]: 6.6 became 9.9`."""
     size: float | None
-    """The largest numeric difference, relative to the larger side; None for other faults."""
+    """The largest numeric difference, relative to the larger side, or itself under a rule whose
+    tolerance is absolute alone; None for other faults."""
     primary_status: int | None
     shadow_status: int | None
     primary_duration_ms: float | None

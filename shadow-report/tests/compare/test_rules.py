@@ -299,6 +299,24 @@ def test_a_margin_by_path_is_a_gate_of_its_own(
     assert stricter["reasons"][0].startswith("label (default): label differs in 6.1 %")
 
 
+@pytest.mark.parametrize(
+    ("rule", "first"),
+    [("x=number,absolute=15", 340.0), ("x=number,absolute=1,relative=0.01", 25 / 24)],
+)
+def test_the_worst_pairs_are_those_of_the_tolerance(
+    command: Command, rule: str, first: float
+) -> None:
+    """By themselves under an absolute one alone: whoever reads the largest difference asks for its
+    pair.
+    """
+    far = [(1000.0 + i, 1020.0 + i) for i in range(20)]
+    calls = answers(*(({"x": p}, {"x": s}) for p, s in [*far, (-1.0, 24.0), (9000.0, 9340.0)]))
+    report = command(calls, "--rule", rule)
+    sizes = [example["size"] for found in report["signatures"] for example in found["largest"]]
+    assert sizes[0] == pytest.approx(first)
+    assert path_of(report, "x")["numbers"]["absolute_quantiles"]["max"] == pytest.approx(340)
+
+
 def test_a_margin_of_no_place_says_so(command: Command) -> None:
     """No number of calls would settle it; before the first one, a number is all there is to say."""
     rule = ("--rule", "labels[*]=label,margin=10%")

@@ -50,7 +50,7 @@ OUTCOMES = 32
 class Marks:
     """All differences of a batch: `rows[i]` differs by `codes[i]` = place * OUTCOMES + outcome.
 
-    `sizes[i]` is the largest numeric difference there, relative to the larger side, else 0.
+    `sizes[i]` is the largest numeric difference there (`Tolerance.sizes`), else 0.
     """
 
     rows: NDArray[np.int64]

@@ -41,6 +41,14 @@ class Tolerance:
         """How far apart two may be, the larger of which is so far from 0."""
         return self.absolute + self.relative * larger
 
+    def sizes(self, difference: Floats, larger: Floats) -> Floats:
+        """How large each difference is to who gave this tolerance: where that is absolute alone the
+        difference itself, else relative to the larger side.
+        """
+        if self.absolute and not self.relative:
+            return difference
+        return np.where(difference > 0, difference / np.where(larger > 0, larger, 1.0), 0.0)
+
 
 @dataclass(frozen=True, slots=True)
 class Ignored:

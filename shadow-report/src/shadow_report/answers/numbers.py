@@ -256,13 +256,13 @@ class NumberColumn:
 
 
 def _compare(segments: Segments, tolerance: Tolerance) -> tuple[Outcomes, Floats]:
-    """The outcome of each value, and how large its difference is relative to the larger side."""
+    """The outcome of each value, and how large its difference is to the tolerance."""
     p, s = segments.primary, segments.shadow
     with np.errstate(invalid="ignore", over="ignore"):
         difference = np.abs(tolerance.difference(p, s))
         larger = np.maximum(np.abs(p), np.abs(s))
         within = difference <= tolerance.allowed(larger)
-        sizes = np.where(difference > 0, difference / np.where(larger > 0, larger, 1.0), 0.0)
+        sizes = tolerance.sizes(difference, larger)
     outcomes = np.where(within, np.int8(Outcome.WITHIN_TOLERANCE), np.int8(Outcome.NUMBER))
     outcomes[p == s] = Outcome.EQUAL
     _compare_exactly(segments, outcomes)
