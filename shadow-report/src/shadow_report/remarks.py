@@ -178,7 +178,10 @@ def _of_judge(opinion: Opinion | None) -> tuple[str, ...]:
 def _of_noise(noise: Noise, settings: Comparison) -> tuple[str, ...]:
     """What moves the verdict without being a reason for it: the noise floor."""
     floor = settings.margins.noise_floor
-    how = "send the primary its own calls (shadow-report replay --itself --to <its transformer>)."
+    how = (
+        "send the primary its own calls (make noise beside make up, elsewhere shadow-report replay "
+        "--itself --to <its transformer>)."
+    )
     if floor == "auto" and not noise.comparisons:
         return (f"The noise floor is not known, so nothing is taken off: {how}",)
     if floor == "auto" and noise.repeated_requests < MEASURED_REQUESTS:

@@ -252,8 +252,8 @@ def _above(question: Question, differing: Rate, noise: Rate | float) -> Question
         stuck=""
         if isinstance(noise, float)
         else "the noise floor is known too roughly for this "
-        "margin: send the primary more of its own calls (shadow-report replay --itself; the same "
-        "once more add little: where all were sent, let new ones come first)",
+        "margin: send the primary more of its own calls (make noise, or shadow-report replay "
+        "--itself; the same once more add little: where all were sent, let new ones come first)",
     )
 
 
