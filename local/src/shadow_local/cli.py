@@ -19,12 +19,10 @@ from rich.console import Console
 from embedded_postgres import PostgresFailed
 from shadow_local import Explained
 from shadow_local.database import masked
-from shadow_local.demo import SCENES, demonstrate
 from shadow_local.report import compare, noise, outdated, psql, running
 from shadow_local.stack import Options, Stack, in_foreground
 from shadow_local.state import STATE, claimed, copies_url_of, data_folder
 from shadow_local.supervisor import StopRequested
-from shadow_local.traffic import send_file
 from shadow_local.translate import cluster
 from shadow_local.translate.arguments import check_arguments
 from shadow_local.translate.document import Manifest, render, repository, topology
@@ -209,6 +207,9 @@ def demo(  # noqa: PLR0917 - typer calls it with keywords
     folder: Folder = None,
 ) -> None:
     """Run the deployment, send sample traffic, show the comparison, stop everything."""
+    # It sends calls with aiohttp, which is a quarter of the other commands' start to import.
+    from shadow_local.demo import SCENES, demonstrate  # noqa: PLC0415
+
     if model not in SCENES:
         raise Explained(f"MODEL is '{model}'; set it to {' or '.join(SCENES)}.")
     base = _run_folder(folder)
@@ -232,6 +233,8 @@ def traffic(
     folder: Folder = None,
 ) -> None:
     """Send a file's requests through the gateway of a running `up`, or to PREDICT_URL."""
+    from shadow_local.traffic import send_file  # noqa: PLC0415 - as in `demo`
+
     base = _run_folder(folder)
     url = predict_url or str(running(base, "PREDICT_URL")["predict_url"])
     copies_url = copies_url_of(base, url)
