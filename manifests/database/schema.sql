@@ -37,7 +37,7 @@ BEGIN
                 NULL;  -- another one, at the same moment
             WHEN insufficient_privilege THEN
                 RAISE insufficient_privilege USING MESSAGE = format(
-                    'the role %s is missing, and %s may not create it; create it, or give that CREATEROLE',
+                    'permission denied to create the role %s; create it, or give %s CREATEROLE',
                     role_name, current_user);
         END;
     END LOOP;
