@@ -17,7 +17,7 @@ from shadow_report.answers.bodies import UNPARSEABLE, parse
 from shadow_report.answers.comparer import OUTCOMES, Comparer
 from shadow_report.answers.explain import differences, first_difference
 from shadow_report.answers.figures import advice, path_reports
-from shadow_report.answers.kinds import TITLES, Floats, Ignored, Json, Patterns, Tolerance
+from shadow_report.answers.kinds import TITLES, Floats, Ignored, Json, Labels, Patterns, Tolerance
 from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.paths import Rule, Rules
 from shadow_report.answers.similarity import Text
@@ -190,6 +190,26 @@ def gravest(one: Any, other: Any, *by_path: Rule) -> Outcome:
     """What the reference says of a pair."""
     found = first_difference(one, other, replace(RULES, by_path=by_path))
     return Outcome.EQUAL if found is None else found.outcome
+
+
+@pytest.mark.parametrize(
+    ("primary", "shadow", "named"),
+    [
+        ({"own": "a", "x": 1}, {"own": "b", "x": 2}, "x"),
+        ({"own": "a", "x": 1}, {"own": "b", "x": 1.0000001}, "own"),
+        ({"own": "a", "x": 1}, {"x": 2}, "own"),  # a fault, which no margin allows
+        ({"own": [1, 2], "x": 1}, {"own": [2, 1], "x": 2}, "x"),
+        ({"c": 1, "a": 1, "b": 1}, {"a": 2, "b": 2, "c": 2}, "c"),
+    ],
+)
+def test_the_difference_that_is_judged_is_named(primary: Any, shadow: Any, named: str) -> None:
+    """One that its own margin allows only where there is no other; of equals the first of the
+    primary's.
+    """
+    rules = Rules(by_path=(Rule.of("own", Labels(), 0.1), Rule.of("own[*]", Labels(), 0.1)))
+    found = first_difference(primary, shadow, rules)
+    assert found is not None
+    assert found.path.partition("[")[0] == named
 
 
 @each_kind

@@ -38,6 +38,7 @@ class Difference:
     """One value that differs: `template` collapses list positions, `path` keeps them.
 
     what: in words, where "this became that" would not tell.
+    has_own_margin: the margin of a rule holds there, whose gate judges it, unless it is a fault.
     """
 
     template: str
@@ -46,6 +47,13 @@ class Difference:
     primary: Any
     shadow: Any
     what: str = ""
+    has_own_margin: bool = False
+
+    @property
+    def gravity(self) -> tuple[bool, Outcome]:
+        """What a rule's own margin allows comes after what the whole verdict judges."""
+        is_judged = self.outcome.is_fault or not self.has_own_margin
+        return self.outcome >= Outcome.APPEARED and is_judged, self.outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +88,8 @@ class _At:
 
     def differs(self, outcome: Outcome, p: Any, s: Any, what: str = "") -> Iterator[Difference]:
         if not self.rules.is_ignored:
-            yield Difference(self.template, self.path, self.rules.outcome(outcome), p, s, what)
+            outcome, own = self.rules.outcome(outcome), self.rules.margin is not None
+            yield Difference(self.template, self.path, outcome, p, s, what, own)
 
     def judged(self, name: str, score: float, least: float, p: Any, s: Any) -> Iterator[Difference]:
         """A measure of how alike two values are, against the least that is asked for."""
@@ -90,12 +99,12 @@ class _At:
 
 
 def first_difference(primary: object, shadow: object, rules: Rules) -> Difference | None:
-    """The gravest difference, of equally grave ones the first; None without any, or where an answer
-    is not JSON.
+    """The gravest difference that no rule's own margin allows, or else that it does; of equally
+    grave ones the first. None without any, or where an answer is not JSON.
     """
     if primary is UNPARSEABLE or shadow is UNPARSEABLE:
         return None
-    return max(differences(primary, shadow, rules), key=lambda d: d.outcome, default=None)
+    return max(differences(primary, shadow, rules), key=lambda d: d.gravity, default=None)
 
 
 def in_words(found: Difference) -> str:
@@ -213,7 +222,7 @@ def _other_type(p: object, s: object) -> Outcome:
 
 def _objects(at: _At, p: dict[str, Any], s: dict[str, Any]) -> Iterator[Difference]:
     choices = at.choices(p, s)
-    for key in p.keys() | s.keys():
+    for key in {**p, **s}:
         below = at.key(key, choices.get(key, NONE_CHOSEN))
         if key in p and key in s:
             yield from _walk(below, p[key], s[key])
@@ -282,14 +291,15 @@ def _items(
     ]
     worst = max((difference.outcome for difference in found), default=Outcome.EQUAL)
     p, s = [a for a, _ in items.values()], [b for _, b in items.values()]
-    reads_text = at.rules.below(None, chosen).reads_text
-    if worst in {Outcome.NUMBER, Outcome.LABEL} and _is_reordered(p, s, reads_text=reads_text):
-        yield Difference(at.list_template(chosen), at.path, Outcome.ORDER, p, s)
+    rules, template = at.rules.below(None, chosen), at.list_template(chosen)
+    if worst in {Outcome.NUMBER, Outcome.LABEL} and _is_reordered(p, s, rules.reads_text):
+        own = rules.margin is not None
+        yield Difference(template, at.path, Outcome.ORDER, p, s, has_own_margin=own)
     else:
         yield from found
 
 
-def _is_reordered(p: list[Any], s: list[Any], *, reads_text: bool) -> bool:
+def _is_reordered(p: list[Any], s: list[Any], reads_text: bool) -> bool:
     """Whether both have the same numbers or names; texts that a rule reads are not names."""
     plain = {*map(type, p), *map(type, s)}
     if plain <= {int, float}:
