@@ -178,16 +178,15 @@ def _of_judge(opinion: Opinion | None) -> tuple[str, ...]:
 def _of_noise(noise: Noise, settings: Comparison) -> tuple[str, ...]:
     """What moves the verdict without being a reason for it: the noise floor."""
     floor = settings.margins.noise_floor
-    how = (
-        "send the primary its own calls (make noise beside make up, elsewhere shadow-report replay "
-        "--itself --to <its transformer>)."
-    )
+    how = "(shadow-report replay --itself --to <its transformer>; next to make up: make noise)."
     if floor == "auto" and not noise.comparisons:
-        return (f"The noise floor is not known, so nothing is taken off: {how}",)
+        send = f"send the primary its own calls {how}"
+        return (f"The noise floor is not known, so nothing is taken off: {send}",)
     if floor == "auto" and noise.repeated_requests < MEASURED_REQUESTS:
         few = counted(noise.repeated_requests, "repeated request")
         so_far = f"by {few} so far, of {MEASURED_REQUESTS} or more"
-        return (f"The noise floor is not measured yet, {so_far}: {how}",)
+        more = f"send the primary more of its own calls, with other requests {how}"
+        return (f"The noise floor is not measured yet, {so_far}: {more}",)
     if noise.shadow_share is None or (floor == "off" and not noise.disagreements):
         return ()
     what = (

@@ -121,6 +121,7 @@ def test_noise_of_a_few_requests_is_not_measured_yet(command: Command) -> None:
     report = command([*calls, *once_more(calls[:8], 0, 2)], "--noise-floor", "auto")
     few = f"{report['noise']['repeated_requests']} repeated requests"
     assert report["remarks"][0].startswith(f"The noise floor is not measured yet, by {few} so far")
+    assert "more of its own calls, with other requests (" in report["remarks"][0]
     (gate,) = (gate for gate in report["gates"] if gate["name"] == "disagreement")
     assert f"the noise is not measured yet ({few}): excess at most" in gate["reason"]
     assert gate["interval"][0] is None

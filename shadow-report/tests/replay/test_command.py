@@ -95,7 +95,17 @@ def test_a_replay_to_the_primary_itself_tells_the_noise_floor(
             assert (code, "40 calls answered." in errors) == (0, True)
     assert set(primary.pair_ids) == {f"itself:p{i}" for i in range(40)}
     assert out.startswith("double differs from itself in 0 % of 80 answers (0 to ")
+    assert out.endswith("judges what exceeds that.\n")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_noise_of_a_few_requests_says_how_many_it_takes(postgres_uri: str, tmp_path: Path) -> None:
+    """Below them a comparison takes nothing off."""
+    store(postgres_uri, 5)
+    primary = Candidate(postgres_uri, service="double", role="primary")
+    with serving(primary):
+        _, out, _ = finished(command(postgres_uri, tmp_path, "--to", primary.url, "--itself"))
+    assert out.endswith("judges what exceeds that, from 20 different requests on.\n")
 
 
 def test_a_killed_replay_sends_every_call(postgres_uri: str, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from shadow_report import INTERRUPTED, OneLineError, SettingWrong
 from shadow_report.compare import compare, noise_floor
+from shadow_report.judging.rates import MEASURED_REQUESTS
 from shadow_report.judging.verdict import Verdict
 from shadow_report.output import print_report, progress_bar
 from shadow_report.output.files import replace_file
@@ -404,10 +405,12 @@ def print_noise(uri: str, state: State) -> int:
             f"None of the answers of {state.primary} to its own calls can be compared; is --to its "
             "transformer, with the same MODEL_VERSION and SHADOW_ROLE=primary?"
         )
+    use = "shadow-report compare --noise-floor auto judges what exceeds that"
+    if found.repeated_requests < MEASURED_REQUESTS:
+        use = f"{use}, from {MEASURED_REQUESTS} different requests on"
     print(
         f"{state.primary} differs from itself in {percent(found.share)} of "
-        f"{counted(found.comparisons, 'answer')} ({percent_range(found.interval)}). "
-        "shadow-report compare --noise-floor auto judges what exceeds that."
+        f"{counted(found.comparisons, 'answer')} ({percent_range(found.interval)}). {use}."
     )
     return 0
 
