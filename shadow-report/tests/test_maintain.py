@@ -143,7 +143,7 @@ def test_says_what_is_missing(empty_postgres_uri: str, postgres_uri: str) -> Non
     """No schema, a wrong role, no server, no URI: one line with the remedy and an exit code."""
     cases = {
         empty_postgres_uri: (1, "make schema"),
-        as_role(postgres_uri, "transformer"): (1, "connect as the role maintenance"),
+        as_role(postgres_uri, "transformer"): (1, "connect as the role maintenance, or,"),
         "postgresql://someone:secret@127.0.0.1:1/db": (1, "check the host and the port"),
         "": (2, "POSTGRES_URI is not set"),
     }

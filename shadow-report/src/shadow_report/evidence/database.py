@@ -376,7 +376,10 @@ def _meaning(error: psycopg.Error, where: str, what: str, role: str) -> str:
                 "apply manifests/database/schema.sql to it with `make schema`."
             )
         case psycopg.errors.InsufficientPrivilege():
-            text = f"The role of POSTGRES_URI may not do this ({what}); connect as the role {role}."
+            text = (
+                f"The role of POSTGRES_URI may not do this ({what}); connect as the role {role}, "
+                "or, where it is that one, give it its rights back with `make schema`."
+            )
         case psycopg.errors.SerializationFailure() if "conflict with recovery" in what:
             text = (
                 f"{where} is a standby and gave up this query to follow its primary ({what}); "
