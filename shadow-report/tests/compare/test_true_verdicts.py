@@ -609,6 +609,8 @@ def test_calls_that_a_follower_has_not_sent_yet_wait(command: Command) -> None:
     waiting = "1,000 calls that no entry mirrored, and to which no follower has come yet, left out"
     assert waiting in finding(report, "in-flight")["what"]
     assert "Is the follower up" in finding(report, "in-flight")["remedy"]
+    waits = command([], "--since", (START + timedelta(seconds=550)).isoformat())
+    assert "Send callers to the entry's path" in finding(waits, "no-calls")["remedy"]
     late = START + timedelta(seconds=300)
     assert command([], "--since", late.isoformat())["integrity"]["mirrored_only"] == 0
     # Of a window that ends, the shadow's calls come after its end.

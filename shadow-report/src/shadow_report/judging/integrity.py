@@ -56,7 +56,7 @@ def _when_complete(facts: Facts) -> str:
     """When calls without a pair, which the window leaves out, are to be looked at again."""
     if facts.is_mirrored:
         return "Incomplete calls count once they are older than --settle; look again then."
-    return f"They wait for a follower (topology follow). {FOLLOWED}"
+    return f"{DIRECT} Where a follower sends them (topology follow), they wait for it. {FOLLOWED}"
 
 
 def _newest(facts: Facts, role: str, others: Side | None = None) -> str:
@@ -130,13 +130,13 @@ FOLLOWED = (
     " behind it is, its log which calls it could not send and why (gRPC needs --to-grpc)."
 )
 ENTRY = "Send callers to the entry's path, not to the primary's own or to its Service."
+DIRECT = f"None of them came through the entry, which alone mirrors. {ENTRY}"
 
 
 def _why_none(facts: Facts) -> str:
     """What to look at when the shadow has recorded nothing."""
     if "x-shadow-pair-id" not in facts.primary.pair_sources:
-        direct = "None of them came through the entry, which alone mirrors."
-        return f"{direct} {ENTRY} Where a follower sends them (topology follow): {FOLLOWED}"
+        return f"{DIRECT} Where a follower sends them (topology follow): {FOLLOWED}"
     if facts.missing_is_explained:
         return "None of them was sent to it, for the reason that follows."
     return (
