@@ -473,6 +473,26 @@ def test_a_database_that_goes_and_comes_is_waited_for(
     assert "The database answers again." in caplog.text
 
 
+def test_a_right_that_is_taken_away_is_waited_for(postgres_uri: str) -> None:
+    """As by a script that makes the tables' rights anew; it is not ready meanwhile."""
+    with serving(Candidate(postgres_uri)) as candidate:
+
+        async def drive(follower: Follower) -> None:
+            call(postgres_uri, "before")
+            await until(lambda: len(candidate.arrived) == 1)
+            with psycopg.connect(postgres_uri, autocommit=True) as connection:
+                connection.execute("REVOKE SELECT ON inference_requests FROM report")
+                await until(lambda: "make schema" in (follower.metrics.why_not_ready() or ""))
+                assert b"shadow_follow_database_ready 0.0" in metrics_of(follower)
+                call(postgres_uri, "after")
+                connection.execute("GRANT SELECT ON inference_requests TO report")
+            await until(lambda: len(candidate.arrived) == 2)
+            await until(lambda: follower.metrics.why_not_ready() is None)
+
+        followed(as_role(postgres_uri, "report"), plan(candidate.url), drive)
+    assert candidate.pair_ids == ["before", "after"]
+
+
 def test_a_database_that_hangs_is_not_ready(
     postgres_uri: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

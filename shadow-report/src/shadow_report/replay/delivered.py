@@ -29,6 +29,8 @@ FIRST_RETRY_SECONDS, RETRY_SECONDS = 0.1, 5.0
 SILENT_SECONDS = 15.0
 # Outages of a connection and of a server, as opposed to statements that never succeed.
 OUTAGES = (psycopg.OperationalError, psycopg.InterfaceError)
+# What somebody took from a reader that had it, and gives back.
+TAKEN_AWAY = (psycopg.errors.InsufficientPrivilege, psycopg.errors.UndefinedTable)
 CONNECTION: dict[str, Any] = {
     "connect_timeout": 10,
     "application_name": "shadow-report follow",
@@ -37,6 +39,7 @@ CONNECTION: dict[str, Any] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }
+CLOCK = b"SELECT clock_timestamp()"  # no table and no right needed
 FIRST_RECORD = UUID(int=0)
 
 
@@ -83,7 +86,7 @@ class DeliveredCalls:
 
     `changed` is called with None at each answer, and with what is wrong at each failure, and while
     an answer is overdue by `SILENT_SECONDS`. A question that will never be answered is a
-    OneLineError: no such table, no right, a wrong URI.
+    OneLineError: a wrong URI, and no such table or no right, but for one that was there before.
     """
 
     def __init__(self, uri: str, changed: Callable[[str | None], None]) -> None:
@@ -91,10 +94,11 @@ class DeliveredCalls:
         self._changed = changed
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._lock = asyncio.Lock()
+        self._has_read = False
 
     async def now(self) -> datetime:
         """The server's clock."""
-        return (await self._ask(b"SELECT clock_timestamp()", {}, scalar_row))[0]  # type: ignore[no-any-return]
+        return (await self._ask(CLOCK, {}, scalar_row))[0]  # type: ignore[no-any-return]
 
     async def page(self, after: Place, before: datetime | None, window: Window) -> list[Key]:
         """The next calls in the order of delivery, at most PAGE."""
@@ -151,8 +155,11 @@ class DeliveredCalls:
                             await cursor.execute(query, asked)
                             rows = await cursor.fetchall()
                     self._changed(None)
+                    self._has_read = self._has_read or query != CLOCK
                     return rows
-                except OUTAGES as error:
+                except (*OUTAGES, *TAKEN_AWAY) as error:
+                    if isinstance(error, TAKEN_AWAY) and not self._has_read:
+                        raise failure(error, self._uri, "report") from error
                     await self.close()
                     self._changed(str(failure(error, self._uri, "report")))
                     await asyncio.sleep(delay)
