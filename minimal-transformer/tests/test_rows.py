@@ -14,6 +14,8 @@ from minimal_transformer.recording.rows import (
     decode_row,
     encode_request,
     encode_response,
+    encode_row,
+    generation_fields,
     json_body,
     split_fields,
     stored_body,
@@ -57,28 +59,36 @@ def test_request_row(body: StoredBody, sequence: int, pair: str) -> None:
     )
     assert found["request_data"] == (None if body.data is None else body.data.decode())
     assert (found["request_raw"], found["request_truncated"]) == (body.raw, body.truncated)
+    assert encode_row(Kind.REQUEST, found) == (row, len(pieces[0]))
     text = json_body(memoryview(row), len(pieces[0]))
     assert (None if text is None else bytes(text)) == body.data
 
 
-@given(body=BODIES | st.just(NO_BODY), error=st.none() | st.just("é"))
-def test_response_row(body: StoredBody, error: str | None) -> None:
+@given(
+    body=BODIES | st.just(NO_BODY),
+    error=st.none() | st.just("é"),
+    ttft_ms=st.none() | st.floats(0, 1e9),
+)
+def test_response_row(body: StoredBody, error: str | None, ttft_ms: float | None) -> None:
     """Every column comes back; with its body raw, all others stay."""
-    row = b"".join(
-        encode_response(
-            record_id=bytes(16),
-            request_time_us=1,
-            pair_id="pär".encode(),
-            response_time_us=2,
-            status_code=-1,
-            duration_ms=0.1,
-            error=error,
-            body=body,
-        )
+    pieces = encode_response(
+        record_id=bytes(16),
+        request_time_us=1,
+        pair_id="pär".encode(),
+        response_time_us=2,
+        status_code=-1,
+        duration_ms=0.1,
+        error=error,
+        body=body,
+        generation=generation_fields(ttft_ms, {} if ttft_ms is None else {"chunks": 3}),
     )
+    row = b"".join(pieces)
     found = decode_row(Kind.RESPONSE, row)
+    assert encode_row(Kind.RESPONSE, found) == (row, len(pieces[0]))
     assert (found["status_code"], found["duration_ms"], found["error"]) == (-1, 0.1, error)
-    assert (found["pair_id"], found["ttft_ms"], found["generation"]) == ("pär", None, None)
+    generation = None if ttft_ms is None else '{"chunks":3}'
+    assert (found["pair_id"], found["ttft_ms"]) == ("pär", ttft_ms)
+    assert found["generation"] == generation
     assert found["response_size"] == body.size
     raw = decode_row(Kind.RESPONSE, with_raw_body(row))
     assert raw == found | {

@@ -227,15 +227,42 @@ class HookSettings(_EnvironmentSettings):
         return value
 
 
-class RecordSettings(_EnvironmentSettings):
-    """The settings of recording and delivery."""
+class SpoolSettings(_EnvironmentSettings):
+    """The settings of where records wait, and of the database that they go to."""
 
     postgres_uri: SecretStr
     postgres_secret_dir: str = ""
-    shadow_role: Literal["primary", "shadow"]
     inference_service: str = Field(default="unnamed", min_length=1, max_length=253)
-    model_version: Annotated[Annotated[str, Field(max_length=256)] | None, _EmptyIsUnset] = None
     spool_dir: str = ""
+
+    @property
+    def spool_folder(self) -> Path:
+        """SPOOL_DIR; unset, a folder of this InferenceService below the system's temporary one.
+
+        One folder belongs to one database: whoever delivers a folder sends all of it to its own.
+        """
+        if self.spool_dir:
+            return Path(self.spool_dir)
+        return temporary_folder() / "minimal-transformer" / self.inference_service
+
+    @property
+    def secret_folder(self) -> Path | None:
+        """Where Kubernetes mounts the database's Secret; None when POSTGRES_URI has it all."""
+        return Path(self.postgres_secret_dir) if self.postgres_secret_dir else None
+
+    @field_validator("postgres_uri")
+    @classmethod
+    def _is_a_uri(cls, value: SecretStr) -> SecretStr:
+        if urlsplit(value.get_secret_value()).scheme not in ("postgresql", "postgres"):
+            raise ValueError(_REMEDIES["postgres_uri"])
+        return value
+
+
+class RecordSettings(SpoolSettings):
+    """The settings of recording and delivery."""
+
+    shadow_role: Literal["primary", "shadow"]
+    model_version: Annotated[Annotated[str, Field(max_length=256)] | None, _EmptyIsUnset] = None
     spool_max_bytes: int = Field(default=1024**3, ge=MIN_SPOOL_BYTES)
     spool_fsync: bool = False
     record_headers: _Names = DEFAULT_HEADERS
@@ -261,28 +288,6 @@ class RecordSettings(_EnvironmentSettings):
     def max_body_bytes(self) -> int:
         """What is stored of a body at most: one record may not take a small spool for itself."""
         return min(self.record_max_body_bytes, self.spool_max_bytes // 16)
-
-    @property
-    def spool_folder(self) -> Path:
-        """SPOOL_DIR; unset, a folder of this InferenceService below the system's temporary one.
-
-        One folder belongs to one database: whoever delivers a folder sends all of it to its own.
-        """
-        if self.spool_dir:
-            return Path(self.spool_dir)
-        return temporary_folder() / "minimal-transformer" / self.inference_service
-
-    @property
-    def secret_folder(self) -> Path | None:
-        """Where Kubernetes mounts the database's Secret; None when POSTGRES_URI has it all."""
-        return Path(self.postgres_secret_dir) if self.postgres_secret_dir else None
-
-    @field_validator("postgres_uri")
-    @classmethod
-    def _is_a_uri(cls, value: SecretStr) -> SecretStr:
-        if urlsplit(value.get_secret_value()).scheme not in ("postgresql", "postgres"):
-            raise ValueError(_REMEDIES["postgres_uri"])
-        return value
 
     @field_validator("record_headers")
     @classmethod

@@ -119,9 +119,7 @@ _WORDS = {
     "SSL": "look at sslmode and sslrootcert in POSTGRES_URI",
     "could not translate host name": "correct the host in POSTGRES_URI",
 }
-_UNREACHABLE = (
-    "look at the server and at the host and port in POSTGRES_URI; it is retried until it answers"
-)
+_UNREACHABLE = "look at the server and at the host and port in POSTGRES_URI"
 
 
 class Database:
@@ -160,6 +158,23 @@ class Database:
             else:
                 staged.append(record)
         self._transact(directly, staged, "COMMIT")
+
+    def refusal(self, record: Frame) -> psycopg.Error | None:
+        """Store this one record, its body as raw bytes at least; else why Postgres refuses it."""
+        attempts = [record]
+        if json_body(record.row, record.body_at) is not None:
+            attempts.append(record._replace(row=memoryview(with_raw_body(record.row))))
+        refusal: psycopg.Error | None = None
+        for attempt in attempts:
+            try:
+                self.store([attempt], direct=False)
+            except psycopg.Error as error:
+                if not is_about_data(error):
+                    raise
+                refusal = error
+            else:
+                return None
+        return refusal
 
     def accepts(self, record: Frame) -> bool:
         """Whether the tables would take this record, its body as raw bytes at least.

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import logging
-import os
 import random
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
@@ -21,9 +17,9 @@ from minimal_transformer.delivery.database import (
     may_pass_staged,
     state_of,
 )
+from minimal_transformer.delivery.dead_letters import COMMAND, set_aside
 from minimal_transformer.metrics import Counters
-from minimal_transformer.recording.rows import completed, decode_row, json_body, with_raw_body
-from minimal_transformer.spool.folder import DEAD_LETTER_FOLDER
+from minimal_transformer.recording.rows import TABLES, completed
 from minimal_transformer.spool.format import Frame, Kind
 from minimal_transformer.spool.reader import Reader
 
@@ -39,8 +35,6 @@ MAX_SAMPLE_BYTES = 64 * 1024
 
 # A row that Postgres refuses, and why.
 Refusal = tuple[Frame, psycopg.Error]
-
-_TABLES: dict[int, str] = {Kind.REQUEST: "inference_requests", Kind.RESPONSE: "inference_responses"}
 
 
 class Writer:
@@ -118,7 +112,13 @@ class Writer:
                 refused += self._store_what_passes([r for r in records if r.kind == kind])
         for record, reason in refused:
             path = set_aside(self._folder, record, reason)
-            logger.error("Postgres refuses a row: %s It is kept in %s.", advice(reason), path)
+            logger.error(
+                "Postgres refuses a row: %s It is kept in %s; mend that rule, and `%s` here puts it"
+                " back.",
+                advice(reason),
+                path,
+                COMMAND,
+            )
             self._counters.add(metrics.DEAD_LETTER)
             self._counters.add(metrics.WRITE_ERRORS)
         bad = {id(record) for record, _ in refused}
@@ -164,29 +164,18 @@ class Writer:
 
     def _bisect(self, records: list[Frame]) -> list[Refusal]:
         """Store each record that Postgres takes, its body as raw bytes at least."""
+        if len(records) == 1:
+            reason = self._database.refusal(records[0])
+            return [] if reason is None else [(records[0], reason)]
         try:
             self._store(records)
         except psycopg.Error as error:
             if not is_about_data(error):
                 raise
-            if len(records) == 1:
-                return self._store_raw(records[0], error)
         else:
             return []
         half = len(records) // 2
         return self._bisect(records[:half]) + self._bisect(records[half:])
-
-    def _store_raw(self, record: Frame, error: psycopg.Error) -> list[Refusal]:
-        if json_body(record.row, record.body_at) is None:
-            return [(record, error)]
-        raw = record._replace(row=memoryview(with_raw_body(record.row)))
-        try:
-            self._database.store([raw], direct=False)
-        except psycopg.Error as second:
-            if not is_about_data(second):
-                raise
-            return [(record, second)]
-        return []
 
     def _done(self, records: list[Frame], stored: list[Frame]) -> None:
         self._reader.delivered(records)
@@ -204,7 +193,7 @@ class EveryRowRefused(Exception):
     """No row passes the rules of a table, whatever is in it: somebody changed the table."""
 
     def __init__(self, kind: int, error: psycopg.Error) -> None:
-        table = _TABLES[kind]
+        table = TABLES[Kind(kind)]
         super().__init__(f"{table} refuses every row: {advice(error)} Change that rule.")
         self.state = f"{table} {error.sqlstate}"
 
@@ -225,8 +214,8 @@ class Outage:
         if state not in self._states:
             self._states.add(state)
             logger.error(
-                "Postgres does not take the records: %s They wait on the spool; calls are answered"
-                " as ever.",
+                "Postgres does not take the records: %s They wait on the spool until it"
+                " does; calls are answered as ever.",
                 remedy,
             )
         self._failures += 1
@@ -249,45 +238,3 @@ class Outage:
             )
             self._states.clear()
             self._caught_up = 0
-
-
-def set_aside(spool: Path, record: Frame, error: psycopg.Error) -> Path:
-    """Append the record to today's dead-letter file, synced; OSError when it cannot be.
-
-    A line holds `reason`, `sqlstate`, `table` and `row`: columns by name, bytes as {"base64": …}.
-    """
-    now = datetime.now(UTC)
-    folder = spool / DEAD_LETTER_FOLDER
-    folder.mkdir(exist_ok=True)
-    path = folder / f"{now:%Y-%m-%d}.jsonl"
-    letter = {
-        "set_aside_at": now.isoformat(),
-        "table": _TABLES[record.kind],
-        "sqlstate": error.sqlstate,
-        "reason": error.diag.message_primary or str(error),
-        "row": _row(record),
-    }
-    line = json.dumps(letter, default=_as_base64).encode() + b"\n"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-    try:
-        size = os.fstat(descriptor).st_size
-        if os.write(descriptor, line) != len(line):
-            os.ftruncate(descriptor, size)
-            raise OSError(f"{path} does not take {len(line)} bytes")
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-    return path
-
-
-def _row(record: Frame) -> object:
-    try:
-        return decode_row(Kind(record.kind), record.row)
-    except (ValueError, LookupError):
-        return bytes(record.row)
-
-
-def _as_base64(value: object) -> dict[str, str]:
-    if not isinstance(value, bytes):
-        raise TypeError(f"{type(value).__name__} has no JSON form")
-    return {"base64": base64.b64encode(value).decode()}

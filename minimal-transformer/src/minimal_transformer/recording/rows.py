@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
@@ -41,6 +41,8 @@ COLUMNS: Final = {
         " generation:text error:text response_size:integer response_data:text response_raw:bytea"
     ),
 }
+
+TABLES: Final = {Kind.REQUEST: "inference_requests", Kind.RESPONSE: "inference_responses"}
 
 # The columns before the body, its length, the body, and what follows: a large body stays the
 # caller's own bytes until the kernel copies them.
@@ -295,6 +297,25 @@ def decode_row(kind: Kind, row: bytes | memoryview) -> dict[str, object]:
     }
 
 
+def encode_row(kind: Kind, values: Mapping[str, Any]) -> tuple[bytes, int]:
+    """The row that decode_row() made these values of, and where its body begins.
+
+    A column that is missing is NULL. ValueError when they are not values of these columns.
+    """
+    columns = COLUMNS[kind]
+    if unknown := values.keys() - dict(columns):
+        raise ValueError(f"{TABLES[kind]} has no column {', '.join(sorted(unknown))} here")
+    fields = []
+    for name, type_name in columns:
+        value = values.get(name)
+        try:
+            fields.append(_field(None if value is None else _ENCODE[type_name](value)))
+        except (ValueError, TypeError, LookupError, OverflowError, struct.error) as error:
+            raise ValueError(f"its {name} is not a value of {type_name}") from error
+    head = struct.pack(">h", len(fields)) + b"".join(fields[:-2])
+    return head + b"".join(fields[-2:]), len(head)
+
+
 def _time(field: bytes) -> str:
     microseconds = int.from_bytes(field, "big", signed=True)
     return (_POSTGRES_EPOCH + timedelta(microseconds=microseconds)).isoformat()
@@ -312,5 +333,19 @@ _DECODE: Final[dict[str, Callable[[bytes], object]]] = {
     "float8": lambda field: struct.unpack(">d", field)[0],
     "boolean": lambda field: field != b"\0",
     "text": bytes.decode,
+    "bytea": bytes,
+}
+
+_MICROSECOND = timedelta(microseconds=1)
+_ENCODE: Final[dict[str, Callable[[Any], bytes]]] = {
+    "uuid": lambda value: uuid.UUID(str(value)).bytes,
+    "timestamptz": lambda value: struct.pack(
+        ">q", (datetime.fromisoformat(value) - _POSTGRES_EPOCH) // _MICROSECOND
+    ),
+    "bigint": lambda value: struct.pack(">q", value),
+    "integer": lambda value: struct.pack(">i", value),
+    "float8": lambda value: struct.pack(">d", value),
+    "boolean": lambda value: {False: b"\0", True: b"\1"}[value],
+    "text": str.encode,
     "bytea": bytes,
 }
