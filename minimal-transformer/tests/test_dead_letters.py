@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -322,6 +324,57 @@ def test_rows_are_set_aside_meanwhile(tmp_path: Path, postgres_uri: str) -> None
     assert sum(int(out.split()[0]) for _, out, _ in runs) == len(frames) + 1
     assert letters(tmp_path) == []
     assert stored(postgres_uri) == (400, 0, 0)
+
+
+def test_line_that_is_being_written(tmp_path: Path, postgres_uri: str) -> None:
+    """The command waits for the end of what delivery is writing."""
+    devils(tmp_path, postgres_uri, 3)
+    mend(postgres_uri, "requests")
+    (aside,) = letters(tmp_path)
+    lines = aside.read_bytes()
+    half = len(lines) - 100
+    aside.write_bytes(lines[:half])
+    with aside.open("ab", buffering=0) as delivery:
+        fcntl.flock(delivery, fcntl.LOCK_EX)
+        command = Command(tmp_path, as_role(postgres_uri, "transformer"))
+        until(lambda: stored(postgres_uri)[:2] == (4, 5), "the rows before it")
+        with pytest.raises(subprocess.TimeoutExpired):
+            command.process.wait(2)
+        delivery.write(lines[half:])
+    assert command.end() == (0, "3 rows put back; none is left.\n", "")
+    assert stored(postgres_uri) == (5, 5, 0)
+
+
+@pytest.mark.parametrize("what_stays", [b"", b"another line\n"])
+def test_file_that_is_being_replaced(tmp_path: Path, what_stays: bytes) -> None:
+    """Delivery, which waits for the end of it, appends to the file that there is then."""
+    first, second = frames_of(tmp_path / "source", 2)
+    error = psycopg.errors.CheckViolation("a rule")
+    path = set_aside(tmp_path, first, error)
+    beside = path.with_name("beside")
+    beside.write_bytes(what_stays)
+    with path.open("r+b") as command:
+        fcntl.flock(command, fcntl.LOCK_EX)
+        delivery = threading.Thread(target=set_aside, args=(tmp_path, second, error))
+        delivery.start()
+        until(lambda: descriptors_of(path) == 2, "delivery to open the file")
+        if what_stays:
+            beside.replace(path)
+        else:
+            path.unlink()
+    delivery.join()
+    (line,) = path.read_bytes().removeprefix(what_stays).splitlines()
+    assert path.read_bytes().startswith(what_stays)
+    assert json.loads(line)["row"]["sequence"] == 2
+
+
+def descriptors_of(path: Path) -> int:
+    """How often this process has the file open."""
+    found = 0
+    for descriptor in range(256):
+        with contextlib.suppress(OSError):
+            found += os.path.samestat(os.fstat(descriptor), path.stat())
+    return found
 
 
 def test_delivery_sets_aside_meanwhile(tmp_path: Path, postgres_uri: str) -> None:
