@@ -326,21 +326,26 @@ def test_rows_are_set_aside_meanwhile(tmp_path: Path, postgres_uri: str) -> None
     assert stored(postgres_uri) == (400, 0, 0)
 
 
-def test_line_that_is_being_written(tmp_path: Path, postgres_uri: str) -> None:
-    """The command waits for the end of what delivery is writing."""
+@pytest.mark.parametrize("is_taken_back", [False, True])
+def test_line_that_is_being_written(tmp_path: Path, postgres_uri: str, is_taken_back: bool) -> None:
+    """The command waits for its end; what a full disk has not taken whole, delivery writes anew."""
     devils(tmp_path, postgres_uri, 3)
     mend(postgres_uri, "requests")
     (aside,) = letters(tmp_path)
-    lines = aside.read_bytes()
-    half = len(lines) - 100
-    aside.write_bytes(lines[:half])
+    *former, last = aside.read_bytes().splitlines(keepends=True)
+    start = len(b"".join(former))
+    aside.write_bytes(b"".join(former) + last[:-100])
     with aside.open("ab", buffering=0) as delivery:
         fcntl.flock(delivery, fcntl.LOCK_EX)
         command = Command(tmp_path, as_role(postgres_uri, "transformer"))
         until(lambda: stored(postgres_uri)[:2] == (4, 5), "the rows before it")
         with pytest.raises(subprocess.TimeoutExpired):
             command.process.wait(2)
-        delivery.write(lines[half:])
+        if is_taken_back:
+            delivery.truncate(start)
+            delivery.write(last.replace(b'"reason": "', b'"reason": "again, '))
+        else:
+            delivery.write(last[-100:])
     assert command.end() == (0, "3 rows put back; none is left.\n", "")
     assert stored(postgres_uri) == (5, 5, 0)
 

@@ -7,11 +7,11 @@ dead-letter/ that lies in SPOOL_DIR. Rows that Postgres takes now go into their 
 would have brought them there; the others stay, with why Postgres refused them this time.
 
 How no row is lost between the two processes: whoever appends to a file, or puts another in its
-place, holds the file's flock, and having it looks whether the file is still the one at its path.
-The command reads without the lock, so that delivery never waits for its rows, and writes what
-stays to a file beside; only for what was appended meanwhile, and to put that file in place, does
-it take the lock. Until then the former file is whole: a run that dies has put back rows twice at
-worst, which changes nothing.
+place, first takes the file's lock, and then looks whether it is still the file at its path. The
+command reads without the lock, so that delivery does not wait for it, and writes what stays to a
+file beside. It takes the lock for what was appended meanwhile and to put that file in place. Until
+then the former file is whole: after a run that died, the next one puts some rows back once more,
+which changes nothing.
 """
 
 from __future__ import annotations
@@ -152,25 +152,30 @@ class PutBack:
 
     def _replace(self, path: Path, beside: Path, staying: BinaryIO) -> None:
         """Leave those lines at the path that stay."""
-        left_before = self.left
-        with path.open("r+b") as letters:  # NFS gives its lock only to who may write
+        left_before, end = self.left, 0
+        with path.open("rb") as letters:
             for line in letters:
                 if not line.endswith(b"\n"):  # torn, or delivery is writing it
-                    letters.seek(-len(line), os.SEEK_CUR)
                     break
                 staying.write(self._what_stays(line, path))
-            fcntl.flock(letters, fcntl.LOCK_EX)
-            for line in letters:
-                staying.write(self._what_stays(line, path))
-            if not _is_at(path, letters.fileno()):
-                raise OSError(f"{path} was moved meanwhile; run this again")
-            if self.left == left_before:
-                path.unlink()
-                beside.unlink()
-            else:
-                staying.flush()
-                os.fsync(staying.fileno())
-                beside.replace(path)
+                end += len(line)
+            # Read anew: what was read of a line that is being written may be taken back.
+            with (
+                _locked(path, os.O_RDWR) as descriptor,
+                open(descriptor, "rb", closefd=False) as rest,
+            ):
+                if not _is_at(path, letters.fileno()):
+                    raise OSError(f"{path} was moved meanwhile; run this again")
+                rest.seek(end)
+                for line in rest:
+                    staying.write(self._what_stays(line, path))
+                if self.left == left_before:
+                    path.unlink()
+                    beside.unlink()
+                else:
+                    staying.flush()
+                    os.fsync(staying.fileno())
+                    beside.replace(path)
 
     def _what_stays(self, line: bytes, path: Path) -> bytes:
         """The line as it stays in its file; nothing when its row is in its table."""
