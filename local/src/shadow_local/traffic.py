@@ -22,10 +22,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from shadow_local import Explained
 
 CALLERS = 8
-# The gateway sends 64 copies at once, has 512 wait and drops the rest. It gives a copy up after
-# 60 s, and a shadow that answers one a second is done with so many before.
-MOST_OPEN_COPIES = 32
-LOOK_SECONDS = 0.05
+# As many as there are callers: with more the shadow would have a queue that the primary has not,
+# and its time is compared. The gateway drops none of so few (64 at once, 512 waiting), and gives
+# none up (after 60 s) that a shadow is done with which answers one in seven seconds.
+MOST_OPEN_COPIES = CALLERS
+LOOK_SECONDS = 0.01
 COPY_SECONDS = 60
 # A burst of copies at the start is gone sooner, and nobody need know of it.
 BEHIND_SECONDS = 2
