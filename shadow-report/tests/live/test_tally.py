@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from traffic import START, Call, pair, pairs, record
+from traffic import SHADOW, START, Call, pair, pairs, record
 
 from embedded_postgres import as_role
 from shadow_report import OneLineError
@@ -232,6 +232,33 @@ def test_a_rollout_begins_anew(postgres_uri: str) -> None:
     report = live.agrees(at(60))
     assert report.shadow.model_versions.keys() == {"2"}
     assert 300 < report.pairs < 400
+
+
+def test_a_window_that_began_without_its_shadow_learns_of_it(postgres_uri: str) -> None:
+    """What a new version of the shadow was sent first were calls from before its rollout, and then
+    the follower was away: since then there are the primary's calls alone, until it sends them.
+    """
+    live = Live(postgres_uri, Comparison(since_rollout=True))
+    calls = numbered(pairs(800), 0)
+    primary = [replace(call, source="generated") for call in calls if call.role == "primary"]
+    former, first, late = (
+        [
+            replace(call, time=call.time + timedelta(seconds=later), version=version)
+            for call in calls[begin:end]
+            if call.role == "shadow"
+        ]
+        for begin, end, later, version in (
+            (0, 200, 1, "1"),
+            (200, 240, 30, "2"),
+            (780, 1400, 60, "2"),
+        )
+    )
+    record(live.admin, primary + former + first)
+    alone = live.agrees(at(80))
+    assert (alone.primary.calls, alone.shadow.service) == (409, "")
+    record(live.admin, late)
+    report = live.agrees(at(80))
+    assert (report.pairs, report.shadow.service) == (309, SHADOW)
 
 
 def test_a_look_that_fails_leaves_nothing_half_counted(live: Live) -> None:

@@ -551,6 +551,7 @@ class Tally:
         for row in deliveries:
             if (row.role, row.inference_service) not in known and row.request_time < base.until:
                 raise Changed(f"{row.inference_service} has calls of a time that was counted")
+        self._refuse_first_shadow(tables, deliveries)
         late = [
             row.request_time
             for row in deliveries
@@ -570,6 +571,15 @@ class Tally:
             if first < base.until and row.pair_id not in base.pending:
                 late.append(first)
         return late
+
+    def _refuse_first_shadow(self, tables: Tables, deliveries: Sequence[Delivery]) -> None:
+        """Until some shadow has a call of the window's own there is none to compare: a follower's
+        come when those of their time were counted.
+        """
+        scope = self._sides.scope
+        came = [row.pair_id for row in deliveries if row.role == "shadow"]
+        if came and not scope.shadow and tables.first_calls(scope, came):
+            raise Changed("the shadow has the first of its calls")
 
     def _answered_late(self, tables: Tables, base: Base) -> list[datetime]:
         """The times of calls that were counted as unanswered, or as alone, and are not any more."""
