@@ -261,6 +261,18 @@ def test_a_window_that_began_without_its_shadow_learns_of_it(postgres_uri: str) 
     assert (report.pairs, report.shadow.service) == (309, SHADOW)
 
 
+def test_the_first_call_is_asked_to_wait_for(postgres_uri: str) -> None:
+    """A window that ends before it has no `--until` that anybody gave."""
+    live = Live(postgres_uri, Comparison(since_rollout=True))
+    record(live.admin, [call for call in pairs(5) if call.role == "primary"])
+    with open_tables(live.uri) as tables:
+        tables.now = lambda: at(1)  # type: ignore[method-assign]
+        report = live.tally.look(tables, None)
+    assert report is not None
+    assert "not one call" in report.reasons[0]
+    assert report.reasons[0].endswith("older than --settle; look again then.")
+
+
 def test_a_look_that_fails_leaves_nothing_half_counted(live: Live) -> None:
     """The server ends the connection in the middle; the next look says what `compare` says."""
     record(live.admin, numbered(pairs(100), 0))

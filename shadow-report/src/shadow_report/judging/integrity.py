@@ -82,6 +82,9 @@ def _how_to_have_calls(facts: Facts) -> str:
             "POSTGRES_URI is this database, and see whether their logs say why nothing arrives."
         )
     if until is not None and newest >= until:
+        settle = timedelta(seconds=facts.window.settle_seconds)
+        if facts.generated_at - until <= settle:  # where the live verdict ends, without an --until
+            return "Calls count once they are older than --settle; look again then."
         return f"The window ends before it, at {moment(until)} UTC: give a later --until."
     days = math.ceil((facts.generated_at - newest) / timedelta(days=1))
     return (
