@@ -232,5 +232,5 @@ def test_a_slow_shadow_that_answers_is_not_called_stuck(
         asyncio.run(send(calls, None, answers.append, Pace(gateway.copies_url, told.append)))
         assert len(shadow.calls) == len(primary.calls) == len(calls)
     (line,) = told
-    said = r"\d+ copies wait for the shadow, which answers or lets them time out: calls go at .*"
+    said = r"\d+ copies wait for the shadow, and calls go at its pace; whether it answers .*"
     assert re.fullmatch(said, line)

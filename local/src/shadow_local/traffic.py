@@ -119,7 +119,7 @@ class Pace:
             if count < before:
                 answered = now
                 if self._waited_seconds > BEHIND_SECONDS:
-                    said = "which answers or lets them time out: calls go at its pace"
+                    said = "and calls go at its pace; whether it answers all, make report says"
                     self._tell_once("behind", f"{waiting}{said}")
             elif now - answered > STUCK_SECONDS:
                 said = f"none was answered for {STUCK_SECONDS} s: it is stuck, or as slow as that"
