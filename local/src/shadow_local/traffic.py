@@ -28,8 +28,8 @@ CALLERS = 8
 MOST_OPEN_COPIES = CALLERS
 LOOK_SECONDS = 0.01
 COPY_SECONDS = 60
-# A burst of copies at the start is gone sooner, and nobody need know of it.
-BEHIND_SECONDS = 2
+# For an answer of a shadow that is as fast as its primary nobody waits that long.
+BEHIND_SECONDS = 1
 # No answer may take that long, but for a long stream's.
 STUCK_SECONDS = 20
 SECONDS_PER_CALL = 60
@@ -86,7 +86,6 @@ class Pace:
         self._url = copies_url
         self._tell = tell
         self._told: set[str] = set()
-        self._waited_seconds = 0.0
         self._room = 0
         self._looking = asyncio.Lock()
 
@@ -107,18 +106,16 @@ class Pace:
     async def _until_fewer(self, limit: int, session: aiohttp.ClientSession) -> int:
         """How many copies are open, as soon as it is below the limit."""
         count = await self._open_copies(session)
-        looked = answered = time.monotonic()
+        began = answered = time.monotonic()
         while count >= limit:
             await asyncio.sleep(LOOK_SECONDS)
             before, count = count, await self._open_copies(session)
             now = time.monotonic()
-            self._waited_seconds += now - looked
-            looked = now
             waiting = f"{count} copies wait for the shadow, "
             # Hardly a call begins meanwhile, so whatever is answered is seen to be fewer.
             if count < before:
                 answered = now
-                if self._waited_seconds > BEHIND_SECONDS:
+                if now - began > BEHIND_SECONDS:
                     said = "and calls go at its pace; whether it answers all, make report says"
                     self._tell_once("behind", f"{waiting}{said}")
             elif now - answered > STUCK_SECONDS:
