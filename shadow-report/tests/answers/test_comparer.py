@@ -80,7 +80,7 @@ def assert_agrees_with_the_reference(one: Any, other: Any, given: Rules) -> None
     marked: dict[str, Outcome] = {}
     for path, outcome in outcomes_of(one, other, given):
         marked[path] = max(marked.get(path, Outcome.EQUAL), outcome)
-    assert marked == worst
+    assert marked == worst, "comparer.py (left) and explain.py (right)"
 
 
 @given(answers)
@@ -229,7 +229,8 @@ def test_each_kind_counts_every_pair(reads: Reads, differing: int) -> None:
         assert not told
         return
     pairs = 3 + differing
-    assert told.get(reads.counted) == (pairs, pairs * reads.each, 3 * reads.each, differing)
+    counted = pairs, pairs * reads.each, 3 * reads.each, differing
+    assert told.get(reads.counted) == counted, "comparer.py, or figures.py, _kind"
 
 
 of_texts = pytest.mark.parametrize(

@@ -871,7 +871,8 @@ def test_the_rules_of_the_page_are_rules(block: str, tmp_path: Path) -> None:
 def test_the_page_names_every_kind_of_rule() -> None:
     """And no other; each has a case above, and its parameters in rules.py."""
     table = PAGE.read_text().partition("| kind | for |")[2].partition("\n\n")[0]
-    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == {*TITLES.values(), "default"}
+    rows = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE))
+    assert rows == {*TITLES.values(), "default"}, PAGE.name
     assert set(KINDS.split(", ")) == {*TITLES.values(), "default"}, "rules.py, _MODELS"
     asked = {rule.partition("=")[2].partition(",")[0] for rule, *_ in CASES}
     assert asked >= set(TITLES.values()) - {"pattern"}, "CASES"  # which only a file can say
