@@ -258,16 +258,18 @@ def _lists(at: _At, p: list[Any], s: list[Any]) -> Iterator[Difference]:
         elif min(ranks) < 1:
             yield from at.judged("overlap", ranks.overlap, rule.overlap, p, s)
         return
-    elif isinstance(rule, Cosine) and are_vectors(p, s):
-        cosine = 1.0 if p == s else rule.similarity(p, s)
-        yield from at.judged("cosine", cosine, rule.least, p, s)
-        return
-    elif isinstance(rule, TopClass) and are_vectors(p, s):
-        top, other = rule.label(p), rule.label(s)
-        if top != other:
-            yield from at.differs(Outcome.LABEL, top, other, f"top class {top} became {other}")
+    elif isinstance(rule, Cosine | TopClass) and are_vectors(p, s):
+        yield from _vectors(at, rule, p, s)
         return
     yield from _items_by_position(at, p, s)
+
+
+def _vectors(at: _At, rule: Cosine | TopClass, p: list[Any], s: list[Any]) -> Iterator[Difference]:
+    if isinstance(rule, Cosine):
+        cosine = 1.0 if p == s else rule.similarity(p, s)
+        yield from at.judged("cosine", cosine, rule.least, p, s)
+    elif (top := rule.label(p)) != (other := rule.label(s)):
+        yield from at.differs(Outcome.LABEL, top, other, f"top class {top} became {other}")
 
 
 def _items_by_position(at: _At, p: list[Any], s: list[Any]) -> Iterator[Difference]:
