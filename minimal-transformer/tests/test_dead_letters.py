@@ -55,6 +55,10 @@ class Command:
         return self.process.returncode, out, err
 
 
+def none_left(folder: Path, put_back: str) -> str:
+    return f"{put_back} put back; none is left in {folder / 'spool' / 'dead-letter'}.\n"
+
+
 def put_back(folder: Path, uri: str) -> tuple[int, str, str]:
     return Command(folder, as_role(uri, "transformer")).end()
 
@@ -125,12 +129,12 @@ def test_mended_rule(tmp_path: Path, postgres_uri: str) -> None:
     mend(postgres_uri, "requests", "responses")
 
     count = 2 * len(BODIES)
-    assert put_back(tmp_path, postgres_uri) == (0, f"{count} rows put back; none is left.\n", "")
+    assert put_back(tmp_path, postgres_uri) == (0, none_left(tmp_path, f"{count} rows"), "")
     assert letters(tmp_path) == []
     assert stored(postgres_uri) == (len(BODIES) + 2, len(BODIES) + 2, 0)
     found = all_rows(postgres_uri)
 
-    assert put_back(tmp_path, postgres_uri) == (0, "0 rows put back; none is left.\n", "")
+    assert put_back(tmp_path, postgres_uri) == (0, none_left(tmp_path, "0 rows"), "")
     shutil.copy(tmp_path / aside.name, aside)
     assert put_back(tmp_path, postgres_uri)[0] == 0
     assert all_rows(postgres_uri) == found
@@ -213,7 +217,7 @@ def test_last_line_without_its_end(tmp_path: Path, postgres_uri: str) -> None:
     (aside,) = letters(tmp_path)
     aside.write_bytes(aside.read_bytes().rstrip(b"\n"))
     mend(postgres_uri, "requests")
-    assert put_back(tmp_path, postgres_uri)[:2] == (0, "2 rows put back; none is left.\n")
+    assert put_back(tmp_path, postgres_uri)[:2] == (0, none_left(tmp_path, "2 rows"))
     assert stored(postgres_uri) == (4, 4, 0)
 
 
@@ -271,7 +275,7 @@ def test_wrong_settings(tmp_path: Path) -> None:
     assert err.startswith("POSTGRES_URI is not a connection URI")
     assert Command(tmp_path, NOWHERE, "--all").end()[0] == 2
     code, out, _ = Command(tmp_path, NOWHERE).end()
-    assert (code, out) == (0, "0 rows put back; none is left.\n")
+    assert (code, out) == (0, none_left(tmp_path, "0 rows"))
 
 
 def frames_of(folder: Path, calls: int) -> Iterator[Frame]:
@@ -346,7 +350,7 @@ def test_line_that_is_being_written(tmp_path: Path, postgres_uri: str, is_taken_
             delivery.write(last.replace(b'"reason": "', b'"reason": "again, '))
         else:
             delivery.write(last[-100:])
-    assert command.end() == (0, "3 rows put back; none is left.\n", "")
+    assert command.end() == (0, none_left(tmp_path, "3 rows"), "")
     assert stored(postgres_uri) == (5, 5, 0)
 
 
@@ -403,7 +407,7 @@ def test_delivery_sets_aside_meanwhile(tmp_path: Path, postgres_uri: str) -> Non
         f"devil-{number}" for number in range(40)
     )
     mend(postgres_uri, "requests")
-    assert put_back(tmp_path, postgres_uri) == (0, "40 rows put back; none is left.\n", "")
+    assert put_back(tmp_path, postgres_uri) == (0, none_left(tmp_path, "40 rows"), "")
     assert stored(postgres_uri) == (440, 440, 0)
 
 
@@ -439,5 +443,5 @@ def test_former_days(tmp_path: Path, postgres_uri: str) -> None:
     (aside.parent / "2026-01-01.jsonl").write_bytes(second)
     segment = aside.parent / "00-00000001.seg.corrupt"
     segment.write_bytes(b"spool")
-    assert put_back(tmp_path, postgres_uri)[:2] == (0, "2 rows put back; none is left.\n")
+    assert put_back(tmp_path, postgres_uri)[:2] == (0, none_left(tmp_path, "2 rows"))
     assert letters(tmp_path) == [segment]

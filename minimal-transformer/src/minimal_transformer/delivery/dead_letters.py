@@ -209,7 +209,7 @@ class PutBack:
             parts.append(f"{sum(self._refused.values())} still refused: {reasons}")
         if self._damaged:
             parts.append(f"{_counted(self._damaged, 'damaged line')}")
-        return f"{', '.join(parts)}; {f'kept in {folder}' if self.left else 'none is left'}."
+        return f"{', '.join(parts)}; {'kept' if self.left else 'none is left'} in {folder}."
 
 
 @contextmanager
