@@ -130,7 +130,8 @@ def absent(facts: Facts) -> Iterator[Finding]:
 
 FOLLOWED = (
     "Is the follower up, and does it reach the shadow? shadow_follow_lag_seconds says how far"
-    " behind it is, its log which calls it could not send and why (gRPC needs --to-grpc)."
+    " behind it is, its log which calls it could not send and why (gRPC needs --to-grpc), and"
+    " after some five minutes which ones the shadow answered and did not record (RECORD_SAMPLE)."
 )
 ENTRY = "Send callers to the entry's path, not to the primary's own or to its Service."
 DIRECT = f"None of them came through the entry, which alone mirrors. {ENTRY}"
