@@ -72,10 +72,11 @@ def test_temperature_makes_noise_that_a_seed_repeats(client: openai.OpenAI) -> N
 
 
 def test_the_setting_is_for_requests_that_name_no_temperature(start: Start) -> None:
-    """TEMPERATURE=1: two calls differ, unless the caller asks for 0."""
+    """TEMPERATURE=1: of some calls not all are alike, unless the caller asks for 0."""
     with client_of(start(TEMPERATURE="1")) as noisy:
-        assert said(noisy, PROMPTS[0]) != said(noisy, PROMPTS[0])
-        assert said(noisy, PROMPTS[0], temperature=0) == said(noisy, PROMPTS[0], temperature=0)
+        # Two may be, by chance.
+        assert len({said(noisy, PROMPTS[0]) for _ in range(10)}) > 1
+        assert len({said(noisy, PROMPTS[0], temperature=0) for _ in range(10)}) == 1
 
 
 def test_the_tuned_model_answers_some_prompts_differently(url: str, tuned_url: str) -> None:
