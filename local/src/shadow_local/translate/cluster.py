@@ -25,7 +25,7 @@ from shadow_local.translate.forms import (
     variables_of,
 )
 from shadow_local.translate.patches import check_images, check_targets
-from shadow_local.translate.references import dangling, unread_secrets
+from shadow_local.translate.references import dangling, namespace_of, unread_secrets
 from shadow_local.translate.resources import amount
 from shadow_local.translate.schemas import check_schemas
 from shadow_local.translate.selectors import idle, unscraped
@@ -38,7 +38,6 @@ CRON_JOB_CHARACTERS = 52  # Kubernetes appends eleven to the name of each Job
 SUBDOMAIN = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 RBAC = ("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")  # these may have any name
 INFERENCE_SERVICE = r"[a-z]([-a-z0-9]*[a-z0-9])?"  # KServe's own rule
-COMPONENTS = ("predictor", "transformer")
 # KServe's webhook allows these; Standard mode's are of a HorizontalPodAutoscaler.
 METRICS = {"Standard": ("cpu", "memory"), "Knative": ("concurrency", "rps")}
 # Annotations: which topology a deployment has, and which ones an object of an option fits.
@@ -178,7 +177,7 @@ def topology_of(manifests: Iterable[Manifest]) -> str | None:
 
 
 def _named(item: Manifest) -> tuple[str, str]:
-    return item["metadata"]["name"], item["metadata"].get("namespace", "default")
+    return item["metadata"]["name"], namespace_of(item)
 
 
 def _mode(service: Manifest) -> str:
@@ -275,7 +274,7 @@ def _entry(manifests: Iterable[Manifest], services: Iterable[Manifest]) -> Itera
 def _scaling(service: Manifest) -> Iterator[str]:
     """KServe makes an autoscaler from these; below its least, the most is the least."""
     name, mode = service["metadata"]["name"], _mode(service)
-    for kind in COMPONENTS:
+    for kind in models.COMPONENTS:
         component: dict[str, Any] = service["spec"].get(kind, {})
         least, most = component.get("minReplicas", 1), component.get("maxReplicas", 0)
         if most < max(least, 1):
@@ -366,7 +365,7 @@ def _timeouts(services: Iterable[Manifest], routes: Iterable[Manifest]) -> Itera
         if re.fullmatch(r"\d+s", route.get("timeout", ""))
     }
     for service in services:
-        for kind in COMPONENTS if _mode(service) == "Knative" else ():
+        for kind in models.COMPONENTS if _mode(service) == "Knative" else ():
             component = service["spec"].get(kind, {})
             allowed = component.get("timeout", 300)
             if (stopping := _stopping_seconds(component)) > allowed:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from shadow_local.translate.document import Manifest, fields, of_kind
 from shadow_local.translate.forms import label
 from shadow_local.translate.references import is_ours, namespace_of
+from shadow_local.translate.written import SETTINGS_FILE
 
 # Conditions on a request that TCP does not have; Istio's analyzer calls the outcome IST0133.
 HTTP_ONLY = ("hosts", "notHosts", "methods", "notMethods", "paths", "notPaths")
@@ -21,7 +22,6 @@ BUFFER, EDGE_BUFFER = 1_048_576, 32_768
 ISTIOS_PORTS, KNATIVES_PORT = range(15_000, 15_091), 8081
 HTTP = ("HTTP", "HTTPS", "HTTP2", "GRPC")
 POD_LABEL = "istio"  # what the setting gateway-label is the value of
-SETTINGS = "manifests/settings/settings.yaml"
 
 
 def refusals(manifests: Iterable[Manifest], edge: bool = False) -> Iterator[str]:
@@ -176,7 +176,7 @@ def _unserved(route: Manifest, gateway: Manifest) -> Iterator[str]:
         yield (
             f"it serves {', '.join(served) or 'no host'}, and the routes of namespace {namespace} "
             f"are for {' and '.join(wanted)}, so that it answers each call with 404; add that "
-            f"there, or set `domain` in {SETTINGS}."
+            f"there, or set `domain` in {SETTINGS_FILE}."
         )
 
 
@@ -193,7 +193,7 @@ def _other_pods(ours: Iterable[Manifest], gateway: Manifest) -> Iterator[str]:
         if has not in (None, value):
             yield (
                 f"its pods have the label {POD_LABEL}: {has}, and {owner} takes them for those "
-                f"with {POD_LABEL}: {value}; set `gateway-label` in {SETTINGS} to {has}."
+                f"with {POD_LABEL}: {value}; set `gateway-label` in {SETTINGS_FILE} to {has}."
             )
 
 

@@ -13,7 +13,7 @@ from difflib import get_close_matches
 from itertools import chain
 from typing import Any
 
-from shadow_local.translate.document import Manifest
+from shadow_local.translate.document import Manifest, of_kind
 from shadow_local.translate.forms import label
 from shadow_local.translate.resources import faults
 
@@ -314,11 +314,7 @@ def _mistyped_claims(
     model: dict[str, Any], manifests: Iterable[Manifest]
 ) -> Iterator[tuple[str, str]]:
     """Each URI of a claim that is not among the objects, with the one of theirs that is near."""
-    claims = [
-        item["metadata"]["name"]
-        for item in manifests
-        if item.get("kind") == "PersistentVolumeClaim"
-    ]
+    claims = [item["metadata"]["name"] for item in of_kind(manifests, "PersistentVolumeClaim")]
     for uri in _uris(model):
         found = CLAIM.match(uri)
         if found and found[1] not in claims:
@@ -327,12 +323,11 @@ def _mistyped_claims(
 
 def _downloaded(uri: str, manifests: Iterable[Manifest]) -> bool:
     """A path without a scheme is one in the image."""
-    for item in manifests:
-        if item.get("kind") == "ClusterStorageContainer":
-            for form in item["spec"].get("supportedUriFormats") or ():
-                prefix, pattern = form.get("prefix"), form.get("regex")
-                if (prefix and uri.startswith(prefix)) or (pattern and re.match(pattern, uri)):
-                    return True
+    for item in of_kind(manifests, "ClusterStorageContainer"):
+        for form in item["spec"].get("supportedUriFormats") or ():
+            prefix, pattern = form.get("prefix"), form.get("regex")
+            if (prefix and uri.startswith(prefix)) or (pattern and re.match(pattern, uri)):
+                return True
     scheme, found, rest = uri.partition("://")
     return bool(uri) and (not found or (scheme in SCHEMES and bool(rest)))
 
