@@ -544,6 +544,66 @@ def test_a_probe_that_asks_for_another_model_is_warned_of(
     assert all(str(words) in line and service["metadata"]["name"] in line for line in found)
 
 
+@pytest.mark.parametrize(
+    ("primary", "shadow", "words"),
+    [
+        (["--model_name=cancer"], ["--model_name", "cancer"], None),
+        (["--model_name=cancer"], ["--model_name=$(NAME)"], None),
+        (["--model_name=cancer"], ["--model_name=iris"], ("'iris'", "'cancer'")),
+        (["/base", "--served-model-name=a"], ["/tuned", "--served-model-name", "b", "a"], None),
+        (["/base"], ["/tuned", "--served-model-name=b"], None),
+        (["--served-model-name=a"], ["--served-model-name=b", "--lora-modules", "a=/a"], None),
+        (
+            ["/base", "--served-model-name=a"],
+            ["/tuned", "--served-model-name", "b", "c", "--port=8080"],
+            ("'b' or 'c'", "'a'"),
+        ),
+    ],
+)
+def test_a_shadow_that_does_not_know_its_primarys_model_is_refused(
+    primary: list[str], shadow: list[str], words: tuple[str, str] | None
+) -> None:
+    """Its copies are the primary's calls, and name the model as callers do."""
+    manifests = copy.deepcopy(list(rendered("standard")))
+    services = [item for item in manifests if item["kind"] == "InferenceService"]
+    for service, args in zip(services, (primary, shadow), strict=True):
+        kserves = args[0].startswith("--model_name")
+        for kind in ("predictor", "transformer"):
+            (container,) = service["spec"][kind]["containers"]
+            container["args"] = args if kserves or kind == "predictor" else []
+        if not kserves:
+            container["env"].append({"name": "PREDICTOR_READY_PATH", "value": "/health"})
+    found = list(problems(manifests))
+    assert len(found) == (words is not None)
+    for line in found:
+        given, wanted = words or ("", "")
+        assert f"{services[1]['metadata']['name']}: it knows its model as {given}," in line
+        assert f"that of {services[0]['metadata']['name']}, {wanted}," in line
+
+
+def test_of_several_deployments_each_may_name_its_model() -> None:
+    """Nobody says which of the primaries a shadow's calls are copied from."""
+    manifests = copy.deepcopy(list(rendered("standard")))
+    services = [item for item in manifests if item["kind"] == "InferenceService"]
+    for service, name in zip(services, ("cancer", "iris"), strict=True):
+        for kind in ("predictor", "transformer"):
+            service["spec"][kind]["containers"][0]["args"] = [f"--model_name={name}"]
+    assert len(list(problems(manifests))) == 1
+    another = copy.deepcopy(services[0])
+    another["metadata"]["name"] = "another"
+    assert not list(problems([*manifests, another]))
+
+
+@pytest.mark.parametrize("kind", ["Namespace", "PostgresCluster"])
+def test_evidence_that_would_be_deleted_with_the_models_is_warned_of(kind: str) -> None:
+    """`kubectl delete -k .` leaves it, as README.md promises, while nothing of it is in there."""
+    holder = {"apiVersion": "v1", "kind": kind, "metadata": {"name": "team-a"}, "spec": {}}
+    (line,) = warnings([*rendered("standard"), holder])
+    assert line.startswith(f"{kind} team-a: ")
+    assert "takes the evidence with it" in line
+    assert not list(warnings([holder]))
+
+
 @pytest.fixture
 def in_a_runtime() -> InRuntime:
     """A model and the spec of its ready-made runtime, and all objects of that deployment."""

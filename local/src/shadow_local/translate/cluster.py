@@ -46,6 +46,8 @@ TOPOLOGY, FITS = "shadow-deployment/topology", "shadow-deployment/fits"
 KEYS = {"env": ("name",), "volumeMounts": ("mountPath",), "ports": ("containerPort", "protocol")}
 # minimal-transformer's own.
 SPOOL_MAX_BYTES, MAX_BODY_BYTES, MAX_IN_FLIGHT_BYTES = 2**30, 2**26, 2**28
+# Deleted, these take the tables with them.
+HOLD_EVIDENCE = ("Namespace", "PostgresCluster")
 CALLERS = ".callers"  # behind the entry, in the name of its routes
 
 
@@ -87,6 +89,7 @@ def warnings(manifests: list[Manifest]) -> Iterator[str]:
     yield from unread_secrets(manifests)
     yield from gateways.warnings(manifests)
     yield from _shares(manifests)
+    yield from _short_lived(manifests)
     if topology_of(manifests) == "follow":
         yield from _withheld(manifests)
 
@@ -131,6 +134,17 @@ def _shares(manifests: list[Manifest]) -> Iterator[str]:
         yield f"RECORD_SAMPLE is {said}: {lost}. Give both sides one share."
 
 
+def _short_lived(manifests: list[Manifest]) -> Iterator[str]:
+    """The evidence outlives the models as long as nothing that holds it is deleted with them."""
+    if not of_kind(manifests, "InferenceService"):
+        return
+    for item in (item for kind in HOLD_EVIDENCE for item in of_kind(manifests, kind)):
+        yield (
+            f"{label(item)}: `kubectl delete -k` of this folder, or a controller that prunes, "
+            "takes the evidence with it; apply it from a folder of its own."
+        )
+
+
 def _withheld(manifests: list[Manifest]) -> Iterator[str]:
     """A value that is not recorded cannot be sent again."""
     said = (variables.get("RECORD_REDACT") for variables in variables_of("transformer", manifests))
@@ -159,6 +173,7 @@ def _misunderstood(manifests: list[Manifest], edge: bool) -> Iterator[str]:
         yield from models.refusals(service, manifests)
         yield from _spool(service)
         yield from _bodies(service)
+    yield from models.disagreements(services)
     yield from _object_names(manifests)
     for item in manifests:
         yield from _twice(item)

@@ -7,7 +7,7 @@ No control plane compares them: the pod is never ready, or answers each call wit
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from shadow_local.translate import kserve
 from shadow_local.translate.document import Manifest, of_kind
@@ -18,6 +18,9 @@ from shadow_local.translate.services import named_model
 COMPONENTS = ("predictor", "transformer")
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
 MODELS_PATH = re.compile("/v[12]/models/([^/:?]+)")
+# Of vLLM and SGLang; vLLM takes several names, and those of adapters.
+SERVED_NAMES = re.compile(r"(?<!\S)--served[-_]model[-_]name[= ](\S+(?: (?!-)\S+)*)")
+ADAPTERS = "--lora"
 
 
 def refusals(service: Manifest, manifests: list[Manifest]) -> Iterator[str]:
@@ -27,6 +30,29 @@ def refusals(service: Manifest, manifests: list[Manifest]) -> Iterator[str]:
     yield from _unsupported(service, manifests)
     yield from _model_names(service, manifests)
     yield from _merged_amounts(service, manifests)
+
+
+def disagreements(services: Iterable[Manifest]) -> Iterator[str]:
+    """One line for each shadow that does not know its primary's model by the name in the calls: to
+    it a copy is the same call, which it answers with 404.
+    """
+    sides: dict[str, list[Manifest]] = {"primary": [], "shadow": []}
+    for service in services:
+        for variables in variables_of("transformer", [service]):
+            sides.get(variables.get("SHADOW_ROLE", ""), []).append(service)
+    # Of several deployments nobody knows here which shadow belongs to which of them.
+    for primary in sides["primary"] if len(sides["primary"]) == 1 else ():
+        wanted = _called(primary)
+        for shadow in sides["shadow"]:
+            given = _called(shadow)
+            if wanted and given and not wanted & given:
+                said, other = (" or ".join(map(repr, sorted(names))) for names in (wanted, given))
+                yield (
+                    f"InferenceService {shadow['metadata']['name']}: it knows its model as {other},"
+                    f" and calls name that of {primary['metadata']['name']}, {said}, so each copy "
+                    "is answered with 404; give both one name, and tell the models apart by "
+                    "MODEL_VERSION."
+                )
 
 
 def warnings(service: Manifest, manifests: list[Manifest]) -> Iterator[str]:
@@ -164,6 +190,16 @@ def _asked_for(service: Manifest) -> str:
         return ""  # a language model's server is asked for the name that stands in the call
     asked = _served(transformer[0])
     return "" if "$(" in asked else asked
+
+
+def _called(service: Manifest) -> set[str]:
+    """The names by which callers may ask for the model; none where nobody knows them."""
+    if asked := _asked_for(service):
+        return {asked}
+    containers = service["spec"].get("predictor", {}).get("containers") or [{}]
+    said = " ".join([*containers[0].get("command", ()), *containers[0].get("args", ())])
+    names = SERVED_NAMES.findall(said)
+    return set(names[-1].split()) if names and ADAPTERS not in said and "$(" not in said else set()
 
 
 def _named_by(container: Manifest, by: tuple[str, ...], default: str) -> tuple[str, str]:
