@@ -231,6 +231,24 @@ def test_several_candidates_have_a_verdict_each(postgres_uri: str) -> None:
         assert (document["primary"]["service"], document["settings"]["alpha"]) == (PRIMARY, 0.025)
 
 
+def test_a_version_that_has_no_calls_yet_waits(postgres_uri: str) -> None:
+    """After a rollout the verdict is the former version's until a call of the new one came: who
+    names the version that he rolls out is not told to promote another one.
+    """
+    record(postgres_uri, pairs(4000, shadow={"version": "2026"}))
+    with serving(as_role(postgres_uri, "report")) as served:
+        status, text = served.ask("/gate?version=2026")
+        assert (status, json.loads(text)["version"]) == (200, "2026")
+        status, text = served.ask(f"/gate?candidate={SHADOW}&version=2027")
+        assert status == 425
+        (reason,) = json.loads(text)["reasons"]
+        assert reason == "Asked about version 2027; the calls judged are of 2026."
+        document = json.loads(served.ask("/verdict.json?version=2027")[1])
+        assert (document["verdict"], document["reasons"]) == ("WAIT", [reason])
+        assert reason.encode() in served.ask("/?version=2027")[1]
+        assert reason.encode() not in served.ask("/")[1]
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it(postgres_uri: str, number: int) -> None:
     """At once and without an error, also in the middle of a look."""

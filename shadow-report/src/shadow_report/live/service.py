@@ -186,7 +186,8 @@ class Site:
         if standing is None:
             names = sorted(s.candidate for s in self._looks.standings.values())
             raise _refusal(wanted, names)
-        return standing.conclude(time.monotonic(), self._plan.max_age)
+        version = request.query.get("version")
+        return standing.conclude(time.monotonic(), self._plan.max_age, version)
 
     def _first_candidate(self) -> Standing:
         return next(iter(self._looks.standings.values()))
@@ -196,10 +197,10 @@ class Site:
         return standings[0] if len(standings) == 1 else None
 
     def _rendered(self, conclusion: Conclusion) -> bytes:
-        """The page of the conclusion, made once for each look."""
+        """The page of the conclusion, made once for each look and what it says."""
         links = self._links(conclusion)
         known, page = self._pages.get(conclusion.standing.name, (None, b""))
-        what = (conclusion.standing, conclusion.is_stale and conclusion.reasons, links)
+        what = (conclusion.standing, conclusion.reasons, links)
         if known != what:
             page = conclusion.page(self._plan.every, self._mark, links).encode()
             self._pages[conclusion.standing.name] = (what, page)

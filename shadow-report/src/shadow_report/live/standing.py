@@ -10,7 +10,7 @@ import orjson
 from shadow_report.output.files import as_json
 from shadow_report.output.page import CandidateLink, Live, render_first_page, render_page
 from shadow_report.report import SCHEMA_VERSION, Report
-from shadow_report.wording import counted, duration, moment
+from shadow_report.wording import NOT_RECORDED, counted, duration, moment
 
 # Argo's and Flagger's checks want a 4xx for all that is not PROMOTE; these say which.
 STATUS_OF = {"PROMOTE": 200, "REJECT": 412, "INVALID": 422, "WAIT": 425}
@@ -40,20 +40,33 @@ class Standing:
         """Seconds since its last look; None before the first."""
         return None if self.seen_at is None else max(0.0, now - self.seen_at)
 
-    def conclude(self, now: float, max_age: timedelta) -> Conclusion:
-        """What may be concluded now: the last verdict, or WAIT when that is too old."""
+    @property
+    def version(self) -> str | None:
+        """The shadow's, when all calls that were judged recorded the same one."""
+        versions = set(self.report.shadow.model_versions) if self.report else set()
+        return versions.pop() if len(versions) == 1 and versions != {NOT_RECORDED} else None
+
+    def conclude(self, now: float, max_age: timedelta, version: str | None = None) -> Conclusion:
+        """What may be concluded now: the last verdict, or WAIT when that is too old, or, with a
+        version, when it is not of that one alone.
+        """
         age = self.age(now)
         if self.report is None or age is None:
             why = self.fault or "The tables are being read for the first time."
-            return Conclusion(self, "WAIT", (why,), None, is_stale=True)
+            return Conclusion(self, "WAIT", (why,), None)
         if age <= max_age.total_seconds():
-            return Conclusion(self, self.report.verdict, self.report.reasons, age, is_stale=False)
+            verdict, reasons = self.report.verdict, self.report.reasons
+            if version not in (None, self.version):
+                judged = " and ".join(self.report.shadow.model_versions) or "none"
+                verdict = "WAIT"
+                reasons = (f"Asked about version {version}; the calls judged are of {judged}.",)
+            return Conclusion(self, verdict, reasons, age)
         why = (
             f"The last verdict, {self.report.verdict}, is {duration(timedelta(seconds=age))} old; "
             f"past {duration(max_age)} nothing is promoted on it."
         )
         reasons = (why, *([self.fault] if self.fault else []))
-        return Conclusion(self, "WAIT", reasons, age, is_stale=True)
+        return Conclusion(self, "WAIT", reasons, age)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +77,6 @@ class Conclusion:
     verdict: str
     reasons: tuple[str, ...]
     age_seconds: float | None
-    is_stale: bool
 
     @property
     def status(self) -> int:
@@ -78,6 +90,7 @@ class Conclusion:
                 "verdict": self.verdict,
                 "reasons": self.reasons[:REASONS_AT_THE_GATE],
                 "candidate": self.standing.candidate,
+                "version": self.standing.version,
                 "age_seconds": self._age,
             }
         )
