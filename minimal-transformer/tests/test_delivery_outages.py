@@ -212,6 +212,18 @@ def test_wrong_password_corrected_later(tmp_path: Path, own_postgres: Postgres) 
     assert "wr0ng-secret" not in delivery.log
 
 
+def test_role_without_a_login_is_given_one_later(tmp_path: Path, own_postgres: Postgres) -> None:
+    """The schema makes the role and no login, so that running it again would not mend this."""
+    chosen = settings(tmp_path, f"postgresql://transformer@127.0.0.1:{own_postgres.port}/postgres")
+    recorded(chosen)
+    with psycopg.connect(own_postgres.uri, autocommit=True) as connection:
+        connection.execute("ALTER ROLE transformer NOLOGIN")
+        with Delivery(chosen, tmp_path / "log") as delivery:
+            until(lambda: "give the role a login by ALTER ROLE" in delivery.log, "the remedy")
+            connection.execute("ALTER ROLE transformer LOGIN")
+            until(lambda: stored(own_postgres.uri) == (CALLS, CALLS, 0), "all rows")
+
+
 def test_missing_partition(tmp_path: Path, postgres_uri: str) -> None:
     """A missing partition is an outage, although Postgres calls it a violated CHECK."""
     with psycopg.connect(postgres_uri, autocommit=True) as connection:

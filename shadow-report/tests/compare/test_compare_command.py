@@ -177,6 +177,16 @@ def test_a_wrong_password_is_said(
     assert_one_line(capsys, "refuses the connection", "password authentication failed", "check")
 
 
+def test_a_role_without_a_login_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], own_postgres: Postgres
+) -> None:
+    uri = as_role(own_postgres.uri, "report")
+    with psycopg.connect(own_postgres.uri, autocommit=True) as connection:
+        connection.execute("ALTER ROLE report NOLOGIN")
+    assert run(monkeypatch, uri) == 1
+    assert_one_line(capsys, "is not permitted to log in", "by ALTER ROLE ... LOGIN")
+
+
 def test_a_full_disk_of_the_server_is_said(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -114,6 +114,7 @@ _WORDS = {
     "pg_hba.conf": "have the server's pg_hba.conf allow this user and host",
     "too many clients": _REMEDIES["53300"],
     "permission denied for database": "grant the role {role} CONNECT on it",
+    "is not permitted to log in": "give the role a login by ALTER ROLE ... LOGIN PASSWORD '...'",
     'role "': f"create the role with {SCHEMA}, or correct POSTGRES_URI",
     'database "': _REMEDIES["3D000"],
     "SSL": "look at sslmode and sslrootcert in POSTGRES_URI",

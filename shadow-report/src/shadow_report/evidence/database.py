@@ -403,6 +403,11 @@ def _meaning(error: psycopg.Error, where: str, what: str, role: str) -> str:
                 f"{where} refuses the connection: {what}; "
                 "grant the user of POSTGRES_URI CONNECT on it."
             )
+        case psycopg.OperationalError() if "is not permitted to log in" in what:
+            text = (
+                f"{where} refuses the connection: {what}; "
+                "give it a login by ALTER ROLE ... LOGIN PASSWORD '...'."
+            )
         case psycopg.OperationalError() if error.sqlstate is None and "FATAL:" in str(error):
             text = (
                 f"{where} refuses the connection: {what}; "
