@@ -512,7 +512,8 @@ def losses(facts: Facts) -> Iterator[Finding]:
                 False,
                 f"{counted(side.unanswered, 'call')} of the {side.role} without a response record, "
                 "counted as failed.",
-                "Did the process die in the middle of them?",
+                "Did the process die in the middle of them? Does its log say that Postgres refuses a "
+                "row? Such a row can be put back.",
             )
     if in_flight := facts.window.in_flight:
         yield Finding(
