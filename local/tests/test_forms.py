@@ -361,9 +361,9 @@ def test_the_programs_agree(group: str) -> None:
     )
     assert asked.returncode == 0, asked.stderr
     names, refused = json.loads(asked.stdout)
-    assert set(names) - WITHOUT_SAMPLE == SAMPLES[group].keys()
+    assert set(names) - WITHOUT_SAMPLE == SAMPLES[group].keys(), "SAMPLES"
     listed = {*FORMS[group]["properties"], *FORMS[group].get("also", ())}
-    assert set(names) <= listed
+    assert set(names) <= listed, "translate/forms.yaml"
     wrong = [[n, value] for n, (_, values) in SAMPLES[group].items() for value in values]
     assert refused == [sample for sample in samples if sample in wrong]
     by_check = [[n, v] for n, v in samples if list(faults(group, {n: v}))]
