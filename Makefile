@@ -72,11 +72,12 @@ demo: $(IMAGES:%=%/.venv/runs) local/.venv/runs ## Run the whole deployment here
 demo: $(if $(filter llm,$(MODEL)),examples/generative/.venv/runs)
 	@local/.venv/bin/shadow-local demo $(if $(MODEL),--model "$(MODEL)")
 
-up: $(IMAGES:%=%/.venv/runs) local/.venv/runs ## Run it in the foreground until Ctrl-C (GATEWAY_PORT=8080, TOPOLOGY=standard|knative|follow, REPLICAS=1)
+up: $(IMAGES:%=%/.venv/runs) local/.venv/runs ## Run it in the foreground until Ctrl-C (GATEWAY_PORT=8080, TOPOLOGY=standard|knative|follow, MODEL=llm, REPLICAS=1)
+up: $(if $(filter llm,$(MODEL)),examples/generative/.venv/runs)
 up: $(patsubst %/pyproject.toml,%/.venv/runs,$(wildcard $(KUSTOMIZATION)/pyproject.toml))
 # A folder elsewhere may stand on one of the examples, whose packages were changed since.
 up: $(wildcard examples/*/.venv/runs examples/*/*/.venv/runs)
-	@local/.venv/bin/shadow-local up
+	@local/.venv/bin/shadow-local up $(if $(MODEL),--model "$(MODEL)")
 
 traffic: local/.venv/runs ## Send the requests of a file through the gateway of a running `make up` (FILE=requests.jsonl, TIMES=1)
 	@local/.venv/bin/shadow-local traffic "$(FILE)"
@@ -196,6 +197,7 @@ schema: embedded-postgres/.venv/runs ## Make the tables in the database of POSTG
 clean: ## Remove everything that these commands installed or wrote, but pages and models of your own
 	rm -rf .tools sbom local/.run $(PROJECTS:%=%/.venv) $(PROJECTS:%=%/uv.lock) examples/*/.venv examples/*/uv.lock
 	rm -rf $(TRAINED)
+	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # An installer's words are shown only when it fails, and not when that was Ctrl-C.
 INDEX_REMEDY = Without a network, connect; behind a proxy, set HTTPS_PROXY; with a mirror, set UV_DEFAULT_INDEX and PIP_INDEX_URL to its URL. Then run the same again.

@@ -587,7 +587,8 @@ def test_a_model_of_two_names_is_refused(
     """One for the predictor, and another one that the transformer asks it for."""
     service = _service(manifests)
     change(service["spec"]["predictor"]["model"], service)
-    found = list(problems(manifests))
+    # A side whose transformer has another name than the other's is refused for that, too.
+    found = [line for line in problems(manifests) if "calls name that of" not in line]
     assert len(found) == (served is not None)
     assert all(f"its predictor serves {served}" in line for line in found)
 

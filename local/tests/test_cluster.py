@@ -350,7 +350,9 @@ print(json.dumps([fields[name].default for name in names]))
         ("15090", "Istio itself"),
         ("15091", None),
         ("8081", "Knative's local gateway"),
-        ("8443", "Gateway public"),
+        ("8888", "Gateway public"),
+        ("8080", "its callers, whichever Gateway is theirs"),
+        ("443", "its callers, whichever Gateway is theirs"),
         ("9443", None),
     ],
 )
@@ -367,7 +369,7 @@ def test_a_mirror_port_that_is_taken_is_refused(
             "metadata": {"name": name, "namespace": "istio-system"},
             "spec": {"selector": {"istio": pods}, "servers": [{"port": {"number": number}}]},
         }
-        for name, pods, number in (("public", "ingressgateway", 8443), ("inner", "edge", 9443))
+        for name, pods, number in (("public", "ingressgateway", 8888), ("inner", "edge", 9443))
     ]
     found = list(problems([*render(tree.folder), *others]))
     assert len(found) == (holder is not None)

@@ -429,8 +429,10 @@ def test_the_operators_labels_are_not_known_beforehand(tmp_path: Path) -> None:
     cluster["metadata"]["namespace"] = PROFILE
     label = {"postgres-operator.crunchydata.com/cluster": "prediction-db"}
     item = _on_top("PodMonitor", {"selector": {"matchLabels": label}})
-    assert list(warnings([*rendered("standard"), cluster, item])) == []
-    assert len(list(warnings([*rendered("standard"), item]))) == 1
+    (line,) = warnings([*rendered("standard"), cluster, item])
+    assert "takes the evidence with it" in line
+    (line,) = warnings([*rendered("standard"), item])
+    assert line.startswith("PodMonitor ")
 
 
 @pytest.mark.parametrize(
@@ -549,8 +551,8 @@ def test_figures_may_come_by_annotations(tmp_path: Path, option: str) -> None:
             "prediction-db-pguser-transfomer",
             PROFILE,
             (
-                "nothing reads a Secret prediction-db-pguser-transfomer; is "
-                f"prediction-db-pguser-transformer meant, which InferenceService {SHADOW} reads in "
+                "nothing names a Secret prediction-db-pguser-transfomer; is "
+                f"prediction-db-pguser-transformer meant, which InferenceService {SHADOW} names in "
                 f"{PROFILE}?"
             ),
         ),
@@ -563,7 +565,7 @@ def test_figures_may_come_by_annotations(tmp_path: Path, option: str) -> None:
             None,
             (
                 "without a namespace, and makes a Secret prediction-db-pguser-transformer, which "
-                f"InferenceService {SHADOW} reads in {PROFILE}; give it that one."
+                f"InferenceService {SHADOW} names in {PROFILE}; give it that one."
             ),
         ),
         # The example's, as it stands in manifests/README.md.
@@ -572,15 +574,15 @@ def test_figures_may_come_by_annotations(tmp_path: Path, option: str) -> None:
             "your-profile",
             (
                 "in namespace your-profile, and makes a Secret prediction-db-pguser-transformer, "
-                f"which InferenceService {SHADOW} reads in {PROFILE}; give it that one."
+                f"which InferenceService {SHADOW} names in {PROFILE}; give it that one."
             ),
         ),
     ],
 )
-def test_a_secret_that_nothing_reads_is_warned_of(
+def test_a_secret_that_nothing_names_is_warned_of(
     kind: str, name: str, namespace: str | None, words: str | None
 ) -> None:
-    """Where one of nearly its name is read, or in another namespace, and is not there."""
+    """Where one of nearly its name is, or in another namespace, and is not there."""
     metadata = {"namespace": namespace} if namespace else {}
     item: Manifest = {"kind": kind, "metadata": {"name": name, **metadata}}
     if kind == "ExternalSecret":
@@ -595,6 +597,37 @@ def test_a_secret_that_nothing_reads_is_warned_of(
         "imagePullSecrets": [{"name": name}],
     }
     assert list(warnings([*rendered("standard"), item, account])) == []
+
+
+@pytest.mark.parametrize("said", ["serviceAccountName", "claimName", "secrets"])
+@pytest.mark.parametrize("slip", [False, True])
+def test_a_slip_in_the_name_of_an_object_is_warned_of(said: str, slip: bool) -> None:
+    """Of a ServiceAccount, of a claim, and of a Secret that a ServiceAccount names."""
+    account, secret, claim = (
+        {"kind": kind, "metadata": {"name": f"models-{kind.lower()}", "namespace": PROFILE}}
+        for kind in ("ServiceAccount", "Secret", "PersistentVolumeClaim")
+    )
+    manifests = copy.deepcopy(list(rendered("standard")))
+    service = next(item for item in manifests if item["kind"] == "InferenceService")
+    named = {
+        "serviceAccountName": account,
+        "claimName": claim,
+        "secrets": secret,
+    }[said]
+    name = named["metadata"]["name"]
+    written = name.replace("models", "model") if slip else name
+    if said == "secrets":
+        account["secrets"] = [{"name": written}]
+        service["spec"]["predictor"]["serviceAccountName"] = account["metadata"]["name"]
+        manifests.append(account)
+    elif said == "claimName":
+        volume = {"name": "models", "persistentVolumeClaim": {"claimName": written}}
+        service["spec"]["predictor"]["volumes"].append(volume)
+    else:
+        service["spec"]["predictor"]["serviceAccountName"] = written
+    found = list(warnings([*manifests, named]))
+    assert len(found) == slip
+    assert all(f"nothing names a {named['kind']} {name}; is {written} meant" in o for o in found)
 
 
 def test_a_secret_may_be_in_two_namespaces() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import re
 from collections import Counter
@@ -14,12 +15,13 @@ import psycopg
 import pytest
 from backends import Backend, answering
 from gateways import StartGateway
+from rich.console import Console
 from runs import Start
 from stored import wait_for_pairs
 from tree import MIRRORED
 from waiting import until
 
-from shadow_local import Explained
+from shadow_local import Explained, traffic
 from shadow_local.stack import Stack
 from shadow_local.traffic import CALLERS, MOST_OPEN_COPIES, Answer, Call, Pace, read_calls, send
 from shadow_local.translate.document import repository
@@ -234,3 +236,16 @@ def test_a_slow_shadow_that_answers_is_not_called_stuck(
     (line,) = told
     said = r"\d+ copies wait for the shadow, and calls go at its pace; whether it answers .*"
     assert re.fullmatch(said, line)
+
+
+@pytest.mark.parametrize(("seconds", "lines"), [(-1, ["1 of 3", "2 of 3"]), (60, [])])
+def test_a_pipe_is_told_now_and_then_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, seconds: int, lines: list[str]
+) -> None:
+    """There is no bar in it, and slow would look like stuck."""
+    monkeypatch.setattr(traffic, "SECONDS_PER_LINE", seconds)
+    screen = Console(file=io.StringIO())
+    with traffic.counted(screen, "sending", 3) as done:
+        for number in (1, 2, 3):
+            done(number)
+    assert screen.file.getvalue().splitlines() == ["sending: 3", *lines]

@@ -35,6 +35,8 @@ PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 NO_RIGHT = (errno.EACCES, errno.EPERM, errno.EROFS)
 POSTGRES_FULL = ("No space left on device", "Check free disk space")
+# What MODEL may be: a kustomization of ours, or the topology's own.
+MODELS = {"number": None, "llm": "examples/generative"}
 CHOICE = "manifests/mirroring/kustomization.yaml"
 MAKE_ROOM = "make room there, or remove what earlier runs left: `make clean`."
 
@@ -138,6 +140,7 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
     gateway_port: GatewayPort = 8080,
     topology_name: Topology = None,
     kustomization: Kustomization = None,
+    model: Model = "number",
     without: Without = None,
     x_api_key: ApiKey = None,
     postgres_uri: PostgresUri = None,
@@ -148,6 +151,9 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
 ) -> None:
     """Run the deployment until Ctrl-C or SIGTERM."""
     base = _run_folder(folder)
+    if (of_model := _of_model(model)) and kustomization:
+        raise Explained(f"MODEL is '{model}', and KUSTOMIZATION '{kustomization}'; leave one out.")
+    kustomization = kustomization or of_model
     options = Options(
         folder=base / data_folder(kustomization),
         kustomization=_chosen(topology_name, kustomization),
@@ -208,17 +214,14 @@ def demo(  # noqa: PLR0917 - typer calls it with keywords
 ) -> None:
     """Run the deployment, send sample traffic, show the comparison, stop everything."""
     # It sends calls with aiohttp, which is a quarter of the other commands' start to import.
-    from shadow_local.demo import SCENES, demonstrate  # noqa: PLC0415
+    from shadow_local.demo import demonstrate  # noqa: PLC0415
 
-    if model not in SCENES:
-        raise Explained(f"MODEL is '{model}'; set it to {' or '.join(SCENES)}.")
+    kustomization = _of_model(model)
     base = _run_folder(folder)
     own = base / "demo"
     which = _as_typed(TOPOLOGY=topology_name, MODEL=model if model != "number" else None)
     second = f"`{which}local/.venv/bin/shadow-local demo --folder {base}/second`."
     with claimed(own, second):
-        example = SCENES[model].example
-        kustomization = repository() / "examples" / example if example else None
         manifests = _chosen(topology_name, kustomization)
         options = Options(own, manifests, postgres_uri=postgres_uri or None)
         demonstrate(options, requests, screen, model, html)
@@ -342,6 +345,14 @@ def _chosen(name: str | None, kustomization: Path | None = None) -> Path:
             f"{in_place(kustomization, CHOICE)}; write `- {name}` there and leave TOPOLOGY out."
         )
     return topology(name) if name else kustomization or repository()
+
+
+def _of_model(model: str) -> Path | None:
+    """The kustomization of a MODEL; None for the topology's own."""
+    if model not in MODELS:
+        raise Explained(f"MODEL is '{model}'; set it to {' or '.join(MODELS)}.")
+    folder = MODELS[model]
+    return repository() / folder if folder else None
 
 
 def _as_typed(**variables: object) -> str:

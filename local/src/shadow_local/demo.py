@@ -23,7 +23,6 @@ from shadow_local.report import FAILURES, comparison
 from shadow_local.stack import FOLLOWER, Options, Stack, in_foreground, steps
 from shadow_local.supervisor import StopRequested
 from shadow_local.traffic import Answer, Call, Pace, counted, send
-from shadow_local.translate.document import repository
 
 SHOWN_PAIRS = 5
 # Of two models that answer alike, for PROMOTE.
@@ -55,7 +54,6 @@ class Scene:
     `shown` is what a person looks at in a request or an answer, and what is compared of it here.
     """
 
-    example: str | None  # a kustomization in examples/, or the topology's own
     calls: Callable[[int], Iterator[Any]]
     shown: Callable[[Any], Any]
     setting: str  # of the predictors
@@ -98,8 +96,6 @@ def demonstrate(
     typer.Exit with a code other than 0 when an answer, a pair or a verdict is missing.
     """
     scene = SCENES[model]
-    if scene.example is not None:
-        options = replace(options, kustomization=repository() / "examples" / scene.example)
     for remains in options.folder.glob("*/"):
         shutil.rmtree(remains)
     stack = Stack(options)
@@ -148,7 +144,7 @@ def _what_next(scene: Scene, model: str, requests: int) -> str:
     """Commands or pages to go on with, but for the command that has just run."""
     lines = {scene.again: "the same until Ctrl-C, for curl, make traffic and make psql"}
     if requests < ENOUGH:
-        of_model = "" if scene.example is None else f"MODEL={model} "
+        of_model = "" if model == "number" else f"MODEL={model} "
         more = f"make demo {of_model}REQUESTS={ENOUGH}"
         lines[more] = "calls enough for PROMOTE in the second round"
     lines[scene.page] = "a model of your own in the place of this one"
@@ -246,7 +242,6 @@ def _last_words(document: Any) -> Any:
 
 SCENES = {
     "number": Scene(
-        example=None,
         calls=_lists_of_numbers,
         shown=_only_member,
         setting="FACTOR",
@@ -257,14 +252,13 @@ SCENES = {
         page="docs/your-own-model.md",
     ),
     "llm": Scene(
-        example="generative",
         calls=_questions,
         shown=_last_words,
         setting="MODEL_VARIANT",
         default="base",
         differing="The primary is the {0} model, the shadow the {1} one",
         agreeing="The primary is the {0} model, and so is the shadow",
-        again="make up KUSTOMIZATION=examples/generative",
+        again="make up MODEL=llm",
         page="docs/models/language-model.md",
         compare=("--rules", "openai"),
     ),

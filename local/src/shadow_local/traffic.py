@@ -33,6 +33,7 @@ BEHIND_SECONDS = 1
 # No answer may take that long, but for a long stream's.
 STUCK_SECONDS = 20
 SECONDS_PER_CALL = 60
+SECONDS_PER_LINE = 30
 SHOWN_CHARACTERS = 200
 MOST_EXAMPLES = 3
 # A predict URL is an entry and a path below it.
@@ -339,9 +340,22 @@ def counted(screen: Console, step: str, total: int) -> Iterator[Callable[[int], 
     """A step of `total` parts; call it with the number that is done."""
     if not screen.is_terminal:
         screen.print(f"{step}: {total}", soft_wrap=True)
-        yield lambda _: None
+        yield _now_and_then(screen, total)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, console=screen, transient=True) as bar:
         task = bar.add_task(step, total=total)
         yield lambda done: bar.update(task, completed=done)
+
+
+def _now_and_then(screen: Console, total: int) -> Callable[[int], None]:
+    """A line for a file or a pipe every half minute, so that slow can be told from stuck."""
+    said = time.monotonic()
+
+    def tell(done: int) -> None:
+        nonlocal said
+        if time.monotonic() - said > SECONDS_PER_LINE and done < total:
+            said = time.monotonic()
+            screen.print(f"{done} of {total}", soft_wrap=True)
+
+    return tell

@@ -188,6 +188,26 @@ def test_clean_removes_what_was_installed_into_a_copied_example(clone: Path) -> 
     assert [path.name for path in copy.iterdir()] == ["model.py"]
 
 
+def test_clean_removes_pythons_bytecode(clone: Path) -> None:
+    """Which every command here writes next to what it runs."""
+    (clone / "some-project" / "src" / "__pycache__").mkdir(parents=True)
+    subprocess.run(["make", "clean"], cwd=clone, capture_output=True, check=True)
+    assert not [*clone.rglob("__pycache__")]
+
+
+@pytest.mark.parametrize("target", ["demo", "up"])
+def test_the_model_of_a_demonstration_can_be_kept_up(target: str) -> None:
+    """MODEL says the same of both."""
+    done = subprocess.run(
+        ["make", "--dry-run", target, "MODEL=llm"],
+        cwd=repository(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert f'shadow-local {target} --model "llm"' in done.stdout
+
+
 def test_versions_that_exclude_each_other_are_told_apart_from_a_network(clone: Path) -> None:
     """A dependency was changed and its pin was not: uv's reason, and the command that mends it."""
     (clone / "wheels").mkdir()

@@ -128,13 +128,27 @@ def test_a_wrong_setting_is_one_line(
     assert "s3cret" not in run.output.read_text()
 
 
-def test_a_demo_of_an_example_takes_no_topology(start: Start, tmp_path: Path) -> None:
-    """It has that of the manifests: the option would be ignored, and `up` refuses it too."""
-    run = start("demo", "--model", "llm", "--folder", str(tmp_path), TOPOLOGY="follow")
+@pytest.mark.parametrize("command", ["demo", "up"])
+def test_a_model_of_an_example_takes_no_topology(
+    start: Start, tmp_path: Path, command: str
+) -> None:
+    """It has that of the manifests: the option would be ignored."""
+    run = start(command, "--model", "llm", "--folder", str(tmp_path), TOPOLOGY="follow")
     assert run.ends() == 1
     line = _only_line(run)
     assert "examples/generative has the topology of manifests/mirroring/kustomization.yaml;" in line
     assert "write `- follow` there and leave TOPOLOGY out." in line
+
+
+@pytest.mark.parametrize("command", ["demo", "up"])
+def test_a_model_that_there_is_not_is_one_line(start: Start, tmp_path: Path, command: str) -> None:
+    """And two that exclude each other."""
+    run = start(command, "--model", "llama", "--folder", str(tmp_path))
+    assert run.ends() == 1
+    assert "MODEL is 'llama'; set it to number or llm." in _only_line(run)
+    run = start("up", "--model", "llm", "--folder", str(tmp_path), KUSTOMIZATION="examples/runtime")
+    assert run.ends() == 1
+    assert "MODEL is 'llm', and KUSTOMIZATION 'examples/runtime'; leave one" in _only_line(run)
 
 
 def test_an_unknown_option_is_one_line(start: Start) -> None:

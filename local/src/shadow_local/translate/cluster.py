@@ -25,7 +25,7 @@ from shadow_local.translate.forms import (
     variables_of,
 )
 from shadow_local.translate.patches import check_images, check_targets
-from shadow_local.translate.references import dangling, namespace_of, unread_secrets
+from shadow_local.translate.references import dangling, namespace_of, unnamed
 from shadow_local.translate.resources import amount
 from shadow_local.translate.schemas import check_schemas
 from shadow_local.translate.selectors import idle, unscraped
@@ -86,7 +86,7 @@ def warnings(manifests: list[Manifest]) -> Iterator[str]:
         yield from kserve.warnings(service, manifests)
     yield from idle(manifests)
     yield from unscraped(manifests)
-    yield from unread_secrets(manifests)
+    yield from unnamed(manifests)
     yield from gateways.warnings(manifests)
     yield from _shares(manifests)
     yield from _short_lived(manifests)
@@ -295,7 +295,8 @@ def _scaling(service: Manifest) -> Iterator[str]:
         if most < max(least, 1):
             yield (
                 f"InferenceService {name}: its {kind} never scales, as maxReplicas is "
-                f"{most or 'missing'} with minReplicas {least}; set it to {max(least, 1)} or more."
+                f"{most or 'missing'} with minReplicas {least}; set it to {max(least, 1)} or more "
+                "in manifests/settings/settings.yaml, or where a patch says it."
             )
         metric, target = component.get("scaleMetric"), component.get("scaleTarget", 1)
         if metric not in (None, *METRICS[mode]):

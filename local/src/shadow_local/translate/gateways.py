@@ -20,6 +20,8 @@ HTTP_ONLY = ("hosts", "notHosts", "methods", "notMethods", "paths", "notPaths")
 BUFFER, EDGE_BUFFER = 1_048_576, 32_768
 # Of a gateway's pods: Istio's own, and Knative's local gateway, which calls by host come through.
 ISTIOS_PORTS, KNATIVES_PORT = range(15_000, 15_091), 8081
+# Istio's charts have 80 and 443 lead to 8080 and 8443 of the pods, or to themselves.
+CALLERS_PORTS = (80, 443, 8080, 8443)
 HTTP = ("HTTP", "HTTPS", "HTTP2", "GRPC")
 POD_LABEL = "istio"  # what the setting gateway-label is the value of
 
@@ -102,6 +104,8 @@ def _taken_ports(gateways: list[Manifest]) -> Iterator[str]:
             others = ["Istio itself"]
         elif port == KNATIVES_PORT:
             others = ["Knative's local gateway"]
+        elif port in CALLERS_PORTS:
+            others = ["its callers, whichever Gateway is theirs"]
         for other in others[:1]:
             yield (
                 f"Gateway {item['metadata']['name']}: port {port} of the gateway's pods is that of "

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
-from itertools import takewhile
+from itertools import chain, takewhile
 from typing import Any
 
 from shadow_local.translate.document import Manifest, expand, fields
@@ -40,6 +40,8 @@ NAMED_KINDS = {
     "claimName": "PersistentVolumeClaim",
     "runtime": "ServingRuntime",
 }
+# Of no use to anybody unless another object names it.
+TO_BE_NAMED = ("Secret", "ServiceAccount", "PersistentVolumeClaim")
 # What is found in the namespace alone, and comes from nowhere else; a Secret may be a copy.
 OF_A_NAMESPACE = ("ConfigMap", "PersistentVolumeClaim", "ServiceAccount", "ServingRuntime")
 # Variables that say which InferenceService is meant.
@@ -80,32 +82,37 @@ def dangling(manifests: Iterable[Manifest]) -> Iterator[str]:
         yield from (f"{label(item)}: {line}" for line in dict.fromkeys(lines))
 
 
-def unread_secrets(manifests: Iterable[Manifest]) -> Iterator[str]:
-    """A warning for each Secret that nothing reads, where one of its name is read in another
-    namespace, or one of nearly its name, and is not there; somebody else may bring that.
+def unnamed(manifests: Iterable[Manifest]) -> Iterator[str]:
+    """A warning for each object that is there to be named by another one and is not, such as a
+    Secret, where one of its name is named in another namespace, or one of nearly its name, and is
+    not there; somebody else may bring that.
     """
     rendering = _Rendering.of(list(manifests))
-    readers = {
-        (name, namespace_of(item)): label(item)
+    named = {
+        (kind, name, namespace_of(item)): label(item)
         for item in rendering.items
         for kind, name in _named(item)
-        if kind == "Secret"
     }
-    missing = sorted(readers.keys() - rendering.names.get("Secret", set()))
-    for item in (item for item in rendering.items if item.get("kind") in SECRETS):
-        *_, (_, name) = _makes(item)
+    missing = sorted(of for of in named if of[1:] not in rendering.names.get(of[0], ()))
+    for item in rendering.items:
+        *_, (kind, name) = _makes(item)
         home = item["metadata"].get("namespace")
-        if (name, namespace_of(item)) in readers:
+        if kind not in TO_BE_NAMED or (kind, name, namespace_of(item)) in named:
             continue
-        there = [(of, place) for of, place in missing if of == name or home in (None, place)]
-        for near in get_close_matches(name, [of for of, _ in there], 1, 0.85):
-            place = dict(there)[near]
-            reads = f"{readers[near, place]} reads in {place}"
+        there = {
+            of: place
+            for what, of, place in missing
+            if what == kind
+            # Of another namespace's, `dangling` has said it of all but Secrets.
+            and (kind not in OF_A_NAMESPACE if of == name else home in (None, place))
+        }
+        for near in get_close_matches(name, there, 1, 0.85):
+            names = f"{named[kind, near, there[near]]} names in {there[near]}"
             yield f"{label(item)}: " + (
                 f"it is {'in namespace ' + home if home else 'without a namespace'}, and makes a "
-                f"Secret {name}, which {reads}; give it that one."
+                f"{kind} {name}, which {names}; give it that one."
                 if near == name
-                else f"nothing reads a Secret {name}; is {near} meant, which {reads}?"
+                else f"nothing names a {kind} {name}; is {near} meant, which {names}?"
             )
 
 
@@ -311,11 +318,6 @@ def _files_and_variables(item: Manifest, rendering: _Rendering) -> Iterator[str]
     namespace = namespace_of(item)
     named = [(kind, name, "", _REMEDY_FOR_OWN) for kind, name in _named(item)]
     named += [
-        ("PersistentVolumeClaim", found[1], "", _REMEDY_FOR_OWN)
-        for _, node in fields(item.get("spec"))
-        if (found := CLAIM.match(str(node)))
-    ]
-    named += [
         ("InferenceService", name.strip(), f"{variable['name']} says ", _REMEDY)
         for _, _, container in own_containers([item])
         for variable in container.get("env") or ()
@@ -333,11 +335,14 @@ def _files_and_variables(item: Manifest, rendering: _Rendering) -> Iterator[str]
 
 def _named(item: Manifest) -> Iterator[tuple[str, str]]:
     """The kind and the name of each object that a field of another one names."""
-    pull = "imagePullSecrets"  # a ServiceAccount has no spec
-    for key, node in (*fields(item.get("spec")), *fields(item.get(pull), pull)):
+    # A ServiceAccount has no spec, but lists of Secrets.
+    lists = (("secret", item.get("secrets")), ("secret", item.get("imagePullSecrets")))
+    for key, node in chain(fields(item.get("spec")), *(fields(node, key) for key, node in lists)):
         name = node.get("name") if isinstance(node, dict) else node
         if key in NAMED_KINDS and isinstance(name, str):
             yield NAMED_KINDS[key], name
+        elif found := CLAIM.match(str(node)):
+            yield "PersistentVolumeClaim", found[1]
 
 
 def _keys(item: Manifest, rendering: _Rendering) -> Iterator[str]:
