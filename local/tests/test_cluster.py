@@ -240,6 +240,22 @@ PLANTED = [
         plant("spec/transformer/containers/0/env/12/value", "45"),
         "kills a stopping transformer after 60 s, which takes 75 s",
     ),
+    (
+        "standard",
+        "InferenceService",
+        plant("spec/transformer/containers/0/env/12/value", "600"),
+        (
+            "Kubernetes kills a stopping transformer after 75 s, which takes 635 s (preStop, "
+            "SHUTDOWN_GRACE_SECONDS and SHUTDOWN_DRAIN_SECONDS); raise its "
+            "terminationGracePeriodSeconds to 635 or more."
+        ),
+    ),
+    (
+        "follow",
+        "InferenceService",
+        plant("spec/transformer/terminationGracePeriodSeconds", 64),
+        "Kubernetes kills a stopping transformer after 64 s, which takes 65 s",
+    ),
     # Names that only their controllers refuse.
     ("standard", "CronJob", plant("metadata/name", "j" * 53), "of at most 52"),
     ("standard", "Service", plant("metadata/name", "s" * 64), "of at most 63"),

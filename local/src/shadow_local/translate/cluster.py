@@ -5,6 +5,7 @@ An API server takes all of it without a word; what it means shows hours later, o
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -44,6 +45,7 @@ METRICS = {"Standard": ("cpu", "memory"), "Knative": ("concurrency", "rps")}
 TOPOLOGY, FITS = "shadow-deployment/topology", "shadow-deployment/fits"
 # Of a container's lists, what no two items of one may share.
 KEYS = {"env": ("name",), "volumeMounts": ("mountPath",), "ports": ("containerPort", "protocol")}
+GRACE_SECONDS = 30  # Kubernetes' own terminationGracePeriodSeconds
 # minimal-transformer's own.
 SPOOL_MAX_BYTES, MAX_BODY_BYTES, MAX_IN_FLIGHT_BYTES = 2**30, 2**26, 2**28
 # Deleted, these take the tables with them.
@@ -173,6 +175,7 @@ def _misunderstood(manifests: list[Manifest], edge: bool) -> Iterator[str]:
         yield from models.refusals(service, manifests)
         yield from _spool(service)
         yield from _bodies(service)
+        yield from _killed(service)
     yield from models.disagreements(services)
     yield from _object_names(manifests)
     for item in manifests:
@@ -369,7 +372,25 @@ def _stopping_seconds(component: dict[str, Any]) -> float:
     """How long open calls, and then the spool, may take; 0 where nothing is said."""
     variables = [item for pod in component.get("containers", []) for item in pod.get("env", [])]
     names = ("SHUTDOWN_GRACE_SECONDS", "SHUTDOWN_DRAIN_SECONDS")
-    return sum(float(item.get("value", 0)) for item in variables if item["name"] in names)
+    said = (str(item.get("value")) for item in variables if item["name"] in names)
+    return sum(float(value) for value in said if re.fullmatch(r"\d+(\.\d+)?", value))
+
+
+def _killed(service: Manifest) -> Iterator[str]:
+    """The kubelet kills a pod after its grace period, in which its preStop counts, too."""
+    transformer = service["spec"].get("transformer", {})
+    if _mode(service) != "Standard" or not (stopping := _stopping_seconds(transformer)):
+        return
+    hooks = (pod.get("lifecycle", {}).get("preStop", {}) for pod in transformer["containers"])
+    stopping += max(hook.get("sleep", {}).get("seconds", 0) for hook in hooks)
+    allowed = transformer.get("terminationGracePeriodSeconds", GRACE_SECONDS)
+    if stopping > allowed:
+        yield (
+            f"InferenceService {service['metadata']['name']}: Kubernetes kills a stopping "
+            f"transformer after {allowed} s, which takes {stopping:g} s (preStop, "
+            "SHUTDOWN_GRACE_SECONDS and SHUTDOWN_DRAIN_SECONDS); raise its "
+            f"terminationGracePeriodSeconds to {math.ceil(stopping)} or more."
+        )
 
 
 def _timeouts(services: Iterable[Manifest], routes: Iterable[Manifest]) -> Iterator[str]:
