@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 from shadow_report import __version__
+from shadow_report.answers.comparer import NOTHING_SEEN
 from shadow_report.answers.figures import path_reports
 from shadow_report.answers.outcome import Outcome
 from shadow_report.counting import Counters
@@ -75,7 +76,8 @@ class Observed:
         coverage_fails = any(g.name == "coverage" and g.status == "fail" for g in gates)
         integrity = self._integrity(window, primary, shadow, coverage_fails=coverage_fails)
         noise, generated = self._noise(), counters.generated.report(alpha)
-        unmatched = counters.unmatched_rules()
+        floor = self._floor()
+        seen = counters.seen | (NOTHING_SEEN if floor is None else floor.seen)
         paths = path_reports(counters.comparer.places.all, ledger.differing, alpha)
         decision = decide(
             gates,
@@ -130,11 +132,11 @@ class Observed:
             slices=counters.slices.report(alpha),
             signatures=self.signatures,
             timeline=counters.timeline.report(),
-            unmatched_rules=unmatched,
+            unmatched_rules=counters.unmatched_rules(seen),
             notes=notes(
                 settings,
                 counters.classifier.counts.warm_up,
-                counters.comparer.ignored(),
+                counters.comparer.ignored(seen),
             ),
         )
 

@@ -10,18 +10,15 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import UUID
 
-from shadow_report.answers.comparer import Comparer
-from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.paths import RequestField
 from shadow_report.assemble import Ask, Observed
 from shadow_report.counting import Counters
-from shadow_report.counting.classify import Classifier, Clock
+from shadow_report.counting.classify import Clock
 from shadow_report.counting.noise import replayed_floor
 from shadow_report.counting.timeline import microseconds
 from shadow_report.counting.worst import Among, signatures
 from shadow_report.evidence.database import (
     CallGroup,
-    Duplicates,
     LostCalls,
     Scope,
     Tables,
@@ -113,8 +110,9 @@ def observe(tables: Tables, settings: Comparison, progress: Progress) -> Observe
         settings,
         sides,
         settled_watermark(tables, sides, settings, now),
-        worst_retries(tables, sides.scope, settings, duplicates) if duplicates.shadow else {},
     )
+    if duplicates.shadow:
+        counters.take_in_further(tables.further_shadow_calls(sides.scope, duplicates))
     batches = tables.pairs(
         sides.scope,
         duplicates,
@@ -206,24 +204,7 @@ def noise_floor(uri: str, settings: Comparison) -> Noise | None:
     return None if found is None else found.report(None, settings.margins.alpha)
 
 
-def worst_retries(
-    tables: Tables, scope: Scope, settings: Comparison, duplicates: Duplicates
-) -> dict[int, Outcome]:
-    """By the hash of a pair id, the gravest outcome of the shadow's further calls with it."""
-    clock = Clock(counted_from=-(2**63), settled_before=2**63 - 1)
-    classifier = Classifier(Comparer(settings.rules), settings.rules, clock)
-    worst: dict[int, Outcome] = {}
-    for batch in tables.further_shadow_calls(scope, duplicates):
-        found = classifier.classify(batch)
-        hashes = batch.integers("pair_hash")[found.usable].tolist()
-        for pair, outcome in zip(hashes, found.outcomes[found.usable].tolist(), strict=True):
-            worst[pair] = max(worst.get(pair, Outcome.EQUAL), Outcome(outcome))
-    return worst
-
-
-def begin_counters(
-    settings: Comparison, sides: Sides, settled_before: datetime, retries: dict[int, Outcome]
-) -> Counters:
+def begin_counters(settings: Comparison, sides: Sides, settled_before: datetime) -> Counters:
     """Empty tallies for the calls of these groups."""
     first, last, calls = extent(sides, settings, settled_before)
     clock = Clock(counted_from=microseconds(first), settled_before=microseconds(settled_before))
@@ -233,7 +214,6 @@ def begin_counters(
         first=first,
         last=last,
         calls=calls,
-        retries=retries,
         is_mirrored=is_mirrored(sides, settings),
     )
 

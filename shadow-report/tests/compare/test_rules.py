@@ -12,6 +12,7 @@ import re
 import struct
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,39 @@ def test_a_rule_says_what_agrees(  # noqa: PLR0917 - one per column
     assert command(calls)["outcomes"] == {without: 1}
     report = command([], "--rule", rule)
     assert report["outcomes"] == {with_it: 1}
+    assert report["unmatched_rules"] == []
+
+
+@pytest.mark.parametrize("other", ["empty", "full"])
+@pytest.mark.parametrize("option", ["--ignore=error", "--rule=error=ignore"])
+def test_a_rule_for_bodies_of_errors_has_an_effect(
+    command: Command, option: str, other: str
+) -> None:
+    """Whether the errors differ or not; a slip is told, with the place that it means."""
+    refused = pair(
+        1, {"answer": '{"error": "empty"}'}, {"answer": f'{{"error": "{other}"}}'}, status=400
+    )
+    report = command([*answers(([1.5], [1.5])), *refused], option, "--ignore=eror")
+    assert (report["disagreements"], report["compared"]) == (0, 1)
+    assert report["unmatched_rules"] == ["ignore eror (did you mean error?)"]
+    assert "Not compared: error." in report["notes"]
+
+
+def test_a_rule_for_a_retry_alone_has_an_effect(command: Command) -> None:
+    """The shadow's second answer to a call has what the first has not."""
+    calls = answers(({"y": 1}, {"y": 1}))
+    again = calls[1].time + timedelta(seconds=1)
+    calls.append(replace(calls[1], time=again, answer='{"y": 1, "took": 3}'))
+    assert command(calls)["outcomes"] == {"extra": 1}
+    report = command([], "--ignore", "took")
+    assert (report["outcomes"], report["unmatched_rules"]) == ({"equal": 1}, [])
+
+
+def test_a_rule_for_the_noise_alone_has_an_effect(command: Command) -> None:
+    """The primary's second answer to a request has what its first has not, nor the shadow's."""
+    first, again = pair(1, request="[1]"), pair(2, request="[1]", answer='{"took": 3}')
+    report = command([*first, again[0]], "--ignore", "took")
+    assert report["noise"]["comparisons"] == 1
     assert report["unmatched_rules"] == []
 
 

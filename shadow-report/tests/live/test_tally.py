@@ -16,7 +16,7 @@ from traffic import SHADOW, START, Call, pair, pairs, record
 
 from embedded_postgres import as_role
 from shadow_report import OneLineError
-from shadow_report.answers.paths import RequestField
+from shadow_report.answers.paths import RequestField, Rule, Rules
 from shadow_report.compare import observe
 from shadow_report.evidence.database import open_tables
 from shadow_report.live.tally import Tally
@@ -306,8 +306,9 @@ def look_and_lose_the_server(live: Live, until: datetime) -> None:
         {"slo_ms": 4.0, "warm_up": timedelta(seconds=7)},
         {"slices": (RequestField.of("values"),), "cluster": RequestField.of("values")},
         {"cluster": TIME_UNITS["second"], "mirrored_share": 0.5},
+        {"rules": Rules(by_path=(Rule.of("error"), Rule.of("took"), Rule.of("nowhere")))},
     ],
-    ids=["slo and warm-up", "slices and clusters", "share and seconds"],
+    ids=["slo and warm-up", "slices and clusters", "share and seconds", "rules"],
 )
 def test_every_counter_adds_up(postgres_uri: str, settings_: dict[str, Any]) -> None:
     """Whatever is asked for is the same when it is counted in parts."""
@@ -330,6 +331,13 @@ OUTCOMES: dict[str, Callable[[int], list[Call]]] = {
         *pair(i, time=at(i)),
         replace(pair(i)[1], time=at(i + 1), status=503, answer="{}"),
     ],
+    "answered otherwise": lambda i: [
+        *pair(i, time=at(i)),
+        replace(pair(i)[1], time=at(i + 1), answer='{"took": 1}'),
+    ],
+    "refused": lambda i: pair(
+        i, {"answer": '{"error": "a"}'}, {"answer": '{"error": "b"}'}, status=400, time=at(i)
+    ),
     "asked again": lambda i: pair(i, time=at(i), request=f'{{"values": [{i % 3}]}}'),
     "other clock": lambda i: pair(i, time=at(i), shadow={"time": at(i - 1)}),
     "stamped late": lambda i: pair(i, time=at(i), shadow={"time": at(i + 20)}),

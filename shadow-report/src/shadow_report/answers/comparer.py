@@ -9,7 +9,7 @@ seen: one node per path template.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import chain
@@ -279,6 +279,22 @@ _KIND_OF = {str: "text", bool: "boolean", float: "number", dict: "object", list:
 _KIND_OF |= {type(None): "null", Tensor: "tensor"}
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What there was in the answers compared: the rules that named something, by their number, and
+    the paths of all places.
+    """
+
+    named: frozenset[int] = frozenset()
+    paths: frozenset[str] = frozenset()
+
+    def __or__(self, other: Seen) -> Seen:
+        return Seen(self.named | other.named, self.paths | other.paths)
+
+
+NOTHING_SEEN = Seen()
+
+
 class Comparer:
     """Compares parsed answers: gathers pairs until the flush, and keeps none of them after it."""
 
@@ -354,24 +370,27 @@ class Comparer:
         margins = np.array([-1 if p.rules.margin is None else p.rules.margin for p in places])
         return np.where(IS_DISAGREEMENT[marks.outcomes], margins[marks.places], -1)
 
-    def unmatched(self) -> tuple[str, ...]:
+    @property
+    def seen(self) -> Seen:
+        """What there was in all that was compared so far."""
+        places = self.places.all
+        named = frozenset(rule for place in places for rule in place.rules.named)
+        return Seen(named, frozenset(place.path for place in places))
+
+    def unmatched(self, elsewhere: Seen = NOTHING_SEEN) -> tuple[str, ...]:
         """The rules that named nothing of what was compared, with the place that each may mean;
-        none while nothing was.
+        none while nothing was. elsewhere: what other comparers saw by the same rules.
         """
-        rules, named = self._rules.by_path, self._named()
         if not self.places.root.pairs:
             return ()
-        given = (rule for i, rule in enumerate(rules) if i not in named and not rule.is_preset)
-        return tuple(f"{rule.name}{self._nearest(rule.spelling)}" for rule in given)
+        seen = self.seen | elsewhere
+        rules = enumerate(self._rules.by_path)
+        given = (rule for i, rule in rules if i not in seen.named and not rule.is_preset)
+        return tuple(f"{rule.name}{_nearest(rule.spelling, seen.paths)}" for rule in given)
 
-    def _nearest(self, path: str) -> str:
-        places = sorted({place.path for place in self.places.all if place.path})
-        near = get_close_matches(path, places, n=1, cutoff=LIKE_A_TYPO)
-        return f" (did you mean {near[0]}?)" if near else ""
-
-    def ignored(self) -> tuple[str, ...]:
-        """The paths that were left out, of those that named something."""
-        rules = [self._rules.by_path[i] for i in sorted(self._named())]
+    def ignored(self, elsewhere: Seen = NOTHING_SEEN) -> tuple[str, ...]:
+        """The paths that were left out, of those that named something, here or `elsewhere`."""
+        rules = [self._rules.by_path[i] for i in sorted((self.seen | elsewhere).named)]
         return tuple(rule.spelling for rule in rules if isinstance(rule.how, Ignored))
 
     def _standing(self) -> dict[int, Rows]:
@@ -380,9 +399,6 @@ class Comparer:
             if place.rules.margin is not None:
                 found[place.rules.margin] += place.rows
         return {rule: np.unique(np.concatenate(rows)) for rule, rows in found.items() if rows}
-
-    def _named(self) -> set[int]:
-        return {rule for place in self.places.all for rule in place.rules.named}
 
     def _mark(
         self, place: Place, outcome: Outcome, rows: Rows, sizes: Floats | None = None
@@ -682,3 +698,9 @@ class Comparer:
         pairs = enumerate(zip(column.primary, column.shadow, strict=True))
         differing = [i for i, (p, s) in pairs if not are_equal(p, s)]
         self._mark(place, Outcome.TEXT, column.rows[differing])
+
+
+def _nearest(path: str, places: Iterable[str]) -> str:
+    """The place that the path may mean, as a question."""
+    near = get_close_matches(path, sorted(filter(None, places)), n=1, cutoff=LIKE_A_TYPO)
+    return f" (did you mean {near[0]}?)" if near else ""

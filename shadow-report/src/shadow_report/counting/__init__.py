@@ -5,13 +5,13 @@ Pure: arrays in, figures out. Each has an `add` that takes a batch and a `report
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from shadow_report.answers.comparer import Comparer
+from shadow_report.answers.comparer import Comparer, Seen
 from shadow_report.answers.outcome import Outcome
-from shadow_report.counting.classify import Classifier, Clock
+from shadow_report.counting.classify import ANY_TIME, Classifier, Clock
 from shadow_report.counting.generated import DifferingSample, GeneratedTally
 from shadow_report.counting.latency import LatencyTally
 from shadow_report.counting.ledger import Ledger, MarginTally, MissingTally
@@ -29,6 +29,8 @@ class Counters:
     """Everything that one pass over the pairs counts."""
 
     classifier: Classifier
+    further: Classifier
+    """Compares the shadow's further calls with a pair id, which are in no other figure."""
     comparer: Comparer
     ledger: Ledger
     margins: MarginTally
@@ -51,24 +53,17 @@ class Counters:
         first: datetime,
         last: datetime,
         calls: int,
-        retries: Mapping[int, Outcome],
         is_mirrored: bool,
     ) -> Counters:
         """Empty tallies for some `calls` of the primary between these times.
 
-        retries: by the hash of a pair id, the gravest outcome of its further shadow calls.
         is_mirrored: the entry copied the calls to the shadow; else a replay or follower sent them.
         """
         timeline = Timeline(first, last, settings.slo_ms)
         comparer = Comparer(settings.rules)
         return cls(
-            classifier=Classifier(
-                comparer,
-                settings.rules,
-                clock,
-                retries=retries,
-                is_mirrored=is_mirrored,
-            ),
+            classifier=Classifier(comparer, settings.rules, clock, is_mirrored=is_mirrored),
+            further=Classifier(Comparer(settings.rules), settings.rules, ANY_TIME),
             comparer=comparer,
             ledger=Ledger(),
             margins=MarginTally(settings.rules),
@@ -82,6 +77,19 @@ class Counters:
             groups=Groups(),
             noise=NoiseTally(settings.rules, calls),
         )
+
+    def take_in_further(self, batches: Iterable[Batch]) -> None:
+        """Let pairs be as bad as the gravest of these further shadow calls with their ids.
+
+        They replace those of the last time, and come before their pairs are taken in.
+        """
+        worst: dict[int, Outcome] = {}
+        for batch in batches:
+            found = self.further.classify(batch)
+            hashes = batch.integers("pair_hash")[found.usable].tolist()
+            for pair, outcome in zip(hashes, found.outcomes[found.usable].tolist(), strict=True):
+                worst[pair] = max(worst.get(pair, Outcome.EQUAL), Outcome(outcome))
+        self.classifier.retries = worst
 
     def take_in(self, batches: Iterable[Batch], progress: Callable[[int], None]) -> None:
         """Count all pairs; `progress` hears after each batch how many rows are done."""
@@ -112,6 +120,14 @@ class Counters:
         self.trials.extend(microseconds(last))
         self.noise.extend(calls)
 
-    def unmatched_rules(self) -> tuple[str, ...]:
-        """The options by path that named nothing in this window, as they are given."""
-        return (*self.comparer.unmatched(), *self.slices.unmatched(), *self.trials.unmatched())
+    @property
+    def seen(self) -> Seen:
+        """What there was in all answers that were compared with the shadow's."""
+        return self.classifier.seen | self.further.seen
+
+    def unmatched_rules(self, seen: Seen) -> tuple[str, ...]:
+        """The options by path that named nothing in this window, as they are given.
+
+        seen: what there was in all answers compared by the rules.
+        """
+        return (*self.comparer.unmatched(seen), *self.slices.unmatched(), *self.trials.unmatched())

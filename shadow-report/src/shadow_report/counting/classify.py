@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shadow_report.answers.bodies import UNPARSEABLE, parse, parse_all
-from shadow_report.answers.comparer import Comparer, Marks
+from shadow_report.answers.comparer import Comparer, Marks, Seen
 from shadow_report.answers.outcome import (
     ARE_COMPARED,
     IS_DISAGREEMENT,
@@ -135,6 +135,9 @@ class Clock:
     """Newer calls may still be under way to the tables."""
 
 
+ANY_TIME = Clock(counted_from=-(2**63), settled_before=2**63 - 1)
+
+
 @dataclass(slots=True)
 class SideCounts:
     """What one side did with its calls."""
@@ -176,8 +179,8 @@ class Classifier:
     """Decides for each row whether it counts, and compares the answers of those that do.
 
     `retries` has, by the hash of a pair id, the gravest outcome of the shadow's further calls with
-    that id; a pair is as bad as its worst call. `is_mirrored`: the entry
-    copied the calls to the shadow; else a replay or a follower sent them, from the tables.
+    that id; a pair is as bad as its worst call. `is_mirrored`: the entry copied the calls to the
+    shadow; else a replay or a follower sent them, from the tables.
     """
 
     def __init__(
@@ -186,16 +189,20 @@ class Classifier:
         rules: Rules,
         clock: Clock,
         *,
-        retries: Mapping[int, Outcome] | None = None,
         is_mirrored: bool = True,
     ) -> None:
         self._comparer = comparer
         # Bodies of errors are compared by the same rules, and are in no figure of the answers.
         self._errors = Comparer(rules)
         self.clock = clock
-        self.retries = retries or {}
+        self.retries: Mapping[int, Outcome] = {}
         self._is_mirrored = is_mirrored
         self.counts = CallCounts()
+
+    @property
+    def seen(self) -> Seen:
+        """What there was in all answers so far, those that are errors among them."""
+        return self._comparer.seen | self._errors.seen
 
     def classify(self, batch: Batch) -> Classified:
         """What became of each pair of the batch."""
@@ -321,12 +328,13 @@ class Classifier:
         for row in rows:
             if flags[row] & (PRIMARY_CUT | SHADOW_CUT):
                 outcomes[row] = Outcome.NOT_COMPARED
+                continue
+            one, other = parse(bodies[row]), parse(shadow_bodies[row])
+            if UNPARSEABLE not in (one, other):
+                # The same ones too: a rule may name what they say.
+                self._errors.compare(one, other, row)
             elif bodies[row] != shadow_bodies[row]:
-                one, other = parse(bodies[row]), parse(shadow_bodies[row])
-                if UNPARSEABLE in (one, other):
-                    outcomes[row] = Outcome.OTHER_ERROR
-                else:
-                    self._errors.compare(one, other, row)
+                outcomes[row] = Outcome.OTHER_ERROR
         marks = self._errors.flush()
         outcomes[marks.rows[marks.outcomes >= Outcome.APPEARED]] = Outcome.OTHER_ERROR
 

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shadow_report.answers.bodies import UNPARSEABLE, parse
-from shadow_report.answers.comparer import Comparer
+from shadow_report.answers.comparer import NOTHING_SEEN, Comparer, Seen
 from shadow_report.answers.outcome import IS_DISAGREEMENT, Outcome
 from shadow_report.answers.paths import Rules
-from shadow_report.counting.classify import Classified, Classifier, Clock
+from shadow_report.counting.classify import ANY_TIME, Classified, Classifier
 from shadow_report.evidence.batch import PRIMARY_BROKEN, PRIMARY_CUT, PRIMARY_LEFT, Batch
 from shadow_report.judging.rates import Rate
 from shadow_report.report import Noise
@@ -45,6 +45,8 @@ class NoiseFloor:
 
     source: Literal["repeats", "replay"]
     rate: Rate
+    seen: Seen
+    """What there was in the answers that it compared by the rules."""
 
     def report(self, shadow_share: float | None, alpha: float) -> Noise:
         """The share with its interval, next to the shadow's."""
@@ -62,8 +64,7 @@ class NoiseFloor:
 
 def replayed_floor(batches: Iterable[Batch], rules: Rules) -> NoiseFloor | None:
     """From the primary's answers to its own calls, sent once more; None without any."""
-    clock = Clock(counted_from=-(2**63), settled_before=2**63 - 1)
-    classifier = Classifier(Comparer(rules), rules, clock)
+    classifier = Classifier(Comparer(rules), rules, ANY_TIME)
     comparisons = disagreements = 0
     requests: set[int] = set()
     for batch in batches:
@@ -73,7 +74,8 @@ def replayed_floor(batches: Iterable[Batch], rules: Rules) -> NoiseFloor | None:
         requests.update(batch.request_keys()[found.compared].tolist())
     if not comparisons:
         return None
-    return NoiseFloor("replay", Rate(disagreements, comparisons, float(len(requests))))
+    rate = Rate(disagreements, comparisons, float(len(requests)))
+    return NoiseFloor("replay", rate, classifier.seen)
 
 
 class NoiseTally:
@@ -89,6 +91,7 @@ class NoiseTally:
         self._answers: dict[bytes, list[Answer]] = {}
         self._disagreements: int | None = 0
         """Counted when it is asked for, since an earlier answer may come later."""
+        self._seen = NOTHING_SEEN
         self.extend(calls)
 
     def __deepcopy__(self, _: dict[int, object]) -> NoiseTally:
@@ -144,6 +147,7 @@ class NoiseTally:
             else:
                 comparer.compare(one, other, row)
         marks = comparer.flush()
+        self._seen = comparer.seen
         counted = comparer.own_margins(marks) < 0
         # A broken answer is not noise: as disagreement of the shadow's it would not count either.
         gravest: NDArray[np.int64] = np.full(len(changed), Outcome.EQUAL, dtype=np.int64)
@@ -163,4 +167,5 @@ class NoiseTally:
         if not comparisons:
             return None
         repeated = sum(len(answers) > 1 for answers in self._answers.values())
-        return NoiseFloor("repeats", Rate(disagreements, comparisons, float(repeated)))
+        rate = Rate(disagreements, comparisons, float(repeated))
+        return NoiseFloor("repeats", rate, self._seen)

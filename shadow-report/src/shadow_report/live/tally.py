@@ -34,7 +34,6 @@ from shadow_report.compare import (
     reads_requests,
     refused,
     with_rules_of_protocol,
-    worst_retries,
 )
 from shadow_report.counting import Counters
 from shadow_report.counting.noise import NoiseFloor, replayed_floor
@@ -266,12 +265,14 @@ class Tally:
         # What came before the first pair is not part of the base, nor of what is added to it.
         settled = max(until - TAIL, sides.began or until - TAIL)
         duplicates = tables.duplicates(scope)
-        retries = worst_retries(tables, scope, settings, duplicates) if duplicates.shadow else {}
+        counters = begin_counters(settings, sides, until)
+        if duplicates.shadow:
+            counters.take_in_further(tables.further_shadow_calls(scope, duplicates))
         history = Scope("", "", self._window_since, until, is_followed=scope.is_followed)
         self._kinds = frozenset(map(kind_of, tables.calls(history)))
         base = Base(
             until=settled,
-            counters=begin_counters(settings, sides, until, retries),
+            counters=counters,
             groups=tables.calls(replace(scope, until=settled)),
             asked=tables.calls(replace(history, since=settings.since, until=settled)),
             history=tables.calls(replace(history, until=settled)),
@@ -398,9 +399,7 @@ class Tally:
         ids = {*(arrival.pair_id for arrival in arrivals), *base.pending}
         for some in _portions(sorted(ids)):
             portion = replace(scope, pair_ids=some)
-            counters.classifier.retries = worst_retries(
-                tables, portion, self._settings, ANY_DUPLICATES
-            )
+            counters.take_in_further(tables.further_shadow_calls(portion, ANY_DUPLICATES))
             for batch in tables.pairs(
                 portion,
                 ANY_DUPLICATES,
