@@ -602,7 +602,8 @@ class Report:
     pairs: int
     """Pairs that the verdict rests on."""
     compared: int
-    """Pairs of two sound answers, which can agree or disagree: what disagreement counts among."""
+    """Pairs that agree or differ, which disagreement counts among: all but those with a new fault,
+    those that both sides refuse or fail alike, and those that nobody can compare."""
     gates: tuple[Gate, ...]
     more_pairs: int | None
     """For WAIT: how many more pairs would settle it, if they are like these."""

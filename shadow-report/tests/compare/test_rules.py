@@ -866,11 +866,27 @@ def test_a_share_is_the_same_wherever_it_stands(
     assert (signature["pairs"], signature["of"], signature["share"]) == (60, 300, gate["estimate"])
     assert (report["pairs"], report["compared"], report["forgiven"]) == (301, 300, 60)
     printed = " ".join(capsys.readouterr().out.split())
-    assert "pairs 301, 300 of two sound answers, over" in printed
+    assert "pairs 301, of which 300 agree or differ, over" in printed
     assert "(own margin, 60 of 300 pairs, 20 %)" in printed
     page = " ".join((tmp_path / "r.html").read_text().split())
     assert "<b>60</b><span>differ under a rule's own margin</span><small>20 % of the same" in page
     assert "60 of 300 pairs, 20 %" in page
+
+
+def test_two_errors_that_differ_are_among_the_pairs_that_agree_or_differ(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And two that are alike are not, on the terminal and on the page."""
+    empty = {"answer": '{"error": "empty"}'}
+    alike, apart = pair(1, **empty, status=400), pair(2, {"answer": "{}"}, empty, status=400)
+    report = command([*answers(([1.5], [1.5])), *alike, *apart])
+    assert (report["pairs"], report["compared"], report["disagreements"]) == (3, 2, 1)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "pairs 3, of which 2 agree or differ, over" in printed
+    assert next(g["n"] for g in report["gates"] if g["name"] == "disagreement") == 2
+    page = " ".join((tmp_path / "r.html").read_text().split())
+    assert "<small>of which 2 agree or differ; " in page
+    assert "<small>50 % of 2 pairs that agree or differ</small>" in page
 
 
 def test_faults_are_a_share_of_the_calls(command: Command) -> None:

@@ -191,7 +191,7 @@ def about(report: Report) -> Table:
     table.add_row("shadow", Text(one_line(report.shadow.title) or NOTHING))
     pairs = f"{count(report.pairs)} compared"
     if report.compared < report.pairs:
-        pairs = f"{count(report.pairs)}, {count(report.compared)} of two sound answers"
+        pairs = f"{count(report.pairs)}, of which {count(report.compared)} agree or differ"
     table.add_row("pairs", Text(f"{pairs}, over {span(window.hours)}{rate}"))
     if window.first_pair is not None:
         table.add_row(
