@@ -1,8 +1,13 @@
 """Settings are right, or the start says which variable to set to what."""
 
+import re
+from pathlib import Path
+
 import pytest
 
-from minimal_predictor.settings import read_settings
+from minimal_predictor.settings import Settings, read_settings
+
+README = Path(__file__).parents[1] / "README.md"
 
 
 def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -41,3 +46,12 @@ def test_a_name_that_fits_no_path_is_refused(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("MODEL_NAME", "a/b")
     with pytest.raises(SystemExit, match='MODEL_NAME is "a/b"; set it to letters'):
         read_settings()
+
+
+def test_every_setting_has_its_row_and_its_remedy() -> None:
+    """In the README's table; the remedy is the field's description."""
+    listed = set(re.findall(r"^\| `([A-Z_]+)` \|", README.read_text(), re.MULTILINE))
+    fields = {name.upper(): field for name, field in Settings.model_fields.items()}
+    assert listed == fields.keys(), "README.md, *Settings*, against settings.py"
+    without = {name for name, field in fields.items() if not field.description}
+    assert not without, f"settings.py: no description of {without}"
