@@ -304,7 +304,8 @@ WITHOUT_SAMPLE = {"POSTGRES_URI", "POSTGRES_SECRET_DIR", "SPOOL_DIR"}
 ASKED = {
     "transformer": """
 from minimal_transformer import settings as s
-CLASSES = (s.ServerSettings, s.CallSettings, s.PassingSettings, s.HookSettings, s.RecordSettings)
+IS_OURS = lambda each: isinstance(each, type) and issubclass(each, s._EnvironmentSettings)
+CLASSES = list(filter(IS_OURS, vars(s).values()))
 NAMES = [name.upper() for each in CLASSES for name in each.model_fields]
 NEEDED = {"POSTGRES_URI": "postgresql://me@db/predictions", "SHADOW_ROLE": "shadow"}
 def read(name):

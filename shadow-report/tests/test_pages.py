@@ -1,4 +1,4 @@
-"""What the pages list is what there is: variables and metrics. Each message names the page."""
+"""What is listed elsewhere is what there is: variables and metrics. Each message names the file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import yaml
 from prometheus_client.core import Metric
 from pydantic_settings import BaseSettings
 
@@ -19,6 +20,7 @@ from shadow_report.replay.metrics import Metrics
 
 REPOSITORY = Path(__file__).parents[2]
 README = "shadow-report/README.md"
+FORMS = "local/src/shadow_local/translate/forms.yaml"
 VARIABLES = "| variable | meaning |\n"
 
 
@@ -48,6 +50,13 @@ def test_every_variable_has_its_row() -> None:
     listed, read = set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)), set(variables())
     assert not read - listed, f"{README}, the table of variables: no row for {read - listed}"
     assert not listed - read, f"{README}, the table of variables: nobody reads {listed - read}"
+
+
+def test_every_variable_is_known_to_the_check() -> None:
+    """Else the check of a deployment warns of one that is read."""
+    forms = yaml.safe_load((REPOSITORY / FORMS).read_text())["shadow-report"]
+    without = set(variables()) - {*forms["also"], *forms["properties"]}
+    assert not without, f"{FORMS}, shadow-report: neither a form nor `also` has {without}"
 
 
 VERDICT = Standings(list, lambda: Health(True, 0, {}), lambda: 0, timedelta())

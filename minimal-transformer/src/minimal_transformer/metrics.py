@@ -25,10 +25,10 @@ from minimal_transformer.settings import temporary_folder
 from minimal_transformer.spool.folder import waiting
 from minimal_transformer.spool.format import lock, now_us
 
-SPOOLED, WRITTEN, DROPPED, DEAD_LETTER, WRITE_ERRORS, STREAM_READ, STREAM_UNREAD, UNKNOWN_MODEL = (
-    range(8)
-)
 _COUNT = 8
+SPOOLED, WRITTEN, DROPPED, DEAD_LETTER, WRITE_ERRORS, STREAM_READ, STREAM_UNREAD, UNKNOWN_MODEL = (
+    range(_COUNT)
+)
 _BYTES = _COUNT * 8
 _OUTCOMES = {
     "spooled": SPOOLED,
