@@ -359,7 +359,8 @@ def test_file_that_is_being_replaced(tmp_path: Path, what_stays: bytes) -> None:
     """Delivery, which waits for the end of it, appends to the file that there is then."""
     first, second = frames_of(tmp_path / "source", 2)
     error = psycopg.errors.CheckViolation("a rule")
-    path = set_aside(tmp_path, first, error)
+    set_aside(tmp_path, first, error)
+    (path,) = (tmp_path / "dead-letter").iterdir()
     beside = path.with_name("beside")
     beside.write_bytes(what_stays)
     with path.open("r+b") as command:

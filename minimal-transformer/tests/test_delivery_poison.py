@@ -26,7 +26,9 @@ from hypothesis import strategies as st
 from serving import until
 
 from embedded_postgres import as_role
+from minimal_transformer import logs
 from minimal_transformer.delivery.database import MAX_DEPTH, Database, casting
+from minimal_transformer.delivery.dead_letters import COMMAND
 from minimal_transformer.delivery.writer import Writer
 from minimal_transformer.metrics import Counters
 from minimal_transformer.recording.handler import PredictionDBHandler
@@ -200,6 +202,44 @@ def test_five_of_a_thousand_are_unstorable(tmp_path: Path, postgres_uri: str) ->
         assert letter["sqlstate"] == "23514"
         assert "no_devils" in letter["reason"]
         assert base64.b64decode(letter["row"]["request_raw"]["base64"]) == b"\xff binary"
+
+
+def test_refused_rows_are_logged_at_once_and_then_with_their_number(
+    tmp_path: Path,
+    postgres_uri: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The first batch with how many; those that follow are counted in the line a minute later."""
+    with psycopg.connect(postgres_uri, autocommit=True) as connection:
+        connection.execute(
+            "ALTER TABLE inference_requests ADD CONSTRAINT no_devils CHECK (pair_id !~ '^devil')"
+        )
+    chosen = settings(tmp_path, as_role(postgres_uri, "transformer"))
+    handler = open_recorder(chosen)
+    writer = Writer(
+        chosen.spool_folder, Database(chosen.postgres_uri.get_secret_value()), Counters(None)
+    )
+
+    def refuse(rows: int) -> None:
+        record(handler, 1)
+        for number in range(rows):
+            request(handler, x_request_id=f"devil-{number}")
+        while writer.advance() is not None:
+            pass
+
+    refuse(1)
+    refuse(2)
+    refuse(3)
+    monkeypatch.setattr(logs, "PACE_SECONDS", 0.0)  # a minute later
+    refuse(4)
+    writer.close()
+    first, later = (entry.getMessage() for entry in caplog.records)
+    assert first.startswith("Postgres refuses a row: new row for relation ")
+    assert later.startswith("Postgres refuses 9 rows, the last one: new row for relation ")
+    for line in first, later:
+        assert f'"no_devils". Kept in {chosen.spool_folder / "dead-letter"}; mend that' in line
+        assert f"`{COMMAND}` here puts back what is kept." in line
 
 
 def test_row_that_cannot_even_be_set_aside_waits(tmp_path: Path, postgres_uri: str) -> None:

@@ -58,9 +58,9 @@ class Pace:
         """Whether the next one is logged."""
         return time.monotonic() - self._logged_at >= PACE_SECONDS
 
-    def hit(self) -> int:
-        """How many there were since the last line, with this one, when a line is due; else 0."""
-        self._count += 1
+    def hit(self, times: int = 1) -> int:
+        """How many there were since the last line, with these, when a line is due; else 0."""
+        self._count += times
         if not self.is_due:
             return 0
         count, self._count, self._logged_at = self._count, 0, time.monotonic()

@@ -89,7 +89,7 @@ def _files(folder: Path) -> list[Path]:
         return []
 
 
-def set_aside(spool: Path, record: Frame, error: psycopg.Error) -> Path:
+def set_aside(spool: Path, record: Frame, error: psycopg.Error) -> None:
     """Append the record to today's dead-letter file, synced; OSError when it cannot be.
 
     A line holds `reason`, `sqlstate`, `table` and `row`: columns by name, bytes as {"base64": …}.
@@ -114,7 +114,6 @@ def set_aside(spool: Path, record: Frame, error: psycopg.Error) -> Path:
             os.ftruncate(descriptor, size)
             raise OSError(f"{path} does not take {len(line)} bytes")
         os.fsync(descriptor)
-    return path
 
 
 class PutBack:

@@ -18,8 +18,10 @@ from minimal_transformer.delivery.database import (
     state_of,
 )
 from minimal_transformer.delivery.dead_letters import COMMAND, set_aside
+from minimal_transformer.logs import Pace
 from minimal_transformer.metrics import Counters
 from minimal_transformer.recording.rows import TABLES, completed
+from minimal_transformer.spool.folder import DEAD_LETTER_FOLDER
 from minimal_transformer.spool.format import Frame, Kind
 from minimal_transformer.spool.reader import Reader
 
@@ -46,6 +48,7 @@ class Writer:
         self._database = database
         self._counters = counters
         self._outage = Outage()
+        self._refused = Pace()
         self._max_rows = MAX_ROWS
         self._pending: list[Frame] = []
         self._copies_directly = True
@@ -111,18 +114,26 @@ class Writer:
             for kind in Kind:
                 refused += self._store_what_passes([r for r in records if r.kind == kind])
         for record, reason in refused:
-            path = set_aside(self._folder, record, reason)
-            logger.error(
-                "Postgres refuses a row: %s It is kept in %s; mend that rule, and `%s` here puts it"
-                " back.",
-                advice(reason),
-                path,
-                COMMAND,
-            )
+            set_aside(self._folder, record, reason)
             self._counters.add(metrics.DEAD_LETTER)
             self._counters.add(metrics.WRITE_ERRORS)
+        if refused:
+            self._log_refused(refused)
         bad = {id(record) for record, _ in refused}
         self._done(records, [record for record in records if id(record) not in bad])
+
+    def _log_refused(self, refused: list[Refusal]) -> None:
+        """A line at the first, then at most one a minute with how many."""
+        if not (rows := self._refused.hit(len(refused))):
+            return
+        logger.error(
+            "Postgres refuses %s: %s Kept in %s; mend that rule, and `%s` here puts back what is"
+            " kept.",
+            "a row" if rows == 1 else f"{rows} rows, the last one",
+            advice(refused[-1][1]),
+            self._folder / DEAD_LETTER_FOLDER,
+            COMMAND,
+        )
 
     def _store(self, records: list[Frame]) -> None:
         """By direct COPY, which is fast; where a row is refused, by staged COPY."""
