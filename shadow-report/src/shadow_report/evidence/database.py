@@ -398,21 +398,8 @@ def _meaning(error: psycopg.Error, where: str, what: str, role: str) -> str:
             )
         case psycopg.OperationalError() if "the database system is" in what:
             text = f"{where} does not answer: {what}; wait until it is up."
-        case psycopg.OperationalError() if "permission denied for database" in what:
-            text = (
-                f"{where} refuses the connection: {what}; "
-                "grant the user of POSTGRES_URI CONNECT on it."
-            )
-        case psycopg.OperationalError() if "is not permitted to log in" in what:
-            text = (
-                f"{where} refuses the connection: {what}; "
-                "give it a login by ALTER ROLE ... LOGIN PASSWORD '...'."
-            )
-        case psycopg.OperationalError() if error.sqlstate is None and "FATAL:" in str(error):
-            text = (
-                f"{where} refuses the connection: {what}; "
-                "check the user, the password and the database in POSTGRES_URI."
-            )
+        case psycopg.OperationalError() if remedy := _remedy_of_refusal(error, what):
+            text = f"{where} refuses the connection: {what}; {remedy}."
         case psycopg.OperationalError() if error.sqlstate is None:
             text = (
                 f"{where} does not answer: {what}; "
@@ -421,6 +408,17 @@ def _meaning(error: psycopg.Error, where: str, what: str, role: str) -> str:
         case _:
             text = f"{where} failed: {what}."
     return text
+
+
+def _remedy_of_refusal(error: psycopg.OperationalError, what: str) -> str:
+    """How to be let in; empty where the server did not refuse the connection."""
+    if "permission denied for database" in what:
+        return "grant the user of POSTGRES_URI CONNECT on it"
+    if "is not permitted to log in" in what:
+        return "give it a login by ALTER ROLE ... LOGIN PASSWORD '...'"
+    if error.sqlstate is None and "FATAL:" in str(error):
+        return "check the user, the password and the database in POSTGRES_URI"
+    return ""
 
 
 def place(uri: str) -> str:
