@@ -7,13 +7,17 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from rich.console import Console
 from traffic import PRIMARY, SHADOW, START, Call, Command, Compare, pair, pairs
 
+from shadow_report.output import print_report
+from shadow_report.output.page import render_page
 from shadow_report.report import Finding, Report
 from shadow_report.settings import parse_time
 
@@ -98,7 +102,9 @@ def test_calls_that_were_never_sent_lead_where_they_are_all_that_is_missing(
     if sent or code != "past-entry":
         assert_invalid(report, code, *words)
     else:  # then they may be a follower's to send
-        assert_invalid(report, "no-shadow-calls", "through the entry", *words[1:], "follower up")
+        assert_invalid(report, "no-shadow-calls", "through an entry", *words[1:], "follower up")
+        reason = report.reasons[0]
+        assert reason.index("follower up") < reason.index("send callers to the entry's path")
     assert "Is the shadow up" not in " ".join(report.reasons)
     assert "stopped shadow" not in " ".join(report.reasons)
 
@@ -504,9 +510,25 @@ def test_unanswered_calls_fail(compared: Compare) -> None:
     report = compared(pairs(99) + pair(99, None, {"status": None}))
     assert report.shadow.unanswered == 1
     assert report.new_faults == 1
-    remedy = finding(report, "unanswered").remedy
-    assert "die" in remedy
-    assert "refuses a row" in remedy
+    found = finding(report, "unanswered")
+    assert found.what == "1 call of the shadow without a response record, counted as failed."
+    assert "die" in found.remedy
+    assert "refuses rows" in found.remedy
+
+
+def test_calls_without_a_response_record_on_both_sides_are_one_finding(compared: Compare) -> None:
+    """Where Postgres refuses both no gate counts the pair, so a line says that there are such."""
+    lost = [call for i in range(3) for call in pair(i, {"status": None}, {"status": None})]
+    report = compared([*lost, *pairs(96, first=3), *pair(99, {"status": None})])
+    assert (report.pairs, report.compared, report.disagreements) == (100, 97, 1)
+    assert finding(report, "unanswered").what == (
+        "4 calls of the primary and 3 calls of the shadow without a response record, counted as "
+        "failed."
+    )
+    with StringIO() as written:
+        print_report(report, Console(file=written, width=200))
+        assert "without a response record" in written.getvalue()
+    assert "without a response record" in render_page(report)
 
 
 def test_calls_in_flight_are_left_out(compared: Compare) -> None:

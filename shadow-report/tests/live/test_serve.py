@@ -19,7 +19,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from traffic import PRIMARY, SHADOW, Call, pairs, record
+from traffic import PRIMARY, SHADOW, Call, pair, pairs, record
 
 from embedded_postgres import Postgres, as_role
 from shadow_report.compare import compare
@@ -165,7 +165,7 @@ def test_a_database_that_is_away_leaves_the_verdict_and_then_wait(own_postgres: 
 
 def test_prometheus_reads_where_the_candidate_stands(postgres_uri: str) -> None:
     """Each figure of the gates, the evidence and the looks, by candidate."""
-    record(postgres_uri, pairs(500))
+    record(postgres_uri, pairs(499) + pair(499, {"status": None}, {"status": None}))
     with serving(as_role(postgres_uri, "report"), "--slo-ms", "100") as served:
         _, text = served.ask("/metrics")
     lines = text.decode().splitlines()
@@ -179,6 +179,7 @@ def test_prometheus_reads_where_the_candidate_stands(postgres_uri: str) -> None:
         f'shadow_gate_margin{{candidate="{SHADOW}",gate="disagreement"}} 0.01',
         f'shadow_gate_status{{candidate="{SHADOW}",gate="coverage",status="pass"}} 1.0',
         f'shadow_lost_records{{candidate="{SHADOW}",role="shadow"}} 0.0',
+        f'shadow_unanswered_calls{{candidate="{SHADOW}",role="primary"}} 1.0',
         f'shadow_unpaired_calls{{candidate="{SHADOW}"}} 0.0',
         "shadow_database_up 1.0",
         'shadow_looks_total{kind="rebuilt"} 1.0',

@@ -94,15 +94,31 @@ def test_what_no_number_of_pairs_settles_points_to_its_reason() -> None:
 
 
 @pytest.mark.parametrize("verbose", [False, True])
-def test_calls_that_are_not_due_are_said(verbose: bool) -> None:
+@pytest.mark.parametrize(
+    ("code", "what", "remedy"),
+    [
+        (
+            "in-flight",
+            "1,202 calls of the last 30 s, left out: the pair or an answer may still come.",
+            "Look again once they have it.",
+        ),
+        (
+            "unanswered",
+            "20 calls of the primary without a response record, counted as failed.",
+            "Did the process die in the middle of them?",
+        ),
+    ],
+)
+def test_calls_that_no_figure_shows_are_said(
+    code: str, what: str, remedy: str, verbose: bool
+) -> None:
     """Once, below the coverage that leaves them out, or among the findings."""
     report = rejected()
-    what = "1,202 calls of the last 30 s, left out: the pair or an answer may still come."
-    found = Finding("in-flight", False, what, "Look again once they have it.")
+    found = Finding(code, False, what, remedy)
     report = replace(report, integrity=replace(report.integrity, findings=(found,)))
     text = " ".join(printed(report, verbose=verbose).partition("Coverage 99.84 %:")[2].split())
-    assert text.count(what) == 1
-    assert " ".join(printed(rejected(), verbose=verbose).split()).count("may still come") == 0
+    assert text.count(f"{what} {remedy}") == 1
+    assert what not in " ".join(printed(rejected(), verbose=verbose).split())
 
 
 def test_a_share_that_is_mirrored_stands_by_the_coverage() -> None:

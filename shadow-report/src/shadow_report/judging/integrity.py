@@ -56,7 +56,7 @@ def _when_complete(facts: Facts) -> str:
     """When calls without a pair, which the window leaves out, are to be looked at again."""
     if facts.is_mirrored:
         return "Incomplete calls count once they are older than --settle; look again then."
-    return f"{DIRECT} Where a follower sends them (topology follow), they wait for it. {FOLLOWED}"
+    return DIRECT
 
 
 def _newest(facts: Facts, role: str, others: Side | None = None) -> str:
@@ -134,13 +134,17 @@ FOLLOWED = (
     " after some five minutes which ones the shadow answered and did not record (RECORD_SAMPLE)."
 )
 ENTRY = "Send callers to the entry's path, not to the primary's own or to its Service."
-DIRECT = f"None of them came through the entry, which alone mirrors. {ENTRY}"
+# Nothing was mirrored at all: where there is a follower, it does not matter how callers come.
+DIRECT = (
+    "None of them came through an entry that mirrors. In the topology follow they wait for the "
+    f"follower. {FOLLOWED} Without one: {ENTRY[0].lower()}{ENTRY[1:]}"
+)
 
 
 def _why_none(facts: Facts) -> str:
     """What to look at when the shadow has recorded nothing."""
     if "x-shadow-pair-id" not in facts.primary.pair_sources:
-        return f"{DIRECT} Where a follower sends them (topology follow): {FOLLOWED}"
+        return DIRECT
     if facts.missing_is_explained:
         return "None of them was sent to it, for the reason that follows."
     return (
@@ -478,8 +482,8 @@ def _after_losses(facts: Facts) -> str:
 
 def losses(facts: Facts) -> Iterator[Finding]:
     """Records that are lost, repeated or incomplete."""
-    retried = facts.integrity.retried
-    for side in (facts.primary, facts.shadow):
+    primary, shadow, retried = facts.primary, facts.shadow, facts.integrity.retried
+    for side in (primary, shadow):
         if side.lost_records:
             beyond = side.lost_records > (1 - facts.min_coverage) * (side.calls + side.lost_records)
             yield Finding(
@@ -506,15 +510,19 @@ def losses(facts: Facts) -> Iterator[Finding]:
                 "Is a retry policy on, or does a client repeat its ids? Set retries to 0 on the "
                 "entry route.",
             )
-        if side.unanswered:
-            yield Finding(
-                "unanswered",
-                False,
-                f"{counted(side.unanswered, 'call')} of the {side.role} without a response record, "
-                "counted as failed.",
-                "Did the process die in the middle of them? Does its log say that Postgres refuses a "
-                "row? Such a row can be put back.",
-            )
+    if primary.unanswered or shadow.unanswered:
+        listed = " and ".join(
+            f"{counted(side.unanswered, 'call')} of the {side.role}"
+            for side in (primary, shadow)
+            if side.unanswered
+        )
+        yield Finding(
+            "unanswered",
+            False,
+            f"{listed} without a response record, counted as failed.",
+            "Did the process die in the middle of them? Does its log say that Postgres refuses "
+            "rows? Those can be put back, as docs/operations.md says at ShadowRecordsSetAside.",
+        )
     if in_flight := facts.window.in_flight:
         yield Finding(
             "in-flight",

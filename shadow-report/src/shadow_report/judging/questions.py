@@ -185,7 +185,7 @@ def questions(evidence: Evidence, margins: Margins) -> tuple[Question, ...]:
     unit = "pair" if isinstance(evidence.missing, Unmirrored) else "call"
     unanswered = f", {evidence.unanswered:,} of them without an answer" * bool(evidence.unanswered)
     alike = evidence.errors_alike
-    errors = f", {alike:,} more {'are errors' if alike > 1 else 'is an error'} on both sides"
+    errors = f", {alike:,} more without a sound answer on either side"
     errors *= bool(alike)
     unknown = f", {evidence.unknown:,} of them not compared" * bool(evidence.unknown)
     noise: Rate | float | None = None

@@ -77,12 +77,14 @@ HELP = {
     "shadow_gate_margin": "The share that is allowed (coverage: that is asked for).",
     "shadow_gate_status": "1 for the gate's status, 0 for the others.",
     "shadow_lost_records": "Calls that a side numbered and that are not in the tables.",
+    "shadow_unanswered_calls": "A side's calls without a response record.",
     "shadow_delivery_lag_seconds": "Longest time of the window between a call and its row.",
 }
 LABELS = {
     "shadow_verdict": ["verdict"],
     "shadow_gate_status": ["gate", "status"],
     "shadow_lost_records": ["role"],
+    "shadow_unanswered_calls": ["role"],
     "shadow_delivery_lag_seconds": ["role"],
 }
 Sample = tuple[str, list[str], float | None]
@@ -130,6 +132,7 @@ def _gate_figures(gate: Gate) -> Iterator[Sample]:
 
 def _side_figures(side: Side) -> Iterator[Sample]:
     yield "shadow_lost_records", [side.role], side.lost_records
+    yield "shadow_unanswered_calls", [side.role], side.unanswered
     yield "shadow_delivery_lag_seconds", [side.role], side.delivery_lag_seconds
 
 

@@ -88,7 +88,7 @@ def one(report: Report, console: Console, verbose: bool, *, pairs: int) -> list[
     parts += [about(report), "", gates, *worth(report), ""]
     if verbose:
         parts += [reasons_table(report), ""]
-    parts += [coverage(report), *([] if verbose else not_due(report)), *generated(report)]
+    parts += [coverage(report), *([] if verbose else besides_coverage(report)), *generated(report)]
     if verbose:
         parts += generated_details(report)
         parts += details(report)
@@ -321,12 +321,16 @@ def coverage(report: Report) -> Text:
     )
 
 
-def not_due(report: Report) -> list[RenderableType]:
-    """Which calls the figures of the coverage leave out, as they may still get their pair."""
+# Findings about calls that no figure of the coverage shows.
+BESIDES_COVERAGE = ("unanswered", "in-flight")
+
+
+def besides_coverage(report: Report) -> list[RenderableType]:
+    """Which calls are paired and have no response record, and which may still get their pair."""
     return [
         Text(f"{one_line(found.what)} {one_line(found.remedy)}")
         for found in report.integrity.findings
-        if found.code == "in-flight"
+        if found.code in BESIDES_COVERAGE
     ]
 
 
