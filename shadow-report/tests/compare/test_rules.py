@@ -549,6 +549,15 @@ def test_generated_answers_by_the_preset(
     assert report["outcomes"] == {outcome: 1}
 
 
+def test_a_completion_that_refuses_is_of_another_class(command: Command) -> None:
+    """As a chat is."""
+    refused = {"choices": [{"text": "I'm sorry, but I can't help with that."}]}
+    pairs = [({"choices": [{"text": PARIS}]}, refused)] * 20
+    report = command(answers(*pairs), "--rules", "openai")
+    classes = path_of(report, "choices[*].text (refusal)")["labels"]["classes"]
+    assert classes == ["(no pattern)", "refusal"]
+
+
 def test_a_preset_shows_how_generated_answers_drift(command: Command) -> None:
     """Similarity with its tail, refusals by class, length and usage; a file may build on it."""
     refusal = "I'm sorry, but I can't help with that."
