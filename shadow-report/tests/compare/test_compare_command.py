@@ -163,8 +163,16 @@ def test_a_database_that_the_role_may_not_connect_to_is_said(
     )
 
 
-def test_a_wrong_password_is_said(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], own_postgres: Postgres
+@pytest.mark.parametrize(
+    ("password", "reason"),
+    [("wrong", "password authentication failed"), (None, "no password supplied")],
+)
+def test_a_wrong_or_missing_password_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    own_postgres: Postgres,
+    password: str | None,
+    reason: str,
 ) -> None:
     with psycopg.connect(own_postgres.uri, autocommit=True) as connection:
         connection.execute("ALTER ROLE report PASSWORD 'right'")
@@ -172,9 +180,9 @@ def test_a_wrong_password_is_said(
             "host all report all scram-sha-256\nhost all all all trust\n"
         )
         connection.execute("SELECT pg_reload_conf()")
-    uri = make_conninfo(as_role(own_postgres.uri, "report"), password="wrong")
+    uri = make_conninfo(as_role(own_postgres.uri, "report"), password=password)
     assert run(monkeypatch, uri) == 1
-    assert_one_line(capsys, "refuses the connection", "password authentication failed", "check")
+    assert_one_line(capsys, "refuses the connection", reason, "check the user, the password")
 
 
 def test_a_role_without_a_login_is_said(

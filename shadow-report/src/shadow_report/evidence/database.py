@@ -416,7 +416,8 @@ def _remedy_of_refusal(error: psycopg.OperationalError, what: str) -> str:
         return "grant the user of POSTGRES_URI CONNECT on it"
     if "is not permitted to log in" in what:
         return "give it a login by ALTER ROLE ... LOGIN PASSWORD '...'"
-    if error.sqlstate is None and "FATAL:" in str(error):
+    # A server that asks for a password is not heard again when libpq has none.
+    if error.sqlstate is None and ("FATAL:" in str(error) or "no password supplied" in what):
         return "check the user, the password and the database in POSTGRES_URI"
     return ""
 
