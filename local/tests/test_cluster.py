@@ -157,16 +157,20 @@ def test_a_topology_has_all_that_is_its_own(topology: str) -> None:
     """Its name where the check and the reader look for it, and the options with a form for each."""
     own = {f"network-policies/{topology}", f"second-shadow/{topology}"}
     own |= {f"second-shadow/{topology}/network-policies"}
-    lacking = {option for option in own if OPTIONS_OF.get(option) != (topology,)}
-    # In both places: the folder's objects say shadow-deployment/fits, the file names the folder.
-    assert not lacking, "manifests/options, and manifests/options/kustomization.yaml"
+    unlisted = own - OPTIONS_OF.keys()
+    assert not unlisted, f"manifests/options, and {OPTIONS}: no folder and line {unlisted}"
+    unfit = {option for option in own if OPTIONS_OF[option] != (topology,)}
+    assert not unfit, f"shadow-deployment/fits in manifests/options: not {topology} in {unfit}"
     manifests = repository() / "manifests"
     assert topology_of(render(manifests / "mirroring" / topology)) == topology, (
         f"shadow-deployment/topology in manifests/mirroring/{topology}/kustomization.yaml"
     )
     for file in (repository() / "Makefile", manifests / "mirroring/kustomization.yaml"):
-        assert re.search(rf"(TOPOLOGY=|  - ).*\b{topology}\b", file.read_text()), file
-    assert f"`{topology}`" in (manifests / "README.md").read_text(), "manifests/README.md"
+        assert re.search(rf"(TOPOLOGY=|  - ).*\b{topology}\b", file.read_text()), (
+            f"{file} does not name the topology {topology}"
+        )
+    page = manifests / "README.md"
+    assert f"`{topology}`" in page.read_text(), f"{page} does not name the topology `{topology}`"
 
 
 @pytest.mark.parametrize("topology", TOPOLOGIES)

@@ -1,4 +1,4 @@
-"""Every setting, and every metric, stands in all of its places.
+"""Every setting, every metric and every protocol stands in all of its places.
 
 Nothing here lists them, so that a new one is looked for at once. Each message names the file that
 lacks it.
@@ -9,18 +9,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from minimal_transformer.exchange import Protocol
 from minimal_transformer.metrics import Counters, RecordMetrics
 from minimal_transformer.settings import _REMEDIES, CA_VARIABLES, _EnvironmentSettings
 
+REPOSITORY = Path(__file__).parents[2]
+SCHEMA = "manifests/database/schema.sql"
 README = "minimal-transformer/README.md"
 SETTINGS = "minimal-transformer/src/minimal_transformer/settings.py"
 
 
 def first_column(head: str) -> set[str]:
     """The names there, each in backticks, of the table that begins with this line."""
-    page = (Path(__file__).parents[2] / README).read_text()
+    page = (REPOSITORY / README).read_text()
     table = page.partition(f"{head}\n")[2].partition("\n\n")[0]
     cells = (line.split("|")[1] for line in table.splitlines()[1:])
     return {name for cell in cells for name in re.findall(r"`(\w+)[^`]*`", cell)}
@@ -66,3 +69,12 @@ def test_every_metric_has_its_row(tmp_path: Path) -> None:
     listed = first_column("| metric | meaning |")
     assert not exposed - listed, f"{README}, the table of metrics: no row for {exposed - listed}"
     assert not listed - exposed, f"{README}, the table of metrics: nobody has {listed - exposed}"
+
+
+def test_every_protocol_may_be_stored() -> None:
+    """Else its rows are refused, and set aside as dead letters."""
+    [check] = re.findall(
+        r"^    protocol .*\n +CHECK \((.*)\)", (REPOSITORY / SCHEMA).read_text(), re.MULTILINE
+    )
+    stored, named = set(re.findall(r"'(\w+)'", check)), set(get_args(Protocol))
+    assert stored == named, f"{SCHEMA}, the CHECK of protocol, against exchange.py, Protocol"
