@@ -259,13 +259,14 @@ def rows(uri: str, pair_id: str, count: int = 1) -> list[dict[str, Any]]:
     """The rows of a pair id, once there are so many and each has its response."""
 
     def complete() -> list[dict[str, Any]] | None:
-        with psycopg.connect(uri, row_factory=dict_row) as connection:
-            found = connection.execute(f"{_JOINED} WHERE pair_id = %s", [pair_id]).fetchall()
+        found = connection.execute(f"{_JOINED} WHERE pair_id = %s", [pair_id]).fetchall()
         assert len(found) <= count, found
         done = len(found) == count and all(row["status_code"] is not None for row in found)
         return found if done else None
 
-    result: list[dict[str, Any]] = until(complete, f"{count} rows of pair {pair_id}")
+    # One session for all looks: a new one reads the catalogue of every partition anew.
+    with psycopg.connect(uri, row_factory=dict_row, autocommit=True) as connection:
+        result: list[dict[str, Any]] = until(complete, f"{count} rows of pair {pair_id}")
     return result
 
 

