@@ -64,20 +64,31 @@ def test_a_mistake_while_rows_are_read_ends_the_comparison(
         compared()
 
 
+@pytest.mark.parametrize("earliest", [10, None])
+def test_the_first_pair_is_looked_up(tables: str, earliest: int | None) -> None:
+    """Without statistics, too, each shadow call asks an index for its primary."""
+    record(tables, pairs(1000))
+    plan = plan_of(tables, "first_pair", earliest=earliest)
+    _, _, looked_up = plan.partition("Nested Loop")[2].rpartition("->  Append")
+    assert "Index Cond: (pair_id = inference_requests.pair_id)" in looked_up
+    assert "Seq Scan" not in looked_up
+    assert "Join Filter" not in plan
+
+
 def plan_of_pairs(uri: str, *, deduplicate: bool, resent: bool) -> str:
-    """How the query would be run, with little memory."""
+    """How its query would be run."""
+    asked = {"deduplicate": deduplicate, "with_requests": False, "resent": resent}
+    return plan_of(uri, "pairs", further=False, followed=False, **asked)
+
+
+def plan_of(uri: str, name: str, **asked: object) -> str:
+    """How the query of that name would be run, with little memory."""
     scope = Scope(primary=PRIMARY, shadow=SHADOW, since=None, until=None)
-    asked = scope.parameters | {
-        "deduplicate": deduplicate,
-        "with_requests": False,
-        "further": False,
-        "followed": False,
-        "resent": resent,
-    }
-    query = files("shadow_report.evidence").joinpath("sql/pairs.sql").read_bytes()
+    query = files("shadow_report.evidence").joinpath(f"sql/{name}.sql").read_bytes()
     with (
         psycopg.connect(uri, cursor_factory=psycopg.ClientCursor) as connection,
         connection.cursor() as cursor,
     ):
         cursor.execute("SET work_mem = '64kB'")
-        return "\n".join(row[0] for row in cursor.execute(b"EXPLAIN " + query, asked))
+        explained = cursor.execute(b"EXPLAIN " + query, scope.parameters | asked)
+        return "\n".join(row[0] for row in explained)

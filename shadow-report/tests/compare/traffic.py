@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ RESPONSE_COLUMNS = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, slots=True)
 class Call:
     """One recorded call: text bodies go to *_data, bytes to *_raw; status None: no response."""
 
@@ -96,7 +97,7 @@ def record(uri: str, calls: Iterable[Call]) -> None:
     for call in calls:
         recorder = call.recorder or RECORDERS[call.role]
         numbers[recorder] = call.sequence or numbers.get(recorder, 0) + 1
-        record_id = uuid.uuid4()
+        record_id = os.urandom(16).hex()
         requests.append(_request_row(call, record_id, recorder, numbers[recorder]))
         if call.status is not None:
             responses.append(_response_row(call, record_id))
@@ -111,7 +112,7 @@ def record(uri: str, calls: Iterable[Call]) -> None:
 
 
 def _request_row(
-    call: Call, record_id: uuid.UUID, recorder: uuid.UUID, sequence: int
+    call: Call, record_id: str, recorder: uuid.UUID, sequence: int
 ) -> tuple[object, ...]:
     body = call.request.encode() if isinstance(call.request, str) else call.request
     data, raw = (call.request, None) if isinstance(call.request, str) else (None, call.request)
@@ -120,7 +121,7 @@ def _request_row(
     return (
         record_id,
         call.time,
-        recorder,
+        recorder.hex,
         sequence,
         call.pair_id,
         call.source,
@@ -130,7 +131,7 @@ def _request_row(
         call.version,
         call.protocol,
         "http://predictor/v1/models/model:predict",
-        json.dumps(call.headers),
+        json.dumps(call.headers) if call.headers else "{}",
         data,
         raw,
         len(body),
@@ -140,7 +141,7 @@ def _request_row(
     )
 
 
-def _response_row(call: Call, record_id: uuid.UUID) -> tuple[object, ...]:
+def _response_row(call: Call, record_id: str) -> tuple[object, ...]:
     return (
         record_id,
         call.time,

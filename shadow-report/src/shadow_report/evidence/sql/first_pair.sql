@@ -1,6 +1,8 @@
 -- When mirroring began: the first primary call that has a shadow call, and that one, which may have
 -- been recorded a little earlier. The earliest shadow calls know;
 -- %(earliest)s of them are asked (NULL: all), since the very first ones may be without their primary.
+-- OFFSET keeps the primaries a subquery, which each shadow call asks by the index of pair ids: of tables
+-- without statistics Postgres expects one primary call, and would compare each with all of the shadow's.
 SELECT p.request_time, s.request_time
 FROM (
     SELECT pair_id, request_time
@@ -10,8 +12,12 @@ FROM (
     ORDER BY request_time
     LIMIT %(earliest)s::bigint
 ) AS s
-JOIN inference_requests p ON p.pair_id = s.pair_id AND p.role = 'primary'
-WHERE p.inference_service = %(primary)s
-  AND p.request_time >= %(since)s::timestamptz AND p.request_time < %(until)s::timestamptz
+CROSS JOIN LATERAL (
+    SELECT request_time
+    FROM inference_requests
+    WHERE pair_id = s.pair_id AND role = 'primary' AND inference_service = %(primary)s
+      AND request_time >= %(since)s::timestamptz AND request_time < %(until)s::timestamptz
+    OFFSET 0
+) AS p
 ORDER BY p.request_time, s.request_time
 LIMIT 1
