@@ -20,6 +20,7 @@ from shadow_report import SettingWrong
 from shadow_report.answers.bodies import readable
 from shadow_report.evidence.batch import WholePair
 from shadow_report.report import Opinion
+from shadow_report.wording import cut, one_line
 
 TIMEOUT_SECONDS = 120.0
 CONCURRENCY = 8
@@ -27,6 +28,8 @@ CONCURRENCY = 8
 MOST_CHARACTERS = 8_000
 # After so many questions without an answer the judge is taken to be away.
 MOST_FAILURES = 10
+# Of a reply that is none, in the report.
+MOST_OF_A_REPLY = 60
 
 INSTRUCTION = (
     "You are given a request to an assistant and two answers to it, A and B. Decide which answer "
@@ -139,10 +142,13 @@ def _reply(answer: Any) -> Reply:
     """The last of the words: a model that thinks aloud decides at the end."""
     try:
         text = answer["choices"][0]["message"]["content"]
-        word: Reply = _REPLY.findall(text)[-1]
+        words: list[Reply] = _REPLY.findall(text)
     except (KeyError, IndexError, TypeError) as error:
-        raise NoReply("a reply that is neither A, B nor TIE") from error
-    return word
+        raise NoReply("a reply without text") from error
+    if not words:
+        said = cut(one_line(text), MOST_OF_A_REPLY)
+        raise NoReply(f"a reply that is neither A, B nor TIE, in capitals: '{said}'")
+    return words[-1]
 
 
 def _request(body: bytes | None) -> str:

@@ -161,11 +161,13 @@ def _of_judge(opinion: Opinion | None) -> tuple[str, ...]:
     """What the judge says, which is a gate only with --judge-margin."""
     if opinion is None:
         return ()
-    failed = f"{opinion.failed:,} questions failed ({opinion.failure})" if opinion.failed else ""
-    if not opinion.consistent or opinion.net_worse is None:
-        return (f"The judge {opinion.model} has no opinion of {opinion.asked:,} pairs. {failed}",)
+    about = f"questions about {counted(opinion.failed, 'pair')} failed ({opinion.failure})"
+    failed = about if opinion.failed else ""
     changed = opinion.inconsistent
     further = f"its opinion changed with their order in {changed:,}" if changed else ""
+    if not opinion.consistent or opinion.net_worse is None:
+        none = f"The judge {opinion.model} has no opinion of {counted(opinion.asked, 'pair')}"
+        return (f"{'; '.join(filter(None, (none, further, failed)))}.",)
     said = (
         f"The judge {opinion.model} calls the shadow's answer better in {opinion.better:,}, worse "
         f"in {opinion.worse:,} and as good in {opinion.ties:,} of "

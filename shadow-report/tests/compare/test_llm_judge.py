@@ -181,7 +181,10 @@ def test_a_judge_without_an_opinion_is_to_be_mended(command: Command) -> None:
 @pytest.mark.parametrize(
     ("judge", "failure"),
     [
-        (ScriptedJudge(lambda a, b: "both are nice"), "neither A, B nor TIE"),
+        (
+            ScriptedJudge(lambda a, b: "both are nice"),
+            "neither A, B nor TIE, in capitals: 'both are nice'",
+        ),
         (ScriptedJudge(longer_is_better, status=500), "status 500 at /v1/chat/completions"),
     ],
 )
