@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -183,7 +184,7 @@ def test_a_judge_without_an_opinion_is_to_be_mended(command: Command) -> None:
     [
         (
             ScriptedJudge(lambda a, b: "both are nice"),
-            "neither A, B nor TIE, in capitals: 'both are nice'",
+            "does not end in A, B or TIE alone: 'both are nice'",
         ),
         (ScriptedJudge(longer_is_better, status=500), "status 500 at /v1/chat/completions"),
     ],
@@ -197,6 +198,32 @@ def test_a_judge_that_fails_costs_no_report(
     assert report["opinion"]["failed"] == 40
     assert failure in report["opinion"]["failure"]
     assert any("has no opinion" in remark for remark in report["remarks"])
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ("A", "better"),
+        ("**B**.\n", "worse"),
+        ("A is shorter than B, and B is a guess.\n\nSo: A", "better"),
+        ("A tie between A and B", "ties"),
+        ("Tie.", "ties"),
+        ("A is better than B", "failed"),
+        ("that is a matter of taste", "failed"),
+        ("", "failed"),
+    ],
+)
+def test_a_reply_counts_where_it_decides(command: Command, said: str, found: str) -> None:
+    """Of one answer named alone at the end; in the second question the names are changed."""
+    changed = str.maketrans("AB", "BA")
+    first = re.compile("Rome, the old").search  # the shadow's is the longer one
+
+    def reply(a: str, b: str) -> str:
+        return said if first(a) else said.translate(changed)
+
+    with serving(ScriptedJudge(reply)) as judge:
+        opinion = command(chats(0, 4, 0), *asked(judge))["opinion"]
+    assert {name: n for name, n in opinion.items() if n == 4 and name != "asked"} == {found: 4}
 
 
 def test_a_judge_that_is_away_is_not_waited_for(command: Command) -> None:
