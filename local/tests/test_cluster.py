@@ -603,6 +603,29 @@ def test_a_shadow_that_does_not_know_its_primarys_model_is_refused(
         assert f"that of {services[0]['metadata']['name']}, {wanted}," in line
 
 
+@pytest.mark.parametrize(
+    ("args", "env", "said"),
+    [
+        (["--api-key=secret"], [], "--api-key"),
+        (["--api-key", "secret"], [], "--api-key"),
+        ([], ["VLLM_API_KEY"], "VLLM_API_KEY"),
+        (["--api-key-file=x", "--port=8080"], ["OPENAI_API_KEY"], None),
+    ],
+)
+def test_a_server_that_asks_for_a_key_is_warned_of(
+    args: list[str], env: list[str], said: str | None
+) -> None:
+    """None reaches it: the gateway's own is not passed on, and nobody sends another."""
+    manifests = render(repository() / "examples" / "vllm")
+    service = next(item for item in manifests if item["kind"] == "InferenceService")
+    (container,) = service["spec"]["predictor"]["containers"]
+    container["args"] += args
+    container["env"] += [{"name": name, "value": "secret"} for name in env]
+    found = list(warnings(manifests))
+    assert len(found) == (said is not None)
+    assert all(f": {said} has its predictor ask for a key" in line for line in found)
+
+
 def test_of_several_deployments_each_may_name_its_model() -> None:
     """Nobody says which of the primaries a shadow's calls are copied from."""
     manifests = copy.deepcopy(list(rendered("standard")))

@@ -21,6 +21,7 @@ MODELS_PATH = re.compile("/v[12]/models/([^/:?]+)")
 # Of vLLM and SGLang; vLLM takes several names, and those of adapters.
 SERVED_NAMES = re.compile(r"(?<!\S)--served[-_]model[-_]name[= ](\S+(?: (?!-)\S+)*)")
 ADAPTERS = "--lora"
+KEY_ARGUMENT, KEY_VARIABLE = re.compile("--api[-_]key(=|$)"), "VLLM_API_KEY"
 
 
 def refusals(service: Manifest, manifests: list[Manifest]) -> Iterator[str]:
@@ -60,6 +61,7 @@ def warnings(service: Manifest, manifests: list[Manifest]) -> Iterator[str]:
     yield from _probes(service)
     yield from _probed_names(service, manifests)
     yield from _unnamed(service, manifests)
+    yield from _keys(service)
 
 
 def _unsupported(service: Manifest, manifests: list[Manifest]) -> Iterator[str]:
@@ -178,6 +180,20 @@ def _unnamed(service: Manifest, manifests: list[Manifest]) -> Iterator[str]:
                 f"asks for {asked!r} (by --model_name), which is answered with 404 then. Name the "
                 f"`runtime`, and give the model that name: by {argument}, or for {kserve.MLSERVER} "
                 f"by {variable}."
+            )
+
+
+def _keys(service: Manifest) -> Iterator[str]:
+    """Callers' keys end at the gateway, so a server that asks for one refuses every call."""
+    for container in service["spec"].get("predictor", {}).get("containers", ()):
+        words = (*container.get("command", ()), *container.get("args", ()))
+        said = [word.partition("=")[0] for word in words if KEY_ARGUMENT.match(word)]
+        said += [item["name"] for item in container.get("env", ()) if item["name"] == KEY_VARIABLE]
+        for what in said[:1]:
+            yield (
+                f"InferenceService {service['metadata']['name']}: {what} has its predictor ask for "
+                "a key, and no caller's key gets past the gateway, so it refuses every call; leave "
+                "it out, and have the gateway ask (the option api-key)."
             )
 
 
