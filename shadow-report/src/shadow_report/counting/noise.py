@@ -116,18 +116,18 @@ class NoiseTally:
         rows = np.flatnonzero(chosen)
         times, pairs = classified.primary_times[rows], batch.integers("pair_hash")[rows]
         for row, time, pair in zip(rows.tolist(), times.tolist(), pairs.tolist(), strict=True):
-            if request := batch.request_hash(row):
-                self._add(request, (time, pair), batch, row)
+            request, body = batch.primary_request_and_body(row)
+            if request:
+                self._add(request, (time, pair), body or b"")
         if len(self._answers) > MAX_REQUESTS:
             # The least hashes are as good a sample as any, and the same one in any order.
             least = sorted(self._answers)[:MAX_REQUESTS]
             self._answers = {request: self._answers[request] for request in least}
 
-    def _add(self, request: bytes, came: tuple[int, int], batch: Batch, row: int) -> None:
+    def _add(self, request: bytes, came: tuple[int, int], body: bytes) -> None:
         answers = self._answers.get(request, [])
         if len(answers) == MAX_ANSWERS and came > answers[-1][:2]:
             return
-        body = batch.primary_body(row) or b""
         if len(body) > MAX_BODY_BYTES:
             return
         # Equal answers are one in memory.

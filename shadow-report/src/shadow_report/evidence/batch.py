@@ -132,15 +132,13 @@ class Batch:
         found = octets[at[:, None] + 4 + np.arange(_GENERATION.itemsize)]
         return rows, np.ascontiguousarray(found).view(_GENERATION).ravel()
 
-    def primary_body(self, row: int) -> bytes | None:
-        return self._texts(row)[0]
-
     def pair_id(self, row: int) -> str:
         return (self._texts(row)[2] or b"").decode()
 
-    def request_hash(self, row: int) -> bytes | None:
-        """SHA-256 of the primary's request body."""
-        return self._texts(row)[3]
+    def primary_request_and_body(self, row: int) -> tuple[bytes | None, bytes | None]:
+        """SHA-256 of the primary's request body, and its answer's body."""
+        texts = self._texts(row)
+        return texts[3], texts[0]
 
     def request(self, row: int) -> tuple[bytes | None, bytes | None]:
         """The primary's request body and headers as JSON text; None unless they were asked for."""
