@@ -152,6 +152,21 @@ def test_an_option_of_another_topology_is_refused(
         assert all("manifests/options/kustomization.yaml" in line for line in found)
 
 
+@pytest.mark.parametrize("option", ["report", "live-verdict", "rules", "second-shadow/standard"])
+def test_an_option_that_a_folder_on_top_names_is_refused(tmp_path: Path, option: str) -> None:
+    """No setting reaches it there."""
+    tree = Tree(tmp_path / "tree")
+    folder = tree.folder / "team"
+    folder.mkdir()
+    (folder / "kustomization.yaml").write_text(
+        f"resources: [../manifests/mirroring]\ncomponents: [../manifests/options/{option}]\n"
+    )
+    with pytest.raises(RefusedByCluster) as raised:
+        checked(folder)
+    place = f"{tree.folder}/manifests/options/kustomization.yaml"
+    assert f"switch its option on in {place}, and leave it out" in str(raised.value)
+
+
 @pytest.mark.parametrize("topology", TOPOLOGIES)
 def test_a_topology_has_all_that_is_its_own(topology: str) -> None:
     """Its name where the check and the reader look for it, and the options with a form for each."""

@@ -37,6 +37,7 @@ from shadow_local.translate.written import check_written
 LABEL_CHARACTERS = 63
 CRON_JOB_CHARACTERS = 52  # Kubernetes appends eleven to the name of each Job
 SUBDOMAIN = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
+PLACEHOLDER = re.compile(r"\b(ENTRY|PROFILE|SECOND-SHADOW)\b")  # what the settings are written over
 RBAC = ("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")  # these may have any name
 INFERENCE_SERVICE = r"[a-z]([-a-z0-9]*[a-z0-9])?"  # KServe's own rule
 # KServe's webhook allows these; Standard mode's are of a HorizontalPodAutoscaler.
@@ -68,6 +69,8 @@ def checked(kustomization: Path, edge: bool = False) -> list[Manifest]:
     check_schemas(kustomization, manifests)
     check_targets(kustomization, manifests)
     check_images(kustomization, manifests)
+    for problem in _unwritten(manifests):
+        raise RefusedByCluster(in_place(kustomization, problem))
     check_written(manifests)
     check_variables(kustomization, manifests)
     check_rules(kustomization, manifests)
@@ -221,6 +224,17 @@ def _names(service: Manifest) -> Iterator[str]:
             f"{len(label)} characters of at most {LABEL_CHARACTERS}; shorten the name or the "
             f"profile {namespace} by {excess} in manifests/settings/settings.yaml."
         )
+
+
+def _unwritten(manifests: Iterable[Manifest]) -> Iterator[str]:
+    """Objects that came past the settings, such as an option's that a folder on top names."""
+    for item in manifests:
+        if PLACEHOLDER.search(" ".join(_named(item))):
+            yield (
+                f"{label(item)}: no setting is written into it, as that happens inside `mirroring` "
+                "and the stages alone; switch its option on in "
+                "manifests/options/kustomization.yaml, and leave it out of the folder on top."
+            )
 
 
 def _object_names(manifests: Iterable[Manifest]) -> Iterator[str]:
