@@ -277,6 +277,8 @@ PLANTED = [
     ),
     # Names that only their controllers refuse.
     ("standard", "CronJob", plant("metadata/name", "j" * 53), "of at most 52"),
+    ("standard", "CronJob", plant("spec/schedule", "every 6h"), "its schedule is 'every 6h', wh"),
+    ("standard", "CronJob", plant("spec/schedule", "0 3 * *"), "its schedule is '0 3 * *', which"),
     ("standard", "Service", plant("metadata/name", "s" * 64), "of at most 63"),
     ("follow", "HTTPRoute", plant("spec/hostnames/0", "*"), "the host that callers use"),
 ]
@@ -294,6 +296,17 @@ def test_a_finding_is_found_again(
     (line,) = problems(changed)
     assert words in line
     assert item["metadata"]["name"] in line
+
+
+@pytest.mark.parametrize(
+    "schedule", ["*/5 * * * *", "0 3 1,15 * MON-FRI", "0 0-6/2 * JAN ?", "@daily", "@every 90m"]
+)
+def test_a_schedule_that_kubernetes_reads_is_taken(schedule: str) -> None:
+    """Its own words among them."""
+    manifests = copy.deepcopy(list(rendered("standard")))
+    job = next(item for item in manifests if item["kind"] == "CronJob")
+    job["spec"]["schedule"] = schedule
+    assert not list(problems(manifests))
 
 
 @pytest.mark.parametrize(

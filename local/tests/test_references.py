@@ -282,6 +282,7 @@ def test_labels_that_the_gateways_pods_do_not_have_are_refused(
     assert str(raised.value).count("asks the gateway's pods for the label team: a, which") >= 2
 
 
+@pytest.mark.parametrize("kind", ["Secret", "ExternalSecret"])
 @pytest.mark.parametrize(
     ("keys", "line"),
     [
@@ -295,15 +296,21 @@ def test_labels_that_the_gateways_pods_do_not_have_are_refused(
         (["host", "port", "password", "passwd"], None),
     ],
 )
-def test_a_key_of_another_name_than_is_read_is_refused(keys: list[str], line: str | None) -> None:
+def test_a_key_of_another_name_than_is_read_is_refused(
+    keys: list[str], line: str | None, kind: str
+) -> None:
     """With the one that is meant; the operator adds what a Secret of a password alone lacks."""
     name = "prediction-db-pguser-transformer"
     secret: Manifest = {
-        "apiVersion": "v1",
-        "kind": "Secret",
+        "kind": kind,
         "metadata": {"name": name, "namespace": PROFILE},
         "stringData": dict.fromkeys(keys, "x"),
     }
+    if kind == "ExternalSecret":
+        data = [{"secretKey": key} for key in keys]
+        made = {"name": name, "template": {"data": {"extra": "x"}}}
+        secret |= {"spec": {"data": data, "target": made}, "stringData": {}}
+        secret["metadata"]["name"] = "database"
     found = list(dangling([*rendered("standard"), secret]))
     readers = [f"InferenceService {name}" for name in (PRIMARY, SHADOW)] if line else []
     assert [said.partition(": ")[0] for said in found] == readers

@@ -177,11 +177,17 @@ def test_a_user_who_may_not_make_the_tables_is_told_how(
         connection.execute(f"DROP ROLE {name}")
 
 
-def test_an_option_without_its_key_says_how_to_write_it(start: Start, tmp_path: Path) -> None:
-    """kubectl's own ten lines are left out."""
+@pytest.mark.parametrize("written", [None, "api-key=sesame\n"])
+def test_an_option_without_its_key_says_how_to_write_it(
+    start: Start, tmp_path: Path, written: str | None
+) -> None:
+    """kubectl's own ten lines are left out, of a key by another name too."""
     tree = Tree(tmp_path / "tree")
     tree.switch_on_options("standard")
-    (tree.folder / "manifests/options/api-key/api-key.env").unlink()
+    file = tree.folder / "manifests/options/api-key/api-key.env"
+    file.unlink()
+    if written:
+        file.write_text(written)
     run = up(start, tmp_path / "stack", KUSTOMIZATION=str(tree.folder))
     assert run.ends() == 1
     options = tree.folder / "manifests/options"

@@ -26,7 +26,7 @@ from shadow_local.translate.forms import (
     variables_of,
 )
 from shadow_local.translate.patches import check_images, check_targets
-from shadow_local.translate.references import dangling, namespace_of, unnamed
+from shadow_local.translate.references import dangling, is_ours, namespace_of, unnamed
 from shadow_local.translate.resources import amount
 from shadow_local.translate.schemas import check_schemas
 from shadow_local.translate.selectors import idle, unscraped
@@ -38,6 +38,12 @@ LABEL_CHARACTERS = 63
 CRON_JOB_CHARACTERS = 52  # Kubernetes appends eleven to the name of each Job
 SUBDOMAIN = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
 PLACEHOLDER = re.compile(r"\b(ENTRY|PROFILE|SECOND-SHADOW)\b")  # what the settings are written over
+# Of a CronJob, as github.com/robfig/cron reads it for Kubernetes.
+_TIMES = r"(\*|\?|\w+(-\w+)?)(/\d+)?"
+SCHEDULE = re.compile(
+    rf"@(yearly|annually|monthly|weekly|daily|midnight|hourly)|@every \S+"
+    rf"|{_TIMES}(,{_TIMES})*(\s+{_TIMES}(,{_TIMES})*){{4}}"
+)
 RBAC = ("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding")  # these may have any name
 INFERENCE_SERVICE = r"[a-z]([-a-z0-9]*[a-z0-9])?"  # KServe's own rule
 # KServe's webhook allows these; Standard mode's are of a HorizontalPodAutoscaler.
@@ -183,6 +189,12 @@ def _misunderstood(manifests: list[Manifest], edge: bool) -> Iterator[str]:
     yield from _object_names(manifests)
     for item in manifests:
         yield from _twice(item)
+    for item in of_kind(manifests, "CronJob"):
+        if not SCHEDULE.fullmatch(schedule := item["spec"]["schedule"].strip()):
+            yield (
+                f"CronJob {item['metadata']['name']}: its schedule is {schedule!r}, which the API "
+                'server refuses; give minute, hour, day, month and weekday, such as "0 */6 * * *".'
+            )
     yield from _misfits(manifests)
     yield from _entry(manifests, services)
     yield from gateways.refusals(manifests, edge)
@@ -227,9 +239,9 @@ def _names(service: Manifest) -> Iterator[str]:
 
 
 def _unwritten(manifests: Iterable[Manifest]) -> Iterator[str]:
-    """Objects that came past the settings, such as an option's that a folder on top names."""
+    """Objects of ours that came past the settings: an option's that a folder on top names."""
     for item in manifests:
-        if PLACEHOLDER.search(" ".join(_named(item))):
+        if is_ours(item) and PLACEHOLDER.search(" ".join(_named(item))):
             yield (
                 f"{label(item)}: no setting is written into it, as that happens inside `mirroring` "
                 "and the stages alone; switch its option on in "

@@ -105,6 +105,9 @@ def _remedy(kustomization: Path, refusal: str) -> str:
     """What to do, then kubectl's own words; they are left out where the remedy says it all."""
     if key := re.search(r"'([^']+/api-key\.env)'", refusal):
         return _without_key(Path(key[1]))
+    # The file is there, and what it says is not called `key`.
+    if key := re.search(r"'([^']+/api-key)': fieldPath `data\.key` is missing", refusal):
+        return _without_key(Path(key[1], "api-key.env"))
     again = f"and see it again by `kubectl kustomize {kustomization}`"
     return f"kubectl cannot render {kustomization}; {_whereabouts(refusal)}, {again}:\n{refusal}"
 

@@ -147,11 +147,9 @@ class _Rendering:
     def keys(self) -> dict[tuple[str, str, str], set[str]]:
         """What is in each Secret and ConfigMap, by kind, name and namespace."""
         return {
-            (item["kind"], item["metadata"]["name"], namespace_of(item)): {
-                key for part in ("data", "stringData") for key in item.get(part) or ()
-            }
+            (*list(_makes(item))[-1], namespace_of(item)): set(_held(item))
             for item in self.items
-            if item.get("kind") in ("Secret", "ConfigMap")
+            if item.get("kind") in ("Secret", "ConfigMap", "ExternalSecret")
         }
 
     @property
@@ -222,6 +220,15 @@ def _makes(item: Manifest) -> Iterator[tuple[str, str]]:
         yield "Secret", f"{name}-cluster-cert"
     elif kind in SECRETS:
         yield "Secret", (spec.get("target") or {}).get("name", name)
+
+
+def _held(item: Manifest) -> Iterator[str]:
+    """The keys of a Secret or ConfigMap, or of the Secret that an ExternalSecret makes."""
+    for part in ("data", "stringData"):
+        yield from item.get(part) or ()
+    spec = item.get("spec") or {}
+    yield from (entry["secretKey"] for entry in spec.get("data") or ())
+    yield from ((spec.get("target") or {}).get("template") or {}).get("data") or ()
 
 
 def _hosts(item: Manifest, rendering: _Rendering) -> Iterator[str]:
