@@ -237,7 +237,11 @@ def test_a_version_that_has_no_calls_yet_waits(postgres_uri: str) -> None:
         status, text = served.ask(f"/gate?candidate={SHADOW}&version=2027")
         assert status == 425
         (reason,) = json.loads(text)["reasons"]
-        assert reason == "Asked about version 2027; the calls judged are of 2026."
+        assert reason == (
+            "Asked about version 2027; the calls judged are of 2026. The first call that the "
+            "shadow records as 2027 changes that; if none comes, see manifests/README.md at When "
+            "no pair arrives."
+        )
         document = json.loads(served.ask("/verdict.json?version=2027")[1])
         assert (document["verdict"], document["reasons"]) == ("WAIT", [reason])
         assert reason.encode() in served.ask("/?version=2027")[1]

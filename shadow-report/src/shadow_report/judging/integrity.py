@@ -131,7 +131,8 @@ def absent(facts: Facts) -> Iterator[Finding]:
 FOLLOWED = (
     "Is the follower up, and does it reach the shadow? shadow_follow_lag_seconds says how far"
     " behind it is, its log which calls it could not send and why (gRPC needs --to-grpc), and"
-    " after some five minutes which ones the shadow answered and did not record (RECORD_SAMPLE)."
+    " after some five minutes which ones the shadow answered and did not record here"
+    " (RECORD_SAMPLE, or another database in its POSTGRES_URI)."
 )
 ENTRY = "Send callers to the entry's path, not to the primary's own or to its Service."
 # Nothing was mirrored at all: where there is a follower, it does not matter how callers come.

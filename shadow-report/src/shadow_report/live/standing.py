@@ -59,7 +59,15 @@ class Standing:
             if version not in (None, self.version):
                 judged = " and ".join(self.report.shadow.model_versions) or "none"
                 verdict = "WAIT"
-                reasons = (f"Asked about version {version}; the calls judged are of {judged}.",)
+                what_then = (
+                    "Judge the calls since its rollout alone: --since."
+                    if version in self.report.shadow.model_versions
+                    else f"The first call that the shadow records as {version} changes that; if "
+                    "none comes, see manifests/README.md at When no pair arrives."
+                )
+                reasons = (
+                    f"Asked about version {version}; the calls judged are of {judged}. {what_then}",
+                )
             return Conclusion(self, verdict, reasons, age)
         why = (
             f"The last verdict, {self.report.verdict}, is {duration(timedelta(seconds=age))} old; "
