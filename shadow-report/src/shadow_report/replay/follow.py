@@ -396,8 +396,9 @@ class Follower:
         key = item.key
         if item.was_lost:
             why = (
-                "the candidate answers, and no record comes; does its transformer record here, "
-                "with SHADOW_ROLE=shadow and the primary's RECORD_SAMPLE?"
+                "the candidate answers, and no record comes; its transformer has to record in this "
+                "database, with SHADOW_ROLE=shadow and the primary's RECORD_SAMPLE. Once it does, "
+                "a follower that is started anew sends the call again"
             )
             self.metrics.given_up("unrecorded", key.pair_id, why)
             return
