@@ -34,7 +34,10 @@ def broken_promises(tree: Tree) -> list[str]:
     text = tree.text()
     objects, settings = parse(text), tree.settings()
     cluster = (tree.folder / "postgres-crd.yml").read_text()
-    found = [f"the placeholder {match[1]} is left" for match in PLACEHOLDER.finditer(text)]
+    found = [
+        f"manifests/settings/replacements.yaml: the placeholder {match[1]} is left"
+        for match in PLACEHOLDER.finditer(text)
+    ]
     found += _places(objects, settings)
     of_database = promises_of_database.broken(objects, settings, cluster)
     found += [f"{promises_of_database.__name__}.py: {line}" for line in of_database]
