@@ -261,7 +261,8 @@ def _object_names(manifests: Iterable[Manifest]) -> Iterator[str]:
         if not (re.fullmatch(SUBDOMAIN, name) or kind in (*RBAC, "InferenceService")):
             yield (
                 f"{kind} {name}: a name is of small letters, digits, hyphens and dots; choose "
-                "another one in manifests/settings/settings.yaml."
+                "another one in manifests/settings/settings.yaml; a placeholder that is left, such "
+                "as ENTRY, wants a target in replacements.yaml there."
             )
         for value in (namespace, *item["metadata"].get("labels", {}).values()):
             if len(value) > LABEL_CHARACTERS:
