@@ -37,7 +37,9 @@ from shadow_local.translate.written import check_written
 LABEL_CHARACTERS = 63
 CRON_JOB_CHARACTERS = 52  # Kubernetes appends eleven to the name of each Job
 SUBDOMAIN = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
-PLACEHOLDER = re.compile(r"\b(ENTRY|PROFILE|SECOND-SHADOW)\b")  # what the settings are written over
+PLACEHOLDER = re.compile(
+    r"\b(ENTRY|PROFILE|PRIMARY|(SECOND-)?SHADOW)\b"
+)  # what the settings are written over
 # Of a CronJob, as github.com/robfig/cron reads it for Kubernetes.
 _TIMES = r"(\*|\?|\w+(-\w+)?)(/\d+)?"
 SCHEDULE = re.compile(
@@ -239,13 +241,16 @@ def _names(service: Manifest) -> Iterator[str]:
 
 
 def _unwritten(manifests: Iterable[Manifest]) -> Iterator[str]:
-    """Objects of ours that came past the settings: an option's that a folder on top names."""
+    """Objects of ours that came past the settings: an option's that a folder on top names, or new
+    ones that no replacement has as a target.
+    """
     for item in manifests:
         if is_ours(item) and PLACEHOLDER.search(" ".join(_named(item))):
             yield (
                 f"{label(item)}: no setting is written into it, as that happens inside `mirroring` "
                 "and the stages alone; switch its option on in "
-                "manifests/options/kustomization.yaml, and leave it out of the folder on top."
+                "manifests/options/kustomization.yaml, and leave it out of the folder on top. An "
+                "object that is new there wants a target in manifests/settings/replacements.yaml."
             )
 
 
@@ -261,8 +266,7 @@ def _object_names(manifests: Iterable[Manifest]) -> Iterator[str]:
         if not (re.fullmatch(SUBDOMAIN, name) or kind in (*RBAC, "InferenceService")):
             yield (
                 f"{kind} {name}: a name is of small letters, digits, hyphens and dots; choose "
-                "another one in manifests/settings/settings.yaml; a placeholder that is left, such "
-                "as ENTRY, wants a target in replacements.yaml there."
+                "another one in manifests/settings/settings.yaml."
             )
         for value in (namespace, *item["metadata"].get("labels", {}).values()):
             if len(value) > LABEL_CHARACTERS:
