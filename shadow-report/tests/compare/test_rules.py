@@ -361,7 +361,10 @@ def test_a_margin_of_no_place_says_so(command: Command) -> None:
 
     assert "to pass it" in reason(command([], *rule))
     report = command(pairs(50), *rule)
-    assert "no answer has labels[*]: mend the rule's path, or take it out." in reason(report)
+    assert (
+        "no answer has labels[*], or a nearer or later rule has the margin there: "
+        "mend the rule's path, or take it out."
+    ) in reason(report)
     assert report["verdict"] == "WAIT"
 
 

@@ -258,7 +258,10 @@ def _above(question: Question, differing: Rate, noise: Rate | float) -> Question
 
 
 def _of_margin(found: PathMargin, rate: Rate, is_compared: bool) -> Question:
-    nothing = f"no answer has {found.path}: mend the rule's path, or take it out"
+    nothing = (
+        f"no answer has {found.path}, or a nearer or later rule has the margin there: "
+        "mend the rule's path, or take it out"
+    )
     share = percent(rate.rate) if rate.trials else "none"
     return Question(
         name=f"{found.path} ({found.kind})",
