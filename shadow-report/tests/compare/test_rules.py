@@ -330,6 +330,12 @@ def test_a_margin_by_path_is_a_gate_of_its_own(
     assert "allowed 10 %" in (tmp_path / "r.html").read_text()
     stricter = command([], "--rule", "label=default,margin=5%")
     assert stricter["verdict"] == "REJECT"
+    # Of several at one path the last, as of a file and an option.
+    both = command([], "--rule", "label=default,margin=5%", "--rule", "$.label=label,margin=10%")
+    assert [(gate["path"], gate["margin"]) for gate in both["gates"] if gate["path"]] == [
+        ("label", 0.1)
+    ]
+    assert both["verdict"] == "PROMOTE"
     assert stricter["reasons"][0].startswith("label (default): label differs in 6.1 %")
 
 
@@ -362,7 +368,7 @@ def test_a_margin_of_no_place_says_so(command: Command) -> None:
     assert "to pass it" in reason(command([], *rule))
     report = command(pairs(50), *rule)
     assert (
-        "no answer has labels[*], or a nearer or later rule has the margin there: "
+        "no answer has labels[*], or a nearer rule has the margin there: "
         "mend the rule's path, or take it out."
     ) in reason(report)
     assert report["verdict"] == "WAIT"

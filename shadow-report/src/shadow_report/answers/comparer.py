@@ -307,7 +307,7 @@ class Comparer:
         self._shadow: list[Any] = []
         self._rows: list[int] = []
         self._marks: list[Marks] = []
-        self._margins = [i for i, rule in enumerate(rules.by_path) if rule.margin is not None]
+        self._margins = rules.margins
         self.standing: dict[int, Rows] = {}
         """By rule with a margin, the rows of the last batch that have a value where it holds."""
         self._same_kind: dict[type, Callable[[Place, Column], None]] = {

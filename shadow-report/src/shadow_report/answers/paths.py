@@ -190,6 +190,19 @@ class Rules:
             for selector in segment.selectors
         )
 
+    @property
+    def margins(self) -> tuple[int, ...]:
+        """The rules whose margins are gates, by their number: of several at one path the last.
+
+        Those of patterns are by themselves, as the classes are that they make of texts.
+        """
+        last = {
+            (rule.spelling, isinstance(rule.how, Patterns)): number
+            for number, rule in enumerate(self.by_path)
+            if rule.margin is not None
+        }
+        return tuple(sorted(last.values()))
+
     def at_root(self) -> RulesHere:
         """What they say of an answer as a whole."""
         starts = frozenset((rule, 0) for rule in range(len(self.by_path)))

@@ -252,9 +252,10 @@ class MarginTally:
         return self._pairs
 
     def report(self) -> tuple[PathMargin, ...]:
-        """One per rule, in their order; a rule that named nothing has no pairs."""
+        """One per gate, in their order; a rule that named nothing has no pairs."""
+        rules = ((i, self._rules.by_path[i]) for i in self._rules.margins)
         return tuple(
             PathMargin(rule.spelling, rule.title, rule.margin, self._pairs[i], self._differing[i])
-            for i, rule in enumerate(self._rules.by_path)
+            for i, rule in rules
             if rule.margin is not None
         )
