@@ -103,7 +103,7 @@ def observe(tables: Tables, settings: Comparison, progress: Progress) -> Observe
     if settings.since_rollout:
         settings = from_rollout(tables, settings)
     sides = find_sides(tables, settings)
-    settings = with_rules_of_protocol(settings, sides.groups)
+    settings = with_rules_of_protocol(settings, sides.compared)
     duplicates = tables.duplicates(sides.scope)
     calls = sum(group.calls for group in sides.groups_of("primary"))
     counters = begin_counters(

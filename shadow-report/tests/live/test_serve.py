@@ -202,7 +202,7 @@ def test_calls_that_wait_for_a_follower_are_counted(postgres_uri: str) -> None:
     with serving(as_role(postgres_uri, "report")) as served:
         document = json.loads(served.ask("/verdict.json")[1])
         assert (document["pairs"], document["waiting_calls"]) == (50, 30)
-        assert b"30 later calls not sent to the shadow yet" in served.ask("/")[1]
+        assert b" 30 calls not sent to the shadow yet" in served.ask("/")[1]
         sample = f'shadow_waiting_calls{{candidate="{SHADOW}"}} 30.0'
         assert sample in served.ask("/metrics")[1].decode().splitlines()
 

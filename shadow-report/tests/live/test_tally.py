@@ -5,14 +5,14 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from traffic import SHADOW, START, Call, pair, pairs, record
+from traffic import PRIMARY, SHADOW, START, Call, pair, pairs, record
 
 from embedded_postgres import as_role
 from shadow_report import OneLineError
@@ -50,7 +50,8 @@ class Live:
         settings = replace(self.settings, until=until)
         with open_tables(self.uri) as tables:
             tables.now = lambda: until + settings.settle  # type: ignore[method-assign]
-            return observe(tables, settings, lambda done, of: None).report()
+            observed = observe(tables, settings, lambda done, of: None)
+            return replace(observed, generated_at=datetime.now(UTC)).report()
 
     def agrees(self, until: datetime) -> Report:
         """A look, which must say what `compare` says."""
@@ -60,8 +61,10 @@ class Live:
         return live
 
     def sql(self, statement: str) -> None:
-        with psycopg.connect(self.admin) as connection:
+        with psycopg.connect(self.admin, autocommit=True) as connection:
             connection.execute(statement.encode())
+            # Postgres adds up a session's changes at its end, or a second later.
+            connection.execute("SELECT pg_stat_force_next_flush()")
 
 
 def figures(report: Report) -> object:
@@ -204,9 +207,6 @@ def test_rows_that_are_changed_are_counted_as_they_are(live: Live, change: str) 
     record(live.admin, numbered(pairs(100), 0))
     before = live.agrees(at(60))
     apply(live, change)
-    with psycopg.connect(live.admin) as connection:
-        # Postgres adds up a session's changes at its end, or a second later.
-        connection.execute("SELECT pg_stat_force_next_flush()")
     after = live.agrees(at(61))
     assert (before.pairs, before.new_faults) != (after.pairs, after.new_faults)
 
@@ -255,10 +255,26 @@ def test_a_window_that_began_without_its_shadow_learns_of_it(postgres_uri: str) 
     )
     record(live.admin, primary + former + first)
     alone = live.agrees(at(80))
-    assert (alone.primary.calls, alone.shadow.service) == (409, "")
+    assert (alone.primary.calls, alone.shadow.service, live.tally.waiting) == (409, "", 409)
     record(live.admin, late)
     report = live.agrees(at(80))
-    assert (report.pairs, report.shadow.service) == (309, SHADOW)
+    assert (report.pairs, report.shadow.service, live.tally.waiting) == (309, SHADOW, 100)
+
+
+def test_a_candidate_that_is_behind_costs_the_other_nothing(postgres_uri: str) -> None:
+    """Its calls come when those of their time were judged long ago: nothing is counted again."""
+    live = Live(postgres_uri, Comparison(shadow=SHADOW))
+    behind = {"service": "behind", "recorder": uuid.UUID(int=3)}
+    for turn in range(8):
+        first = 300 * turn
+        calls = [replace(c, source="generated") for c in numbered(pairs(300, first=first), first)]
+        early = numbered(pairs(100, first=100 * turn, shadow=behind), 100 * turn)
+        late = [replace(c, time=at(30 * turn + 29)) for c in early if c.role == "shadow"]
+        record(live.admin, [*calls, *late])
+        # Without a checkpoint, whatever is counted again is counted from the start.
+        live.tally._checkpoints.clear()
+        assert live.agrees(at(30 * (turn + 1))).pairs == first + 300
+    assert live.tally.looks == {"added": 7, "rebuilt": 1, "failed": 0}
 
 
 def test_the_first_call_is_asked_to_wait_for(postgres_uri: str) -> None:
@@ -345,10 +361,111 @@ OUTCOMES: dict[str, Callable[[int], list[Call]]] = {
 }
 
 EVENTS = st.lists(
-    st.tuples(st.sampled_from(sorted(OUTCOMES)), st.integers(0, 5)), min_size=8, max_size=60
+    st.builds(
+        lambda outcome, primary, shadow: (outcome, primary, shadow),
+        st.sampled_from(sorted(OUTCOMES)),
+        st.sampled_from([0] * 12 + [1, 3]),
+        st.sampled_from([0] * 8 + [1, 2, 3, 5]),
+    ),
+    min_size=8,
+    max_size=60,
 )
 CHANGES = st.lists(
-    st.sampled_from(["none", "none", "none", "delete", "correct", "answer"]), min_size=6, max_size=6
+    st.sampled_from(["none"] * 8 + ["delete", "correct", "answer"]), min_size=6, max_size=6
+)
+TURNS, STEP = 6, SECONDS / 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traffic:
+    """Who records the calls: by the turn in which they come, each side's version, after the name
+    of a service that is not the usual one.
+
+    followed: the shadow's calls are sent from the tables, and stamped as they arrive. behind: all
+    of them arrive so many turns late. second: a second candidate gets the calls too, so many turns
+    late.
+    """
+
+    followed: bool = False
+    keeps_order: bool = False
+    primary: tuple[str, ...] = ("1",) * TURNS
+    shadow: tuple[str, ...] = ("1",) * TURNS
+    protocol: tuple[str, ...] = ("v1",) * TURNS
+    behind: int = 0
+    second: int | None = None
+
+    def arriving(self, events: list[tuple[str, int, int]], turn: int) -> list[Call]:
+        """What arrives in this turn: in its time, or some turns later."""
+        arriving = []
+        for i, (outcome, *late) in enumerate(events):
+            primary, shadow = late
+            # A follower sends what it has read from the tables.
+            sent = primary if self.followed else 0
+            delay = {"primary": primary, "shadow": max(shadow, self.behind, sent)}
+            for call in OUTCOMES[outcome](SECONDS * i // len(events)):
+                sides = [(self._named(call), delay[call.role])]
+                if call.role == "shadow" and self.second is not None:
+                    late_too = max(shadow, self.second, sent)
+                    sides.append((as_service(call, "second 1"), late_too))
+                arriving += [
+                    self._stamped(side, turn)
+                    for side, late in sides
+                    if self._turn(call, late) == turn
+                ]
+        return arriving
+
+    def _turn(self, call: Call, delay: int) -> int:
+        return min(TURNS - 1, came(call) + (0 if self.keeps_order else delay))
+
+    def _named(self, call: Call) -> Call:
+        call = as_service(call, getattr(self, call.role)[came(call)])
+        return replace(call, protocol=self.protocol[came(call)])
+
+    def _stamped(self, call: Call, turn: int) -> Call:
+        if not self.followed:
+            return call
+        if call.role == "primary":
+            return replace(call, source="generated")
+        late = timedelta(seconds=STEP * (turn - came(call)) + 1)
+        return replace(call, time=call.time + late, headers={"x-shadow-source": "follow"})
+
+
+def came(call: Call) -> int:
+    """The turn in which a call came."""
+    return min(TURNS - 1, max(0, int((call.time - START).total_seconds() // STEP)))
+
+
+def as_service(call: Call, name: str) -> Call:
+    """The call as this version of this service numbers it."""
+    service, _, version = name.rpartition(" ")
+    return replace(
+        call,
+        version=version,
+        service=f"{service}-{call.role}" if service else None,
+        recorder=uuid.uuid5(uuid.NAMESPACE_DNS, f"{call.role} {name}"),
+        sequence=number(call),
+    )
+
+
+KINDS = st.lists(st.sampled_from(["1", "1", "2", "next 1"]), min_size=TURNS, max_size=TURNS)
+PROTOCOLS = st.lists(st.sampled_from(["v1", "v1", "openai"]), min_size=TURNS, max_size=TURNS)
+TRAFFIC = st.builds(
+    Traffic,
+    followed=st.booleans(),
+    keeps_order=st.sampled_from([False, False, True]),
+    primary=st.one_of(st.just(Traffic.primary), KINDS.map(tuple)),
+    shadow=st.one_of(st.just(Traffic.shadow), KINDS.map(tuple)),
+    protocol=st.one_of(st.just(Traffic.protocol), PROTOCOLS.map(tuple)),
+    behind=st.sampled_from([0, 0, 0, 1, 2]),
+    second=st.sampled_from([None, None, 0, 1, 3]),
+)
+ASKED = st.builds(
+    Comparison,
+    since_rollout=st.booleans(),
+    shadow=st.sampled_from([None, None, SHADOW, "next-shadow"]),
+    primary=st.sampled_from([None, None, None, PRIMARY, "next-primary"]),
+    since=st.sampled_from([None, None, at(50)]),
+    mirrored_share=st.sampled_from([1.0, 1.0, 0.5]),
 )
 
 
@@ -356,39 +473,60 @@ CHANGES = st.lists(
     max_examples=12,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
-@given(events=EVENTS, changes=CHANGES, keeps_order=st.booleans())
-@example(events=[("agrees", 1)] * 8, changes=["none"] * 6, keeps_order=False)
+@given(events=EVENTS, changes=CHANGES, traffic=TRAFFIC, asked=ASKED)
+@example([("agrees", 0, 1)] * 8, ["none"] * TURNS, Traffic(), Comparison())
 @example(
     # The first pair arrives after others, its shadow's call stamped later than all that was judged.
-    events=[("agrees", 2)] * 3 + [("stamped late", 1)] + [("agrees", 0)] * 4,
-    changes=["none"] * 6,
-    keeps_order=False,
+    [("agrees", 0, 2)] * 3 + [("stamped late", 0, 1)] + [("agrees", 0, 0)] * 4,
+    ["none"] * TURNS,
+    Traffic(),
+    Comparison(),
+)
+@example(
+    # Since the rollout there are primary calls alone; their shadow's come when they were judged.
+    [("agrees", 0, 0)] * 10 + [("agrees", 0, 1)] * 20 + [("agrees", 0, 3)] * 30,
+    ["none"] * TURNS,
+    Traffic(followed=True, shadow=("1", *["2"] * 5)),
+    Comparison(since_rollout=True),
+)
+@example(
+    # A second service has more calls than the first by what was late.
+    [("agrees", 0, 0)] * 20 + [("agrees", 0, 2)] * 30,
+    ["none"] * TURNS,
+    Traffic(followed=True, shadow=("1", "1", *["next 1"] * 4)),
+    Comparison(),
+)
+@example(
+    # The primary was asked twice, and what the follower sent is of its first call.
+    [("agrees", 0, 0), ("asked twice", 0, 0)] * 20,
+    ["none"] * TURNS,
+    Traffic(followed=True),
+    Comparison(),
+)
+@example(
+    # Of a share only what is settled counts, whoever brings it to the shadow.
+    [("agrees", 0, 0), ("never mirrored", 0, 0)] * 20,
+    ["none"] * TURNS,
+    Traffic(followed=True, behind=1),
+    Comparison(mirrored_share=0.5),
 )
 def test_any_order_of_arrival_gives_what_compare_gives(
-    postgres_uri: str, events: list[tuple[str, int]], changes: list[str], keeps_order: bool
+    postgres_uri: str,
+    events: list[tuple[str, int, int]],
+    changes: list[str],
+    traffic: Traffic,
+    asked: Comparison,
 ) -> None:
-    """Calls that come in time, late or in parts; rows that are answered late, corrected, deleted:
+    """Calls of either side that come in time, late or in parts, mirrored or followed, of several
+    versions, services, candidates and protocols; rows that are answered late, corrected, deleted:
     each of six looks, while the window grows, says what `compare` says of the same rows.
     """
-    live = Live(postgres_uri)
+    live = Live(postgres_uri, asked)
     live.sql("TRUNCATE inference_requests, inference_responses, inference_retention")
-    step = SECONDS / 6
     for turn, change in enumerate(changes):
-        arriving = [
-            call
-            for i, (outcome, delay) in enumerate(events)
-            for side, call in enumerate(OUTCOMES[outcome](3 * i))
-            if arrives(call, side * delay, step, keeps_order=keeps_order) == turn
-        ]
-        record(live.admin, [replace(c, sequence=number(c)) for c in arriving])
+        record(live.admin, traffic.arriving(events, turn))
         apply(live, change)
-        live.agrees(at(step * (turn + 1)))
-
-
-def arrives(call: Call, delay: int, step: float, *, keeps_order: bool) -> int:
-    """The turn in which a call arrives: in its time, or some turns later."""
-    turn = int((call.time - START).total_seconds() // step)
-    return min(5, max(0, turn) + (0 if keeps_order else delay))
+        live.agrees(at(STEP * (turn + 1)))
 
 
 def number(call: Call) -> int:

@@ -62,6 +62,8 @@ class Scope:
 
     is_followed: the shadow's calls are those of the window's primary calls, whenever they came and
     whatever their node's clock says.
+    whole_since: this is a part of a window that began then; a follower's call is of that part in
+    which the primary's first is.
     pair_ids: of all these only the pairs with one of these ids. delivered_since: nothing of what
     was asked for came to the tables earlier, which makes it cheap to find.
     """
@@ -73,6 +75,7 @@ class Scope:
     shadow_began: datetime | None = None
     shadow_since: datetime | None = None
     is_followed: bool = False
+    whole_since: datetime | None = None
     pair_ids: Sequence[str] | None = None
     delivered_since: datetime | None = None
 
@@ -94,6 +97,7 @@ class Scope:
             else self.shadow_began or since,
             "shadow_until": "infinity" if self.shadow_since or self.is_followed else until,
             "is_followed": self.is_followed,
+            "whole_since": self.whole_since or since,
             "shadow_joined_since": joined,
             # A candidate's clock may be off; the database's own says which rows came after that.
             "shadow_recorded_since": self.shadow_since or "-infinity",
@@ -272,16 +276,18 @@ class Tables:
         }
         return cursor.execute(_sql("arrivals"), asked).fetchall()
 
-    def deliveries(self, scope: Scope, since: datetime, before: datetime) -> list[Delivery]:
-        """What was delivered from `since` on: the shadow's calls, and those of a time `before` by
-        the primary and any other service.
+    def deliveries(self, shadow: str | None, since: datetime, before: datetime) -> list[Delivery]:
+        """What was delivered from `since` on: all calls of this shadow, or of any where it is None,
+        and those of a time `before` of any primary.
         """
         cursor = self._connection.cursor(row_factory=class_row(Delivery))
-        asked = scope.parameters | {"delivered_since": since, "before": before}
+        asked = {"shadow": shadow, "delivered_since": since, "before": before}
         return cursor.execute(_sql("deliveries"), asked).fetchall()
 
     def first_calls(self, scope: Scope, pair_ids: Sequence[str]) -> dict[str, datetime]:
-        """When the primary's first calls in the window with these pair ids came."""
+        """When the primary's first calls in the window with these pair ids came; any primary's
+        where the scope names none.
+        """
         asked = scope.parameters | {"pair_ids": list(pair_ids)}
         return dict(self._connection.execute(_sql("first_calls"), asked).fetchall())
 

@@ -174,17 +174,22 @@ class Sides:
         groups = self.groups_of("primary")
         return any(group.pair_source == "x-shadow-pair-id" for group in groups)
 
+    @property
+    def compared(self) -> list[CallGroup]:
+        """Both sides' groups."""
+        return [*self.groups_of("primary"), *self.groups_of("shadow")]
+
     def groups_of(self, role: str) -> list[CallGroup]:
         """This side's groups."""
         service = self.scope.primary if role == "primary" else self.scope.shadow
         return groups_of(self.groups, role, service)
 
 
-def _calls(tables: Tables, asked: Scope) -> tuple[Scope, list[CallGroup]]:
+def calls_of_all(tables: Tables, asked: Scope, shadow: str | None) -> tuple[Scope, list[CallGroup]]:
     """The groups of the window, in which a follower's calls are those of the primary's calls.
 
-    So are a mirror's where the window has none of them: the clocks of the nodes may be further
-    apart than it is long.
+    So are a mirror's where the window has none of them, of this `shadow` if one is wanted: the
+    clocks of the nodes may be further apart than it is long.
     """
     groups = tables.calls(asked)
     sources = {group.pair_source for group in groups if group.role == "primary"}
@@ -194,13 +199,11 @@ def _calls(tables: Tables, asked: Scope) -> tuple[Scope, list[CallGroup]]:
     by_pair = replace(asked, is_followed=True)
     if "x-shadow-pair-id" not in sources:
         return (by_pair, tables.calls(by_pair)) if asked.until is not None else (asked, groups)
-    if not _has_shadow(groups) and _has_shadow(found := tables.calls(by_pair)):
-        return by_pair, found
+    if not choose_service(groups, "shadow", shadow).service:
+        found = tables.calls(by_pair)
+        if choose_service(found, "shadow", shadow).service:
+            return by_pair, found
     return asked, groups
-
-
-def _has_shadow(groups: Sequence[CallGroup]) -> bool:
-    return any(group.role == "shadow" for group in groups)
 
 
 def mirroring_began(
@@ -230,7 +233,7 @@ def find_sides(tables: Tables, settings: Comparison) -> Sides:
         until=settings.until,
         shadow_since=settings.shadow_since,
     )
-    asked, groups = _calls(tables, asked)
+    asked, groups = calls_of_all(tables, asked, settings.shadow)
     primary = choose_service(groups, "primary", settings.primary)
     shadow = choose_service(groups, "shadow", settings.shadow)
     scope = replace(
@@ -253,6 +256,7 @@ def find_sides(tables: Tables, settings: Comparison) -> Sides:
 
 def from_rollout(tables: Tables, settings: Comparison) -> Comparison:
     """The same comparison, from where each side's newest service, model and version stood alone."""
-    _, groups = _calls(tables, Scope("", "", settings.since, settings.until))
+    asked = Scope("", "", settings.since, settings.until)
+    _, groups = calls_of_all(tables, asked, settings.shadow)
     since = uniform_since(groups, settings.primary, settings.shadow)
     return settings if since is None else replace(settings, since=since)

@@ -16,21 +16,19 @@ def is_mirrored(sides: Sides, settings: Comparison) -> bool:
 
 
 def settled_watermark(
-    tables: Tables,
-    sides: Sides,
-    settings: Comparison,
-    now: datetime,
-    *,
-    since: datetime | None = None,
-    known: datetime | None = None,
+    tables: Tables, sides: Sides, settings: Comparison, now: datetime
 ) -> datetime:
-    """Calls from here on may still be under way, to the tables or to the shadow.
-
-    since: look for the follower's calls only among what was delivered from then on, and where it
-        sent none, take the watermark that was `known` before.
-    """
-    settled = now - settings.settle
-    if is_mirrored(sides, settings) or settings.shadow_since is not None:
-        return settled
-    followed = tables.followed_until(replace(sides.scope, delivered_since=since)) or known
+    """Calls from here on may still be under way, to the tables or to the shadow."""
+    followed, settled = followed_until(tables, sides, settings), now - settings.settle
     return settled if followed is None else min(settled, followed)
+
+
+def followed_until(
+    tables: Tables, sides: Sides, settings: Comparison, since: datetime | None = None
+) -> datetime | None:
+    """The primary's oldest call that a follower has not sent; None where it sent none at all, of
+    those that were delivered from `since` on, or where nobody follows.
+    """
+    if is_mirrored(sides, settings) or settings.shadow_since is not None:
+        return None
+    return tables.followed_until(replace(sides.scope, delivered_since=since))

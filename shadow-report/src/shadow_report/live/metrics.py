@@ -69,7 +69,7 @@ HELP = {
     "shadow_new_faults": "Pairs of the window with a new fault.",
     "shadow_disagreements": "Pairs of the window that disagree.",
     "shadow_unpaired_calls": "The primary's calls of the window without a pair.",
-    "shadow_waiting_calls": "Settled calls after those judged, which no follower has come to.",
+    "shadow_waiting_calls": "Settled calls that no follower has come to.",
     "shadow_effective_pairs": "What a gate's calls or pairs are worth.",
     "shadow_gate_estimate": "The observed share.",
     "shadow_gate_lower": "The lower bound of what decides.",

@@ -22,7 +22,7 @@ class Standing:
     """What is known of one candidate; a look replaces it.
 
     seen_at: when its last look began, on the caller's clock in seconds. waiting: calls that no
-    follower has come to, which are not among those judged. fault: why there is no newer one.
+    follower has come to. fault: why there is no newer one.
     """
 
     name: str
@@ -126,7 +126,7 @@ class Conclusion:
         age = duration(timedelta(seconds=self.age_seconds))
         text = f"Calls up to {moment(report.window.until)} UTC, looked at {age} ago."
         if waiting := self.standing.waiting:
-            text += f" {counted(waiting, 'later call')} not sent to the shadow yet."
+            text += f" {counted(waiting, 'call')} not sent to the shadow yet."
         return f"{text} {self.standing.fault}" if self.standing.fault else text
 
     def page(self, every: timedelta, age_mark: str, links: tuple[CandidateLink, ...]) -> str:

@@ -49,6 +49,7 @@ from shadow_report.evidence.database import (
 )
 from shadow_report.evidence.services import (
     Sides,
+    calls_of_all,
     choose_service,
     find_sides,
     from_rollout,
@@ -57,7 +58,7 @@ from shadow_report.evidence.services import (
     mirroring_began,
     uniform_since,
 )
-from shadow_report.evidence.watermark import is_mirrored, settled_watermark
+from shadow_report.evidence.watermark import followed_until, is_mirrored
 from shadow_report.report import Report
 from shadow_report.settings import Comparison
 
@@ -95,11 +96,8 @@ class Base:
 
     until: datetime
     counters: Counters
-    groups: list[CallGroup]
-    asked: list[CallGroup]
-    """As those of `Sides`."""
-    history: list[CallGroup]
-    """The groups of all services, from before a rollout."""
+    groups: dict[str, list[CallGroup]]
+    """By window, as those of `Sides`: `groups`, `asked`, and `history`, from before a rollout."""
     duplicates: Duplicates
     pending: set[str]
     """Pair ids of calls before `until` that are not counted: an answer may be under way."""
@@ -117,12 +115,6 @@ class Base:
             open=dict(self.open),
             alone=dict(self.alone),
         )
-
-    def add_groups(self, groups: Sequence[CallGroup]) -> None:
-        """Add those of a further part of the window."""
-        self.groups = merged(self.groups, groups)
-        self.asked = merged(self.asked, groups)
-        self.history = merged(self.history, groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,12 +169,15 @@ class Tally:
         self._settings = settings
         self._window_since: datetime | None = None
         self._sides: Sides
+        self._windows: dict[str, Scope]
         self._kinds: frozenset[tuple[str | None, ...]] = frozenset()
         self._counted_at: datetime
         # Of the last look:
         self._until: datetime
+        self._followed: datetime | None = None
+        """How far a follower has come."""
         self.waiting = 0
-        """Calls after the watermark that no follower has come to, though they are settled."""
+        """Calls that no follower has come to, though they are settled."""
         self._whole: WholeTables | None = None
         self._whole_after = 0.0
 
@@ -225,11 +220,10 @@ class Tally:
         try:
             self._refuse_what_is_gone(now, changes)
             until = self._watermark(tables, now, before)
-            settled = max(self._base.until, until - TAIL)
-            late = self._changed_since(tables, self._base, now, settled)
+            late = self._changed_since(tables, self._base, now, until)
             rules = self._settings.rules
             base = self._base.copy(rules) if late is None else self._before(late)
-            self._advance(tables, base, settled, until)
+            self._advance(tables, base, until)
             self._base = base
             return self._judge(tables, base, now, until)
         except Changed as change:
@@ -248,8 +242,8 @@ class Tally:
         began = time.monotonic()
         self._whole = None
         base = self._base = self._begin(tables, now, before)
-        scope, since = self._sides.scope, now - LONG_OVERLAP - LONG_LOOK_EVERY
-        rows = tables.deliveries(scope, since, base.until)
+        since = now - LONG_OVERLAP - LONG_LOOK_EVERY
+        rows = tables.deliveries(self._asked_for.shadow, since, base.until)
         self._noted = Noted(now, now, {row.record_id: row.created_at for row in rows}, changes)
         self._counted_at = now
         report = self._judge(tables, base, now, self._until)
@@ -260,22 +254,31 @@ class Tally:
     def _begin(self, tables: Tables, now: datetime, before: datetime | None) -> Base:
         """Everything before the watermark's last seconds, in one pass as `compare` does it."""
         until, settings, sides = self._window(tables, now, before)
-        settings = with_rules_of_protocol(settings, sides.groups)
+        settings = with_rules_of_protocol(settings, sides.compared)
         self._until, self._settings, self._sides, scope = until, settings, sides, sides.scope
         # What came before the first pair is not part of the base, nor of what is added to it.
         settled = max(until - TAIL, sides.began or until - TAIL)
         duplicates = tables.duplicates(scope)
-        counters = begin_counters(settings, sides, until)
+        counters = begin_counters(settings, sides, self._settled(until))
         if duplicates.shadow:
             counters.take_in_further(tables.further_shadow_calls(scope, duplicates))
-        history = Scope("", "", self._window_since, until, is_followed=scope.is_followed)
-        self._kinds = frozenset(map(kind_of, tables.calls(history)))
+        history = Scope("", "", self._window_since, until)
+        windows = {
+            "groups": replace(scope, primary="", shadow=""),
+            "asked": Scope("", "", settings.since, until, is_followed=scope.is_followed),
+            "history": calls_of_all(tables, history, settings.shadow)[0],
+        }
+        self._windows = {
+            name: replace(window, whole_since=window.since or FIRST_TIME)
+            if window.is_followed
+            else window
+            for name, window in windows.items()
+        }
+        self._kinds = _kinds(self._groups(tables, until=until))
         base = Base(
             until=settled,
             counters=counters,
-            groups=tables.calls(replace(scope, until=settled)),
-            asked=tables.calls(replace(history, since=settings.since, until=settled)),
-            history=tables.calls(replace(history, until=settled)),
+            groups=self._groups(tables, until=settled),
             duplicates=tables.duplicates(replace(scope, until=settled)),
             pending=set(),
             open={},
@@ -306,7 +309,8 @@ class Tally:
             if asked.since_rollout:
                 settings = from_rollout(tables, settings)
             sides = find_sides(tables, settings)
-            settled = settled_watermark(tables, sides, settings, now)
+            self._followed = followed_until(tables, sides, settings)
+            settled = self._settled(now - settings.settle)
             if settled >= until or (since is not None and settled <= since):
                 return until, settings, sides
             until = settled
@@ -314,21 +318,22 @@ class Tally:
     # -- adding what is new ------------------------------------------------------------------------
 
     def _watermark(self, tables: Tables, now: datetime, before: datetime | None) -> datetime:
-        """Up to when calls are judged; never before what was judged already."""
-        assert self._base is not None  # noqa: S101 - the caller knows; for the type checker
-        settings, sides = self._settings, self._sides
-        until = now - settings.settle
-        # Before the first call of a shadow there is nobody to wait for.
-        if sides.groups_of("shadow"):
-            lately = now - CHECKPOINT_KEPT
-            until = settled_watermark(tables, sides, settings, now, since=lately, known=self._until)
-        return max(until if before is None else min(until, before), self._base.until)
+        """Up to when calls are judged."""
+        settings, sides, lately = self._settings, self._sides, now - CHECKPOINT_KEPT
+        self._followed = followed_until(tables, sides, settings, lately) or self._followed
+        until = self._settled(now - settings.settle)
+        return until if before is None else min(until, before)
 
-    def _advance(self, tables: Tables, base: Base, settled: datetime, until: datetime) -> None:
-        """Count for good what came before `settled`."""
+    def _settled(self, until: datetime) -> datetime:
+        """The end of what is settled up to `until`: further on, a follower has calls to send."""
+        return until if self._followed is None else min(until, self._followed)
+
+    def _advance(self, tables: Tables, base: Base, until: datetime) -> None:
+        """Count for good all but the newest seconds before `until`."""
+        settled = max(base.until, until - TAIL)
         while base.until < settled:
             part = self._part(base, min(settled, base.until + STEP))
-            base.add_groups(tables.calls(part))
+            self._add_groups(tables, base, part)
             batches = self._pairs_of(tables, base, part, until)
             ends = microseconds(base.until), microseconds(_end(part))
             base.pending = self._count_for_good(base, batches, ends, until)
@@ -344,17 +349,16 @@ class Tally:
         self._until, live = until, base.copy(self._settings.rules)
         if live.until < until:
             part = self._part(live, until)
-            live.add_groups(tables.calls(part))
-            self._refuse_another_comparison(live)
+            self._add_groups(tables, live, part)
+        self._refuse_another_comparison(live)
+        if live.until < until:
             ends = microseconds(live.until), microseconds(until)
             batches = self._pairs_of(tables, live, part, until)
             live.counters.take_in(
                 (batch.only(_of_part(live, batch, ends)) for batch in batches), lambda done: None
             )
         settings, sides = replace(self._settings, until=until), self._sides_of(live, until)
-        settled = now - settings.settle
-        beyond = replace(sides.scope, since=until, until=settled)
-        self.waiting = tables.waiting(beyond) if until < settled else 0
+        self.waiting = self._waiting(tables, sides, until, now - settings.settle)
         whole = self._of_whole_tables(tables, sides, settings)
         return Observed(
             settings=settings,
@@ -369,15 +373,28 @@ class Tally:
             generated_at=now.astimezone(UTC),
         ).report()
 
+    def _waiting(self, tables: Tables, sides: Sides, until: datetime, settled: datetime) -> int:
+        if sides.scope.is_followed and not sides.groups_of("shadow"):
+            # All were judged: for a shadow that has none of them yet, no watermark waits.
+            return sum(group.calls for group in sides.groups_of("primary"))
+        since = max(self._settled(until), sides.scope.since or FIRST_TIME)
+        beyond = replace(sides.scope, since=since, until=settled)
+        return tables.waiting(beyond) if since < settled else 0
+
     def _part(self, base: Base, until: datetime) -> Scope:
-        return Scope(
-            "",
-            "",
-            base.until,
-            until,
-            is_followed=self._sides.scope.is_followed,
-            delivered_since=base.until - CLOCKS_APART,
-        )
+        return Scope("", "", base.until, until, delivered_since=base.until - CLOCKS_APART)
+
+    def _groups(self, tables: Tables, **asked: Any) -> dict[str, list[CallGroup]]:
+        """By window, the groups of what is asked for of it."""
+        scopes = {name: replace(window, **asked) for name, window in self._windows.items()}
+        # The parts of two windows are mostly the same, and each question costs.
+        found = {scope: tables.calls(scope) for scope in {*scopes.values()}}
+        return {name: found[scope] for name, scope in scopes.items()}
+
+    def _add_groups(self, tables: Tables, base: Base, part: Scope) -> None:
+        asked = {"since": part.since, "until": part.until, "shadow_began": None}
+        further = self._groups(tables, **asked, delivered_since=part.delivered_since)
+        base.groups = {name: merged(some, further[name]) for name, some in base.groups.items()}
 
     def _pairs_of(
         self, tables: Tables, base: Base, part: Scope, until: datetime
@@ -390,7 +407,8 @@ class Tally:
         _, last, calls = extent(self._sides_of(base, until), self._settings, until)
         counters.extend(last, calls)
         clock = counters.classifier.clock
-        counters.classifier.clock = replace(clock, settled_before=microseconds(until))
+        settled_before = microseconds(self._settled(until))
+        counters.classifier.clock = replace(clock, settled_before=settled_before)
         arrivals = tables.arrivals(scope, part)
         # A follower's further calls come when they come, of whichever part their primary's is.
         is_followed = scope.is_followed
@@ -424,10 +442,10 @@ class Tally:
         so. Returns the ids of the others.
         """
         pending: set[str] = set()
-        counts_settled = self._settings.mirrored_share < 1 and self._sides.is_mirrored
+        counts_settled = self._settings.mirrored_share < 1
 
         def final() -> Iterator[Batch]:
-            settled_before = microseconds(until)
+            settled_before = microseconds(self._settled(until))
             for batch in batches:
                 chosen, complete = _of_part(base, batch, part), _is_complete(batch)
                 newest = np.maximum(batch.integers("primary_time"), batch.integers("shadow_time"))
@@ -443,14 +461,14 @@ class Tally:
         return pending
 
     def _sides_of(self, base: Base, until: datetime) -> Sides:
-        settings = self._settings
+        settings, asked = self._settings, base.groups["asked"]
         return replace(
             self._sides,
-            primary=choose_service(base.asked, "primary", settings.primary),
-            shadow=choose_service(base.asked, "shadow", settings.shadow),
+            primary=choose_service(asked, "primary", settings.primary),
+            shadow=choose_service(asked, "shadow", settings.shadow),
             scope=replace(self._sides.scope, until=until),
-            groups=base.groups,
-            asked=base.asked,
+            groups=base.groups["groups"],
+            asked=asked,
         )
 
     def _of_whole_tables(self, tables: Tables, sides: Sides, settings: Comparison) -> WholeTables:
@@ -479,14 +497,16 @@ class Tally:
             raise Changed("a day was dropped")
         if any(changes[partition] != count for partition, count in noted.items()):
             raise Changed("rows were changed or deleted")
-        if self._sides.is_mirrored and self._sides.scope.is_followed:
-            raise Changed("the window had no shadow call by its own clock")
+        for name, role, *_, source in self._kinds:
+            is_mirrored = (role, source) == ("primary", "x-shadow-pair-id")
+            if is_mirrored and self._windows[str(name)].is_followed:
+                raise Changed("the window had no shadow call by its own clock")
         self._noted = replace(self._noted, changes=changes)
 
     def _refuse_another_comparison(self, live: Base) -> None:
         """A new service, version, protocol or source of ids may be another comparison."""
-        if new := frozenset(map(kind_of, live.history)) - self._kinds:
-            role, service, _, version, *_ = min(new, key=str)
+        if new := _kinds(live.groups) - self._kinds:
+            _, role, service, _, version, *_ = min(new, key=str)
             named = f"{service}, version {version}" if version else service
             raise Changed(f"the {role} {named} has calls of a new kind")
         settings, scope = self._settings, self._sides.scope
@@ -494,12 +514,17 @@ class Tally:
             ("primary", settings.primary, scope.primary),
             ("shadow", settings.shadow, scope.shadow),
         ):
-            if (choose_service(live.asked, role, wanted).service or wanted or "") != chosen:
+            found = choose_service(live.groups["asked"], role, wanted).service
+            if (found or wanted or "") != chosen:
                 raise Changed(f"another service has most calls as {role}")
         if settings.since_rollout:
-            since = uniform_since(live.history, settings.primary, settings.shadow)
+            since = uniform_since(live.groups["history"], settings.primary, settings.shadow)
             if (since or self._window_since) != settings.since:
                 raise Changed("a rollout goes on")
+        first, *_ = extent(self._sides_of(live, self._until), settings, self._until)
+        counted_from = live.counters.classifier.clock.counted_from
+        if live.groups["groups"] and microseconds(first) != counted_from:
+            raise Changed("an earlier call is there")
 
     def _refuse_first_pair(self, batch: Batch) -> None:
         """The first pair ever says when mirroring began, and so what counts."""
@@ -515,26 +540,34 @@ class Tally:
         Its own stamp does not tell: what matters is when its primary's call came.
         """
         sides, since = self._sides, self._settings.since
-        if not sides.is_paired or sides.began == since:
+        if not sides.is_paired or sides.began is None or sides.began == since:
             return
-        before = replace(sides.scope, since=None, until=sides.began)
+        before = replace(sides.scope, since=None, until=sides.began + timedelta(microseconds=1))
         if not any(tables.first_calls(before, some) for some in _portions(pair_ids)):
             return
         asked = replace(sides.scope, since=since, shadow_began=None)
-        first = mirroring_began(tables, asked, base.asked)
-        if first is None or first[0] != sides.began:
+        first = mirroring_began(tables, asked, base.groups["asked"])
+        if first != (sides.began, sides.scope.shadow_began):
             raise Changed("an earlier pair is there")
 
     def _changed_since(
-        self, tables: Tables, base: Base, now: datetime, settled: datetime
+        self, tables: Tables, base: Base, now: datetime, until: datetime
     ) -> datetime | None:
         """The time of the earliest call that was counted and is not as it was; None without any."""
         noted = self._noted
         is_long = now - noted.long_at > LONG_LOOK_EVERY
         since = noted.at - (LONG_OVERLAP if is_long else OVERLAP)
-        rows = tables.deliveries(self._sides.scope, since, settled)
+        settled = max(base.until, until - TAIL)
+        rows = tables.deliveries(self._asked_for.shadow, since, settled)
+        is_known = self._sides.shadow.service is not None or self._sides.scope.is_followed
+        if not is_known and any(row.role == "shadow" for row in rows):
+            # By its own clock it has none in the window; by the primary's it may have.
+            raise Changed("the shadow may have the first of its calls")
         unseen = [row for row in rows if row.record_id not in noted.seen]
         late = self._late(tables, base, unseen) + self._answered_late(tables, base)
+        if until < base.until:
+            # A primary's call was delivered late, and its follower has yet to send it.
+            late.append(until)
         seen = noted.seen | {row.record_id: row.created_at for row in unseen}
         if is_long:
             kept = now - LONG_OVERLAP - LONG_LOOK_EVERY - OVERLAP
@@ -543,42 +576,17 @@ class Tally:
         self._noted = replace(noted, at=now, long_at=long_at, seen=seen)
         return min(late, default=None)
 
-    def _late(self, tables: Tables, base: Base, deliveries: Sequence[Delivery]) -> list[datetime]:
-        """The times of those that belong to pairs that were counted."""
-        scope = self._sides.scope
-        known = {(role, service) for role, service, *_ in self._kinds}
-        for row in deliveries:
-            if (row.role, row.inference_service) not in known and row.request_time < base.until:
-                raise Changed(f"{row.inference_service} has calls of a time that was counted")
-        self._refuse_first_shadow(tables, deliveries)
-        late = [
-            row.request_time
-            for row in deliveries
-            if (row.role, row.inference_service) == ("primary", scope.primary)
-            and row.request_time < base.until
-        ]
-        shadow = [
-            row
-            for row in deliveries
-            if (row.role, row.inference_service) == ("shadow", scope.shadow)
-        ]
-        pair_ids = [row.pair_id for row in shadow]
-        self._refuse_earlier_pair(tables, base, pair_ids)
-        firsts = self._first_calls(tables, pair_ids)
-        for row in shadow:
-            first = firsts.get(row.pair_id, row.request_time)
-            if first < base.until and row.pair_id not in base.pending:
-                late.append(first)
-        return late
-
-    def _refuse_first_shadow(self, tables: Tables, deliveries: Sequence[Delivery]) -> None:
-        """Until some shadow has a call of the window's own there is none to compare: a follower's
-        come when those of their time were counted.
+    def _late(self, tables: Tables, base: Base, unseen: Sequence[Delivery]) -> list[datetime]:
+        """The times of those that belong to what was counted: their own, or that of the primary's
+        call, whichever primary's.
         """
-        scope = self._sides.scope
-        came = [row.pair_id for row in deliveries if row.role == "shadow"]
-        if came and not scope.shadow and tables.first_calls(scope, came):
-            raise Changed("the shadow has the first of its calls")
+        ids = [row.pair_id for row in unseen if row.role == "shadow"]
+        self._refuse_earlier_pair(tables, base, ids)
+        firsts = self._first_calls(tables, self._windows["history"], ids)
+        is_followed = any(window.is_followed for window in self._windows.values())
+        # A pending pair is not counted, but where the shadow's calls are of its time, they are.
+        times = (at for pair, at in firsts.items() if is_followed or pair not in base.pending)
+        return [at for at in (*(row.request_time for row in unseen), *times) if at < base.until]
 
     def _answered_late(self, tables: Tables, base: Base) -> list[datetime]:
         """The times of calls that were counted as unanswered, or as alone, and are not any more."""
@@ -591,12 +599,14 @@ class Tally:
                     if statuses != _statuses(batch, row):
                         late.append(at)
         if alone := _next_of(base.alone):
-            found = self._first_calls(tables, alone)
+            found = self._first_calls(tables, self._sides.scope, alone)
             late += [min(at, base.alone[pair_id]) for pair_id, at in found.items()]
         return late
 
-    def _first_calls(self, tables: Tables, pair_ids: Sequence[str]) -> dict[str, datetime]:
-        scope, found = replace(self._sides.scope, until=None), {}
+    def _first_calls(
+        self, tables: Tables, scope: Scope, pair_ids: Sequence[str]
+    ) -> dict[str, datetime]:
+        scope, found = replace(scope, until=None), {}
         for some in _portions(pair_ids):
             found.update(tables.first_calls(scope, some))
         return found
@@ -614,6 +624,11 @@ class Tally:
             is_old = base.until - self._checkpoints[0].until > CHECKPOINT_KEPT
             del self._checkpoints[0 if is_old else 1]
         self._checkpoints.append(base.copy(self._settings.rules))
+
+
+def _kinds(groups: dict[str, list[CallGroup]]) -> frozenset[tuple[str | None, ...]]:
+    """By window: a former version's may be new since a rollout."""
+    return frozenset((name, *kind_of(group)) for name, some in groups.items() for group in some)
 
 
 def _end(part: Scope) -> datetime:

@@ -17,6 +17,10 @@ WHERE created_at >= %(delivered_since)s::timestamptz
         AND (NOT %(is_followed)s OR EXISTS (
             SELECT FROM inference_requests p
             WHERE p.pair_id = r.pair_id AND p.role = 'primary'
-              AND p.request_time >= %(since)s::timestamptz AND p.request_time < %(until)s::timestamptz))))
+              AND p.request_time >= %(since)s::timestamptz AND p.request_time < %(until)s::timestamptz)
+            AND NOT EXISTS (
+            SELECT FROM inference_requests p
+            WHERE p.pair_id = r.pair_id AND p.role = 'primary'
+              AND p.request_time >= %(whole_since)s::timestamptz AND p.request_time < %(since)s::timestamptz))))
 GROUP BY role, inference_service, model_name, model_version, protocol, pair_source, recorder_id
 ORDER BY role, inference_service, first_call, recorder_id
