@@ -21,7 +21,7 @@ from shadow_local import Explained
 from shadow_local.database import masked
 from shadow_local.report import compare, noise, outdated, psql, running
 from shadow_local.stack import Options, Stack, in_foreground
-from shadow_local.state import STATE, claimed, copies_url_of, data_folder
+from shadow_local.state import STATE, claimed, copies_url_of, data_folder, other_models
 from shadow_local.supervisor import StopRequested
 from shadow_local.translate import cluster
 from shadow_local.translate.arguments import check_arguments
@@ -310,6 +310,12 @@ def _watch(stack: Stack, folder: Path) -> None:
                 f"logs in {stack.supervisor.log_folder}; Ctrl-C stops all of it",
             ):
                 screen.print(line, style="dim", soft_wrap=True)
+            _warn(
+                f"{name}: its predictor is another one than in an earlier run under that version, "
+                "and a report takes both for one model. Give it a new version in "
+                "manifests/settings/settings.yaml, or judge later calls alone by the --since above."
+                for name in other_models(stack.options.folder, stack.versions)
+            )
             screen.print(f"models: {stack.models}", soft_wrap=True)
             screen.print(f"verdict: {state.verdict_url}", style="bold", soft_wrap=True)
             screen.print(f"ready: {state.predict_url}", style="bold green", soft_wrap=True)

@@ -34,11 +34,13 @@ from shadow_local.translate.document import (
     Untranslated,
     from_repository,
     image_name,
+    of_kind,
     render,
     repository,
 )
 from shadow_local.translate.forms import in_place
 from shadow_local.translate.mesh import KINDS, Mesh, build_mesh
+from shadow_local.translate.references import namespace_of
 from shadow_local.translate.routes import demanded_key, mirror_percentage
 from shadow_local.translate.services import InferenceService, Kind, Ports, inference_services
 
@@ -48,7 +50,15 @@ DEBOUNCE_SECONDS = 1.0
 # them all the time.
 FOLLOWER, LIVE_VERDICT = "follower", "live-verdict"
 LIVE_SETTLE = "3s"
+# Of a predictor's container or model, what another model has otherwise; the rest is how it runs.
+OF_A_MODEL = ("image", "command", "args", "env", "modelFormat", "runtime", "storageUri")
 Progress = Callable[[str], None]
+
+
+def version_of(service: InferenceService) -> str | None:
+    """What its transformer records as the model's version."""
+    variables = service.transformer.container.variables
+    return next((item.value for item in variables if item.name == "MODEL_VERSION"), None)
 
 
 @dataclass(frozen=True)
@@ -159,10 +169,25 @@ class Stack:
         sides = []
         for service in self.services:
             image = image_name(service.predictor.container.image)
-            version = self.environment(pod_name(service, "transformer")).get("MODEL_VERSION")
+            version = version_of(service)
             sides.append(f"{service.side} {service.name} ({image}, version {version})")
         file = from_repository(self.options.kustomization / "kustomization.yaml")
         return f"{', '.join(sides)}; {file}, topology {topology_of(self.manifests)}"
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """By service and version, a digest of what makes its predictor's model."""
+        found = {}
+        for item in of_kind(self.manifests, "InferenceService"):
+            spec = item["spec"]["predictor"]
+            parts = [*spec.get("containers", ()), spec.get("model", {})]
+            model = digest([{name: part.get(name) for name in OF_A_MODEL} for part in parts])
+            found[item["metadata"]["name"], namespace_of(item)] = model
+        return {
+            f"{service.name}, version {version}": found[service.name, service.namespace]
+            for service in self.services
+            if (version := version_of(service))
+        }
 
     def restart(
         self, name: str, env: Mapping[str, str], words: Mapping[str, str] | None = None

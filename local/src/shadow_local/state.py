@@ -5,7 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -14,7 +14,7 @@ from pathlib import Path
 from shadow_local import Explained
 from shadow_local.translate.document import Manifest, from_repository, repository
 
-STATE = "state.json"
+STATE, VERSIONS = "state.json", "versions.json"
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,16 @@ def read_state(folder: Path) -> dict[str, object] | None:
 def digest(manifests: list[Manifest]) -> str:
     """One for the same objects in the same order, another for any other field."""
     return sha256(json.dumps(manifests, default=str).encode()).hexdigest()
+
+
+def other_models(folder: Path, models: Mapping[str, str]) -> list[str]:
+    """Which of these, a digest by name and version, were another one in an earlier run in the
+    folder; what they are now is written there.
+    """
+    file = folder / VERSIONS
+    known = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(known | dict(models), indent=2) + "\n")
+    return [name for name, model in models.items() if known.get(name, model) != model]
 
 
 def copies_url_of(folder: Path, url: str) -> str | None:

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 import pytest
+from tree import Tree
 
-from shadow_local.state import STATE, copies_url_of, data_folder
+from shadow_local.stack import Options, Stack
+from shadow_local.state import STATE, copies_url_of, data_folder, other_models
 from shadow_local.translate.document import repository
 
 
@@ -37,3 +39,30 @@ def test_only_calls_through_the_running_gateway_wait_for_its_copies(tmp_path: Pa
     assert copies_url_of(tmp_path, f"{here}1/serving") is None
     (tmp_path / STATE).write_text(json.dumps({"gateway_url": here, "copies_url": None}))
     assert copies_url_of(tmp_path, f"{here}/serving") is None
+
+
+def test_another_model_under_a_version_of_before_is_told(tmp_path: Path) -> None:
+    """Once, when it comes; a version of its own is nothing to tell of."""
+    first, second = {"double, version 1": "a", "triple, version 1": "b"}, {"triple, version 2": "c"}
+    assert other_models(tmp_path, first) == []
+    assert other_models(tmp_path, first) == []
+    assert other_models(tmp_path, {**first, "triple, version 1": "c"}) == ["triple, version 1"]
+    assert other_models(tmp_path, second) == []
+    assert other_models(tmp_path, first) == ["triple, version 1"]
+
+
+def test_a_version_is_of_what_makes_the_model(tmp_path: Path) -> None:
+    """Its factor here, and not how many replicas there may be or what they may take."""
+    tree = Tree(tmp_path / "tree")
+
+    def versions() -> dict[str, str]:
+        return Stack(Options(tmp_path / "stack", tree.folder)).versions
+
+    before = versions()
+    version = tree.settings()["shadow-version"]
+    assert len(before) == 2
+    tree.choose_settings(tree.settings() | {"shadow-max-replicas": "7"})
+    assert versions() == before
+    tree.replace("manifests/inference/shadow/shadow.yaml", '"3"', '"4"')
+    changed = {name for name, model in versions().items() if before[name] != model}
+    assert changed == {f"{tree.settings()['shadow']}, version {version}"}
