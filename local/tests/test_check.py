@@ -357,6 +357,14 @@ def _containers(*names: str) -> list[dict[str, Any]]:
             "its predictor sets PYTHONPATH, which KServe refuses from 0.20 on; take it out.",
         ),
         (
+            lambda m, s: s["spec"].update(
+                transformer={
+                    "containers": [{"env": [{"name": "PYTHONPATH", "value": "/app:/hooks"}]}]
+                }
+            ),
+            "KServe refuses from 0.20 on; take it out; a module for PREPROCESS goes into /app",
+        ),
+        (
             lambda m, s: s["metadata"]["annotations"].update({kserve.AUTOSCALER: "kpa"}),
             f"{kserve.AUTOSCALER} is 'kpa'; set it to hpa, keda, external, none.",
         ),

@@ -327,7 +327,7 @@ def test_an_answer_that_json_cannot_hold_is_a_mistake(
         ("named", "PREPROCESS is 'named'; write package.module:function."),
         (
             "nowhere:f",
-            "cannot be loaded (ModuleNotFoundError: No module named 'nowhere'); have PYTHONPATH",
+            "cannot be loaded (ModuleNotFoundError: No module named 'nowhere'); have it where",
         ),
         ("named:gone", "has no attribute 'gone'"),
         ("named:NOT_A_FUNCTION", "PREPROCESS is 'named:NOT_A_FUNCTION', a int; name a function."),

@@ -74,7 +74,7 @@ def _function(variable: str, name: str) -> Any:
         reason = f"{type(failure).__name__}: {failure}"
         raise SettingsError(
             f"{variable} is {name!r}, which cannot be loaded ({reason}{_place(failure)}); have "
-            "PYTHONPATH name its folder, or install it, and write package.module:function."
+            "it where Python finds it (/app in the image), and write package.module:function."
         ) from failure
     if not callable(hook):
         raise SettingsError(f"{variable} is {name!r}, a {type(hook).__name__}; name a function.")

@@ -235,7 +235,10 @@ def _blocked(spec: dict[str, Any]) -> Iterator[str]:
         ]
         containers += [model for _, model in _models(spec)] if kind == "predictor" else []
         if any(item["name"] == BLOCKED for part in containers for item in part.get("env") or ()):
-            yield f"its {kind} sets {BLOCKED}, which KServe refuses from 0.20 on; take it out."
+            line = f"its {kind} sets {BLOCKED}, which KServe refuses from 0.20 on; take it out"
+            if kind == "transformer":
+                line += "; a module for PREPROCESS goes into /app (docs/your-own-transformer.md)"
+            yield f"{line}."
 
 
 def _models(spec: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
