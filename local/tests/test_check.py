@@ -394,7 +394,10 @@ def test_what_kserve_refuses_is_refused(
         ({"runtime": None, "modelFormat": {"name": "huggingface"}}, [], [], False),
         ({"runtime": None, "modelFormat": {"name": "ours"}}, [], [], False),
         ({"runtime": None, "modelFormat": {"name": "ours", "version": "2"}}, [], [], True),
-        ({"protocolVersion": "v1", "runtime": "kserve-tritonserver"}, [], [], False),
+        # Which a model that says nothing is taken to have of these.
+        ({"protocolVersion": None, "runtime": "kserve-mlserver"}, [], [], True),
+        ({"protocolVersion": "v1", "runtime": "kserve-tritonserver"}, [], [], True),
+        ({"protocolVersion": "v1", "runtime": "the-teams"}, [], [], False),
     ],
 )
 def test_a_transformer_that_asks_by_another_protocol_is_refused(
@@ -408,7 +411,9 @@ def test_a_transformer_that_asks_by_another_protocol_is_refused(
     the kustomization that KServe chooses by the format.
     """
     service = _service(manifests)
-    service["spec"]["predictor"]["model"] |= model
+    said = service["spec"]["predictor"]["model"] | model
+    said = {name: value for name, value in said.items() if value is not None}
+    service["spec"]["predictor"]["model"] = said
     both = {
         "protocolVersions": ["v2", "v1"],
         "supportedModelFormats": [{"name": "ours", "version": "1", "autoSelect": True}],

@@ -64,6 +64,7 @@ FORMATS_OF_V1 = ("autogluon", "huggingface", "paddle", "pmml", "predictive")
 # Of all, those that call the model like the InferenceService where they are given no name: by their
 # own arguments, and MLServer by the variable that KServe adds.
 MLSERVER = "kserve-mlserver"
+V2_ALONE = (MLSERVER, "kserve-tritonserver")  # whatever the model's protocolVersion is
 NAMED_BY_ARGUMENT = (*ANSWER_V1, "kserve-openvino", "kserve-tensorflow-serving")
 # Formats for which it chooses among several of them; for some of these, Triton is one more.
 FORMATS_OF_SEVERAL = ("lightgbm", "mlflow", "onnx", "sklearn", "tensorflow", "xgboost")
@@ -282,7 +283,11 @@ def _protocols(
     spec: dict[str, Any], field: str, model: dict[str, Any], manifests: Iterable[Manifest]
 ) -> Iterator[str]:
     """A server that speaks v2 alone answers the transformer's v1, and its probe, with 404."""
-    if model.get("protocolVersion") != "v2" or _answers_v1(model, manifests):
+    runtime, own = model.get("runtime"), _runtimes(manifests)
+    says = f"{field}.protocolVersion is 'v2'"
+    if runtime in V2_ALONE and runtime not in own:
+        says = f"{field}.runtime is {runtime!r}, which speaks v2 alone"
+    elif model.get("protocolVersion") != "v2" or _answers_v1(model, manifests):
         return
     for container in (spec.get("transformer") or {}).get("containers") or ():
         words = " ".join(map(str, container.get("args") or ()))
@@ -292,7 +297,7 @@ def _protocols(
         asked = container.get("name") == CONTAINER and (not ready or KSERVES_PATH.match(ready))
         if asked and PROTOCOL.findall(words)[-1:] in ([], ["v1"]):
             yield (
-                f"{field}.protocolVersion is 'v2', and the transformer asks by v1, which such a "
+                f"{says}, and the transformer asks by v1, which such a "
                 "server answers with 404, so that its pod is never ready; give the transformer the "
                 "arguments --predictor_protocol v2, as docs/models/runtime.md shows."
             )
