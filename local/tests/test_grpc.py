@@ -40,7 +40,11 @@ def target(url: str) -> str:
 
 
 def infer(
-    url: str, headers: dict[str, str], values: Any = VALUES, request_id: str = ""
+    url: str,
+    headers: dict[str, str],
+    values: Any = VALUES,
+    request_id: str = "",
+    parameters: dict[str, str] | None = None,
 ) -> list[float]:
     """One ModelInfer; the numbers of the answer."""
     array = np.asarray(values, dtype=np.float64)
@@ -48,7 +52,12 @@ def infer(
     tensor.set_data_from_numpy(array)
     with triton.InferenceServerClient(target(url), channel_args=OPTIONS_OF_CHANNEL) as client:
         answer = client.infer(
-            "model", [tensor], request_id=request_id, headers=headers, client_timeout=180
+            "model",
+            [tensor],
+            request_id=request_id,
+            headers=headers,
+            client_timeout=180,
+            parameters=parameters,
         )
         numbers = answer.as_numpy(answer.get_response().outputs[0].name)
     assert numbers is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,9 +11,9 @@ import psycopg
 import pytest
 from calls import post_at_once
 from gateways import Gateways, rendered, transformers_of
-from runs import Start
+from runs import SCRIPTED, Start
 from stored import wait_for_pairs
-from test_grpc import ENTRY, infer
+from test_grpc import DOUBLED, ENTRY, infer
 from tree import MIRRORED
 from waiting import until
 
@@ -21,8 +22,23 @@ from shadow_local.translate.document import Untranslated, topology
 
 CALLS = 300
 GRPC_CALLS = 40  # below the limit of open copies
+TRIPLED = [9.9, 186.9, 972.0]
 
 
+def dictated(primary: object, shadow: object) -> dict[str, str]:
+    """What has the predictors of examples/scripted answer so, as one model each would."""
+    bodies = {"answer": primary, "shadow_answer": shadow}
+    return {name: json.dumps({"body": json.dumps(body)}) for name, body in bodies.items()}
+
+
+def outputs(values: list[float]) -> dict[str, object]:
+    """An answer with one tensor."""
+    tensor = {"name": "output-0", "datatype": "FP64", "shape": [len(values)], "data": values}
+    return {"model_name": "model", "outputs": [tensor]}
+
+
+BODY = json.dumps(dictated({"predictions": DOUBLED}, {"predictions": TRIPLED})).encode()
+PARAMETERS = dictated(outputs(DOUBLED), outputs(TRIPLED))
 COMPLETE = "SELECT count(*) FROM inference_responses WHERE request_time >= %s"
 RECORDERS = """
 SELECT role, count(*) FILTER (WHERE request_time >= %s), count(*), max(sequence)
@@ -32,9 +48,8 @@ FROM inference_requests GROUP BY role, recorder_id ORDER BY role
 
 @pytest.fixture(scope="module")
 def two_pods(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """A deployment with two pods of each component."""
-    folder = tmp_path_factory.mktemp("two-pods")
-    stack = Stack(Options(folder, topology("standard"), replicas=2))
+    """A deployment with two pods of each component; the requests dictate what its models answer."""
+    stack = Stack(Options(tmp_path_factory.mktemp("two-pods"), SCRIPTED, replicas=2))
     try:
         stack.start()
         yield stack
@@ -59,11 +74,11 @@ def test_two_pods_of_each_side_count_exactly(
     """Each call is one pair, whichever pods took it; each pod records its share without a gap."""
     gateway = gateways.start_before(transformers_of(two_pods), rendered(name))
     began = datetime.now(UTC)
-    answers = post_at_once(gateway.predict_url, CALLS)
-    assert {body for _, _, body in answers} == {b'{"predictions":[6.6,124.6,648.0]}'}
+    answers = post_at_once(gateway.predict_url, CALLS, BODY)
+    assert {body for _, _, body in answers} == {b'{"predictions": [6.6, 124.6, 648.0]}'}
     wait_for_pairs(two_pods, [headers["x-shadow-pair-id"] for _, headers, _ in answers])
     for _ in range(GRPC_CALLS):
-        assert infer(gateway.url, ENTRY) == [6.6, 124.6, 648.0]
+        assert infer(gateway.url, ENTRY, parameters=PARAMETERS) == DOUBLED
     expected = (2 * (CALLS + GRPC_CALLS),)
     with psycopg.connect(two_pods.database.uri, autocommit=True) as connection:
         until(lambda: connection.execute(COMPLETE, [began]).fetchone() == expected)
