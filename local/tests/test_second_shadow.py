@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 from calls import post
-from gateways import Gateways, transformers_of
+from gateways import Gateways, Running, transformers_of
 from rich.console import Console
 from test_grpc import DOUBLED, infer
-from tree import Tree
+from tree import MIRRORED, TOPOLOGIES, Tree
 from waiting import until
 
 from shadow_local.demo import SHOWN_PAIRS, demonstrate
@@ -41,59 +42,46 @@ def with_option(topology: str, folder: Path) -> Tree:
     return tree
 
 
-@pytest.fixture(scope="module")
-def knative(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The topology with Knative, with two shadows."""
-    folder = tmp_path_factory.mktemp("knative")
-    stack = Stack(Options(folder / "stack", with_option("knative", folder / "tree").folder))
+@pytest.fixture
+def gateway(topology: str, follow: Stack, gateways: Gateways, tmp_path: Path) -> Iterator[Running]:
+    """The topology's gateway before the same servers; where it mirrors, the followers rest."""
+    manifests = with_option(topology, tmp_path / "tree").objects()
+    running = gateways.start_before(transformers_of(follow), manifests)
+    resting = [] if topology == "follow" else followers()
+    for process in resting:
+        process.suspend()
     try:
-        stack.start()
-        yield stack
+        yield running
     finally:
-        stack.stop()
+        # What the gateway has brought to a shadow is recorded by now: they leave it alone.
+        for process in resting:
+            process.resume()
 
 
-@pytest.fixture(params=["knative", "follow"])
-def stack(request: pytest.FixtureRequest) -> Stack:
-    """Each of the two; `standard` differs from `knative` in its gateway alone."""
-    running: Stack = request.getfixturevalue(request.param)
-    return running
+def followers() -> list[psutil.Process]:
+    """Both of them, as they run now: another test may have had to start one again."""
+    children = psutil.Process().children()
+    found = [child for child in children if "follow" in child.cmdline()[:4]]
+    assert len(found) == 2
+    return found
 
 
-def test_both_get_every_call_under_one_pair_id(stack: Stack) -> None:
-    """By the deployment's own gateway."""
-    state = stack.state
-    assert state is not None
-    path = state.serving_path or ""
-    check_both_get_every_call(stack, state.predict_url, state.gateway_url, path)
-
-
-def test_the_standard_gateway_copies_to_both(
-    knative: Stack, gateways: Gateways, tmp_path: Path
-) -> None:
-    """Its mirrors lead straight to the transformers."""
-    manifests = with_option("standard", tmp_path / "tree").objects()
-    gateway = gateways.start_before(transformers_of(knative), manifests)
-    path = gateway.serving_path or ""
-    check_both_get_every_call(knative, gateway.predict_url, gateway.url, path)
-
-
-def check_both_get_every_call(
-    stack: Stack, predict_url: str, gateway_url: str, serving_path: str
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_both_get_every_call_under_one_pair_id(
+    follow: Stack, gateway: Running, topology: str
 ) -> None:
     """REST and gRPC: three rows to a call, each with its own model's answer; the caller gets the
     primary's.
     """
-    assert stack.state is not None
     began = datetime.now(UTC)
     sent = {}
     for number in range(1, CALLS + 1):
         body = json.dumps({"values": [number]}).encode()
-        status, headers, answer = post(predict_url, body)
+        status, headers, answer = post(gateway.predict_url, body)
         assert (status, json.loads(answer)) == (200, {"predictions": [2.0 * number]})
         sent[headers.get("x-shadow-pair-id", number)] = number
-    assert infer(gateway_url, {"x-serving-path": serving_path}) == DOUBLED
-    with psycopg.connect(stack.database.uri, autocommit=True) as connection:
+    assert infer(gateway.url, {"x-serving-path": gateway.serving_path or ""}) == DOUBLED
+    with psycopg.connect(follow.database.uri, autocommit=True) as connection:
 
         def count(protocol: str) -> int:
             found = connection.execute(COUNT, [protocol, began]).fetchone()
@@ -107,7 +95,7 @@ def check_both_get_every_call(
     assert len(answers) == len(rows) == 3 * CALLS
     pairs = {pair for pair, _ in answers}
     assert len(pairs) == CALLS
-    if not stack.state.follower:
+    if topology in MIRRORED:
         assert pairs == set(sent)
     for pair in pairs:
         (value,) = answers[pair, "double-minimal-inference"]
@@ -115,23 +103,23 @@ def check_both_get_every_call(
         assert answers[pair, SECOND] == [value * 2]
 
 
-def test_the_report_judges_both(stack: Stack, tmp_path: Path) -> None:
+@pytest.mark.parametrize("topology", ["follow", "knative"])
+def test_the_report_judges_both(follow: Stack, gateway: Running, tmp_path: Path) -> None:
     """What `make report` runs names the candidates, and each has pairs of its own."""
-    assert stack.candidates == (FIRST, SECOND)
-    state = stack.state
+    assert follow.candidates == (FIRST, SECOND)
+    state = follow.state
     assert state is not None
     assert state.candidates == (FIRST, SECOND)
-    assert len(state.more_shadows) == 1
-    assert len(state.more_followers) == (1 if state.follower else 0)
+    assert len(state.more_shadows) == len(state.more_followers) == 1
     began = datetime.now(UTC)
     for _ in range(CALLS):
-        assert post(state.predict_url)[0] == 200
-    with psycopg.connect(stack.database.uri, autocommit=True) as connection:
+        assert post(gateway.predict_url)[0] == 200
+    with psycopg.connect(follow.database.uri, autocommit=True) as connection:
         until(lambda: connection.execute(ANSWERED, [began]).fetchone() == (3 * CALLS,))
     file = tmp_path / "report.json"
-    uri = stack.database.of_role("report")
+    uri = follow.database.of_role("report")
     more = ["--json", str(file), "--settle", "0s", "--since", began.isoformat()]
-    words, env = comparison(uri, stack.mirror_percentage, more, state.candidates)
+    words, env = comparison(uri, follow.mirror_percentage, more, state.candidates)
     code = subprocess.run(words, env=env, check=False, capture_output=True).returncode
     report = json.loads(file.read_text())
     services = [each["shadow"]["service"] for each in report["candidates"]]
@@ -143,8 +131,10 @@ def test_the_report_judges_both(stack: Stack, tmp_path: Path) -> None:
 
 
 def test_the_demonstration_shows_both(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Each candidate's own answers next to the primary's, and one report on the two of them."""
-    tree = with_option("standard", tmp_path / "tree")
+    """Each candidate's own answers next to the primary's, and one report on the two of them; each
+    follower brings its shadow each call once, also to the one in a replaced shadow's place.
+    """
+    tree = with_option("follow", tmp_path / "tree")
     # Calls reach the primary in any order; so few are all shown, the README's one among them.
     demonstrate(Options(tmp_path / "run", tree.folder), SHOWN_PAIRS, Console(width=100))
     shown = capfd.readouterr().out
@@ -154,3 +144,4 @@ def test_the_demonstration_shows_both(tmp_path: Path, capfd: pytest.CaptureFixtu
     assert shown.count(all_paired.format(SHOWN_PAIRS)) == 3
     assert shown.count(all_paired.format(0)) == 1
     assert shown.count("alpha 0.05 is shared among the 2 candidates.") == 2
+    assert "repeated pair id" not in shown
