@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from backends import Backend, answering
@@ -53,7 +54,7 @@ def shadow() -> Iterator[Backend]:
 def start(tmp_path: Path) -> Iterator[Start]:
     runs: list[Run] = []
 
-    def run(*words: str, **settings: str) -> Run:
+    def run(*words: str, **settings: Any) -> Run:
         folder = tmp_path / f"run-{len(runs)}"
         folder.mkdir()
         runs.append(Run(folder, *words, **settings))

@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psutil
@@ -21,6 +21,14 @@ PROGRAM = Path(sys.executable).with_name("shadow-local")
 PRIMARY_ALONE = str(repository() / "manifests" / "stages" / "primary-alone")
 # The whole deployment, for what does not depend on its predictors: these start at once.
 SCRIPTED = repository() / "examples" / "scripted"
+# `shadow-local` whose demonstration is that one's.
+_DEMO_OF_SCRIPTED = """
+from shadow_local.__main__ import main
+from shadow_local.cli import MODELS
+MODELS["number"] = "examples/scripted"
+main()
+"""
+OF_SCRIPTED = (sys.executable, "-c", _DEMO_OF_SCRIPTED)
 SETTINGS = ("GATEWAY_PORT", "KUSTOMIZATION", "MIRROR_HOST_SUFFIX", "MIRROR_PERCENTAGE")
 SETTINGS += (
     "ISTIO_EDGE",
@@ -38,14 +46,20 @@ SETTINGS += (
 class Run:
     """A running `shadow-local`, and every process that came of it."""
 
-    def __init__(self, folder: Path, *words: str, **settings: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *words: str,
+        program: Sequence[str | Path] = (PROGRAM,),
+        **settings: str,
+    ) -> None:
         env = {name: value for name, value in os.environ.items() if name not in SETTINGS}
         self.folder = folder
         self.output = folder / "output.txt"
         self.seen: set[psutil.Process] = set()
         with self.output.open("wb") as output:
             self.process = psutil.Popen(
-                [PROGRAM, *words],
+                [*program, *words],
                 env=env | settings,
                 stdout=output,
                 stderr=output,

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import psutil
-from runs import PRIMARY_ALONE, Run, Start, up
+from runs import OF_SCRIPTED, PRIMARY_ALONE, Run, Start, up
 from waiting import until
 
 
@@ -40,22 +40,24 @@ def test_while_the_models_load(start: Start, tmp_path: Path) -> None:
 
 
 def test_during_traffic(start: Start, tmp_path: Path) -> None:
-    """The calls are given up."""
-    run = start("demo", "--folder", str(tmp_path), REQUESTS="100000")
+    """The calls are given up, and so is what the follower has still to bring."""
+    run = start("demo", "--folder", str(tmp_path), TOPOLOGY="follow", REQUESTS="100000")
+    run.says(r"^waiting for the models \(4 of 5 ready\)$")
     run.says(r"^sending calls through the gateway: 100000$")
     _ends_there(run, "sending calls through the gateway: 100000")
 
 
 def test_while_the_report_is_made(start: Start, tmp_path: Path) -> None:
     """shadow-report ends without a trace, and the second round is not begun."""
-    run = start("demo", "--folder", str(tmp_path), REQUESTS="20")
+    run = start("demo", "--folder", str(tmp_path), program=OF_SCRIPTED, REQUESTS="20")
+    run.says(r"^judging$")
     until(lambda: _reports(run) != [])
     _ends_there(run, "")
 
 
 def test_while_the_shadow_is_replaced(start: Start, tmp_path: Path) -> None:
     """Neither the new shadow nor the second round comes."""
-    run = start("demo", "--folder", str(tmp_path), REQUESTS="20")
+    run = start("demo", "--folder", str(tmp_path), program=OF_SCRIPTED, REQUESTS="20")
     step = run.says(r"^replacing the shadow by .+$")[0]
     _ends_there(run, step)
 

@@ -60,6 +60,7 @@ def test_up_tells_where_it_is_and_ends_at_ctrl_c(start: Start, tmp_path: Path) -
     report = start("report", "--folder", str(tmp_path / "stack"), "--settle", "0s")
     assert report.ends() in (10, 11)
     assert re.search("REJECT|WAIT", report.output.read_text())
+    assert "have changed" not in report.output.read_text()
     run.process.send_signal(signal.SIGINT)
     assert run.ends() == 0
     assert not (tmp_path / "stack" / "state.json").exists()
@@ -67,10 +68,12 @@ def test_up_tells_where_it_is_and_ends_at_ctrl_c(start: Start, tmp_path: Path) -
 
 
 def test_the_report_and_the_live_verdict_judge_alike(start: Start, tmp_path: Path) -> None:
-    """By the manifests' rules, and by what else is given to the live verdict there; an option of
-    one's own wins.
+    """By the manifests' rules as they were at the start, and by what else is given to the live
+    verdict there; an option of one's own wins. Where nothing mirrors, the follower brings the pair
+    that they judge.
     """
     tree = Tree(tmp_path / "tree")
+    tree.choose_topology("follow")
     tree.switch_on("live-verdict")
     tree.switch_on("rules")
     rules = "rules:\n  - {path: 'predictions[*]', compare: number, absolute: 999}\n"
@@ -78,19 +81,19 @@ def test_the_report_and_the_live_verdict_judge_alike(start: Start, tmp_path: Pat
     tree.replace(
         "manifests/options/live-verdict/deployment.yaml", "--port=8080]", "--port=8080, --alpha=2%]"
     )
-    kustomization = tree.folder / "examples" / "scripted"
-    kustomization.mkdir(parents=True)
-    shutil.copy(SCRIPTED / "kustomization.yaml", kustomization)
+    kustomization = scripted(tree)
     run = up(start, tmp_path / "stack", KUSTOMIZATION=str(kustomization))
+    assert run.says(r"^models: .*, topology follow$")
     url = run.says(r"^ready: (\S+)$")[1]
     assert post(url)[0] == 200
     page, file = run.says(r"^verdict: (\S+)$")[1], tmp_path / "report.json"
     until(lambda: json.loads(get(f"{page}verdict.json")[2])["pairs"] > 0)
     live = json.loads(get(f"{page}verdict.json")[2])
     words = ("report", "--folder", str(tmp_path / "stack"), "--settle", "0s", "--json", str(file))
-    first = start(*words)
-    assert first.ends() == 11
-    assert "have changed" not in first.output.read_text()
+    (tree.folder / "manifests/options/rules/rules.yaml").write_text("rules: []\n")
+    edited = start(*words)
+    assert edited.ends() == 11
+    assert f"manifests of {kustomization} have changed since" in edited.output.read_text()
     report = json.loads(file.read_text())
     assert [rule["compare"] for rule in live["settings"]["rules"]] == ["number"]
     assert live["settings"]["alpha"] == 0.02
@@ -100,17 +103,16 @@ def test_the_report_and_the_live_verdict_judge_alike(start: Start, tmp_path: Pat
     assert start(*words, "--rules", str(tmp_path / "none.yaml"), "--alpha=3%").ends() in (10, 11)
     own = json.loads(file.read_text())["settings"]
     assert (own["rules"], own["alpha"]) == ([], 0.03)
-    (tree.folder / "manifests/options/rules/rules.yaml").write_text("rules: []\n")
-    edited = start(*words)
-    assert edited.ends() == 11
-    assert f"manifests of {kustomization} have changed since" in edited.output.read_text()
-    assert json.loads(file.read_text())["settings"]["rules"] == report["settings"]["rules"]
     run.process.terminate()
     assert run.ends() == 0
 
 
-def test_records_outlive_a_killed_runner(start: Start, tmp_path: Path) -> None:
-    """SIGKILL of the runner leaves no process, and the next run in the folder has its pairs."""
+def test_records_outlive_a_killed_runner_and_a_dead_child_stops_the_next(
+    start: Start, tmp_path: Path
+) -> None:
+    """SIGKILL of the runner leaves no process, and the next run in the folder has its pairs. When
+    one of its models dies the rest ends too, and the reason is on the screen.
+    """
     folder = tmp_path / "stack"
     run = up(start, folder, KUSTOMIZATION=str(SCRIPTED))
     url = run.says(r"^ready: (\S+)$")[1]
@@ -123,12 +125,12 @@ def test_records_outlive_a_killed_runner(start: Start, tmp_path: Path) -> None:
     )
     since = again.says(r'^without the calls of earlier runs: .* ARGS="--since (\S+)"$')[1]
     url = again.says(r"^ready: (\S+)$")[1]
-    uri = json.loads((folder / "state.json").read_text())["postgres_uri"]
+    state = json.loads((folder / "state.json").read_text())
     query = """SELECT count(*) FROM inference_pairs
     WHERE pair_id = ANY(%s) AND primary_status = 200 AND shadow_status = 200"""
 
     def all_there() -> bool:
-        with psycopg.connect(uri) as connection:
+        with psycopg.connect(state["postgres_uri"]) as connection:
             return connection.execute(query, [pair_ids]).fetchone() == (5,)
 
     until(all_there)
@@ -137,23 +139,16 @@ def test_records_outlive_a_killed_runner(start: Start, tmp_path: Path) -> None:
     report = [PROGRAM, "report", "--folder", str(folder), "--since", since]
     judged = subprocess.run(report, capture_output=True, text=True, timeout=240, check=False)
     assert "5 compared" in judged.stdout
-    again.process.terminate()
-    assert again.ends() == 0
-
-
-def test_a_dead_child_stops_the_stack(start: Start, tmp_path: Path) -> None:
-    """When a model dies the rest ends too, and the reason is on the screen."""
-    run = up(start, tmp_path / "stack", KUSTOMIZATION=PRIMARY_ALONE)
-    run.says(r"^ready: ")
-    state = json.loads((tmp_path / "stack" / "state.json").read_text())
     os.kill(state["primary"]["predictor_pid"], signal.SIGKILL)
-    assert run.ends() == 1
-    assert "primary-predictor was ended by SIGKILL; " in run.output.read_text()
-    assert "Traceback" not in run.output.read_text()
+    assert again.ends() == 1
+    assert "primary-predictor was ended by SIGKILL; " in again.output.read_text()
+    assert "Traceback" not in again.output.read_text()
 
 
-def test_processes_left_out_are_started_by_hand(start: Start, tmp_path: Path) -> None:
-    """`--without` prints the commands that stand in for the processes, and waits for them."""
+def test_the_first_stages_processes_are_started_by_hand(start: Start, tmp_path: Path) -> None:
+    """`--without` prints the commands that stand in for the processes, and waits for them; who
+    answers alone is recorded as the primary, and nobody as a shadow.
+    """
     words = ("--without", "primary-transformer, primary-predictor")
     run = up(start, tmp_path / "stack", *words, KUSTOMIZATION=PRIMARY_ALONE)
     by_hand = []
@@ -164,7 +159,18 @@ def test_processes_left_out_are_started_by_hand(start: Start, tmp_path: Path) ->
             nowhere = subprocess.DEVNULL
             by_hand.append(subprocess.Popen(command, stdout=nowhere, stderr=nowhere))
         url = run.says(r"^ready: (\S+)$")[1]
-        assert post(url)[2] == b'{"predictions":[6.6,124.6,648.0]}'
+        _, headers, body = post(url)
+        assert body == b'{"predictions":[6.6,124.6,648.0]}'
+        state = json.loads((tmp_path / "stack" / "state.json").read_text())
+        assert state["shadow"] is None
+        query = "SELECT role, inference_service FROM inference_requests WHERE pair_id = %s"
+
+        def stored() -> list[tuple[str, str]]:
+            with psycopg.connect(state["postgres_uri"]) as connection:
+                return connection.execute(query, [headers["x-shadow-pair-id"]]).fetchall()
+
+        until(lambda: stored() != [])
+        assert stored() == [("primary", "double-minimal-inference")]
         run.process.terminate()
         assert run.ends() == 0
         assert [process.poll() for process in by_hand] == [None, None]
@@ -205,18 +211,28 @@ def test_demo_shows_pairs_and_both_verdicts(
 
 
 def test_demo_where_a_share_is_mirrored(tmp_path: Path) -> None:
-    """It waits for no pair that will not come, and the report knows the share."""
+    """It waits for no pair that will not come, and the report knows the share; of two shadows each
+    has its pairs.
+    """
     tree = Tree(tmp_path / "tree")
+    tree.choose_topology("knative")
+    tree.switch_on("second-shadow/knative")
     tree.choose_settings(tree.settings() | {"mirror-percentage": "50"})
-    scripted = tree.folder / "examples" / "scripted"
-    scripted.mkdir(parents=True)
-    shutil.copy(SCRIPTED / "kustomization.yaml", scripted)
     with (tmp_path / "screen").open("w+") as output:
-        demonstrate(Options(tmp_path / "stack", scripted), 60, Console(file=output, width=200))
+        screen = Console(file=output, width=200)
+        demonstrate(Options(tmp_path / "stack", scripted(tree)), 60, screen)
         output.seek(0)
         paired = [int(found) for found in re.findall(r"(\d+) of 60 calls paired", output.read())]
-    assert len(paired) == 2
+    assert len(paired) == 4
     assert all(0 < count < 60 for count in paired)
+
+
+def scripted(tree: Tree) -> Path:
+    """The tree's deployment with predictors that start at once."""
+    folder = tree.folder / "examples" / "scripted"
+    folder.mkdir(parents=True)
+    shutil.copy(SCRIPTED / "kustomization.yaml", folder)
+    return folder
 
 
 def _command_line(pid: int) -> str:
