@@ -16,12 +16,12 @@ import psycopg
 import pytest
 from calls import post
 from runs import Start
+from tree import Tree
 from waiting import until
 
 from shadow_local.stack import Options, Stack
 from shadow_local.translate.document import repository
 
-EXAMPLE = repository() / "examples" / "generative"
 PAIR = """
 SELECT q.role, a.status_code, a.generation->>'stream_end',
        a.response_data #>> '{choices,0,message,content}'
@@ -32,21 +32,20 @@ WHERE q.pair_id = %s AND q.protocol = 'openai' AND a.status_code IS NOT NULL ORD
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The deployment of the example, with models that take their time."""
-    stack = Stack(Options(tmp_path_factory.mktemp("stack"), EXAMPLE))
+    """The example's deployment; its transformers pass on what is the model's own path as well."""
+    folder = tmp_path_factory.mktemp("stack")
+    tree = Tree(folder / "tree")
+    example = tree.example("generative")
+    last = "value: {name: OPENAI_PREDICTOR_PREFIX, value: /openai}}\n"
+    path = "/spec/transformer/containers/0/env/-"
+    more = f"      - {{op: add, path: {path}, value: {{name: PASS_PATHS, value: /tokens}}}}\n"
+    tree.replace("examples/generative/kustomization.yaml", last, last + more)
+    stack = Stack(Options(folder / "stack", example))
     try:
         stack.start()
         yield stack
     finally:
         stack.stop()
-
-
-@pytest.fixture(scope="module")
-def passing(stack: Stack) -> Stack:
-    """The same, with transformers that pass on the path of this model's own."""
-    for role in ("primary", "shadow"):
-        stack.restart(f"{role}-transformer", {"PASS_PATHS": "/tokens"})
-    return stack
 
 
 def opened(stack: Stack) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
@@ -105,10 +104,10 @@ REQUESTS = {
 
 @pytest.mark.parametrize("command", ["follow", "replay"])
 def test_whatever_the_primary_passed_on_is_sent_again(
-    passing: Stack, command: str, tmp_path: Path
+    stack: Stack, command: str, tmp_path: Path
 ) -> None:
     """Calls that no mirror copied, of OpenAI's API and of others: streams are read as streams."""
-    state = passing.state
+    state = stack.state
     assert state is not None
     assert state.primary is not None
     assert state.shadow is not None
@@ -120,7 +119,7 @@ def test_whatever_the_primary_passed_on_is_sent_again(
             post(f"{state.primary.transformer_url}/{path}", body, headers)
 
     def rows() -> list[tuple[Any, ...]]:
-        with psycopg.connect(passing.database.of_role("report")) as connection:
+        with psycopg.connect(stack.database.of_role("report")) as connection:
             return connection.execute(BOTH, [began, command]).fetchall()
 
     answers = [("openai", 200, "done", 2), ("openai", 200, None, 3), ("other", 404, None, 1)]
@@ -131,7 +130,7 @@ def test_whatever_the_primary_passed_on_is_sent_again(
         options += ["--shadow", *state.candidates, "--until", "0s"]
     ran = subprocess.run(
         [repository() / "shadow-report" / ".venv" / "bin" / "shadow-report", command, *options],
-        env=os.environ | {"POSTGRES_URI": passing.database.of_role("report")},
+        env=os.environ | {"POSTGRES_URI": stack.database.of_role("report")},
         cwd=tmp_path,
         capture_output=True,
         text=True,

@@ -131,6 +131,13 @@ class Tree:
         assert kept != lines, option
         path.write_text("\n".join(kept) + "\n")
 
+    def example(self, name: str) -> Path:
+        """The folder of an example's deployment, on top of this tree's manifests."""
+        folder = self.folder / "examples" / name
+        folder.mkdir(parents=True)
+        shutil.copy(REPOSITORY / "examples" / name / "kustomization.yaml", folder)
+        return folder
+
     def settings(self) -> dict[str, str]:
         text = (self.folder / SETTINGS).read_text()
         data: dict[str, str] = yaml.load(text, Loader=LOADER)["data"]

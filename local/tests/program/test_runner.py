@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import signal
 import socket
 import subprocess
@@ -81,7 +80,7 @@ def test_the_report_and_the_live_verdict_judge_alike(start: Start, tmp_path: Pat
     tree.replace(
         "manifests/options/live-verdict/deployment.yaml", "--port=8080]", "--port=8080, --alpha=2%]"
     )
-    kustomization = scripted(tree)
+    kustomization = tree.example("scripted")
     run = up(start, tmp_path / "stack", KUSTOMIZATION=str(kustomization))
     assert run.says(r"^models: .*, topology follow$")
     url = run.says(r"^ready: (\S+)$")[1]
@@ -220,19 +219,11 @@ def test_demo_where_a_share_is_mirrored(tmp_path: Path) -> None:
     tree.choose_settings(tree.settings() | {"mirror-percentage": "50"})
     with (tmp_path / "screen").open("w+") as output:
         screen = Console(file=output, width=200)
-        demonstrate(Options(tmp_path / "stack", scripted(tree)), 60, screen)
+        demonstrate(Options(tmp_path / "stack", tree.example("scripted")), 60, screen)
         output.seek(0)
         paired = [int(found) for found in re.findall(r"(\d+) of 60 calls paired", output.read())]
     assert len(paired) == 4
     assert all(0 < count < 60 for count in paired)
-
-
-def scripted(tree: Tree) -> Path:
-    """The tree's deployment with predictors that start at once."""
-    folder = tree.folder / "examples" / "scripted"
-    folder.mkdir(parents=True)
-    shutil.copy(SCRIPTED / "kustomization.yaml", folder)
-    return folder
 
 
 def _command_line(pid: int) -> str:
