@@ -61,7 +61,8 @@ def gateway(topology: str, follow: Stack, gateways: Gateways, tmp_path: Path) ->
 def followers() -> list[psutil.Process]:
     """Both of them, as they run now: another test may have had to start one again."""
     children = psutil.Process().children()
-    found = [child for child in children if "follow" in child.cmdline()[:4]]
+    alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    found = [child for child in alive if "follow" in child.cmdline()[:4]]
     assert len(found) == 2
     return found
 
