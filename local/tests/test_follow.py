@@ -6,9 +6,11 @@ import os
 import random
 import signal
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psycopg
 from calls import BODY, get, post, post_at_once, post_chunked
+from runs import Start, up
 from test_grpc import DOUBLED, MOST_NUMBERS, infer
 from waiting import until
 
@@ -118,3 +120,12 @@ def test_what_the_shadow_misses_comes_later(follow: Stack) -> None:
     for shadow in follow.candidates:
         pairs, calls = counts(follow, shadow)
         assert pairs == calls
+
+
+def test_up_serves_the_topology(start: Start, tmp_path: Path) -> None:
+    """`make up TOPOLOGY=follow` starts it all, and ends it all."""
+    run = up(start, tmp_path / "data", TOPOLOGY="follow")
+    url = run.says(r"^ready: (\S+)$")[1]
+    assert post(url)[2] == b'{"predictions":[6.6,124.6,648.0]}'
+    run.ctrl_c()
+    assert run.ends() == 0
