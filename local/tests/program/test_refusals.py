@@ -238,6 +238,11 @@ PATCHED = (
             f"{PATCHED}\nresources: [service.yaml]",
             "its message names no file, so look at what you changed last",
         ),
+        (
+            "patches: [{patch: '{apiVersion: v1, kind: Service, metadata: {name: a}}'}]\n"
+            "resources: [in-namespace.yaml]",
+            "put `namespace: <profile>` into its metadata",
+        ),
         ("components: [gone]", "mend the file that the end of its message names"),
         ("resources: [no-object.yaml]", "mend the file that the end of its message names"),
     ],
@@ -248,6 +253,7 @@ def test_where_kustomize_tells_less_less_is_said(
     """A file where the end of its message names one, else the folder, else nothing of the kind."""
     service = "{apiVersion: v1, kind: Service, metadata: {name: a}}\n"
     (tmp_path / "service.yaml").write_text(service)
+    (tmp_path / "in-namespace.yaml").write_text(service.replace("name: a", "name: a, namespace: b"))
     (tmp_path / "no-object.yaml").write_text("a: [\n")
     (tmp_path / "below").mkdir()
     (tmp_path / "below/service.yaml").write_text(service)

@@ -135,6 +135,11 @@ def _whereabouts(refusal: str) -> str:
     *_, end = re.split(r"(?:accumulation|merging) (?:of|from) path '[^']+'", refusal)
     if re.search(r"File: \S|'[^']+\.(?:ya?ml|json|env)'|lstat /", end):
         return "mend the file that the end of its message names"
+    if re.search(r"no resource matches .*\[noNs\]", end):
+        return (
+            "a patch without `target` names its object without the namespace; put "
+            "`namespace: <profile>` into its metadata"
+        )
     folders = re.findall(r"path '([^']+)'", refusal)
     if not folders:
         return "its message names no file, so look at what you changed last"
