@@ -296,6 +296,19 @@ def test_fields_that_exclude_each_other_are_named(manifests: list[Manifest]) -> 
     )
 
 
+def test_a_route_for_every_host_is_told_of_the_setting() -> None:
+    """`domain` may be "*" for Istio alone; the pattern of the Gateway API's schema tells nobody."""
+    route = {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": {"name": "a"},
+        "spec": {"hostnames": ["*"]},
+    }
+    (refusal,) = refusals(route)
+    assert refusal.line.startswith("spec.hostnames[0] is '*'; set it to the host that callers use")
+    assert "`domain`" in refusal.line
+
+
 def test_a_version_that_is_not_served_is_refused(manifests: list[Manifest]) -> None:
     """A kind that is known here, in another version than those of its CRD."""
     service = _service(manifests) | {"apiVersion": "serving.kserve.io/v1"}
