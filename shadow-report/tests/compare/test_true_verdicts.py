@@ -487,6 +487,8 @@ def test_a_primary_whose_rows_are_not_delivered_is_invalid(command: Command) -> 
     behind = finding(report, "primary-behind")
     assert behind["unsound"]
     assert "5,000 mirrored shadow calls" in behind["what"]
+    for cause in ("prediction_db_oldest_unwritten_seconds", "inference_gaps", "RECORD_SAMPLE"):
+        assert cause in behind["remedy"]
     assert report["integrity"]["primary_watermark"] < report["integrity"]["shadow_watermark"]
 
 

@@ -372,7 +372,10 @@ def watermarks(facts: Facts) -> Iterator[Finding]:
             f"the primary's newest call there is of {moment(primary)}, the shadow's of "
             f"{moment(shadow)} UTC.",
             "Is the delivery of a primary's transformer stuck? Its log and "
-            "prediction_db_oldest_unwritten_seconds say so; look again once the rows are there.",
+            "prediction_db_oldest_unwritten_seconds say so; look again once the rows are there. "
+            "If nothing waits there, the primary has lost them (inference_gaps), or has a "
+            "RECORD_SAMPLE that the shadow has not: judge later calls alone (--since) once both "
+            "have the same.",
         )
     # What its clock is behind is not what the shadow is.
     behind = primary - shadow + timedelta(milliseconds=min(0.0, integrity.clock_skew_ms or 0.0))
