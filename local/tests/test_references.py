@@ -282,6 +282,36 @@ def test_labels_that_the_gateways_pods_do_not_have_are_refused(
     assert str(raised.value).count("asks the gateway's pods for the label team: a, which") >= 2
 
 
+@pytest.mark.parametrize("part", ["predictor", "transformer"])
+@pytest.mark.parametrize(
+    ("lists", "lost"),
+    [
+        ({"containers": [{"name": "kserve-container", "env": []}]}, "no image"),
+        ({"volumes": [{"name": "tmp-of-mine", "emptyDir": {}}]}, "no volume"),
+    ],
+)
+def test_lists_that_a_merge_patch_replaced_are_refused(
+    tmp_path: Path, part: str, lists: dict[str, Any], lost: str
+) -> None:
+    """All else that stood in them is gone; most people patch so."""
+    patch = {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {"name": SHADOW, "namespace": PROFILE},
+        "spec": {part: lists},
+    }
+    with pytest.raises(RefusedByCluster) as raised:
+        checked(
+            overlay(
+                Tree(tmp_path / "tree"), yaml.safe_dump({"patches": [{"patch": json.dumps(patch)}]})
+            )
+        )
+    assert f"InferenceService {SHADOW}: its container kserve-container has {lost}" in str(
+        raised.value
+    )
+    assert "patch by operations" in str(raised.value)
+
+
 @pytest.mark.parametrize("kind", ["Secret", "ExternalSecret"])
 @pytest.mark.parametrize(
     ("keys", "line"),

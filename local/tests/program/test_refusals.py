@@ -239,8 +239,8 @@ PATCHED = (
             "its message names no file, so look at what you changed last",
         ),
         (
-            "patches: [{patch: '{apiVersion: v1, kind: Service, metadata: {name: a}}'}]\n"
-            "resources: [in-namespace.yaml]",
+            """patches: [{patch: '{apiVersion: v1, kind: Service, metadata: {name: a}}'}]
+resources: [in-namespace.yaml]""",
             "put `namespace: <profile>` into its metadata",
         ),
         ("components: [gone]", "mend the file that the end of its message names"),

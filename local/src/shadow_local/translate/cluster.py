@@ -22,6 +22,7 @@ from shadow_local.translate.forms import (
     check_variables,
     in_place,
     label,
+    pods_below,
     unknown_variables,
     variables_of,
 )
@@ -55,6 +56,8 @@ TOPOLOGY, FITS = "shadow-deployment/topology", "shadow-deployment/fits"
 # Of a container's lists, what no two items of one may share.
 KEYS = {"env": ("name",), "volumeMounts": ("mountPath",), "ports": ("containerPort", "protocol")}
 GRACE_SECONDS = 30  # Kubernetes' own terminationGracePeriodSeconds
+# Whose pods are all that they say.
+PODS = ("InferenceService", "Deployment", "CronJob", "Job", "Pod", "DaemonSet")
 # minimal-transformer's own.
 SPOOL_MAX_BYTES, MAX_BODY_BYTES, MAX_IN_FLIGHT_BYTES = 2**30, 2**26, 2**28
 # Deleted, these take the tables with them.
@@ -191,6 +194,7 @@ def _misunderstood(manifests: list[Manifest], edge: bool) -> Iterator[str]:
     yield from _object_names(manifests)
     for item in manifests:
         yield from _twice(item)
+        yield from _torn(item)
     for item in of_kind(manifests, "CronJob"):
         if not SCHEDULE.fullmatch(schedule := item["spec"]["schedule"].strip()):
             yield (
@@ -287,6 +291,29 @@ def _twice(item: Manifest) -> Iterator[str]:
                     f"{label(item)}: {'/'.join(map(str, value))} stands twice in `{name}` of "
                     f"{container.get('name', part)} in its {part}, which the API server refuses; "
                     "change it where it stands first, and add none."
+                )
+
+
+def _torn(item: Manifest) -> Iterator[str]:
+    """What a strategic merge patch leaves of an InferenceService's pods, whose lists Kustomize does
+    not know: containers without an image, mounts without their volume.
+    """
+    for pod in pods_below(item.get("spec") or {}):
+        # A model's runtime has volumes too, and so has what an operator makes.
+        is_whole = item["kind"] in PODS and "model" not in pod
+        volumes = {volume["name"] for volume in pod.get("volumes") or ()}
+        for container in (*pod["containers"], *(pod.get("initContainers") or ())):
+            mounted = (mount["name"] for mount in container.get("volumeMounts") or ())
+            lost = [] if container.get("image") else ["image"]
+            lost += [
+                f"volume {name} to mount" for name in mounted if name not in volumes and is_whole
+            ]
+            for what in lost[:1]:
+                yield (
+                    f"{label(item)}: its container {container.get('name')} has no {what}; where a "
+                    "strategic merge patch names it, Kustomize puts that in the place of the whole "
+                    "list: patch by operations, as manifests/README.md shows (in a repository of "
+                    "your own)."
                 )
 
 
