@@ -33,6 +33,9 @@ TYPES = {
     "boolean": "true or false",
     "null": "nothing",
 }
+NO_EVERY_HOST = (
+    "the host that callers use, by `domain`, as the Gateway API has no name for every host"
+)
 LIMITS = {
     "minimum": "{} or more",
     "maximum": "{} or less",
@@ -225,12 +228,9 @@ def _expected(error: ValidationError) -> str:
         return LIMITS[error.validator].format(allowed)
     if error.validator == "enum":
         return _either(word for word in allowed if word != "")
-    if error.instance == "*" and "hostnames" in error.absolute_path:
-        return (
-            "the host that callers use, by `domain`, as the Gateway API has no name for every host"
-        )
     if error.validator == "pattern":
-        return f"a text that matches {allowed}"
+        every_host = error.instance == "*" and "hostnames" in error.absolute_path
+        return NO_EVERY_HOST if every_host else f"a text that matches {allowed}"
     return f"what its schema allows, {error.validator} {allowed}"
 
 
