@@ -38,9 +38,8 @@ from shadow_local.translate.written import check_written
 LABEL_CHARACTERS = 63
 CRON_JOB_CHARACTERS = 52  # Kubernetes appends eleven to the name of each Job
 SUBDOMAIN = r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
-PLACEHOLDER = re.compile(
-    r"\b(ENTRY|PROFILE|PRIMARY|(SECOND-)?SHADOW)\b"
-)  # what the settings are written over
+# What the settings are written over.
+PLACEHOLDER = re.compile(r"\b(ENTRY|PROFILE|PRIMARY|(SECOND-)?SHADOW)\b")
 # Of a CronJob, as github.com/robfig/cron reads it for Kubernetes.
 _TIMES = r"(\*|\?|\w+(-\w+)?)(/\d+)?"
 SCHEDULE = re.compile(
@@ -196,11 +195,7 @@ def _misunderstood(manifests: list[Manifest], edge: bool) -> Iterator[str]:
         yield from _twice(item)
         yield from _torn(item)
     for item in of_kind(manifests, "CronJob"):
-        if not SCHEDULE.fullmatch(schedule := item["spec"]["schedule"].strip()):
-            yield (
-                f"CronJob {item['metadata']['name']}: its schedule is {schedule!r}, which the API "
-                'server refuses; give minute, hour, day, month and weekday, such as "0 */6 * * *".'
-            )
+        yield from _schedule(item)
     yield from _misfits(manifests)
     yield from _entry(manifests, services)
     yield from gateways.refusals(manifests, edge)
@@ -292,6 +287,14 @@ def _twice(item: Manifest) -> Iterator[str]:
                     f"{container.get('name', part)} in its {part}, which the API server refuses; "
                     "change it where it stands first, and add none."
                 )
+
+
+def _schedule(item: Manifest) -> Iterator[str]:
+    if not SCHEDULE.fullmatch(schedule := item["spec"]["schedule"].strip()):
+        yield (
+            f"CronJob {item['metadata']['name']}: its schedule is {schedule!r}, which the API "
+            'server refuses; give minute, hour, day, month and weekday, such as "0 */6 * * *".'
+        )
 
 
 def _torn(item: Manifest) -> Iterator[str]:
