@@ -32,6 +32,7 @@ from shadow_local.translate.cluster import checked, topology_of
 from shadow_local.translate.deployments import deployments, judging_options, with_rules
 from shadow_local.translate.document import (
     Untranslated,
+    expand,
     from_repository,
     image_name,
     of_kind,
@@ -57,8 +58,10 @@ Progress = Callable[[str], None]
 
 def version_of(service: InferenceService) -> str | None:
     """What its transformer records as the model's version."""
-    variables = service.transformer.container.variables
-    return next((item.value for item in variables if item.name == "MODEL_VERSION"), None)
+    env: dict[str, str] = {}
+    for item in service.transformer.container.variables:
+        env[item.name] = expand(item.value, env)
+    return env.get("MODEL_VERSION")
 
 
 @dataclass(frozen=True)

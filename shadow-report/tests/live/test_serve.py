@@ -248,6 +248,19 @@ def test_a_version_that_has_no_calls_yet_waits(postgres_uri: str) -> None:
         assert reason.encode() not in served.ask("/")[1]
 
 
+def test_a_version_among_others_waits(postgres_uri: str) -> None:
+    """Judged with another one's calls, it is not judged; later calls alone would be."""
+    former = pairs(40, shadow={"version": "2026"})
+    record(postgres_uri, [*former, *pairs(40, first=40, shadow={"version": "2027"})])
+    with serving(as_role(postgres_uri, "report")) as served:
+        status, text = served.ask("/gate?version=2027")
+        answer = json.loads(text)
+        assert (status, answer["version"]) == (425, None)
+        (reason,) = answer["reasons"]
+        assert reason.startswith("Asked about version 2027; the calls judged are of 2026 and 2027.")
+        assert reason.endswith("since its rollout alone: --since.")
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it(postgres_uri: str, number: int) -> None:
     """At once and without an error, also in the middle of a look."""

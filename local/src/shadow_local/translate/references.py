@@ -95,7 +95,7 @@ def unnamed(manifests: Iterable[Manifest]) -> Iterator[str]:
     }
     missing = sorted(of for of in named if of[1:] not in rendering.names.get(of[0], ()))
     for item in rendering.items:
-        *_, (kind, name) = _makes(item)
+        kind, name = _made(item)
         home = item["metadata"].get("namespace")
         if kind not in TO_BE_NAMED or (kind, name, namespace_of(item)) in named:
             continue
@@ -147,7 +147,7 @@ class _Rendering:
     def keys(self) -> dict[tuple[str, str, str], set[str]]:
         """What is in each Secret and ConfigMap, by kind, name and namespace."""
         return {
-            (*list(_makes(item))[-1], namespace_of(item)): set(_held(item))
+            (*_made(item), namespace_of(item)): set(_held(item))
             for item in self.items
             if item.get("kind") in ("Secret", "ConfigMap", "ExternalSecret")
         }
@@ -220,6 +220,12 @@ def _makes(item: Manifest) -> Iterator[tuple[str, str]]:
         yield "Secret", f"{name}-cluster-cert"
     elif kind in SECRETS:
         yield "Secret", (spec.get("target") or {}).get("name", name)
+
+
+def _made(item: Manifest) -> tuple[str, str]:
+    """The last of these: what others name, where that is not the object itself."""
+    *_, last = _makes(item)
+    return last
 
 
 def _held(item: Manifest) -> Iterator[str]:
@@ -343,8 +349,8 @@ def _files_and_variables(item: Manifest, rendering: _Rendering) -> Iterator[str]
 def _named(item: Manifest) -> Iterator[tuple[str, str]]:
     """The kind and the name of each object that a field of another one names."""
     # A ServiceAccount has no spec, but lists of Secrets.
-    lists = (("secret", item.get("secrets")), ("secret", item.get("imagePullSecrets")))
-    for key, node in chain(fields(item.get("spec")), *(fields(node, key) for key, node in lists)):
+    secrets = [*(item.get("secrets") or ()), *(item.get("imagePullSecrets") or ())]
+    for key, node in chain(fields(item.get("spec")), fields(secrets, "secret")):
         name = node.get("name") if isinstance(node, dict) else node
         if key in NAMED_KINDS and isinstance(name, str):
             yield NAMED_KINDS[key], name

@@ -56,18 +56,8 @@ class Standing:
             return Conclusion(self, "WAIT", (why,), None)
         if age <= max_age.total_seconds():
             verdict, reasons = self.report.verdict, self.report.reasons
-            if version not in (None, self.version):
-                judged = " and ".join(self.report.shadow.model_versions) or "none"
-                verdict = "WAIT"
-                what_then = (
-                    "Judge the calls since its rollout alone: --since."
-                    if version in self.report.shadow.model_versions
-                    else f"The first call that the shadow records as {version} changes that; if "
-                    "none comes, see manifests/README.md at When no pair arrives."
-                )
-                reasons = (
-                    f"Asked about version {version}; the calls judged are of {judged}. {what_then}",
-                )
+            if version is not None and version != self.version:
+                verdict, reasons = "WAIT", (_of_others(version, self.report),)
             return Conclusion(self, verdict, reasons, age)
         why = (
             f"The last verdict, {self.report.verdict}, is {duration(timedelta(seconds=age))} old; "
@@ -75,6 +65,19 @@ class Standing:
         )
         reasons = (why, *([self.fault] if self.fault else []))
         return Conclusion(self, "WAIT", reasons, age)
+
+
+def _of_others(version: str, report: Report) -> str:
+    """That this version is not what was judged, and what makes it so."""
+    judged = report.shadow.model_versions
+    what_then = (
+        "Judge the calls since its rollout alone: --since."
+        if version in judged
+        else f"The first call that the shadow records as {version} changes that; if none comes, "
+        "see manifests/README.md at When no pair arrives."
+    )
+    said = " and ".join(judged) or "none"
+    return f"Asked about version {version}; the calls judged are of {said}. {what_then}"
 
 
 @dataclass(frozen=True, slots=True)
