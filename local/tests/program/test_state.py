@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from tree import Tree
 
-from shadow_local.stack import Options, Stack
+from shadow_local.stack import Options, Stack, version_of
 from shadow_local.state import STATE, copies_url_of, data_folder, other_models
 from shadow_local.translate.document import repository
 
@@ -66,3 +66,22 @@ def test_a_version_is_of_what_makes_the_model(tmp_path: Path) -> None:
     tree.replace("manifests/inference/shadow/shadow.yaml", '"3"', '"4"')
     changed = {name for name, model in versions().items() if before[name] != model}
     assert changed == {f"{tree.settings()['shadow']}, version {version}"}
+
+
+def test_a_version_may_be_made_of_other_variables(tmp_path: Path) -> None:
+    """As Kubernetes expands it, and the transformer records it."""
+    tree = Tree(tmp_path / "tree")
+    folder = tree.folder / "team"
+    folder.mkdir()
+    patch = (
+        "- {op: test, path: /spec/transformer/containers/0/env/2/name, value: MODEL_VERSION}\n"
+        "- {op: replace, path: /spec/transformer/containers/0/env/2/value,"
+        " value: $(SHADOW_ROLE)-2}\n"
+    )
+    patches = [{"target": {"kind": "InferenceService"}, "patch": patch}]
+    resources = ["../manifests/mirroring"]
+    (folder / "kustomization.yaml").write_text(
+        json.dumps({"resources": resources, "patches": patches})
+    )
+    services = Stack(Options(tmp_path / "stack", folder)).services
+    assert [version_of(service) for service in services] == ["primary-2", "shadow-2"]
