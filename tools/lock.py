@@ -45,10 +45,18 @@ def main() -> int:
 def write(project: Path) -> None:
     """Resolve the project anew, and write its pins and, for an image, its hashes."""
     pyproject = project / "pyproject.toml"
-    unpinned = CONSTRAINTS.sub("", pyproject.read_text())
+    pinned_before = pyproject.read_text()
+    unpinned = CONSTRAINTS.sub("", pinned_before)
     pyproject.write_text(unpinned)
     (project / "uv.lock").unlink(missing_ok=True)
-    uv("lock", project)
+    try:
+        uv("lock", project)
+    except SystemExit as failure:
+        pyproject.write_text(pinned_before)
+        raise SystemExit(
+            f"{failure}The pins are as they were. Where two packages want different versions of a "
+            f"third, loosen what {pyproject} asks for and run it again."
+        ) from None
     pins = "".join(f'    "{pin}",\n' for pin in tree_pins(project))
     block = f"constraint-dependencies = [\n{pins}]\n"
     if "[tool.uv]\n" in unpinned:

@@ -25,6 +25,18 @@ SELECT primary_response #>> '{predictions,0}', shadow_response #>> '{predictions
 FROM inference_pairs WHERE primary_status = 200 AND shadow_status = 200
 ORDER BY request_time
 """
+# The answer depends on both columns, so that a swapped one shows.
+TRAINED_ON_A_FRAME = """
+import pandas as pd
+from types import SimpleNamespace
+from sklearn.ensemble import HistGradientBoostingClassifier as Trees
+people = pd.DataFrame({"age": [*range(100)] * 2, "sex": [*"fm"] * 100}).astype({"sex": "category"})
+limit = people.sex.map({"f": 60, "m": 30}).astype(int)
+labels = (people.age > limit).map({True: "old", False: "young"})
+self = SimpleNamespace(model=Trees(categorical_features="from_dtype").fit(people, labels))
+payload = {"instances": [{"sex": "m", "age": 45, "id": 7}, {"sex": "f", "age": 45, "id": 8}]}
+"""
+ASKED = "print(self.model.predict(rows).tolist())\n"
 
 
 def commands(containing: str) -> str:
@@ -81,11 +93,19 @@ def settings(trained: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def test_the_page_shows_the_files() -> None:
     """The model's lines and the kustomization are those of the example."""
-    [model] = blocks("python")
+    model, _ = blocks("python")
     [kustomization] = blocks("yaml")
     assert model in (EXAMPLE / "model.py").read_text()
     assert kustomization == (EXAMPLE / "kustomization.yaml").read_text()
     assert len(model.splitlines()) <= 12
+
+
+def test_a_dataframes_model_is_given_its_columns() -> None:
+    """The page's line, on rows whose keys stand in another order than in training, one too many."""
+    _, line = blocks("python")
+    program = TRAINED_ON_A_FRAME + line + ASKED
+    answer = run(f"examples/scikit-learn/.venv/bin/python - <<'END'\n{program}END")
+    assert answer == "['old', 'young']\n"
 
 
 def test_training_prints_what_the_page_shows(trained: str) -> None:

@@ -43,10 +43,11 @@ def outermost(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def clone(tmp_path: Path) -> Path:
-    """A folder with the Makefile and one project, in a path with a space."""
+    """A folder with the Makefile, its tools and one project, in a path with a space."""
     folder = tmp_path / "a clone"
     (folder / "some-project").mkdir(parents=True)
     shutil.copy(repository() / "Makefile", folder)
+    shutil.copytree(repository() / "tools", folder / "tools")
     (folder / "some-project" / "pyproject.toml").write_text(PROJECT)
     return folder
 
@@ -210,15 +211,35 @@ def test_the_model_of_a_demonstration_can_be_kept_up(target: str) -> None:
 
 def test_versions_that_exclude_each_other_are_told_apart_from_a_network(clone: Path) -> None:
     """A dependency was changed and its pin was not: uv's reason, and the command that mends it."""
+    project = PROJECT.replace("nobody-has-this-in-a-cache", "own==1")
+    project += '[tool.uv]\nconstraint-dependencies = ["own==2"]\n'
+    done = with_two_versions(clone, "install", project)
+    *reason, remedy, _make = done.stderr.splitlines()
+    assert "own==1 and own==2" in " ".join(reason)
+    assert remedy.startswith("some-project was not installed. What its pyproject.toml names")
+    assert remedy.endswith("run: make lock PROJECT=some-project")
+
+
+def test_a_lock_that_fails_leaves_the_pins(clone: Path) -> None:
+    """What a project asks for excludes itself: uv's reason, and the project as it was."""
+    project = PROJECT.replace("nobody-has-this-in-a-cache", 'own==1", "own==2')
+    project += '[tool.uv]\nconstraint-dependencies = [\n    "own==1",\n]\n'
+    done = with_two_versions(clone, "lock", project)
+    *reason, remedy, _make = done.stderr.splitlines()
+    assert "own==1 and own==2" in " ".join(reason)
+    assert remedy.startswith("The pins are as they were.")
+    assert (clone / "some-project" / "pyproject.toml").read_text() == project
+
+
+def with_two_versions(clone: Path, target: str, project: str) -> subprocess.CompletedProcess[str]:
+    """A target that fails for a project, where of its package `own` there are two versions."""
     (clone / "wheels").mkdir()
     for version in (1, 2):
         (clone / "wheels" / f"own-{version}-py3-none-any.whl").touch()
-    project = PROJECT.replace("nobody-has-this-in-a-cache", "own==1")
-    project += '[tool.uv]\nconstraint-dependencies = ["own==2"]\n'
     (clone / "some-project" / "pyproject.toml").write_text(project)
     uv = shutil.which("uv") or repository() / ".tools" / "bin" / "uv"
     done = subprocess.run(
-        ["make", "install", "PROJECT=some-project", f"UV={uv}"],
+        ["make", target, "PROJECT=some-project", f"UV={uv}"],
         cwd=clone,
         env=os.environ | {"UV_NO_INDEX": "1", "UV_FIND_LINKS": str(clone / "wheels")},
         capture_output=True,
@@ -226,10 +247,8 @@ def test_versions_that_exclude_each_other_are_told_apart_from_a_network(clone: P
         timeout=240,
         check=False,
     )
-    *reason, remedy, _make = done.stderr.splitlines()
-    assert "own==1 and own==2" in " ".join(reason)
-    assert remedy.startswith("some-project was not installed. What its pyproject.toml names")
-    assert remedy.endswith("run: make lock PROJECT=some-project")
+    assert done.returncode == 2
+    return done
 
 
 def test_an_install_of_nothing_says_what_there_is(clone: Path) -> None:
