@@ -270,6 +270,28 @@ def test_a_kind_beside_json_is_of_the_text_alone(reads: Reads) -> None:
         assert gravest({"t": first}, {"t": agreeing}, json_rule, beside) < Outcome.APPEARED
 
 
+@of_texts
+def test_a_margin_of_a_text_is_not_that_of_the_fields_of_json(reads: Reads) -> None:
+    """What differs there counts as if the text had none: alone, or by a margin that is above."""
+    first, agreeing, *_ = reads.values
+    one, other = ({"a": {"t": json.dumps({"x": text})}} for text in (first, agreeing))
+    above, beside = Rule.of("a", None, 0.3), Rule.of("a.t", reads.how, 0.2)
+    alone, field = Rule.of("a.t", None, 0.2), Rule.of("a.t.x", None, 0.1)
+
+    def margins(*by_path: Rule) -> set[int | None]:
+        comparer = Comparer(Rules(by_path=(Rule.of("a.t", Json()), *by_path)))
+        comparer.compare(as_parsed(one), as_parsed(other), 0)
+        comparer.flush()
+        return {place.rules.margin for place in comparer.places.all if place.path == "a.t.x"}
+
+    assert margins() == {None}
+    assert margins(alone) == {1}
+    assert margins(beside, field) == {2}
+    if not isinstance(reads.how, Json):
+        assert margins(beside) == {None}
+        assert margins(above, beside) == {1}
+
+
 @given(st.lists(st.tuples(answers, answers), max_size=6))
 def test_a_batch_is_the_sum_of_its_pairs(batch: list[tuple[Any, Any]]) -> None:
     """Pairs compared together are marked as each alone."""

@@ -233,6 +233,8 @@ class RulesHere:
     is_variant: bool = False
     margin: int | None = None
     """The rule whose margin holds for what differs here."""
+    json_margin: int | None = None
+    """The same for the fields of JSON in a text, which is not compared as one."""
     pattern_margin: int | None = None
     """The same for the classes that `patterns` makes of texts."""
     named: frozenset[int] = frozenset()
@@ -273,10 +275,20 @@ class RulesHere:
                 reached.add((rule, at + 1))
         by_path = self.rules.by_path
         named = sorted(rule for rule, at in reached if at == len(by_path[rule].path.segments))
-        here = _settled(self._inherited(), [(rule, by_path[rule]) for rule in named])
+        above = self._inherited()
+        here = _settled(above, [(rule, by_path[rule]) for rule in named])
         return replace(
             here,
             is_json=any(isinstance(by_path[rule].how, Json) for rule in named),
+            json_margin=max(
+                (
+                    rule
+                    for rule in named
+                    if by_path[rule].margin is not None
+                    and not isinstance(by_path[rule].how, TextKind | Patterns)
+                ),
+                default=above.margin,
+            ),
             named=frozenset(named),
             open=frozenset(
                 (rule, at) for rule, at in reached if at < len(by_path[rule].path.segments)
@@ -289,7 +301,7 @@ class RulesHere:
             return self
         hows = [self.rules.by_path[rule].how for rule in self.named]
         reads = any(isinstance(how, TextKind | Patterns) for how in hows)
-        here = replace(self, is_variant=False)
+        here = replace(self, is_variant=False, margin=self.json_margin)
         return replace(here, text=None, patterns=None, pattern_margin=None) if reads else here
 
     def outcome(self, found: Outcome) -> Outcome:
