@@ -728,6 +728,25 @@ def test_the_file_that_says_it_is_named(tmp_path: Path) -> None:
     )
 
 
+def test_a_digit_is_looked_for_where_the_limits_of_its_kind_are(tmp_path: Path) -> None:
+    """The settings say cpu and 1 as well, of other things."""
+    folder = tmp_path / "yours"
+    folder.mkdir()
+    base = os.path.relpath(repository() / "manifests" / "mirroring", folder.resolve())
+    patch = "{op: replace, path: /spec/predictor/containers/0/resources/requests/cpu, value: 3}"
+    (folder / "kustomization.yaml").write_text(
+        f"resources: [{base}]\n"
+        "patches:\n"
+        "  - target: {kind: InferenceService}\n"
+        f"    patch: |\n      - {patch}\n"
+    )
+    with pytest.raises(Malformed) as raised:
+        checked(folder)
+    (line,) = str(raised.value).splitlines()
+    assert line.startswith("manifests/inference/base/inference-service.yaml: InferenceService ")
+    assert "spec.predictor.containers[0].resources.limits.cpu is '1', and '3' is requested;" in line
+
+
 @pytest.mark.parametrize(
     ("target", "line"),
     [

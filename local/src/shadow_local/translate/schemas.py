@@ -127,7 +127,10 @@ def _of_code(item: Manifest) -> Iterator[Refusal]:
             for part, name, problem in faults(resources):
                 said = str((resources.get(part) or {}).get(name, ""))
                 place = _path([*steps, "resources", part, name])
-                yield Refusal(f"{place} {problem}", (name, said))
+                # `cpu` and a digit stand in many a file, of the settings too.
+                short = name == "cpu" and said.isdecimal()
+                words = (item["kind"], part, name, said) if short else (name, said)
+                yield Refusal(f"{place} {problem}", words)
         if item["kind"] == BUDGET and all(name in node for name in EXCLUDING):
             both = " and ".join(EXCLUDING)
             yield Refusal(
