@@ -63,7 +63,10 @@ def test_a_window_without_a_call_names_the_newest_one(
     came = START - timedelta(days=2, hours=1)
     calls = [replace(call, time=came) for call in pairs(3)]
     newest = f"came at {came:%Y-%m-%d %H:%M:%S} UTC"
-    assert_invalid(compared(calls, **window), "no-calls", "not one call", newest, remedy)
+    report = compared(calls, **window)
+    assert_invalid(report, "no-calls", "not one call", newest, remedy)
+    if since := window.get("since"):
+        assert f"in the window since {since:%Y-%m-%d %H:%M:%S} UTC" in report.reasons[0]
 
 
 def test_no_shadow_calls(compared: Compare) -> None:
@@ -71,6 +74,20 @@ def test_no_shadow_calls(compared: Compare) -> None:
     assert_invalid(
         compared(calls), "no-shadow-calls", "50 calls", "Is mirroring on?", "--model_name", "log"
     )
+
+
+@pytest.mark.parametrize(
+    ("role", "code"), [("shadow", "no-shadow-calls"), ("primary", "no-primary-calls")]
+)
+def test_a_name_without_a_call_is_asked_for(compared: Compare, role: str, code: str) -> None:
+    """First, and only where the calls that are there have another."""
+    calls = pairs(50)
+    asked = f"name, as --{role} has it?"
+    report = compared(calls, **{role: "misspelt"})
+    assert_invalid(report, code, f"Is misspelt the {role}'s {asked}")
+    alone = [call for call in calls if call.role != role]
+    report = compared(alone, **{role: PRIMARY if role == "primary" else SHADOW})
+    assert asked not in " ".join(report.reasons)
 
 
 UNMIRRORED: dict[str, tuple[dict[str, Any], str, str, str]] = {
@@ -513,6 +530,7 @@ def test_unanswered_calls_fail(compared: Compare) -> None:
     found = finding(report, "unanswered")
     assert found.what == "1 call of the shadow without a response record, counted as failed."
     assert "die" in found.remedy
+    assert "stuck" in found.remedy
     assert "refuses rows" in found.remedy
 
 

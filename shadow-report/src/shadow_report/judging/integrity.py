@@ -73,6 +73,20 @@ def _newest(facts: Facts, role: str, others: Side | None = None) -> str:
     return f"; {named} came at {moment(time)} UTC{apart}"
 
 
+def _beginning(facts: Facts) -> str:
+    """Where the window begins, which the page of a live verdict may have from its environment."""
+    since = facts.window.since
+    return "" if since is None else f" since {moment(since)} UTC"
+
+
+def _is_named(facts: Facts, side: Side) -> str:
+    """Asks for the name of a side that was chosen, where the calls there are have another."""
+    newest = facts.newest.get(side.role)
+    if newest is None or side.service in ("", newest.inference_service):
+        return ""
+    return f"Is {side.service} the {side.role}'s name, as --{side.role} has it? "
+
+
 def _how_to_have_calls(facts: Facts) -> str:
     until = facts.window.until
     newest = call.request_time if (call := facts.newest.get("primary")) else None
@@ -105,7 +119,7 @@ def absent(facts: Facts) -> Iterator[Finding]:
             f"{facts.window.in_flight:,} as incomplete."
             if left_out
             else f"There is not one call{' of the primary' * bool(facts.shadow.first_call)} in the "
-            f"window{_newest(facts, 'primary')}.",
+            f"window{_beginning(facts)}{_newest(facts, 'primary')}.",
             _when_complete(facts) if facts.window.in_flight else _how_to_have_calls(facts),
         )
     elif not facts.shadow.calls:
@@ -114,7 +128,7 @@ def absent(facts: Facts) -> Iterator[Finding]:
             True,
             f"The primary recorded {counted(facts.primary.calls, 'call')} and the shadow none"
             f"{_newest(facts, 'shadow', facts.primary)}.",
-            _why_none(facts),
+            _is_named(facts, facts.shadow) + _why_none(facts),
         )
     elif not facts.primary.calls:
         yield Finding(
@@ -122,7 +136,8 @@ def absent(facts: Facts) -> Iterator[Finding]:
             True,
             f"The shadow recorded {counted(facts.shadow.calls, 'call')} and the primary none"
             f"{_newest(facts, 'primary', facts.shadow)}.",
-            "A window goes by the primary's clock: give one with its calls (--since, --until)."
+            _is_named(facts, facts.primary)
+            + "A window goes by the primary's clock: give one with its calls (--since, --until)."
             if "primary" in facts.newest
             else "Does the primary run with SHADOW_ROLE=primary and this database's POSTGRES_URI?",
         )
@@ -524,8 +539,9 @@ def losses(facts: Facts) -> Iterator[Finding]:
             "unanswered",
             False,
             f"{listed} without a response record, counted as failed.",
-            "Did the process die in the middle of them? Does its log say that Postgres refuses "
-            "rows? Those can be put back, as docs/operations.md says at ShadowRecordsSetAside.",
+            "Did the process die in the middle of them, or are they still under way at a predictor "
+            "that is stuck? Does its log say that Postgres refuses rows? Those can be put back, as "
+            "docs/operations.md says at ShadowRecordsSetAside.",
         )
     if in_flight := facts.window.in_flight:
         yield Finding(
