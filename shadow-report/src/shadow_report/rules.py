@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from importlib.resources import files
 from pathlib import Path
 from types import NoneType
@@ -293,7 +293,7 @@ def as_plain(rule: Rule) -> dict[str, object]:
     if isinstance(how, kinds.Patterns):
         plain["patterns"] = {name: pattern.pattern for name, pattern in how.patterns}
     elif how is not None:
-        plain |= {name: getattr(how, name) for name in how.__dataclass_fields__}
+        plain |= {field.name: getattr(how, field.name) for field in fields(how)}
     if rule.margin is not None:
         plain["margin"] = rule.margin
     return plain

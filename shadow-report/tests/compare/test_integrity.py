@@ -54,6 +54,7 @@ def test_empty_tables(compared: Compare) -> None:
     [
         ({"since": START + timedelta(hours=1)}, "widen the window to that call's day (--last 3d)"),
         ({"until": START - timedelta(days=9)}, "give a later --until"),
+        ({"since": START + timedelta(days=900)}, "begins in the future: give an earlier --since"),
     ],
 )
 def test_a_window_without_a_call_names_the_newest_one(
@@ -85,6 +86,7 @@ def test_a_name_without_a_call_is_asked_for(compared: Compare, role: str, code: 
     asked = f"name, as --{role} has it?"
     report = compared(calls, **{role: "misspelt"})
     assert_invalid(report, code, f"Is misspelt the {role}'s {asked}")
+    assert "in-flight" not in {finding.code for finding in report.integrity.findings}
     alone = [call for call in calls if call.role != role]
     report = compared(alone, **{role: PRIMARY if role == "primary" else SHADOW})
     assert asked not in " ".join(report.reasons)

@@ -100,6 +100,9 @@ def _how_to_have_calls(facts: Facts) -> str:
         if facts.generated_at - until <= settle:  # where the live verdict ends, without an --until
             return "Calls count once they are older than --settle; look again then."
         return f"The window ends before it, at {moment(until)} UTC: give a later --until."
+    since = facts.window.since
+    if since is not None and since > facts.generated_at:
+        return f"The window begins in the future: give an earlier --since than {moment(since)} UTC."
     days = math.ceil((facts.generated_at - newest) / timedelta(days=1))
     return (
         f"Send traffic, or widen the window to that call's day (--last {max(1, days)}d); if there "
@@ -543,7 +546,9 @@ def losses(facts: Facts) -> Iterator[Finding]:
             "that is stuck? Does its log say that Postgres refuses rows? Those can be put back, as "
             "docs/operations.md says at ShadowRecordsSetAside.",
         )
-    if in_flight := facts.window.in_flight:
+    in_flight = facts.window.in_flight
+    # Of a shadow's calls alone, which `absent` names, nobody can say how they came.
+    if in_flight and (primary.calls or not shadow.calls):
         yield Finding(
             "in-flight",
             False,
