@@ -110,6 +110,19 @@ def test_a_database_is_judged_by_the_repositorys_manifests(
 
 
 RULES = "rules:\n  - {path: 'predictions[*]', compare: number, absolute: 999}\n"
+IN_A_CLUSTER = """
+resources: [../manifests/mirroring]
+patches:
+  - target: {kind: InferenceService}
+    patch: |-
+      - op: replace
+        path: /spec/predictor
+        value:
+          model:
+            modelFormat: {name: sklearn}
+            runtime: kserve-mlserver
+            storageUri: s3://models/churn
+"""
 OTHER_RULES = "rules:\n  - {path: 'predictions[*]', compare: label}\n"
 
 
@@ -134,6 +147,24 @@ def test_a_database_is_judged_by_the_manifests_rules(
     for more, kinds in (((), ["number"]), (("--rules", str(tmp_path / "other.yaml")), ["label"])):
         assert start(*words, *more, POSTGRES_URI=postgres_uri).ends() in (11, 12)
         assert rules_in(page) == kinds
+
+
+def test_a_database_is_judged_by_manifests_whose_models_run_only_in_the_cluster(
+    start: Start, tmp_path: Path, postgres_uri: str
+) -> None:
+    """A report runs no model: neither a runtime of the cluster nor a bucket has to be here."""
+    tree = Tree(tmp_path / "tree")
+    for option in ("report", "rules"):
+        tree.switch_on(option)
+    (tree.folder / "manifests/options/rules/rules.yaml").write_text(RULES)
+    folder = tree.folder / "production"
+    folder.mkdir()
+    (folder / "kustomization.yaml").write_text(IN_A_CLUSTER)
+    page = tmp_path / "report.json"
+    words = ("report", "--kustomization", str(folder), "--folder", str(tmp_path))
+    run = start(*words, "--json", str(page), POSTGRES_URI=postgres_uri)
+    assert run.ends() in (11, 12)
+    assert rules_in(page) == ["number"]
 
 
 @pytest.mark.parametrize("options", [["report", "rules"], ["live-verdict", "rules"], ["report"]])

@@ -43,7 +43,7 @@ def test_the_candidates_are_the_manifests_own(tmp_path: Path, stage: str) -> Non
     (report,) = [item for item in manifests if item["metadata"]["name"].endswith("-report")]
     pod = report["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     (named,) = [v["value"] for v in pod["containers"][0]["env"] if v["name"] == "SHADOW_CANDIDATES"]
-    assert candidates(inference_services(manifests)) == tuple(named.split(","))
+    assert candidates(manifests) == tuple(named.split(","))
 
 
 def translate(manifests: list[Manifest], folder: Path) -> Mesh:

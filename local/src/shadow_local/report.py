@@ -17,7 +17,7 @@ from shadow_local.translate.arguments import rules_of
 from shadow_local.translate.document import Manifest, render, repository
 from shadow_local.translate.forms import check_settings
 from shadow_local.translate.routes import mirror_percentage
-from shadow_local.translate.services import candidates, inference_services
+from shadow_local.translate.services import candidates
 
 # shadow-report's exit codes without a verdict on the shadow: errors, and evidence that is unsound.
 FAILURES = (1, 2, 12)
@@ -37,7 +37,7 @@ def compare(
     elif postgres_uri:
         check_settings(kustomization)
         manifests = render(kustomization)
-        names = candidates(inference_services(manifests))
+        names = candidates(manifests)
         more = [*_left(_rules(manifests, folder), more), *more]
         words, env = comparison(postgres_uri, mirror_percentage(manifests), more, names)
     else:

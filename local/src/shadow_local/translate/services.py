@@ -12,7 +12,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from shadow_local.translate.document import Manifest, Object, Section, Untranslated, objects
+from shadow_local.translate.document import (
+    Manifest,
+    Object,
+    Section,
+    Untranslated,
+    objects,
+    of_kind,
+)
 
 Kind = Literal["predictor", "transformer"]
 Role = Literal["primary", "shadow"]
@@ -177,9 +184,16 @@ def inference_services(manifests: Iterable[Manifest]) -> list[InferenceService]:
     return primaries + [replace(item, number=n) for n, item in enumerate(shadows, start=1)]
 
 
-def candidates(services: Iterable[InferenceService]) -> tuple[str, ...]:
-    """Those that are judged, in each stage the ones of the manifests' SHADOW_CANDIDATES."""
-    return tuple(service.name for service in services if service.judged)
+def candidates(manifests: Iterable[Manifest]) -> tuple[str, ...]:
+    """Those that are judged, in each stage the ones of the manifests' SHADOW_CANDIDATES; whatever
+    runs their models, such as a runtime that only the cluster has.
+    """
+    labels = {
+        item["metadata"]["name"]: item["metadata"].get("labels", {})
+        for item in of_kind(manifests, "InferenceService")
+    }
+    judged = [name for name, of in labels.items() if of.get(COMPONENT) == "shadow"]
+    return tuple(sorted(judged, key=lambda name: FURTHER in labels[name]))
 
 
 def named_model(words: Iterable[str]) -> str | None:
