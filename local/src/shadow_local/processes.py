@@ -43,6 +43,7 @@ class Node:
     secret: Callable[[str, str], str]  # the value of a Secret's key
     local_uri: Callable[[str], str]  # a POSTGRES_URI of the manifests, pointed at this machine
     storage: Path  # whose folders stand for the claims that models are in
+    threads: int = 1  # with which a model computes, if its container says nothing of them
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,9 @@ def component_command(
     if component.model is not None:
         mounts[MODEL_FOLDER] = _stored_model(container, component.model, node.storage)
     env, differences = _environment(container, pod, mounts, node)
+    if component.kind == "predictor":
+        # Left alone each model takes all cores, where the threads of one wait for the other's.
+        env = {"OMP_NUM_THREADS": f"{node.threads}"} | env
     project = _installed_project(container, node)
     _check_entrypoint(container, project.module)
     if component.model is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -272,6 +273,7 @@ class Stack:
             secret=self.database.secret,
             local_uri=lambda uri: self.database.local_uri(uri, "transformer"),
             storage=self.options.kustomization,
+            threads=max(1, (os.cpu_count() or 1) // (len(self.services) * self.options.replicas)),
         )
         for service, number in product(self.services, self._numbers):
             # Each transformer has a predictor of its own; a cluster's Service would choose one.

@@ -10,8 +10,8 @@ import pytest
 from gateways import rendered
 
 from shadow_local.processes import Node, Ports, Project, component_command, project_of
-from shadow_local.translate.document import Untranslated, repository
-from shadow_local.translate.services import inference_services
+from shadow_local.translate.document import Untranslated, of_kind, repository
+from shadow_local.translate.services import Kind, inference_services
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,23 @@ def test_a_copied_environment_is_refused(tmp_path: Path) -> None:
     (mine / "pyproject.toml").unlink()
     with pytest.raises(Untranslated, match=r"copy of .*/mine, .* `rm -rf examples/copied/\.venv`"):
         component_command(service, service.predictor, Ports(1, 2), 3, node)
+
+
+def test_models_share_the_cores(tmp_path: Path) -> None:
+    """A predictor computes with its part of them, unless its container sets the number."""
+    manifests = rendered("standard")
+    folder = repository()
+    node = Node(folder, tmp_path, lambda *_: "x", lambda uri: uri, tmp_path, threads=3)
+
+    def threads(kind: Kind) -> str | None:
+        service = inference_services(manifests)[0]
+        component = service.predictor if kind == "predictor" else service.transformer
+        command, _ = component_command(service, component, Ports(1, 2), 3, node)
+        return command.env.get("OMP_NUM_THREADS")
+
+    assert threads("predictor") == "3"
+    assert threads("transformer") is None
+    for item in of_kind(manifests, "InferenceService"):
+        for container in item["spec"]["predictor"]["containers"]:
+            container["env"].append({"name": "OMP_NUM_THREADS", "value": "7"})
+    assert threads("predictor") == "7"
