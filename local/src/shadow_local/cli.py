@@ -311,10 +311,13 @@ def _watch(stack: Stack, folder: Path) -> None:
             ):
                 screen.print(line, style="dim", soft_wrap=True)
             _warn(
-                f"{name}: its predictor is another one than in an earlier run under that version, "
-                "and a report takes both for one model. Give it a new version, in "
-                "manifests/settings/settings.yaml or where a patch on top says MODEL_VERSION, or "
-                "judge later calls alone by the --since above."
+                in_place(
+                    stack.options.kustomization,
+                    f"{name}: its predictor is another one than in an earlier run under that "
+                    "version, and a report takes both for one model. Give it a new version, in "
+                    "manifests/settings/settings.yaml or where a patch on top says MODEL_VERSION, "
+                    "or judge later calls alone by the --since above.",
+                )
                 for name in other_models(stack.options.folder, stack.versions)
             )
             screen.print(f"models: {stack.models}", soft_wrap=True)

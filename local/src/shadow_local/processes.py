@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -231,6 +232,33 @@ def project_of(image: str, repository: Path, nearest: Path) -> Project | None:
             module = str(scripts[name]).split(":")[0].removesuffix(".__main__")
             return Project(path.parent, module)
     return None
+
+
+def model_files(component: Component, repository: Path, storage: Path) -> dict[str, str]:
+    """What makes a predictor's model besides its container's fields, a hash by path: the modules of
+    its project, the files that its arguments and variables name, and the model in its storage.
+    """
+    container, found = component.container, set[Path]()
+    if project := project_of(container.image, repository, storage):
+        words = (*container.args, *(variable.value for variable in container.variables))
+        named = {Path(word.rpartition("=")[2]).name for word in words}
+        files = _files_below(project.folder)
+        found |= {file for file in files if file.suffix == ".py" or file.name in named}
+    if component.model is not None:
+        found |= {*_files_below(storage / component.model)}
+    return {str(file): _hash_of(file) for file in sorted(found)}
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Without those of tests, and of folders that programs make for themselves."""
+    for path, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name[0] not in "._" and name != "tests"]
+        yield from (Path(path, name) for name in names)
+
+
+def _hash_of(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 @cache  # each of a dozen files is read for every container, and takes milliseconds to parse

@@ -23,6 +23,7 @@ from shadow_local.processes import (
     component_command,
     deployment_command,
     gateway_command,
+    model_files,
     open_copies_url,
     pod_name,
 )
@@ -185,13 +186,15 @@ class Stack:
         for item in of_kind(self.manifests, "InferenceService"):
             spec = item["spec"]["predictor"]
             parts = [*spec.get("containers", ()), spec.get("model", {})]
-            model = digest([{name: part.get(name) for name in OF_A_MODEL} for part in parts])
-            found[item["metadata"]["name"], namespace_of(item)] = model
-        return {
-            f"{service.name}, version {version}": found[service.name, service.namespace]
-            for service in self.services
-            if (version := version_of(service))
-        }
+            fields = [{name: part.get(name) for name in OF_A_MODEL} for part in parts]
+            found[item["metadata"]["name"], namespace_of(item)] = fields
+        versions = {}
+        for service in self.services:
+            if version := version_of(service):
+                files = model_files(service.predictor, repository(), self.options.kustomization)
+                model = digest([*found[service.name, service.namespace], files])
+                versions[f"{service.name}, version {version}"] = model
+        return versions
 
     def restart(
         self, name: str, env: Mapping[str, str], words: Mapping[str, str] | None = None

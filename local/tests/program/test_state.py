@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tree import Tree
 
+from shadow_local.processes import model_files
 from shadow_local.stack import Options, Stack, version_of
 from shadow_local.state import STATE, copies_url_of, data_folder, other_models
-from shadow_local.translate.document import repository
+from shadow_local.translate.document import render, repository
+from shadow_local.translate.services import inference_services
 
 
 def test_the_example_keeps_the_runners_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,6 +69,34 @@ def test_a_version_is_of_what_makes_the_model(tmp_path: Path) -> None:
     tree.replace("manifests/inference/shadow/shadow.yaml", '"3"', '"4"')
     changed = {name for name, model in versions().items() if before[name] != model}
     assert changed == {f"{tree.settings()['shadow']}, version {version}"}
+
+
+def test_a_version_is_of_the_files_that_make_the_model(tmp_path: Path) -> None:
+    """Its project's modules and the file that its container names, and not another side's."""
+    project = tmp_path / "examples" / "own"
+    folder = project / "models"
+    (project / "tests").mkdir(parents=True)
+    folder.mkdir()
+    (project / "pyproject.toml").write_text('[project.scripts]\niris-classifier = "model:main"\n')
+    files = [project / "model.py", folder / "first.joblib", folder / "retrained.joblib"]
+    for file in files:
+        file.write_text("1")
+    manifests = render(repository() / "examples" / "scikit-learn")
+    primary, shadow = (service.predictor for service in inference_services(manifests))
+
+    def changed(file: Path) -> list[bool]:
+        before = [model_files(side, tmp_path, project) for side in (primary, shadow)]
+        file.write_text("2")
+        after = [model_files(side, tmp_path, project) for side in (primary, shadow)]
+        return [old != new for old, new in zip(before, after, strict=True)]
+
+    assert [changed(file) for file in files] == [[True, True], [True, False], [False, True]]
+    assert changed(project / "README.md") == [False, False]
+    assert changed(project / "tests" / "test_model.py") == [False, False]
+    in_storage = replace(primary, model="models")
+    before = model_files(in_storage, tmp_path, project)
+    assert changed(folder / "config.json") == [False, False]
+    assert model_files(in_storage, tmp_path, project) != before
 
 
 def test_a_version_may_be_made_of_other_variables(tmp_path: Path) -> None:
