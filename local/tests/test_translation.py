@@ -137,10 +137,10 @@ def test_a_field_planted_anywhere_is_refused(topology: str, tmp_path: Path) -> N
             "is not built from",
         ),
         ("InferenceService", "spec.transformer.containers.0.env.2.value", 2025, "in quotes"),
-        ("InferenceService", "spec.transformer.containers.0.command", ["sh"], "the image's own"),
+        ("InferenceService", "spec.transformer.containers.0.command", ["sh"], "on top"),
         ("InferenceService", "spec.transformer.containers.0.args", ["--http_port=1"], "itself"),
         ("InferenceService", "spec.transformer.volumes", [], "mounts"),
-        ("InferenceService", "spec.predictor.containers.0.ports.0.containerPort", 9090, "8080"),
+        ("InferenceService", "spec.predictor.containers.0.ports.0.containerPort", 9090, "on top"),
         (
             "InferenceService",
             "spec.predictor.containers.0.readinessProbe.httpGet.port",
@@ -190,7 +190,7 @@ def refuses(
         ("GRPCRoute", "spec.rules.0.backendRefs.0.port", 80, "not a Service"),
         ("Deployment", "spec.replicas", 2, "one process"),
         ("Deployment", "spec.selector.matchLabels", {"app": "other"}, "the pods have"),
-        ("Deployment", "spec.template.spec.containers.0.command", ["sh"], "the image's own"),
+        ("Deployment", "spec.template.spec.containers.0.command", ["sh"], "on top"),
         ("Deployment", "spec.template.spec.volumes", [], "mounts"),
     ],
 )

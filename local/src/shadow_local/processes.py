@@ -397,5 +397,6 @@ def _check_entrypoint(container: Container, module: str) -> None:
     if container.command not in ((), ("python", "-m", module), (script,)):
         raise Untranslated(
             f"{container.owner}: command {list(container.command)} is not the image's own; "
-            f"leave it out or make it {script}."
+            f"leave it out or make it {script} here; another one goes into a kustomization on top, "
+            "for the cluster alone."
         )

@@ -336,7 +336,11 @@ def container_of(section: Section, only: str | None = None) -> Container:
         _check_lifecycle(fields)
         ports = dict(_port(item) for item in fields.sections("ports"))
         if ports.get("http1", ports.get("http", HTTP_PORT)) != HTTP_PORT:
-            raise fields.refusal("ports", f"KServe starts the container on {HTTP_PORT}")
+            raise fields.refusal(
+                "ports",
+                f"here every container listens on {HTTP_PORT}; another port goes into a "
+                "kustomization on top, for the cluster alone",
+            )
         return Container(
             owner=fields.owner,
             image=fields.text("image"),
