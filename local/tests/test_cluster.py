@@ -24,9 +24,10 @@ from shadow_local.translate.cluster import (
     topology_of,
     warnings,
 )
-from shadow_local.translate.document import Manifest, render, repository
+from shadow_local.translate.document import Manifest, of_kind, render, repository
 from shadow_local.translate.forms import variables_of
 from shadow_local.translate.patches import misplaced
+from shadow_local.translate.selectors import shut
 
 InRuntime = tuple[Manifest, Manifest, list[Manifest]]
 NAME = "MLSERVER_MODEL_NAME"
@@ -532,6 +533,69 @@ def test_probes_that_a_plain_container_never_answers_are_warned_of(
     found = list(warnings(manifests))
     assert len(found) == (still is not None)
     assert all(str(still) in line and service["metadata"]["name"] in line for line in found)
+
+
+@pytest.mark.parametrize(
+    ("ports", "probed", "words"),
+    [
+        ([8080], [8080, 8080], None),
+        ([8000], [8000, 8000], None),
+        ([8000], [8080, 8080], "readinessProbe and livenessProbe ask port 8080, and KServe sends"),
+        (
+            [8000],
+            [8000, 8080],
+            "its predictor's livenessProbe asks port 8080, and KServe sends the",
+        ),
+        ([], [8000, 8000], "ask port 8000, and KServe sends the calls to 8080"),
+        ([8000, 9000], [9000, 9000], None),
+        ([8000], ["http", "http"], None),
+    ],
+)
+def test_a_probe_of_another_port_than_the_calls_is_warned_of(
+    ports: list[int], probed: list[int | str], words: str | None
+) -> None:
+    """A server that listens on the one is never ready, on the other never called."""
+    manifests = copy.deepcopy(list(rendered("standard")))
+    service = next(item for item in manifests if item["kind"] == "InferenceService")
+    (container,) = service["spec"]["predictor"]["containers"]
+    container["ports"] = [{"containerPort": port} for port in ports]
+    for probe, port in zip(("readinessProbe", "livenessProbe"), probed, strict=True):
+        container[probe]["httpGet"]["port"] = port
+    found = list(warnings(manifests))
+    assert len(found) == (words is not None)
+    assert all(str(words) in line and service["metadata"]["name"] in line for line in found)
+
+
+@pytest.mark.parametrize("topology", ["standard", "knative", "follow"])
+def test_a_policy_that_shuts_the_port_of_calls_is_warned_of(tmp_path: Path, topology: str) -> None:
+    """Of several over one pod each opens what it says."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(topology)
+    tree.switch_on(f"network-policies/{topology}")
+    manifests = tree.objects()
+    assert not list(shut(manifests))
+    service = next(item for item in manifests if item["kind"] == "InferenceService")
+    (container,) = service["spec"]["predictor"]["containers"]
+    for port in container["ports"]:
+        port["containerPort"] = 8000
+    found = list(shut(manifests))
+    if topology == "knative":  # whose proxy calls the container from within the pod
+        assert not found
+        return
+    (line,) = found
+    name = service["metadata"]["name"]
+    assert f"{name}: its predictor is called on port 8000, where NetworkPolicy " in line
+    policy = next(
+        item
+        for item in of_kind(manifests, "NetworkPolicy")
+        if item["spec"]["podSelector"]["matchLabels"].items()
+        >= {"serving.kserve.io/inferenceservice": name, "component": "predictor"}.items()
+    )
+    wider = {
+        **policy,
+        "spec": {**policy["spec"], "ingress": [{"ports": [{"port": 7000, "endPort": 8000}]}]},
+    }
+    assert not list(shut([*manifests, wider]))
 
 
 @pytest.mark.parametrize(

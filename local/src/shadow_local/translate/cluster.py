@@ -30,7 +30,7 @@ from shadow_local.translate.patches import check_images, check_targets
 from shadow_local.translate.references import dangling, is_ours, namespace_of, unnamed
 from shadow_local.translate.resources import amount
 from shadow_local.translate.schemas import check_schemas
-from shadow_local.translate.selectors import idle, unscraped
+from shadow_local.translate.selectors import idle, shut, unscraped
 from shadow_local.translate.services import COMPONENT, MODE, MODES
 from shadow_local.translate.written import check_written
 
@@ -101,6 +101,7 @@ def warnings(manifests: list[Manifest]) -> Iterator[str]:
         yield from kserve.warnings(service, manifests)
     yield from idle(manifests)
     yield from unscraped(manifests)
+    yield from shut(manifests)
     yield from unnamed(manifests)
     yield from gateways.warnings(manifests)
     yield from _shares(manifests)

@@ -13,7 +13,7 @@ from shadow_local.translate import kserve
 from shadow_local.translate.document import Manifest, of_kind
 from shadow_local.translate.forms import label, variables_of
 from shadow_local.translate.references import namespace_of
-from shadow_local.translate.services import named_model
+from shadow_local.translate.services import KSERVE_CONTAINER, called_port, named_model
 
 COMPONENTS = ("predictor", "transformer")
 PROBES = ("startupProbe", "readinessProbe", "livenessProbe")
@@ -59,6 +59,7 @@ def disagreements(services: Iterable[Manifest]) -> Iterator[str]:
 def warnings(service: Manifest, manifests: list[Manifest]) -> Iterator[str]:
     """One line for each thing in which they may not, as only the cluster knows."""
     yield from _probes(service)
+    yield from _probed_ports(service, manifests)
     yield from _probed_names(service, manifests)
     yield from _unnamed(service, manifests)
     yield from _keys(service)
@@ -236,6 +237,24 @@ def _served(container: Manifest, by: tuple[str, ...] = ()) -> str:
     words = [*container.get("command", ()), *container.get("args", ())]
     given = {kserve.ARGUMENT: named_model(words), kserve.VARIABLE: variables.get(kserve.VARIABLE)}
     return next((name for key, name in given.items() if name and key in (by or given)), "")
+
+
+def _probed_ports(service: Manifest, manifests: list[Manifest]) -> Iterator[str]:
+    """A container listens where KServe sends the calls, and its probes ask there."""
+    for kind, container in _containers(service, manifests):
+        called = called_port(container)
+        listed = {called, *(port.get("containerPort") for port in container.get("ports") or ())}
+        asked = {probe: container.get(probe, {}).get("httpGet", {}).get("port") for probe in PROBES}
+        others = {probe: port for probe, port in asked.items() if port not in (None, *listed)}
+        # Another container's ports are its own, and a port may be asked for by its name.
+        is_called = container.get("name", KSERVE_CONTAINER) == KSERVE_CONTAINER
+        if is_called and others and all(isinstance(port, int) for port in others.values()):
+            yield (
+                f"{label(service)}: its {kind}'s {' and '.join(others)} "
+                f"{'asks' if len(others) == 1 else 'ask'} port "
+                f"{' and '.join(map(str, sorted({*others.values()})))}, and KServe sends the calls "
+                f"to {called}, the container's first: make them one, or list both in `ports`."
+            )
 
 
 def _probed(container: Manifest) -> Iterator[tuple[str, str]]:

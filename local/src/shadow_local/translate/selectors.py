@@ -1,8 +1,8 @@
-"""Budgets, policies and monitors on top of the deployment that select none of its pods; and alerts
-on pods that no monitor selects.
+"""Budgets, policies and monitors on top of the deployment that select none of its pods, or shut the
+port that calls come to; and alerts on pods that no monitor selects.
 
-A cluster takes each of them without a word: nodes drain as before, everybody reaches the pods, and
-nothing is scraped.
+A cluster takes each of them without a word: nodes drain as before, everybody reaches the pods or
+nobody does, and nothing is scraped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from shadow_local.translate.document import Manifest, fields, of_kind
 from shadow_local.translate.forms import label
 from shadow_local.translate.kserve import COMPONENTS
 from shadow_local.translate.references import INFERENCE_SERVICE, is_ours
-from shadow_local.translate.services import COMPONENT, MODE, MODES
+from shadow_local.translate.services import COMPONENT, MODE, MODES, called_port
 
 # The kind, its selector's field, and what that selects.
 SELECTING = {
@@ -54,6 +54,7 @@ class _Selected:
     namespace: str | None
     labels: Mapping[str, str]
     added: tuple[str, ...] = ()  # to these; they may have any value
+    port: int | None = None  # where KServe sends the calls; Knative's proxy has ports of its own
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,34 @@ def unscraped(manifests: Iterable[Manifest]) -> Iterator[str]:
             f"here selects {' and '.join(sorted(missing))}; switch on `pod-monitor` in "
             "manifests/options/kustomization.yaml."
         )
+
+
+def shut(manifests: Iterable[Manifest]) -> Iterator[str]:
+    """A line for each port of an InferenceService's pods that policies select and let nobody to."""
+    items = list(manifests)
+    pods = [one for item in of_kind(items, "InferenceService") for one in _pods(item)]
+    policies = of_kind(items, "NetworkPolicy")
+    for one in pods:
+        if one.port is None:
+            continue
+        over = [item for item in policies if _found(item, [one])]
+        rules = [rule for item in over for rule in item["spec"].get("ingress") or ()]
+        if rules and not any(_lets_in(rule, one.port) for rule in rules):
+            names = " and ".join(sorted(label(item) for item in over))
+            yield (
+                f"InferenceService {one.labels[INFERENCE_SERVICE]}: its {one.labels['component']} "
+                f"is called on port {one.port}, where {names} {'let' if over[1:] else 'lets'} "
+                f"nobody in; put {one.port} into `ports` there."
+            )
+
+
+def _lets_in(rule: Mapping[str, Any], port: int) -> bool:
+    """Whether a policy's rule is for this port; one with a name may be."""
+    ports = rule.get("ports") or ()
+    lasts = [(said.get("port"), said.get("endPort") or said.get("port")) for said in ports]
+    return not ports or any(
+        not isinstance(first, int) or first <= port <= last for first, last in lasts
+    )
 
 
 def _found(item: Manifest, there: Iterable[_Selected]) -> list[_Selected]:
@@ -247,4 +276,5 @@ def _of_kserve(kind: str, service: Manifest) -> Iterator[_Selected]:
                 "component": component,
             }
             added = OF_KUBERNETES if standard else OF_KNATIVE
-            yield _Selected(kind, metadata.get("namespace"), labels, added)
+            port = called_port((spec.get("containers") or ({},))[0]) if standard else None
+            yield _Selected(kind, metadata.get("namespace"), labels, added, port)

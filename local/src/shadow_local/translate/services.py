@@ -63,6 +63,7 @@ OF_CONTAINER = (
 )
 COMPONENT = "app.kubernetes.io/component"
 FURTHER = "shadow-deployment/candidate"  # the label of shadows after the first
+KSERVE_CONTAINER = "kserve-container"  # the one of a component that is called
 HTTP_PORT, GRPC_PORT = 8080, 8081  # where KServe starts every container
 MODEL_FOLDER = "/mnt/models"  # where a runtime finds the model of a storageUri
 MODE = "serving.kserve.io/deploymentMode"
@@ -196,6 +197,12 @@ def candidates(manifests: Iterable[Manifest]) -> tuple[str, ...]:
     return tuple(sorted(judged, key=lambda name: FURTHER in labels[name]))
 
 
+def called_port(container: Mapping[str, Any]) -> int:
+    """Where KServe sends the calls: the first port that a container lists."""
+    ports: list[dict[str, Any]] = container.get("ports") or [{}]
+    return int(ports[0].get("containerPort", HTTP_PORT))
+
+
 def named_model(words: Iterable[str]) -> str | None:
     """The model's name among a command's words; the last one counts, as with KServe's servers."""
     names = re.findall(r"(?<!\S)--model_name[= ](\S+)", " ".join(words))
@@ -244,7 +251,7 @@ def _component(item: Object, kind: Kind, runtimes: Runtimes) -> Component:
                 model = _model_folder(served)
         if len(containers) != 1:
             raise fields.refusal("containers", "one container is run for each component")
-        container = container_of(containers[0], "kserve-container")
+        container = container_of(containers[0], KSERVE_CONTAINER)
         volumes = dict(volume_of(volume) for volume in fields.sections("volumes"))
         for volume in container.mounts.values():
             if volume not in volumes:
