@@ -695,6 +695,12 @@ def test_a_probability_vector_names_the_rule_for_its_top_class(command: Command)
     again = command([], "--rule", advised[1])
     assert again["outcomes"] == {"equal": 270, "label": 30}
     assert path_of(again, "p[*]")["labels"]["confusion"] == [[270, 30], [0, 0]]
+    assert path_of(again, "p[*]")["kind"] == "probability vector"
+    advised = re.search(r"If some top classes may be others: --rule '(.+?)'\.", told(again))
+    assert advised is not None
+    assert advised[1] == "p[*]=top_class,margin=20%"
+    gates = {gate["name"]: gate for gate in command([], "--rule", advised[1])["gates"]}
+    assert gates["p[*] (top_class)"]["status"] != "fail"
 
 
 @pytest.mark.parametrize(

@@ -107,6 +107,11 @@ def advice(paths: Sequence[PathReport]) -> str:
         return f"If its order means nothing: {_rule(of_list, 'unordered')}."
     if told.kind in ("text", "label"):
         return _of_wording(told)
+    if told.kind == "probability vector" and told.numbers is None:
+        margin = _margin(told)
+        rule = _rule(told.path, f"top_class,margin={margin}")
+        has_rule = margin and not told.path.endswith(")")  # as of a whole answer
+        return f"If some top classes may be others: {rule}." if has_rule else ""
     if told.numbers is None or told.kind not in ("number", "probability vector"):
         return ""
     is_list = bool(of_list) and of_list != told.path
@@ -153,9 +158,7 @@ def _of_numbers(told: PathReport, found: Numbers) -> str:
 
 def _of_wording(told: PathReport) -> str:
     """A rule for texts, or for labels; where one for texts holds already, what makes it looser."""
-    # Where one side lacks the place a pair differs and is not among the pairs.
-    share = told.differing_pairs / max(told.pairs, told.differing_pairs)
-    margin = next((f"{margin:.0%}" for margin in MARGINS if 1.5 * share <= margin), None)
+    margin = _margin(told)
     if told.kind == "label":
         # What a pattern found in a text is a label without a path, as is a whole answer.
         has_rule = margin and not told.path.endswith(")")
@@ -169,6 +172,12 @@ def _of_wording(told: PathReport) -> str:
         return f"If more of the wording may differ: {rule}, with a least below {asked:g}."
     rule = _rule(told.path, f"text,least={asked:g},margin={margin}")
     return f"If more of the wording may differ: {rule}, or a lower least."
+
+
+def _margin(told: PathReport) -> str | None:
+    # Where one side lacks the place a pair differs and is not among the pairs.
+    share = told.differing_pairs / max(told.pairs, told.differing_pairs)
+    return next((f"{margin:.0%}" for margin in MARGINS if 1.5 * share <= margin), None)
 
 
 def _rule(path: str, how: str) -> str:
@@ -228,7 +237,7 @@ def _kind(place: Place) -> str:
         kinds.add(of_texts if labels.is_text else "label")
         kinds.discard("label" if labels.is_text else "text")
     if place.bools.values:
-        kinds.add("boolean")
+        kinds.add("probability vector" if _has_top_classes(place) else "boolean")
     if len(kinds) > 1:
         return "mixed"
     if kinds == {"number"}:
@@ -241,6 +250,12 @@ def _kind(place: Place) -> str:
     if kinds:
         return kinds.pop()
     return "null" if place.nulls else "list" if None in place.children else "object"
+
+
+def _has_top_classes(place: Place) -> bool:
+    """They are counted where booleans are; of these there are never too many to be labels."""
+    bools = place.bools
+    return bools.is_text or any(type(label) is int for pair in bools.counts for label in pair)
 
 
 def _labels_of(place: Place) -> LabelTally | None:
