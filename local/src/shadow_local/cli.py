@@ -167,7 +167,7 @@ def up(  # noqa: PLR0917 - typer calls it with keywords
         live_verdict=True,
     )
     stack = Stack(options)  # a wrong option is reported before another run in the folder
-    which = _as_typed(TOPOLOGY=topology_name, KUSTOMIZATION=kustomization)
+    which = _as_typed(TOPOLOGY=topology_name, KUSTOMIZATION=kustomization, WITHOUT=without)
     second = (
         f"`{which}GATEWAY_PORT=9000 local/.venv/bin/shadow-local up --folder {base}/second`, "
         "and the same with `report` in place of `up`."

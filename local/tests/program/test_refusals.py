@@ -47,12 +47,13 @@ def test_a_second_run_in_the_same_folder_is_refused(start: Start, tmp_path: Path
     """Two stacks would share one database folder; the second one says who is there."""
     first = up(start, tmp_path / "stack", KUSTOMIZATION=PRIMARY_ALONE)
     _wait_for_lock(tmp_path / "stack")
-    second = up(start, tmp_path / "stack", KUSTOMIZATION=PRIMARY_ALONE)
+    without = "primary-predictor"
+    second = up(start, tmp_path / "stack", KUSTOMIZATION=PRIMARY_ALONE, WITHOUT=without)
     assert second.ends() == 1
     line = _only_line(second)
     assert f"Process {first.process.pid} already runs in {tmp_path / 'stack'}; stop it" in line
     assert f"GATEWAY_PORT=9000 local/.venv/bin/shadow-local up --folder {tmp_path}" in line
-    assert f"`KUSTOMIZATION={PRIMARY_ALONE} GATEWAY_PORT" in line
+    assert f"`KUSTOMIZATION={PRIMARY_ALONE} WITHOUT={without} GATEWAY_PORT" in line
     first.process.terminate()
     assert first.ends() == 0
 
