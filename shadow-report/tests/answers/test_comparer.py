@@ -233,8 +233,9 @@ def test_each_kind_counts_every_pair(reads: Reads, differing: int) -> None:
     assert told.get(reads.counted) == counted, "comparer.py, or figures.py, _kind"
     for measure in (measure for place in found for measure in place.similarities):
         is_parameter = measure.name in getattr(reads.how, "__dataclass_fields__", ())
-        asked = getattr(reads.how, measure.name if is_parameter else "least")
-        assert measure.least == asked, "figures.py, _least"
+        name = measure.name if is_parameter else "least"
+        assert hasattr(reads.how, name), f"{reads.kind} has no {measure.name}, and no least"
+        assert measure.least == getattr(reads.how, name), "figures.py, _least"
 
 
 of_texts = pytest.mark.parametrize(
