@@ -125,6 +125,7 @@ class Counters:
         self._values = memoryview(self._map).cast("q")
 
     def add(self, counter: int, amount: int = 1) -> None:
+        """Not atomic: a counter that more than one thread adds to is added to under a lock."""
         self._values[counter] += amount
 
     def totals(self) -> list[int]:
