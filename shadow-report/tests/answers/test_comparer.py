@@ -111,6 +111,7 @@ def test_symmetric(first: Any, second: Any) -> None:
 
 
 @given(answers, answers)
+@example([0, 0, 1e308, 1e308], [0, 1e308, 1e308, 0])
 @settings(max_examples=300)
 def test_agrees_with_the_reference(first: Any, second: Any) -> None:
     """Batched or one by one, the gravest outcome at each path is the same."""
