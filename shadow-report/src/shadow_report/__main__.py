@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -67,10 +68,14 @@ def main() -> None:
     try:
         with ended_by_ctrl_c():
             # Here and not above: the imports take a second or more, in which Ctrl-C may come too.
+            # What is imported stays: to look for garbage in it again and again is part of that.
+            gc.disable()
             from typer import TyperException  # noqa: PLC0415
 
             from shadow_report.cli import app  # noqa: PLC0415
 
+            gc.freeze()
+            gc.enable()
             try:
                 # Without a word typer shows its help.
                 sys.exit(app(standalone_mode=len(sys.argv) < 2))

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betaln, chdtrc, kolmogorov, ndtri
 
 from shadow_report.statistics.samples import Moments, PairMoments
 from shadow_report.statistics.sequences import UNKNOWN, Interval
@@ -92,12 +92,12 @@ def quantile_shift(
     spread_x, spread_y = (high_x - low_x) / (2 * width), (high_y - low_y) / (2 * width)
     joint = _share_below_both(x, y, at_x, at_y) - share * share
     variance = share * (1 - share) * (spread_x**2 + spread_y**2) - 2 * joint * spread_x * spread_y
-    half = float(-ndtri(alpha / 2)) * math.sqrt(max(0.0, variance) / x.size)
+    half = float(-scipy.special.ndtri(alpha / 2)) * math.sqrt(max(0.0, variance) / x.size)
     return QuantileShift(share, at_x, at_y, shift, Interval(shift - half, shift + half))
 
 
 def _bandwidth(n: int, share: float, alpha: float) -> float:
-    z, at = float(-ndtri(alpha / 2)), float(ndtri(share))
+    z, at = float(-scipy.special.ndtri(alpha / 2)), float(scipy.special.ndtri(share))
     density = math.exp(-at * at / 2) / math.sqrt(2 * math.pi)
     width = float(n) ** (-1 / 3) * z ** (2 / 3) * (1.5 * density**2 / (2 * at * at + 1)) ** (1 / 3)
     # Past half of the way to the nearer end the spacing would reach into the extremes.
@@ -138,12 +138,12 @@ def fisher_p(bad: int, pairs: int, all_bad: int, all_pairs: int) -> float:
 
 
 def _log_choose(n: int, k: NDArray[np.float64] | np.float64) -> NDArray[np.float64]:
-    return np.asarray(-betaln(n - k + 1, k + 1) - np.log(n + 1.0))
+    return np.asarray(-scipy.special.betaln(n - k + 1, k + 1) - np.log(n + 1.0))
 
 
 def kolmogorov_smirnov_p(distance: float, first: int, second: int) -> float:
     """The chance of this distance between samples of these sizes from one law (asymptotic)."""
-    return float(kolmogorov(distance * math.sqrt(first * second / (first + second))))
+    return float(scipy.special.kolmogorov(distance * math.sqrt(first * second / (first + second))))
 
 
 def same_shares_p(table: NDArray[np.float64]) -> float:
@@ -152,4 +152,4 @@ def same_shares_p(table: NDArray[np.float64]) -> float:
         return 1.0
     expected = table.sum(axis=1, keepdims=True) * table.sum(axis=0) / table.sum()
     statistic = float((np.square(table - expected) / expected).sum())
-    return float(chdtrc(table.shape[1] - 1, statistic))
+    return float(scipy.special.chdtrc(table.shape[1] - 1, statistic))

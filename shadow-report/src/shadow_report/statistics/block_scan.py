@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import bdtrc
 
 SMALLEST_BLOCK = 8
 # The newest 8, 16, ... 4,096 trials, each at a tenth of this level. It is strict because it is
@@ -206,4 +206,4 @@ def _tails(
     """The chance of at least so many events, at most 1."""
     least = events.astype(np.float64) - 1
     # Zero events are certain; the function is not defined below zero.
-    return np.where(least < 0, 1.0, bdtrc(np.maximum(least, 0.0), trials, rate))
+    return np.where(least < 0, 1.0, scipy.special.bdtrc(np.maximum(least, 0.0), trials, rate))

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import betainc, betaln, logsumexp, xlog1py, xlogy
 
 from shadow_report.statistics.samples import Moments
 
@@ -80,8 +80,8 @@ def _upper_end(events: float, others: float, alpha: float) -> float:
 def _upper_log_odds(events: float, others: float, alpha: float) -> float:
     """The log odds above the observed rate at which the evidence reaches 1/alpha."""
     constant = (
-        float(betaln(PRIOR_EVENTS + events, PRIOR_OTHERS + others))
-        - float(betaln(PRIOR_EVENTS, PRIOR_OTHERS))
+        float(scipy.special.betaln(PRIOR_EVENTS + events, PRIOR_OTHERS + others))
+        - float(scipy.special.betaln(PRIOR_EVENTS, PRIOR_OTHERS))
         + math.log(alpha)
     )
 
@@ -133,8 +133,10 @@ def log_evidence_below(
     a, b = k + SHAPE, n - k + 1
     # Far below the observed rate the incomplete beta function underflows: no evidence at all.
     with np.errstate(divide="ignore"):
-        mixture = np.log(betainc(a, b, m)) + betaln(a, b)
-    return np.asarray(math.log(SHAPE) + mixture - xlogy(a, m) - xlog1py(n - k, -m))
+        mixture = np.log(scipy.special.betainc(a, b, m)) + scipy.special.betaln(a, b)
+    return np.asarray(
+        math.log(SHAPE) + mixture - scipy.special.xlogy(a, m) - scipy.special.xlog1py(n - k, -m)
+    )
 
 
 def upper_bound(events: float, trials: float, alpha: float) -> float:
@@ -150,12 +152,12 @@ def upper_bound(events: float, trials: float, alpha: float) -> float:
         return 1.0
     others = trials - events
     a, b = events + SHAPE, others + 1
-    constant = math.log(SHAPE) + float(betaln(a, b)) + math.log(alpha)
+    constant = math.log(SHAPE) + float(scipy.special.betaln(a, b)) + math.log(alpha)
 
     def excess(log_odds: float) -> float:
         # `log_evidence_below` of single numbers: with arrays of one it takes ten times as long, and
         # a report asks it thousands of times.
-        below = float(betainc(a, b, _odds_to_rate(log_odds)))
+        below = float(scipy.special.betainc(a, b, _odds_to_rate(log_odds)))
         return (
             constant
             + (math.log(below) if below else -math.inf)
@@ -226,7 +228,7 @@ def log_net_evidence_below(
     )
     stake = (1 - _KEPT) / (1 - m)
     logs = g * np.log(_KEPT) + b * np.log1p(stake * (1 + m)) + (n - g - b) * np.log1p(stake * m)
-    return np.asarray(logsumexp(logs, axis=-1) - math.log(_STEPS))
+    return np.asarray(scipy.special.logsumexp(logs, axis=-1) - math.log(_STEPS))
 
 
 def net_upper_bound(gained: float, lost: float, trials: float, alpha: float) -> float:
@@ -282,8 +284,13 @@ def log_coverage_evidence(
     )
     null = share * c
     other = null + (share - null) * _PLACES
-    logs = xlogy(k, other) - xlogy(k, null) + xlog1py(n - k, -other) - xlog1py(n - k, -null)
-    return np.asarray(logsumexp(logs, axis=-1, b=_WEIGHTS))
+    logs = (
+        scipy.special.xlogy(k, other)
+        - scipy.special.xlogy(k, null)
+        + scipy.special.xlog1py(n - k, -other)
+        - scipy.special.xlog1py(n - k, -null)
+    )
+    return np.asarray(scipy.special.logsumexp(logs, axis=-1, b=_WEIGHTS))
 
 
 def coverage_bounds(
