@@ -374,6 +374,21 @@ def test_a_margin_of_no_place_says_so(command: Command) -> None:
     assert report["verdict"] == "WAIT"
 
 
+def test_a_margin_of_texts_counts_among_texts(command: Command) -> None:
+    """Not among answers that are JSON, nor where there is none; and what became null differs."""
+    texts = [("paid by card", "something else" if i < 6 else "paid by card") for i in range(40)]
+    contents = [({"x": i % 2}, {"x": 0}) for i in range(30)]
+    contents = [(json.dumps(p), json.dumps(s)) for p, s in contents]
+    pairs_of = [*texts, *contents, *[(None, None)] * 50, ("gone", None)]
+    report = command(
+        answers(*(({"t": p}, {"t": s}) for p, s in pairs_of)),
+        *("--rule", "t=json", "--rule", "t=text,margin=20%"),
+    )
+    gate = next(gate for gate in report["gates"] if gate["path"])
+    assert (gate["n"], gate["estimate"]) == (40, 6 / 40)
+    assert report["disagreements"] == 15
+
+
 def test_a_margin_does_not_cover_other_places_or_faults(command: Command, tmp_path: Path) -> None:
     """What differs elsewhere counts as ever, and a missing label is a new fault; the page says of
     the margin what its gate counts.

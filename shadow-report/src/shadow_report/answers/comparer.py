@@ -25,6 +25,7 @@ from shadow_report.answers.kinds import (
     Ignored,
     Matched,
     Patterns,
+    TextKind,
     Tolerance,
     TopClass,
     Unordered,
@@ -198,6 +199,7 @@ class Place:
         "rows",
         "rules",
         "similarities",
+        "texts",
     )
 
     def __init__(self, path: str, key: int, depth: int, rules: RulesHere) -> None:
@@ -221,6 +223,8 @@ class Place:
         self.pairs = 0
         self.rows: list[NDArray[np.int64]] = []
         """Rows of the current batch in which the place was seen; one may come twice."""
+        self.texts: list[NDArray[np.int64]] = []
+        """The same of those in which it was compared as a text: not JSON, nor null."""
 
     def count_pairs(self) -> None:
         """Count the current batch's rows as pairs, each once."""
@@ -229,6 +233,7 @@ class Place:
         elif self.rows:
             self.pairs += np.unique(np.concatenate(self.rows)).size
         self.rows.clear()
+        self.texts.clear()
 
 
 class Places:
@@ -396,8 +401,9 @@ class Comparer:
     def _standing(self) -> dict[int, Rows]:
         found: dict[int, list[Rows]] = {rule: [] for rule in self._margins}
         for place in self.places.all if found else ():
-            if place.rules.margin is not None:
-                found[place.rules.margin] += place.rows
+            if (rule := place.rules.margin) is not None:
+                of_texts = isinstance(self._rules.by_path[rule].how, TextKind)
+                found[rule] += place.texts if of_texts else place.rows
         return {rule: np.unique(np.concatenate(rows)) for rule, rows in found.items() if rows}
 
     def _mark(
@@ -585,6 +591,7 @@ class Comparer:
             child.rows.append(column.rows)
             self._names(child, column.each(patterns.label))
         if (text := rules.text) is not None:
+            place.texts.append(column.rows)
             similarities = column.scores(text.similarity)
             below = np.flatnonzero(similarities < text.least)
             self._score(place, "similarity", similarities, below, column.rows)
