@@ -16,10 +16,18 @@ from tree import MIRRORED, TOPOLOGIES, Tree
 from shadow_local.translate.cluster import RefusedByCluster, checked, problems, warnings
 from shadow_local.translate.document import Manifest, render, repository
 from shadow_local.translate.forms import Malformed
-from shadow_local.translate.references import dangling
+from shadow_local.translate.references import dangling, unnamed
 
 PRIMARY, SHADOW = "double-minimal-inference", "triple-minimal-inference"
 PROFILE = "prokube-demo-profile"
+
+
+DATABASE = "prediction-db-pguser-transformer", "prediction-db-cluster-cert"
+OF_RETENTION = "prediction-db-pguser-maintenance"
+
+
+def _secrets(*names: str, namespace: str = PROFILE) -> list[Manifest]:
+    return [{"kind": "Secret", "metadata": {"name": o, "namespace": namespace}} for o in names]
 
 
 def overlay(tree: Tree, text: str, *objects: Manifest) -> Path:
@@ -625,7 +633,11 @@ def test_a_secret_that_nothing_names_is_warned_of(
     if kind == "ExternalSecret":
         item["metadata"]["name"] = "database"
         item["spec"] = {"target": {"name": name}}
-    found = list(warnings([*rendered("standard"), item]))
+    others = (
+        _secrets(*DATABASE[1:], OF_RETENTION) if (name, namespace) == (DATABASE[0], PROFILE) else []
+    )
+    manifests = [*rendered("standard"), *others]
+    found = list(warnings([*manifests, item]))
     assert len(found) == (words is not None)
     assert all(str(words) in line for line in found)
     account = {
@@ -633,7 +645,7 @@ def test_a_secret_that_nothing_names_is_warned_of(
         "metadata": {"name": "default", **metadata},
         "imagePullSecrets": [{"name": name}],
     }
-    assert list(warnings([*rendered("standard"), item, account])) == []
+    assert list(warnings([*manifests, item, account])) == []
 
 
 @pytest.mark.parametrize("said", ["serviceAccountName", "claimName", "secrets"])
@@ -669,13 +681,61 @@ def test_a_slip_in_the_name_of_an_object_is_warned_of(said: str, slip: bool) -> 
 
 def test_a_secret_may_be_in_two_namespaces() -> None:
     """The pods read the one in theirs."""
-    name = "prediction-db-pguser-transformer"
-    secrets: list[Manifest] = [
-        {"kind": "Secret", "metadata": {"name": name, "namespace": namespace}}
-        for namespace in ("your-profile", PROFILE)
-    ]
-    assert list(warnings([*rendered("standard"), *secrets])) == []
-    assert len(list(warnings([*rendered("standard"), secrets[0]]))) == 1
+    elsewhere = _secrets(DATABASE[0], namespace="your-profile")
+    here = _secrets(*DATABASE, OF_RETENTION)
+    assert list(warnings([*rendered("standard"), *elsewhere, *here])) == []
+    assert len(list(warnings([*rendered("standard"), *elsewhere]))) == 1
+
+
+@pytest.mark.parametrize(
+    ("made", "missing"),
+    [
+        ([], []),
+        ([*DATABASE, OF_RETENTION], []),
+        # Of an option that is off: it says nothing of the others.
+        (["prediction-db-pguser-report"], []),
+        (["registry"], []),
+        (DATABASE, [OF_RETENTION]),
+        (DATABASE[:1], [DATABASE[1], OF_RETENTION]),
+        ([OF_RETENTION], list(DATABASE)),
+    ],
+)
+def test_a_secret_that_was_forgotten_is_warned_of(made: list[str], missing: list[str]) -> None:
+    """Where others of its database are made by hand, and this one is read."""
+    found = list(warnings([*rendered("standard"), *_secrets(*made)]))
+    said = [line.partition("it reads Secret ")[2].split(",")[0] for line in found]
+    assert sorted(said) == sorted(missing)
+    assert all(f"though {min({*made} & {*DATABASE, OF_RETENTION})} is here" in o for o in found)
+
+
+def test_a_slip_is_not_said_twice() -> None:
+    """The Secret that is missing is the one of nearly that name."""
+    slip = OF_RETENTION.replace("ance", "ence")
+    (line,) = warnings([*rendered("standard"), *_secrets(*DATABASE, slip)])
+    assert f"nothing names a Secret {slip}; is {OF_RETENTION} meant" in line
+
+
+def test_a_cluster_among_the_objects_makes_its_secrets() -> None:
+    """Those of the users that it names."""
+    cluster = yaml.safe_load((repository() / "postgres-crd.yml").read_text())
+    cluster["metadata"]["namespace"] = PROFILE
+    assert list(unnamed([*rendered("standard"), cluster])) == []
+    users = cluster["spec"]["users"]
+    users[:] = [user for user in users if user["name"] != "maintenance"]
+    (line,) = unnamed([*rendered("standard"), cluster])
+    assert f"it reads Secret {OF_RETENTION}" in line
+
+
+@pytest.mark.parametrize("part", ["data", "stringData"])
+@pytest.mark.parametrize(("key", "refused"), [("ca.crt", False), ("root.pem", True)])
+def test_a_mounted_key_that_is_not_there_is_refused(part: str, key: str, refused: bool) -> None:
+    """However it is called; a Secret without any key may get them from elsewhere."""
+    (secret,) = _secrets(DATABASE[1])
+    assert list(dangling([*rendered("standard"), secret])) == []
+    found = list(dangling([*rendered("standard"), {**secret, part: {key: "x"}}]))
+    assert len(found) == (3 if refused else 0)  # both models and the retention
+    words = f"reads ca.crt of Secret {DATABASE[1]}, which has no such key; is root.pem meant?"
+    assert all(words in line for line in found)
 
 
 GATEWAY = "istio-ingressgateway"

@@ -23,6 +23,8 @@ PART_OF = ("app.kubernetes.io/part-of", "shadow-deployment")
 INFERENCE_SERVICE = "serving.kserve.io/inferenceservice"
 # What the operator makes of a PostgresCluster, behind its name.
 CLUSTER_SERVICES = ("primary", "replicas", "ha", "pods", "pgbouncer")
+# The Secrets of one, which are made by hand where it is another Postgres.
+_OF_DATABASE = re.compile(r"(.+)-(?:pguser-.+|cluster-cert)")
 # Kinds that make a Secret, of their own name unless they say another.
 SECRETS = ("Secret", "SealedSecret", "ExternalSecret")
 # Where an object is named, by the field; what it says is the name, or has it as `name`.
@@ -85,7 +87,8 @@ def dangling(manifests: Iterable[Manifest]) -> Iterator[str]:
 def unnamed(manifests: Iterable[Manifest]) -> Iterator[str]:
     """A warning for each object that is there to be named by another one and is not, such as a
     Secret, where one of its name is named in another namespace, or one of nearly its name, and is
-    not there; somebody else may bring that.
+    not there; and for each Secret of a database that is named and not there, where others of it
+    are. Somebody else may bring that.
     """
     rendering = _Rendering.of(list(manifests))
     named = {
@@ -94,6 +97,7 @@ def unnamed(manifests: Iterable[Manifest]) -> Iterator[str]:
         for kind, name in _named(item)
     }
     missing = sorted(of for of in named if of[1:] not in rendering.names.get(of[0], ()))
+    meant: set[Name] = set()
     for item in rendering.items:
         kind, name = _made(item)
         home = item["metadata"].get("namespace")
@@ -107,6 +111,7 @@ def unnamed(manifests: Iterable[Manifest]) -> Iterator[str]:
             and (kind not in OF_A_NAMESPACE if of == name else home in (None, place))
         }
         for near in get_close_matches(name, there, 1, 0.85):
+            meant.add((near, there[near]))
             names = f"{named[kind, near, there[near]]} names in {there[near]}"
             yield f"{label(item)}: " + (
                 f"it is {'in namespace ' + home if home else 'without a namespace'}, and makes a "
@@ -114,6 +119,26 @@ def unnamed(manifests: Iterable[Manifest]) -> Iterator[str]:
                 if near == name
                 else f"nothing names a {kind} {name}; is {near} meant, which {names}?"
             )
+    yield from _forgotten(rendering, meant)
+
+
+def _forgotten(rendering: _Rendering, meant: set[Name]) -> Iterator[str]:
+    """Secrets of a database that ours read; who makes some by hand makes all. `meant`: not these,
+    which a slip has already led to.
+    """
+    read: dict[Name, dict[str, str]] = {}  # by database: each Secret, and who reads it
+    for item in filter(is_ours, rendering.items):
+        for kind, name in _named(item):
+            if kind == "Secret" and (found := _OF_DATABASE.fullmatch(name)):
+                read.setdefault((found[1], namespace_of(item)), {}).setdefault(name, label(item))
+    for (_, namespace), readers in read.items():
+        there = {o for o in readers if (o, namespace) in rendering.names.get("Secret", ())}
+        for name in sorted(readers.keys() - there) if there else ():
+            if (name, namespace) not in meant:
+                yield (
+                    f"{readers[name]}: it reads Secret {name}, which none of these objects makes, "
+                    f"though {min(there)} is here; add it, unless something else makes it."
+                )
 
 
 @dataclass(frozen=True)
@@ -229,12 +254,16 @@ def _made(item: Manifest) -> tuple[str, str]:
 
 
 def _held(item: Manifest) -> Iterator[str]:
-    """The keys of a Secret or ConfigMap, or of the Secret that an ExternalSecret makes."""
-    for part in ("data", "stringData"):
+    """The keys of a Secret or ConfigMap, or of the Secret that an ExternalSecret makes; none where
+    its store decides.
+    """
+    for part in ("data", "stringData", "binaryData"):
         yield from item.get(part) or ()
     spec = item.get("spec") or {}
-    yield from (entry["secretKey"] for entry in spec.get("data") or ())
-    yield from ((spec.get("target") or {}).get("template") or {}).get("data") or ()
+    template = ((spec.get("target") or {}).get("template") or {}).get("data") or ()
+    if template or not spec.get("dataFrom"):
+        yield from (entry["secretKey"] for entry in spec.get("data") or ())
+        yield from template
 
 
 def _hosts(item: Manifest, rendering: _Rendering) -> Iterator[str]:
@@ -361,28 +390,34 @@ def _named(item: Manifest) -> Iterator[tuple[str, str]]:
 def _keys(item: Manifest, rendering: _Rendering) -> Iterator[str]:
     """Keys of Secrets and ConfigMaps that are there under another name, which nobody reads.
 
-    One without any such may get its keys from elsewhere, as the operator adds the host to a Secret
-    with a password.
+    A variable's may come from elsewhere, as the operator adds the host to a Secret with a password;
+    one that is mounted as a file is refused unless it is there, or no key is.
     """
-    for kind, name, key in _asked(item):
+    for kind, name, key, is_file in _asked(item):
         held = rendering.keys.get((kind, name, namespace_of(item)), set())
         if key not in held:
             asked = {
                 other
                 for reader in rendering.items
                 if namespace_of(reader) == namespace_of(item)
-                for of, named, other in _asked(reader)
+                for of, named, other, _ in _asked(reader)
                 if (of, named) == (kind, name)
             }
-            for near in get_close_matches(key, sorted(held - asked), 1, 0.6):
+            for near in get_close_matches(key, sorted(held - asked), 1, 0 if is_file else 0.6):
                 yield f"it reads {key} of {kind} {name}, which has no such key; is {near} meant?"
 
 
-def _asked(item: Manifest) -> Iterator[tuple[str, str, str]]:
-    """Each key that a variable is read from: the kind of its object, the name and itself."""
+def _asked(item: Manifest) -> Iterator[tuple[str, str, str, bool]]:
+    """Each key that a variable or a mounted file is read from: the kind of its object, the name,
+    itself, and whether it is a file.
+    """
     for key, node in fields(item.get("spec")):
         if key in ("secretKeyRef", "configMapKeyRef") and isinstance(node, dict):
-            yield NAMED_KINDS[key], str(node.get("name")), str(node.get("key"))
+            yield NAMED_KINDS[key], str(node.get("name")), str(node.get("key")), False
+        elif key in ("secret", "configMap") and isinstance(node, dict):
+            name = node.get("secretName", node.get("name"))
+            for file in node.get("items") or ():
+                yield NAMED_KINDS[key], str(name), str(file["key"]), True
 
 
 def _in_another(kind: str, name: str, namespace: str, rendering: _Rendering) -> Iterator[str]:
