@@ -213,8 +213,8 @@ class Example:
     place: str = ""
     """Where the two texts below stand; empty for the whole answer."""
     primary_value: str = ""
-    """What differs there, from shortly before the first difference on; empty where it is a status,
-    or a value that one side lacks."""
+    """What differs there, from shortly before the first difference on, or of a key that one side
+    lacks from before its place in the object; empty where it is a status."""
     shadow_value: str = ""
     primary_error: str = ""
     """Why it failed, as its row says, whatever its body; empty where the row says nothing."""

@@ -172,10 +172,16 @@ def around(one: str, other: str, limit: int) -> tuple[str, str]:
     if max(len(one), len(other)) > limit and one != other:
         both = zip(one, other, strict=False)
         shorter = min(len(one), len(other))
-        start = max(0, next((i for i, (a, b) in enumerate(both) if a != b), shorter) - limit // 4)
-    parts = (text if not start else f"…{text[start:]}" for text in (one, other))
-    first, second = (cut(part, limit) for part in parts)
-    return first, second
+        start = next((i for i, (a, b) in enumerate(both) if a != b), shorter)
+    return part_at(one, start, limit), part_at(other, start, limit)
+
+
+def part_at(text: str, place: int, limit: int) -> str:
+    """The text from shortly before a place on: at most `limit` characters, with an ellipsis at
+    either side where there is more.
+    """
+    start = max(0, place - limit // 4)
+    return cut(f"…{text[start:]}" if start else text, limit)
 
 
 def cut(text: str, limit: int) -> str:

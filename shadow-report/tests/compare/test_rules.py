@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import math
 import random
@@ -826,19 +827,51 @@ def test_a_long_answer_shows_the_place_that_differs(
     assert "usage" not in printed
 
 
-def test_a_long_answer_without_such_a_place_shows_its_beginning(
+@pytest.mark.parametrize("lacking", ["shadow", "primary"])
+def test_a_long_answer_shows_where_a_key_is_missing(
+    command: Command, tmp_path: Path, capsys: pytest.CaptureFixture[str], lacking: str
+) -> None:
+    """The object around it on both sides: of a tool call its arguments, whatever stands before."""
+
+    def chat_with(**arguments: object) -> dict[str, Any]:
+        call = {"function": {"name": "refund", "arguments": json.dumps(arguments)}}
+        message = {"role": "assistant", "reasoning": "word " * 500, "tool_calls": [call]}
+        return {"object": "chat.completion", "choices": [{"index": 0, "message": message}]}
+
+    note = {"note": "n" * 500}
+    whole, other = chat_with(**note, order_id=4711, why="late"), chat_with(**note, why="late")
+    command(answers((whole, other) if lacking == "shadow" else (other, whole)), "--rules", "openai")
+    printed = " ".join(capsys.readouterr().out.partition("Worst pairs")[2].split())
+    page = html.unescape((tmp_path / "r.html").read_text())
+    at = re.escape("choices[0].message.tool_calls[0].function.arguments")
+    values = {"shadow": 'n+", "why": "late"}', "primary": 'n+", "order_id": 4711, "why": "late"}'}
+    if lacking == "primary":
+        values = dict(zip(values, reversed(values.values()), strict=True))
+    for role, value in values.items():
+        assert re.search(f"{role} 200 {at}: …{value}", printed), printed
+        assert re.search(f"{role} <code>…{value}</code>", page)
+
+
+@pytest.mark.parametrize("end", [{}, {"z": "z" * 500}])
+def test_a_key_that_is_missing_stands_between_its_neighbours(
+    command: Command, capsys: pytest.CaptureFixture[str], end: dict[str, str]
+) -> None:
+    """Whatever else differs before it; what follows is cut."""
+    primary, shadow = {"a": "a" * 400, "x": 1} | end, {"a": "b" * 300} | end
+    command(answers((primary, shadow)))
+    printed = " ".join(capsys.readouterr().out.partition("Worst pairs")[2].split())
+    assert re.search('primary 200 …a+", "x": 1' + (', "z": "z+' if end else "}"), printed)
+    assert re.search('shadow 200 …b+"' + (', "z": "z+' if end else "}"), printed)
+
+
+def test_a_long_answer_of_another_status_shows_its_beginning(
     command: Command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Another status, or a value that one side lacks."""
-    body = {"first": 1, "notes": ["n" * 50] * 60}
-    command(
-        [
-            *answers((body | {"x": 1}, body)),
-            *pair(9, None, {"status": 500, "answer": json.dumps(body)}, answer=json.dumps(body)),
-        ]
-    )
+    """No value says what differs there."""
+    text = json.dumps({"first": 1, "notes": ["n" * 50] * 60})
+    command(pair(9, None, {"status": 500, "answer": text}, answer=text))
     printed = " ".join(capsys.readouterr().out.partition("Worst pairs")[2].split())
-    assert printed.count('{"first": 1') == 4
+    assert printed.count('{"first": 1') == 2
 
 
 @pytest.mark.parametrize("length", [1, 5])

@@ -7,6 +7,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice, takewhile
 from typing import Any
 
 import numpy as np
@@ -27,10 +28,32 @@ from shadow_report.answers.numbers import FIRST_INEXACT, Number, nearest_float
 from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.paths import NONE_CHOSEN, Progress, Rules, RulesHere, join
 from shadow_report.answers.similarity import Cosine, Ranking
-from shadow_report.wording import around, cut
+from shadow_report.wording import around, cut, part_at
 
 VALUE_CHARACTERS = 60
 AROUND_CHARACTERS = 160
+
+
+@dataclass(frozen=True, slots=True)
+class Within:
+    """The objects of which one has a key and the other has not, and where they stand."""
+
+    path: str
+    key: str
+    objects: tuple[dict[str, Any], dict[str, Any]]
+
+    def texts(self, limit: int) -> tuple[str, str]:
+        """Both as text from shortly before the key on, or before where it would stand."""
+        whole = next(found for found in self.objects if self.key in found)
+        before = set(takewhile(lambda key: key != self.key, whole))
+
+        def text(found: dict[str, Any]) -> str:
+            ends = (position for position, key in enumerate(found, 1) if key in before)
+            head = dict(islice(found.items(), max(ends, default=0)))
+            return part_at(_as_text(found), len(_as_text(head)) - 1, limit)
+
+        first, second = map(text, self.objects)
+        return first, second
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +62,7 @@ class Difference:
 
     what: in words, where "this became that" would not tell.
     has_own_margin: the margin of a rule holds there, whose gate judges it, unless it is a fault.
+    within: where one side lacks it, what both have instead.
     """
 
     template: str
@@ -48,6 +72,7 @@ class Difference:
     shadow: Any
     what: str = ""
     has_own_margin: bool = False
+    within: Within | None = None
 
     @property
     def gravity(self) -> tuple[bool, Outcome]:
@@ -86,10 +111,12 @@ class _At:
         template, path = f"{self.template} ({name})", f"{self.path} ({name})"
         return replace(self, rules=self.rules.of_patterns(), template=template, path=path)
 
-    def differs(self, outcome: Outcome, p: Any, s: Any, what: str = "") -> Iterator[Difference]:
+    def differs(
+        self, outcome: Outcome, p: Any, s: Any, what: str = "", within: Within | None = None
+    ) -> Iterator[Difference]:
         if not self.rules.is_ignored:
             outcome, own = self.rules.outcome(outcome), self.rules.margin is not None
-            yield Difference(self.template, self.path, outcome, p, s, what, own)
+            yield Difference(self.template, self.path, outcome, p, s, what, own, within)
 
     def judged(self, name: str, score: float, least: float, p: Any, s: Any) -> Iterator[Difference]:
         """A measure of how alike two values are, against the least that is asked for."""
@@ -112,13 +139,14 @@ def in_words(found: Difference) -> str:
     return f"{found.path or 'answer'}{_in_words(found)}"
 
 
-def values_around(found: Difference) -> tuple[str, str]:
-    """Both values as text from shortly before their first difference on; empty where one side has
-    none.
+def values_around(found: Difference) -> tuple[str, str, str]:
+    """Both values as text from shortly before their first difference on, behind their path; of a
+    key that one side lacks, the objects that it would stand in.
     """
-    if found.outcome in {Outcome.MISSING, Outcome.EXTRA}:
-        return "", ""
-    return around(_as_text(found.primary), _as_text(found.shadow), AROUND_CHARACTERS)
+    if found.within is not None:
+        return found.within.path, *found.within.texts(AROUND_CHARACTERS)
+    values = _as_text(found.primary), _as_text(found.shadow)
+    return found.path, *around(*values, AROUND_CHARACTERS)
 
 
 def _in_words(found: Difference) -> str:
@@ -228,7 +256,8 @@ def _objects(at: _At, p: dict[str, Any], s: dict[str, Any]) -> Iterator[Differen
             yield from _walk(below, p[key], s[key])
         else:
             outcome = Outcome.MISSING if key in p else Outcome.EXTRA
-            yield from below.differs(outcome, p.get(key), s.get(key))
+            within = Within(at.path, key, (p, s))
+            yield from below.differs(outcome, p.get(key), s.get(key), within=within)
 
 
 def _tensors(at: _At, p: Tensor, s: Tensor) -> Iterator[Difference]:

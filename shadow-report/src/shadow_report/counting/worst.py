@@ -293,10 +293,11 @@ def _example(pair: WholePair, size: float, rules: Rules) -> Example:
     primary, primary_cut = _text(pair.primary_response)
     shadow, shadow_cut = _text(pair.shadow_response)
     what, found = _what(pair, rules)
-    is_whole = found is None and pair.primary_status == pair.shadow_status
-    values = around(primary, shadow, explain.AROUND_CHARACTERS) if is_whole else ("", "")
+    place, *values = "", "", ""
     if found is not None:
-        values = explain.values_around(found)
+        place, *values = explain.values_around(found)
+    elif pair.primary_status == pair.shadow_status:
+        values = [*around(primary, shadow, explain.AROUND_CHARACTERS)]
     return Example(
         pair_id=pair.pair_id,
         request_time=pair.request_time,
@@ -312,7 +313,7 @@ def _example(pair: WholePair, size: float, rules: Rules) -> Example:
         request_cut=request_cut,
         primary_cut=primary_cut,
         shadow_cut=shadow_cut,
-        place="" if found is None else found.path,
+        place=place,
         primary_value=values[0],
         shadow_value=values[1],
         primary_error=cut(pair.primary_error or "", ERROR_CHARACTERS),
