@@ -157,7 +157,8 @@ class PathReport:
 
     path: str
     kind: str
-    """`number`, `label`, `probability vector`, `text`, `boolean`, `list`, `object`, `mixed` ..."""
+    """`number`, `label`, `probability vector`, `top class`, `text`, `boolean`, `list`, `object`,
+    `mixed` ..."""
     pairs: int
     """Pairs in which the path stands on both sides; one that lacks it is in the next alone."""
     differing_pairs: int

@@ -711,10 +711,10 @@ def test_a_probability_vector_names_the_rule_for_its_top_class(command: Command)
     again = command([], "--rule", advised[1])
     assert again["outcomes"] == {"equal": 270, "label": 30}
     assert path_of(again, "p[*]")["labels"]["confusion"] == [[270, 30], [0, 0]]
-    assert path_of(again, "p[*]")["kind"] == "probability vector"
+    assert path_of(again, "p[*]")["kind"] == "top class"
     advised = re.search(r"If some top classes may be others: --rule '(.+?)'\.", told(again))
     assert advised is not None
-    assert advised[1] == "p[*]=top_class,margin=20%"
+    assert advised[1] == "p[*]=default,margin=20%"
     gates = {gate["name"]: gate for gate in command([], "--rule", advised[1])["gates"]}
     assert gates["p[*] (top_class)"]["status"] != "fail"
 
@@ -757,6 +757,57 @@ def test_a_margin_that_is_named_is_above_what_differs(
     assert f"If some labels may be others: --rule '{rule}'." in told(report)
     gates = {gate["name"]: gate for gate in command([], "--rule", rule)["gates"]}
     assert gates["l[*] (label)"]["status"] != "fail"
+
+
+@pytest.mark.parametrize(
+    ("answer", "other", "rule", "words"),
+    [
+        ({"p": [0.1, 0.9]}, {"p": [0.8, 0.2]}, "p=top_class", "top classes"),
+        (
+            {"p": [[0.1, 0.9], [0.1, 0.9]]},
+            {"p": [[0.1, 0.9], [0.8, 0.2]]},
+            "p[*]=top_class",
+            "top classes",
+        ),
+        (
+            {"outputs": [{"name": "p", "datatype": "FP64", "shape": [1, 2], "data": [0.1, 0.9]}]},
+            {"outputs": [{"name": "p", "datatype": "FP64", "shape": [1, 2], "data": [0.8, 0.2]}]},
+            "outputs.p.data=top_class",
+            "top classes",
+        ),
+        ({"ok": True}, {"ok": False}, None, "labels"),
+    ],
+)
+def test_a_margin_is_named_for_what_has_no_tolerance(
+    command: Command, answer: object, other: object, rule: str | None, words: str
+) -> None:
+    """Next to the rule that is there already, which goes on to hold."""
+    options = ("--rule", rule) if rule else ()
+    calls = answers(*[(answer, answer)] * 270, *[(answer, other)] * 30)
+    advised = re.search(
+        rf"If some {words} may be others: --rule '?(.*%)'?\.", told(command(calls, *options))
+    )
+    assert advised is not None
+    report = command([], *options, "--rule", advised[1])
+    assert report["outcomes"] == {"equal": 270, "label": 30}
+    gates = {gate["name"]: gate["status"] for gate in report["gates"]}
+    path = advised[1].partition("=")[0]
+    assert (gates[f"{path} (default)"], gates["disagreement"]) == ("pass", "wait")
+
+
+def test_a_margin_of_a_pattern_stands_in_its_rule(command: Command, tmp_path: Path) -> None:
+    """One of another rule for the same path is that of the text."""
+    file, rule = tmp_path / "rules.yaml", "path: t, compare: pattern, patterns: {refusal: sorry}"
+    file.write_text(f"rules: [{{{rule}}}]")
+    calls = answers(*[({"t": "hi"}, {"t": "hi"})] * 270, *[({"t": "hi"}, {"t": "sorry"})] * 30)
+    advised = re.search(
+        r"may be of another class: (margin: 20%) in the rule",
+        told(command(calls, "--rules", str(file))),
+    )
+    assert advised is not None
+    file.write_text(f"rules: [{{{rule}, {advised[1]}}}]")
+    gates = command([], "--rules", str(file))["gates"]
+    assert {gate["name"]: gate["status"] for gate in gates}["t (refusal)"] == "pass"
 
 
 @pytest.mark.parametrize(("differing", "margin"), [(300, None), (30, "20%")])

@@ -668,6 +668,7 @@ class Comparer:
             self._score(place, "cosine", cosines, below, column.rows)
             self._within(place, column.rows[column.differing()], column.rows[below])
         elif isinstance(rule, TopClass) and column:
+            place.kinds.add("top class")
             self._names(place, column.each(rule.label))
 
     def _score(

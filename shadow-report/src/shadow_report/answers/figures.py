@@ -27,6 +27,8 @@ from shadow_report.wording import about, percent
 ROUNDING = 4 * float(np.finfo(np.float64).eps)
 CLASSES_SHOWN = 12
 OTHER_CLASSES = "other"
+WHOLE = "(answer)"
+"""An answer that is one value has no path."""
 
 
 def path_reports(
@@ -56,7 +58,7 @@ def _path_report(place: Place, differing_pairs: int, alpha: float) -> PathReport
     margin, rules = place.rules.margin, place.rules.rules.by_path
     shown = _labels_of(place)
     return PathReport(
-        path=place.path or "(answer)",
+        path=place.path or WHOLE,
         kind=_kind(place),
         pairs=place.pairs,
         differing_pairs=differing_pairs,
@@ -105,19 +107,23 @@ def advice(paths: Sequence[PathReport]) -> str:
     of_list = told.path.removesuffix("[*]")
     if told.faults.get("order", 0) * 2 > told.differing_pairs and of_list != told.path:
         return f"If its order means nothing: {_rule(of_list, 'unordered')}."
-    if told.kind in ("text", "label"):
-        return _of_wording(told)
-    if told.kind == "probability vector" and told.numbers is None:
-        margin = _margin(told)
-        rule = _rule(told.path, f"top_class,margin={margin}")
-        has_rule = margin and not told.path.endswith(")")  # as of a whole answer
-        return f"If some top classes may be others: {rule}." if has_rule else ""
-    if told.numbers is None or told.kind not in ("number", "probability vector"):
-        return ""
+    match told.kind:
+        case "text":
+            return _of_wording(told)
+        case "label" | "boolean" | "top class":
+            return _of_classes(told)
+        case "number" | "probability vector" if told.numbers is not None:
+            return _of_lists(told, told.numbers)
+    return ""
+
+
+def _of_lists(told: PathReport, found: Numbers) -> str:
+    """The rule for what a list of numbers may be, or for the numbers themselves."""
+    of_list = told.path.removesuffix("[*]")
     is_list = bool(of_list) and of_list != told.path
     if is_list and told.values >= EMBEDDING_LENGTH * told.pairs:
         return f"If it is an embedding: {_rule(of_list, 'cosine')}."
-    said = [_of_numbers(told, told.numbers)]
+    said = [_of_numbers(told, found)]
     if told.kind == "probability vector" and told.labels is not None and is_list:
         said.append(
             f"The top class is the same in {percent(told.labels.agreement)}: "
@@ -156,25 +162,34 @@ def _of_numbers(told: PathReport, found: Numbers) -> str:
     )
 
 
+def _of_classes(told: PathReport) -> str:
+    """A margin for labels, which have no tolerance; that of a pattern stands in its own rule."""
+    if (margin := _margin_above(told)) is None or told.path == WHOLE:
+        return ""
+    if told.path.endswith(")"):
+        return (
+            f"If some texts may be of another class: margin: {margin} in the rule of the pattern, "
+            "in a file of rules."
+        )
+    which = "top classes" if told.kind == "top class" else "labels"
+    how = "label" if told.kind == "label" else "default"
+    return f"If some {which} may be others: {_rule(told.path, f'{how},margin={margin}')}."
+
+
 def _of_wording(told: PathReport) -> str:
-    """A rule for texts, or for labels; where one for texts holds already, what makes it looser."""
-    margin = _margin(told)
-    if told.kind == "label":
-        # What a pattern found in a text is a label without a path, as is a whole answer.
-        has_rule = margin and not told.path.endswith(")")
-        rule = _rule(told.path, f"label,margin={margin}")
-        return f"If some labels may be others: {rule}." if has_rule else ""
+    """A rule for texts; where one holds already, what makes it looser."""
     asked = next((found.least for found in told.similarities), None)
     if asked is None:
         return f"If the wording may differ: {_rule(told.path, 'text,least=0.9')}."
-    if margin is None:
+    if (margin := _margin_above(told)) is None:
         rule = _rule(told.path, "text,least=…")
         return f"If more of the wording may differ: {rule}, with a least below {asked:g}."
     rule = _rule(told.path, f"text,least={asked:g},margin={margin}")
     return f"If more of the wording may differ: {rule}, or a lower least."
 
 
-def _margin(told: PathReport) -> str | None:
+def _margin_above(told: PathReport) -> str | None:
+    """The first margin that what differs is well within; None where too much does."""
     # Where one side lacks the place a pair differs and is not among the pairs.
     share = told.differing_pairs / max(told.pairs, told.differing_pairs)
     return next((f"{margin:.0%}" for margin in MARGINS if 1.5 * share <= margin), None)
@@ -236,8 +251,8 @@ def _kind(place: Place) -> str:
     if labels.values:
         kinds.add(of_texts if labels.is_text else "label")
         kinds.discard("label" if labels.is_text else "text")
-    if place.bools.values:
-        kinds.add("probability vector" if _has_top_classes(place) else "boolean")
+    if place.bools.values and "top class" not in kinds:
+        kinds.add("boolean")
     if len(kinds) > 1:
         return "mixed"
     if kinds == {"number"}:
@@ -250,12 +265,6 @@ def _kind(place: Place) -> str:
     if kinds:
         return kinds.pop()
     return "null" if place.nulls else "list" if None in place.children else "object"
-
-
-def _has_top_classes(place: Place) -> bool:
-    """They are counted where booleans are; of these there are never too many to be labels."""
-    bools = place.bools
-    return bools.is_text or any(type(label) is int for pair in bools.counts for label in pair)
 
 
 def _labels_of(place: Place) -> LabelTally | None:
