@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from shlex import quote
 
 from shadow_report.answers.figures import advice
 from shadow_report.judging.rates import MEASURED_REQUESTS
@@ -105,6 +106,7 @@ def details(
     """
     said = {f.code: f.remedy for f in findings if f.code == "coverage"}
     said |= {"first_token": LONGER_QUEUE}
+    ids_differ = any(told.path == "id" for told in paths if told.differing_pairs)
     for gate, is_fault, alike in (
         ("faults", True, faults),
         ("disagreement", False, disagreements),
@@ -112,11 +114,18 @@ def details(
         found = [d for d in differences if d.is_fault is is_fault]
         # What differs in pairs with a new fault alone is not a disagreement of any pair.
         if alike and found:
-            said[gate] = _by_place(found, alike)
-    ids_differ = any(told.path == "id" for told in paths if told.differing_pairs)
-    if "disagreement" in said and (hint := (ids_differ and preset) or advice(paths)):
-        said["disagreement"] += f" {hint}"
+            hint = _of_one_side(found[0])
+            if not is_fault:
+                hint = (preset if ids_differ else "") or hint or advice(paths)
+            said[gate] = " ".join(filter(None, (_by_place(found, alike), hint)))
     return said
+
+
+def _of_one_side(most: Difference) -> str:
+    """What to think about where the commonest difference is a field that one side lacks."""
+    if not most.one_sided:
+        return ""
+    return f"If no caller reads it: --ignore {quote(most.one_sided)}."
 
 
 def of_preset(protocols: Mapping[str, int], settings: Comparison) -> str:

@@ -255,6 +255,8 @@ class Difference:
     gravity: int
     """As that of a `Signature`."""
     pairs: int
+    one_sided: str = ""
+    """Its path, where a field is there on one side only."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -795,6 +795,34 @@ def test_a_margin_is_named_for_what_has_no_tolerance(
     assert (gates[f"{path} (default)"], gates["disagreement"]) == ("pass", "wait")
 
 
+@pytest.mark.parametrize(
+    ("primary", "shadow", "gate"),
+    [
+        ({"m": [{"t": "a"}]}, {"m": [{"t": "a", "why so": "b"}]}, "disagreement"),
+        ({"m": [{"t": "a", "why so": "b"}]}, {"m": [{"t": "a"}]}, "faults"),
+    ],
+)
+def test_a_field_on_one_side_only_names_the_option_that_leaves_it_out(
+    command: Command, primary: object, shadow: object, gate: str
+) -> None:
+    """Whatever else differs less often."""
+    other = {"m": [{"t": "b"}]}
+    calls = answers(*[(primary, shadow)] * 280, *[(other, {"m": [{"t": "c"}]})] * 20)
+    reasons = command(calls)["reasons"]
+    reason = next(said for said in reasons if said.startswith(gate))
+    advised = re.search(
+        r"If no caller reads it: --ignore '(.*?\])'\.", reason.replace("'\"'\"'", '"')
+    )
+    assert advised is not None
+    assert command([], "--ignore", advised[1])["outcomes"] == {"equal": 280, "label": 20}
+
+
+def test_a_field_that_is_rarely_missing_names_no_such_option(command: Command) -> None:
+    """The advice is for what differs most often."""
+    calls = answers(*[({"t": "a"}, {"t": "b"})] * 30, *[({"t": "a"}, {"t": "a", "u": 1})] * 20)
+    assert "--ignore" not in told(command(calls))
+
+
 def test_a_margin_of_a_pattern_stands_in_its_rule(command: Command, tmp_path: Path) -> None:
     """One of another rule for the same path is that of the text."""
     file, rule = tmp_path / "rules.yaml", "path: t, compare: pattern, patterns: {refusal: sorry}"

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from shadow_report.answers import explain
 from shadow_report.answers.bodies import UNPARSEABLE, parse, readable
-from shadow_report.answers.comparer import OUTCOMES, Place
+from shadow_report.answers.comparer import OTHER_PLACES, OUTCOMES, Place
 from shadow_report.answers.outcome import Answer, Outcome
 from shadow_report.answers.paths import Rules
 from shadow_report.counting.classify import Classified
@@ -238,10 +238,23 @@ def differences(groups: Groups, places: Sequence[Place]) -> tuple[Difference, ..
 
     ranked = sorted(groups.differing.items(), key=lambda item: (-item[1], -_gravity(item[0]), item))
     return tuple(
-        Difference(in_words(key, places), Outcome(key[0] % OUTCOMES).is_fault, _gravity(key), pairs)
+        Difference(
+            in_words(key, places),
+            Outcome(key[0] % OUTCOMES).is_fault,
+            _gravity(key),
+            pairs,
+            one_sided=_one_sided(key, places),
+        )
         for key, pairs in ranked
         if judged(key)
     )
+
+
+def _one_sided(key: Key, places: Sequence[Place]) -> str:
+    """The path of a field that one side lacks; empty for all other differences."""
+    path = "" if _is_of_statuses(key) else places[key[0] // OUTCOMES].path
+    lacks = _gravity(key) in (Outcome.MISSING, Outcome.EXTRA)
+    return path if lacks and path != OTHER_PLACES else ""
 
 
 def signatures(
