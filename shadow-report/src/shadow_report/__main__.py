@@ -80,12 +80,26 @@ def main() -> None:
                 # Without a word typer shows its help.
                 sys.exit(app(standalone_mode=len(sys.argv) < 2))
             except TyperException as error:
-                message = error.format_message().rstrip(".")
+                message = _of_another(error) or error.format_message().rstrip(".")
                 _fail(f"{message}; `{_help(error)}` has the options.", USAGE_ERROR)
     except SettingWrong as error:
         _fail(str(error), USAGE_ERROR)
     except (OneLineError, OSError) as error:
         _fail(str(error), RUNTIME_ERROR)
+
+
+def _of_another(error: Exception) -> str:
+    """That another command takes the option which this one has not; empty where none does."""
+    option, context = getattr(error, "option_name", None), getattr(error, "ctx", None)
+    if option is None or context is None:
+        return ""
+    takers = [
+        name
+        for name, command in getattr(context.find_root().command, "commands", {}).items()
+        if any(option in parameter.opts for parameter in command.params)
+    ]
+    of = f"No such option of {context.info_name}: {option} (it is one of {', '.join(takers)})"
+    return of if takers else ""
 
 
 def _help(error: Exception) -> str:

@@ -304,6 +304,32 @@ def test_a_mistyped_option_is_one_line_with_a_command_that_is_there(  # noqa: PL
     assert_one_line(capsys, "No such option: --hmtl", "--html", f"{hint} has the options.")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("serve", "--judge", "http://j/v1"), "of serve: --judge (it is one of compare)"),
+        (
+            ("serve", "--until", "2026-11-20"),
+            "of serve: --until (it is one of compare, replay, follow)",
+        ),
+        (("compare", "--port", "1"), "of compare: --port (it is one of follow, serve)"),
+        (("compare", "--to", "http://s"), "of compare: --to (it is one of replay, follow)"),
+    ],
+)
+def test_an_option_of_another_command_names_that_one(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    message: str,
+) -> None:
+    """And no option of nearly its name, which would be another thing."""
+    monkeypatch.setattr(sys, "argv", ["shadow-report", *words])
+    with pytest.raises(SystemExit) as stopped:
+        main()
+    assert stopped.value.code == 2
+    assert_one_line(capsys, f"No such option {message}; `", f"{words[0]} --help` has the options.")
+
+
 def test_written_files_are_announced(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
-from sample_reports import candidates, hostile, invalid, promoted, rejected, waiting
+from sample_reports import START, candidates, hostile, invalid, promoted, rejected, waiting
 
 from shadow_report.output import print_report
+from shadow_report.output.page import render_page
 from shadow_report.output.terminal import title_of
 from shadow_report.report import Finding, Judged, Need, Report
 from shadow_report.wording import percent, percent_range
@@ -172,6 +173,16 @@ def test_shows_three_worst_pairs_with_both_bodies() -> None:
     assert text.index("status 200 became 500") < text.index("label: 'approve' became 'decline'")
     assert '{"predictions": [9.9, 186.9, 972.0]}' in text
     assert text.count("  request  ") == 3
+
+
+def test_without_pairs_it_says_where_the_window_begins() -> None:
+    """On the terminal and on the page, where it has a beginning."""
+    report = invalid()
+    assert "when " not in printed(report)
+    assert "<dd>no pairs</dd>" in render_page(report)
+    begun = replace(report, window=replace(report.window, since=START))
+    assert "when     no pairs since 2026-11-20 08:00:00 UTC" in printed(begun)
+    assert "<dd>no pairs since 2026-11-20 08:00:00</dd>" in render_page(begun)
 
 
 def test_says_how_to_mend_unsound_evidence() -> None:

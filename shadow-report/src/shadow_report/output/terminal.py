@@ -197,6 +197,8 @@ def about(report: Report) -> Table:
         table.add_row(
             "when", Text(f"{moment(window.first_pair)} to {moment(window.last_pair)} UTC")
         )
+    elif window.since is not None:
+        table.add_row("when", Text(f"no pairs since {moment(window.since)} UTC"))
     return table
 
 
