@@ -191,6 +191,18 @@ def test_prometheus_reads_where_the_candidate_stands(postgres_uri: str) -> None:
     assert "shadow_look_seconds" in names
 
 
+def test_calls_without_a_shadow_are_in_the_gate_and_in_no_pair(postgres_uri: str) -> None:
+    """As the help of the metric says of the two figures."""
+    alone = [call for call in pairs(100, first=300) if call.role == "primary"]
+    record(postgres_uri, [*pairs(300), *alone, *pairs(100, first=400)])
+    with serving(as_role(postgres_uri, "report")) as served:
+        lines = served.ask("/metrics")[1].decode().splitlines()
+    assert f'shadow_new_faults{{candidate="{SHADOW}"}} 0.0' in lines
+    assert f'shadow_gate_estimate{{candidate="{SHADOW}",gate="faults"}} 0.2' in lines
+    assert f"# HELP shadow_new_faults {HELP['shadow_new_faults']}" in lines
+    assert "has no record of" in HELP["shadow_new_faults"]
+
+
 def test_calls_that_wait_for_a_follower_are_counted(postgres_uri: str) -> None:
     """A follower that died or was stopped leaves the verdict of what it sent, and the rest waits:
     page, JSON and metrics say how much.

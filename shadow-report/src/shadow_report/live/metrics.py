@@ -66,7 +66,8 @@ HELP = {
     "shadow_pairs": "Pairs that the verdict rests on.",
     "shadow_more_pairs": "While it waits, how many more would settle it.",
     "shadow_coverage_ratio": "Pairs over the calls that should have one.",
-    "shadow_new_faults": "Pairs of the window with a new fault.",
+    "shadow_new_faults": "Pairs of the window with a new fault; the gate `faults` also "
+    "counts calls that the shadow should have got and has no record of.",
     "shadow_disagreements": "Pairs of the window that disagree.",
     "shadow_unpaired_calls": "The primary's calls of the window without a pair.",
     "shadow_waiting_calls": "Settled calls that no follower has come to.",
