@@ -99,14 +99,18 @@ def details(
     disagreements: int,
     preset: str,
 ) -> dict[str, str]:
-    """By gate, what its reason adds: in how many pairs each place differs, what may mend the
-    coverage.
+    """By gate, what its reason adds: in how many pairs each place differs, when the shadow's calls
+    ended and what may mend the coverage.
 
     differences: the most frequent first. preset: what to say where ids differ, of_preset.
     """
-    said = {f.code: f.remedy for f in findings if f.code == "coverage"}
-    said |= {"first_token": LONGER_QUEUE}
-    ids_differ = any(told.path == "id" for told in paths if told.differing_pairs)
+    told = {finding.code: finding for finding in findings}
+    said = {"first_token": LONGER_QUEUE}
+    if missing := told.get("coverage"):
+        # A shadow whose calls end before the primary's has stopped, whatever else may be.
+        behind = f"{told['shadow-behind'].what} " if "shadow-behind" in told else ""
+        said["coverage"] = behind + missing.remedy
+    ids_differ = any(path.path == "id" for path in paths if path.differing_pairs)
     for gate, is_fault, alike in (
         ("faults", True, faults),
         ("disagreement", False, disagreements),

@@ -508,8 +508,23 @@ def test_a_few_calls_that_only_the_shadow_has_are_said(command: Command) -> None
 
 
 def test_a_shadow_that_is_behind_is_said(command: Command) -> None:
+    """And when it stopped stands in the reason, next to what may mend that."""
     report = command(pairs(3_000) + without_shadow(pairs(1_000, first=3_000)))
-    assert "100 s older" in finding(report, "shadow-behind")["what"]
+    assert report["verdict"] == "INVALID"
+    stopped = datetime.fromisoformat(report["integrity"]["shadow_watermark"])
+    what = finding(report, "shadow-behind")["what"]
+    assert f"came at {stopped:%Y-%m-%d %H:%M:%S} UTC, 100 s before the primary's." in what
+    (reason,) = (said for said in report["reasons"] if said.startswith("coverage: "))
+    assert f". {what} 100 % of the calls should be mirrored" in reason
+
+
+def test_a_shadow_that_is_not_behind_is_not_said_to_be(command: Command) -> None:
+    """Where calls are missing all along."""
+    lost = without_shadow(pairs(1_000, first=1_000))
+    report = command(pairs(1_000) + lost + pairs(2_000, first=2_000))
+    assert report["verdict"] == "INVALID"
+    (reason,) = (said for said in report["reasons"] if said.startswith("coverage: "))
+    assert "newest call" not in reason
 
 
 RARE = {

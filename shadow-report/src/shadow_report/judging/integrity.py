@@ -401,8 +401,8 @@ def watermarks(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "shadow-behind",
             False,
-            f"The shadow's newest call in the tables is {duration(behind)} older than "
-            "the primary's.",
+            f"The shadow's newest call in the tables came at {moment(shadow)} UTC, "
+            f"{duration(behind)} before the primary's.",
             "Is the shadow down, its delivery stuck, or mirroring off?",
         )
 
