@@ -163,7 +163,7 @@ def _of_numbers(told: PathReport, found: Numbers) -> str:
 
 
 def _of_classes(told: PathReport) -> str:
-    """A margin for labels, which have no tolerance; that of a pattern stands in its own rule."""
+    """A margin for labels, which have no tolerance; in the rule that made the classes, if one did."""
     if (margin := _margin_above(told)) is None or told.path == WHOLE:
         return ""
     if told.path.endswith(")"):
@@ -171,9 +171,11 @@ def _of_classes(told: PathReport) -> str:
             f"If some texts may be of another class: margin: {margin} in the rule of the pattern, "
             "in a file of rules."
         )
-    which = "top classes" if told.kind == "top class" else "labels"
+    if told.kind == "top class":
+        # The vectors of a tensor have a rule at its `data`, and no path of their own.
+        return f"If some top classes may be others, put `,margin={margin}` behind `top_class`."
     how = "label" if told.kind == "label" else "default"
-    return f"If some {which} may be others: {_rule(told.path, f'{how},margin={margin}')}."
+    return f"If some labels may be others: {_rule(told.path, f'{how},margin={margin}')}."
 
 
 def _of_wording(told: PathReport) -> str:
