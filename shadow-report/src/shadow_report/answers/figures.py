@@ -163,7 +163,7 @@ def _of_numbers(told: PathReport, found: Numbers) -> str:
 
 
 def _of_classes(told: PathReport) -> str:
-    """A margin for labels, which have no tolerance; in the rule that made the classes, if one did."""
+    """A margin for labels, which have no tolerance; in the rule that made the classes, if any."""
     if (margin := _margin_above(told)) is None or told.path == WHOLE:
         return ""
     if told.path.endswith(")"):
