@@ -177,7 +177,9 @@ def test_calls_past_the_entry_are_said(compared: Compare) -> None:
         for i, time in enumerate([START + timedelta(seconds=1)] * 3)
     ]
     report = compared(pairs(997) + direct)
-    assert finding(report, "direct-calls").what.startswith("3 of 1,000 primary calls")
+    direct_calls = finding(report, "direct-calls")
+    assert direct_calls.what.startswith("3 of 1,000 primary calls")
+    assert "topology follow" in direct_calls.remedy
     assert report.integrity.coverage == pytest.approx(0.997)
 
 

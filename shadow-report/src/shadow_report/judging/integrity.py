@@ -197,7 +197,8 @@ def never_sent(facts: Facts) -> Iterator[Finding]:
             leads,
             f"{counted(past, 'call')} without a shadow call came past the entry, which alone "
             "mirrors.",
-            f"{ENTRY} Where a follower sends them (topology follow), see that it is up.",
+            f"{ENTRY} Where a follower sends them (topology follow), see that it is up and reaches "
+            "the shadow.",
         ): past,
         Finding(
             "withheld",
@@ -298,7 +299,9 @@ def pairing(facts: Facts) -> Iterator[Finding]:
             False,
             f"{foreign:,} of {counted(primary.calls, 'primary call')} came without "
             "x-shadow-pair-id.",
-            "They did not pass the entry VirtualService, which mirrors; route them through it.",
+            "They did not pass the entry VirtualService, which mirrors; route them through it. "
+            "After a switch to the topology follow, or from it, judge those since then alone "
+            "(--since).",
         )
     if not facts.pairs and not facts.missing_is_explained:
         yield Finding(
