@@ -351,6 +351,14 @@ def _containers(*names: str) -> list[dict[str, Any]]:
             "spec.predictor.model.protocolVersion is 'V2'; set it to v1, v2, grpc-v1, grpc-v2.",
         ),
         (
+            lambda m, s: m.update(runtime="kserve-mlserver", protocolVersion="v1"),
+            "protocolVersion is 'v1', and kserve-mlserver speaks v2 alone, so that KServe makes no",
+        ),
+        (
+            lambda m, s: m.update(runtime="kserve-tritonserver", protocolVersion="grpc-v1"),
+            "protocolVersion is 'grpc-v1', and kserve-tritonserver speaks v2 alone",
+        ),
+        (
             lambda m, s: m.update(storageUri="s4://bucket/model"),
             "spec.predictor.model.storageUri is 's4://bucket/model', which KServe does not",
         ),
@@ -784,21 +792,24 @@ def test_a_patch_that_is_applied_to_nothing_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("component", "line"),
+    ("named", "line"),
     [
-        ("shadow", None),
-        ("primary", None),
-        ("shadw", "component is primary"),
+        ("labelSelector: app.kubernetes.io/component=shadow", None),
+        ("labelSelector: app.kubernetes.io/component=primary", None),
+        ("labelSelector: app.kubernetes.io/component=shadw", "component is primary"),
+        ("name: triple-minimal-inference", "by its label: labelSelector: app.kub.*=shadow"),
     ],
 )
 def test_a_patch_for_what_the_stage_leaves_out_is_for_the_others(
-    tmp_path: Path, component: str, line: str | None
+    tmp_path: Path, named: str, line: str | None
 ) -> None:
-    """A folder with both sides' patches begins with the primary alone; a slip is still one."""
+    """A folder with both sides' patches begins with the primary alone; a slip is still one, and a
+    name is nobody's yet.
+    """
     stage = repository() / "manifests" / "stages" / "primary-alone"
     folder = tmp_path / "yours"
     folder.mkdir()
-    target = f"{{kind: InferenceService, labelSelector: app.kubernetes.io/component={component}}}"
+    target = f"{{kind: InferenceService, {named}}}"
     (folder / "kustomization.yaml").write_text(
         f"resources: [{os.path.relpath(stage, folder.resolve())}]\n"
         f"patches:\n  - target: {target}\n{ADDS}"

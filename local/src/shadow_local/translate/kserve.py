@@ -64,7 +64,8 @@ FORMATS_OF_V1 = ("autogluon", "huggingface", "paddle", "pmml", "predictive")
 # Of all, those that call the model like the InferenceService where they are given no name: by their
 # own arguments, and MLServer by the variable that KServe adds.
 MLSERVER = "kserve-mlserver"
-V2_ALONE = (MLSERVER, "kserve-tritonserver")  # whatever the model's protocolVersion is
+V2_ALONE = (MLSERVER, "kserve-tritonserver")  # where protocolVersion is of V1, KServe refuses it
+V1 = ("v1", "grpc-v1")
 NAMED_BY_ARGUMENT = (*ANSWER_V1, "kserve-openvino", "kserve-tensorflow-serving")
 # Formats for which it chooses among several of them; for some of these, Triton is one more.
 FORMATS_OF_SEVERAL = ("lightgbm", "mlflow", "onnx", "sklearn", "tensorflow", "xgboost")
@@ -284,9 +285,16 @@ def _protocols(
 ) -> Iterator[str]:
     """A server that speaks v2 alone answers the transformer's v1, and its probe, with 404."""
     runtime, own = model.get("runtime"), _runtimes(manifests)
-    says = f"{field}.protocolVersion is 'v2'"
+    says, protocol = f"{field}.protocolVersion is 'v2'", model.get("protocolVersion")
     if runtime in V2_ALONE and runtime not in own:
         says = f"{field}.runtime is {runtime!r}, which speaks v2 alone"
+        if protocol in V1:
+            yield (
+                f"{field}.protocolVersion is {protocol!r}, and {runtime} speaks v2 alone, so that "
+                "KServe makes no pod of it; set it to v2, and give the transformer the arguments "
+                "--predictor_protocol v2, as docs/models/runtime.md shows."
+            )
+            return
     elif model.get("protocolVersion") != "v2" or _answers_v1(model, manifests):
         return
     for container in (spec.get("transformer") or {}).get("containers") or ():

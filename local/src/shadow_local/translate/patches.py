@@ -55,7 +55,8 @@ def check_targets(kustomization: Path, manifests: Iterable[Manifest]) -> None:
             lines.append(f"{start}, and no object is a {kind}; is {near[0]} meant?")
         elif kind in ("", *kinds):
             there = [item for item in items if kind in ("", item["kind"])]
-            lines.append(f"{start}, which no object is; {_remedy(target, there)}")
+            remedy = _by_label(kustomization, target) or _remedy(target, there)
+            lines.append(f"{start}, which no object is; {remedy}")
     if lines:
         raise Malformed("\n".join(lines))
 
@@ -180,6 +181,17 @@ def _includes(deleted: Target, target: Target) -> bool:
         and deleted.get("kind") in (None, target.get("kind"))
         and has_labels(asked, deleted.get("labelSelector", ""))
         and "labelSelector" in deleted
+    )
+
+
+def _by_label(kustomization: Path, target: Target) -> str:
+    """How a patch by name may wait for what the stage leaves out; empty where that is nothing."""
+    kinds = {deleted.get("kind", "") for deleted in _deleted(kustomization)}
+    if "name" not in target or kinds.isdisjoint(("", target.get("kind", ""))):
+        return ""
+    return (
+        "where it is of the shadow, which this stage leaves out, name it by its label: "
+        "labelSelector: app.kubernetes.io/component=shadow."
     )
 
 
