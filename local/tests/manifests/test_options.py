@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +95,46 @@ def test_options_are_off_unless_switched_on(tmp_path: Path) -> None:
     """As it comes, only the retention job is there besides the models and their routes."""
     kinds = {item["kind"] for item in Tree(tmp_path / "tree").objects()}
     assert kinds == {"InferenceService", "VirtualService", "DestinationRule", "CronJob", "Service"}
+
+
+SUBSTITUTE = "kustomize.toolkit.fluxcd.io/substitute"
+
+
+@pytest.mark.parametrize("folder", ["manifests/mirroring", "manifests/database"])
+def test_what_flux_would_substitute_is_kept_from_it(tmp_path: Path, folder: str) -> None:
+    """Its postBuild writes over each `${name}`, and makes one `$` of two: of the dashboard's, of
+    SQL's quotes, and of patterns that somebody writes into the rules.
+    """
+    tree = Tree(tmp_path / "tree")
+    tree.switch_on_options("standard")
+    rules = tree.folder / "manifests/options/rules/rules.yaml"
+    rules.write_text("rules: [{path: t, compare: pattern, patterns: {price: '\\d+ ?$$|${'}}]\n")
+    found = {
+        (item["kind"], item["metadata"]["name"]): item["metadata"].get("annotations", {})
+        for item in tree.objects(folder)
+        if re.search(r"\$[{$]", json.dumps(item))
+    }
+    assert len(found) == (2 if folder == "manifests/mirroring" else 1)
+    assert [of for of, notes in found.items() if notes.get(SUBSTITUTE) != "disabled"] == []
+
+
+def test_the_patch_for_argo_cd_is_one_of_the_reports_job(tmp_path: Path) -> None:
+    """As it stands on the page."""
+    text = (REPOSITORY / PAGE).read_text()
+    (line,) = re.findall(r"`(- \{target: \{kind: CronJob[^`]*ignore-healthcheck[^`]*)`", text)
+    tree = Tree(tmp_path / "tree")
+    tree.switch_on_options("standard")
+    folder = tree.folder / "team"
+    folder.mkdir()
+    patches = yaml.safe_load(line)
+    content = {"resources": ["../manifests/mirroring"], "patches": patches}
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(content))
+    found = {
+        item["metadata"]["name"]
+        for item in tree.objects("team")
+        if "argocd.argoproj.io/ignore-healthcheck" in item["metadata"].get("annotations", {})
+    }
+    assert found == {"mirrored-inference-report"}
 
 
 def test_the_options_repeat_no_figure(tmp_path: Path) -> None:
