@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -211,6 +212,27 @@ def test_the_difference_that_is_judged_is_named(primary: Any, shadow: Any, named
     found = first_difference(primary, shadow, rules)
     assert found is not None
     assert found.path.partition("[")[0] == named
+
+
+@each_kind
+def test_the_page_says_which_figures_each_kind_has(reads: Reads) -> None:
+    """By what the report calls its values, wherever there is something to draw."""
+    page = Path(__file__).parents[3] / "docs" / "comparing.md"
+    table = page.read_text().partition("| values | figures |")[2].partition("\n\n")[0]
+    listed = {values for row in table.splitlines()[2:] for values in row.split("|")[1:2]}
+    first, agreeing, other, *_ = reads.values
+    comparer = Comparer(Rules(by_path=(Rule.of("t", reads.how),)))
+    for row, second in enumerate([first, agreeing, other]):
+        comparer.compare(as_parsed({"t": first}), as_parsed({"t": second}), row)
+    comparer.flush()
+    drawn = {
+        found.kind
+        for found in path_reports(comparer.places.all, Counter(), 0.05)
+        if found.similarities or found.labels or found.numbers
+    }
+    drawn -= {"mixed"}  # a place with values of several
+    unsaid = {kind for kind in drawn if not any(kind in values for values in listed)}
+    assert not unsaid, f"docs/comparing.md, values and figures: no row for {unsaid}"
 
 
 @each_kind
