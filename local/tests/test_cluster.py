@@ -14,7 +14,16 @@ from typing import Any
 import pytest
 from gateways import rendered
 from runs import Start
-from tree import LONG_NAMES, OPTIONS, OPTIONS_OF, OTHER_SETTINGS, SETTINGS, STAGES, TOPOLOGIES, Tree
+from tree import (
+    LONG_NAMES,
+    OPTIONS,
+    OPTIONS_OF,
+    OTHER_SETTINGS,
+    SETTINGS,
+    STAGES_OF_THEIR_OWN,
+    TOPOLOGIES,
+    Tree,
+)
 
 from shadow_local.translate import cluster
 from shadow_local.translate.cluster import (
@@ -65,11 +74,25 @@ def test_nothing_of_ours_is_refused(
     tree.choose_topology(topology)
     tree.switch_on_options(topology)
     tree.choose_settings(tree.settings() | settings)
-    folders = [tree.folder, *(tree.folder / "manifests/stages" / stage for stage in STAGES)]
-    for manifests in map(render, folders):
+    for manifests in map(render, stages(tree)):
         assert list(problems(manifests)) == []
         assert list(warnings(manifests)) == []
-    assert [list(misplaced(folder)) for folder in folders] == [[]] * len(folders)
+
+
+@pytest.mark.parametrize("topology", TOPOLOGIES)
+def test_no_option_of_ours_is_above_the_one_that_it_changes(tmp_path: Path, topology: str) -> None:
+    """Whatever the settings: they change names, and these targets are kinds and labels."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(topology)
+    tree.switch_on_options(topology)
+    for folder in stages(tree):
+        assert list(misplaced(folder)) == []
+
+
+def stages(tree: Tree) -> list[Path]:
+    """The root and the stages that render something of their own."""
+    own = [tree.folder / "manifests/stages" / stage for stage in STAGES_OF_THEIR_OWN]
+    return [tree.folder, *own]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from tree import LONG_NAMES, OTHER_SETTINGS, STAGES, TOPOLOGIES, Tree
+from tree import LONG_NAMES, OTHER_SETTINGS, STAGES_OF_THEIR_OWN, TOPOLOGIES, Tree
 
 FOLDER = Path(__file__).with_name("golden")
 DASHBOARD = "  shadow-deployment.json: the file of manifests/options/dashboard\n"
@@ -19,12 +19,8 @@ def renderings(folder: Path) -> Iterator[tuple[str, str]]:
         plain = Tree(folder / topology)
         plain.choose_topology(topology)
         yield f"{topology}.yaml", plain.text()
-        for stage in STAGES:
-            if stage not in (
-                "mirroring-on",
-                "mirroring-off",
-            ):  # these equal others: see test_stages
-                yield f"{topology}-{stage}.yaml", plain.text(f"manifests/stages/{stage}")
+        for stage in STAGES_OF_THEIR_OWN:
+            yield f"{topology}-{stage}.yaml", plain.text(f"manifests/stages/{stage}")
         long = Tree(folder / f"{topology}-long")
         long.choose_topology(topology)
         long.choose_settings(long.settings() | LONG_NAMES)

@@ -21,7 +21,8 @@ KUBECTL = Path(sys.executable).with_name("kubectl")
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 SETTINGS = "manifests/settings/settings.yaml"
 OPTIONS = "manifests/options/kustomization.yaml"
-STAGES = ("primary-alone", "shadow-added", "mirroring-on", "mirroring-off", "shadow-promoted")
+# mirroring-on renders the same as the root, and mirroring-off as shadow-added: see test_stages.
+STAGES_OF_THEIR_OWN = ("primary-alone", "shadow-added", "shadow-promoted")
 # From the folders, as the programs find them: a new topology is in every test that takes these.
 TOPOLOGIES = tuple(topologies())
 MIRRORED = tuple(

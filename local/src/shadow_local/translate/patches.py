@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -35,6 +36,8 @@ Target = dict[str, str]
 # A field of its own next to `metadata`: whole annotations and labels are what patches replace.
 MARK = "shadow-local-patch"
 DELETES = "$patch: delete"
+# As in `document`: libyaml, where PyYAML was built with it.
+_DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def check_targets(kustomization: Path, manifests: Iterable[Manifest]) -> None:
@@ -237,11 +240,11 @@ class _Copy:
                 if entry not in folders and entry not in files:
                     self._place(entry).symlink_to(entry)
         for file in files:
-            self.write(file, _fields(file))
+            shutil.copyfile(file, self._place(file))
 
     def write(self, file: Path, content: dict[str, Any]) -> None:
         """The kustomization file, with other fields."""
-        self._place(file).write_text(yaml.safe_dump(content))
+        self._place(file).write_text(yaml.dump(content, Dumper=_DUMPER))
 
     def render(self, kustomization: Path) -> list[Manifest] | None:
         """The folder as it is here; None for one that names a folder above all of these in a way

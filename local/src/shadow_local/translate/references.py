@@ -177,6 +177,15 @@ class _Rendering:
             if item.get("kind") in ("Secret", "ConfigMap", "ExternalSecret")
         }
 
+    @cached_property
+    def asked(self) -> dict[tuple[str, str, str], set[str]]:
+        """What somebody reads of each Secret and ConfigMap, by kind, name and namespace."""
+        found: dict[tuple[str, str, str], set[str]] = {}
+        for item in self.items:
+            for kind, name, key, _ in _asked(item):
+                found.setdefault((kind, name, namespace_of(item)), set()).add(key)
+        return found
+
     @property
     def homes(self) -> set[str]:
         """The namespaces of the InferenceServices."""
@@ -396,13 +405,7 @@ def _keys(item: Manifest, rendering: _Rendering) -> Iterator[str]:
     for kind, name, key, is_file in _asked(item):
         held = rendering.keys.get((kind, name, namespace_of(item)), set())
         if key not in held:
-            asked = {
-                other
-                for reader in rendering.items
-                if namespace_of(reader) == namespace_of(item)
-                for of, named, other, _ in _asked(reader)
-                if (of, named) == (kind, name)
-            }
+            asked = rendering.asked[kind, name, namespace_of(item)]
             for near in get_close_matches(key, sorted(held - asked), 1, 0 if is_file else 0.6):
                 yield f"it reads {key} of {kind} {name}, which has no such key; is {near} meant?"
 
