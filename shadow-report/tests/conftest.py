@@ -4,6 +4,7 @@ driven by Playwright.
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import hypothesis
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+# Until all tests are imported, as the program itself: that is half of a collection's CPU.
+gc.disable()
 # A busy machine is not a fault of the code; an example that takes long is judged by its result.
 hypothesis.settings.register_profile(
     "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
@@ -30,6 +33,12 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+def pytest_collection_finish() -> None:
+    """From here on garbage is collected, and not among what was imported."""
+    gc.freeze()
+    gc.enable()
 
 
 def browser_path() -> str | None:
