@@ -838,7 +838,11 @@ def test_a_runtimes_probe_that_asks_for_another_model_is_warned_of(
             ),
             "modelFormat is 'sklearn 1'",
         ),
-        (lambda model, _: model.update(runtime="kserve-tritonserver", protocolVersion="v1"), None),
+        (lambda model, _: model.update(runtime="of-the-cluster", protocolVersion="v1"), None),
+        (
+            lambda model, _: model.update(runtime="kserve-tritonserver", protocolVersion="v1"),
+            "protocolVersion is 'v1', and kserve-tritonserver spe",
+        ),
         (lambda _, runtime: runtime.update(disabled=True), "ServingRuntime mlserver is disabled"),
     ],
 )
