@@ -421,7 +421,7 @@ def test_duplicates_count_once(compared: Compare) -> None:
 
 def test_many_duplicates(compared: Compare) -> None:
     repeated = [replace(call, time=call.time + timedelta(seconds=1)) for call in pairs(30)]
-    assert_invalid(compared(pairs(100) + repeated), "duplicates", "30 calls", "retry")
+    assert_invalid(compared(pairs(100) + repeated), "duplicates", "30 calls", "retry", "entry's path")
 
 
 def test_lost_records(compared: Compare) -> None:

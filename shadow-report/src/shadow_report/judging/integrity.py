@@ -532,8 +532,8 @@ def losses(facts: Facts) -> Iterator[Finding]:
                     if side.role == "primary"
                     else f"the worst of each counts, which made {counted(retried, 'pair')} worse."
                 ),
-                "Is a retry policy on, or does a client repeat its ids? Set retries to 0 on the "
-                "entry route.",
+                "Is a retry policy on? Set retries to 0 on the entry route. Does a client repeat "
+                "ids of its own? Send it to the entry's path, where each call gets a new one.",
             )
     if primary.unanswered or shadow.unanswered:
         listed = " and ".join(
