@@ -421,7 +421,8 @@ def test_duplicates_count_once(compared: Compare) -> None:
 
 def test_many_duplicates(compared: Compare) -> None:
     repeated = [replace(call, time=call.time + timedelta(seconds=1)) for call in pairs(30)]
-    assert_invalid(compared(pairs(100) + repeated), "duplicates", "30 calls", "retry", "entry's path")
+    words = "30 calls", "retry", "entry's path"
+    assert_invalid(compared(pairs(100) + repeated), "duplicates", *words)
 
 
 def test_lost_records(compared: Compare) -> None:
@@ -680,6 +681,18 @@ def test_a_window_without_a_primary_call_says_where_they_are(compared: Compare) 
     assert_invalid(report, "no-primary-calls", *words)
     report = compared(primary=PRIMARY, **window)
     assert_invalid(report, "no-calls", "not one call of the primary", f"of {PRIMARY}, came at ")
+
+
+def test_a_clock_of_the_primary_that_is_ahead_is_named(compared: Compare) -> None:
+    """The live verdict, which ends at our clock, has none of its calls, and the shadow's alone."""
+    ahead = datetime.now(UTC) + timedelta(minutes=10)
+    primaries = [replace(c, time=ahead) for c in pairs(50) if c.role == "primary"]
+    calls = primaries + [call for call in pairs(50) if call.role == "shadow"]
+    until = datetime.now(UTC)
+    words = "stamped in the future", "clock of the primary's node"
+    assert_invalid(compared(calls, until=until), "no-primary-calls", *words)
+    window = {"since": until - timedelta(minutes=1), "until": until}
+    assert_invalid(compared(**window), "no-calls", *words)
 
 
 def test_calls_sent_later_on_purpose_have_no_skew(compared: Compare) -> None:

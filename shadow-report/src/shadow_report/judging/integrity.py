@@ -87,6 +87,14 @@ def _is_named(facts: Facts, side: Side) -> str:
     return f"Is {side.service} the {side.role}'s name, as --{side.role} has it? "
 
 
+def _ahead(facts: Facts) -> str:
+    """What a clock takes that is ahead of ours, by which no window without an end has its calls."""
+    newest, skew = facts.newest.get("primary"), timedelta(milliseconds=SKEW_MS)
+    if newest is None or newest.request_time <= facts.generated_at + skew:
+        return ""
+    return "That call is stamped in the future: set the clock of the primary's node. "
+
+
 def _how_to_have_calls(facts: Facts) -> str:
     until = facts.window.until
     newest = call.request_time if (call := facts.newest.get("primary")) else None
@@ -95,6 +103,8 @@ def _how_to_have_calls(facts: Facts) -> str:
             "Send traffic, widen the window (--since, --last), check that the transformers' "
             "POSTGRES_URI is this database, and see whether their logs say why nothing arrives."
         )
+    if ahead := _ahead(facts):
+        return ahead.rstrip()
     if until is not None and newest >= until:
         settle = timedelta(seconds=facts.window.settle_seconds)
         if facts.generated_at - until <= settle:  # where the live verdict ends, without an --until
@@ -140,6 +150,7 @@ def absent(facts: Facts) -> Iterator[Finding]:
             f"The shadow recorded {counted(facts.shadow.calls, 'call')} and the primary none"
             f"{_newest(facts, 'primary', facts.shadow)}.",
             _is_named(facts, facts.primary)
+            + _ahead(facts)
             + "A window goes by the primary's clock: give one with its calls (--since, --until)."
             if "primary" in facts.newest
             else "Does the primary run with SHADOW_ROLE=primary and this database's POSTGRES_URI?",
