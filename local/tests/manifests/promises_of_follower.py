@@ -11,6 +11,8 @@ from promises_of_pods import environment
 from routes import COMPONENT, ENTRY, Objects, of_kind, shadow_sides, transformer_hosts
 from routes import service_reached as reached
 
+DAY_SECONDS = 24 * 60 * 60  # from one follow-later to the next
+
 
 def broken(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
     """What is wrong with the follower; a deployment that mirrors has none."""
@@ -27,13 +29,25 @@ def broken(objects: Objects, settings: dict[str, str]) -> Iterator[str]:
         yield "a follower's Deployment finds another's pods"
     for item in of_kind(objects, "CronJob"):
         if item["metadata"]["labels"][COMPONENT] == "follow-later":
-            template = item["spec"]["jobTemplate"]["spec"]["template"]
-            pod = template["spec"]
-            if template["metadata"]["labels"].get(ENTRY) != settings["entry"]:
-                yield "no network policy lets follow-later through"
-            if item["spec"]["concurrencyPolicy"] != "Forbid":
-                yield "two followers at once would send calls twice"
-            yield from _command(pod, objects, settings, {"since": "24h", "until": "0s"})
+            yield from _follow_later(item["spec"], objects, settings)
+
+
+def _follow_later(
+    spec: dict[str, Any], objects: Objects, settings: dict[str, str]
+) -> Iterator[str]:
+    job = spec["jobTemplate"]["spec"]
+    if job["template"]["metadata"]["labels"].get(ENTRY) != settings["entry"]:
+        yield "no network policy lets follow-later through"
+    if spec["concurrencyPolicy"] != "Forbid":
+        yield "two followers at once would send calls twice"
+    if spec["suspend"]:
+        yield "follow-later is suspended while there is a shadow to call"
+    if not 0 < spec["startingDeadlineSeconds"] < DAY_SECONDS:
+        yield "a follow-later that is resumed begins by day"
+    if not 0 < job["activeDeadlineSeconds"] < DAY_SECONDS:
+        yield "a follow-later that is stuck keeps the next one from its start"
+    told = {"since": "24h", "until": "0s"}
+    yield from _command(job["template"]["spec"], objects, settings, told)
 
 
 def _finds(item: dict[str, Any], other: dict[str, Any]) -> bool:

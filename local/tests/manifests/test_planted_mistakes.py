@@ -15,6 +15,7 @@ GRPC = "manifests/mirroring/routes/grpc.yaml"
 GRPC_SERVICES = "manifests/mirroring/grpc-services/grpc-services.yaml"
 FOLLOW = "manifests/mirroring/follow"
 FOLLOW_CALLERS = f"{FOLLOW}/callers/callers.yaml"
+FOLLOW_LATER = "manifests/options/follow-later/cron-job.yaml"
 FOLLOWER = "manifests/mirroring/follower/follower.yaml"
 GRPC_LIMITS = "manifests/mirroring/routes/grpc-limits.yaml"
 LIMITS = "manifests/mirroring/standard/shadow-limits.yaml"
@@ -247,6 +248,9 @@ IN_FOLLOW = [
         "component=live}",
     ),
     (FOLLOW_POLICIES, "values: [follower, follow-later]", "values: [follower]"),
+    (FOLLOW_LATER, "suspend: false", "suspend: true"),
+    (FOLLOW_LATER, "startingDeadlineSeconds: 3600", "startingDeadlineSeconds: 86400"),
+    (FOLLOW_LATER, "activeDeadlineSeconds: 84600", "activeDeadlineSeconds: 90000"),
     (FOLLOW_POLICIES, "shadow-deployment/gateway: any-pod", "shadow-deployment/gateways: any-pod"),
     (FOLLOW_POLICIES, "component: follower\n      shadow", "component: followers\n      shadow"),
     (FOLLOWER, "      shadow-deployment/entry: ENTRY\n  template", "  template"),

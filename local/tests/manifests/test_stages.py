@@ -11,7 +11,7 @@ from promises_of_pods import environment
 from promises_to_callers import INFERENCE
 from routes import COMPONENT, GRPC, SERVING_PATH, Objects, of_kind, routed, routes_of
 from routes import service_reached as reached
-from tree import TOPOLOGIES, Tree
+from tree import STAGES_OF_THEIR_OWN, TOPOLOGIES, Tree
 
 
 @pytest.fixture(params=TOPOLOGIES)
@@ -128,6 +128,26 @@ def test_stages_take_both_shadows_along(two_shadows: Tree) -> None:
         settings["primary"]: "shadow",
         settings["shadow"]: "primary",
         settings["second-shadow"]: "shadow",
+    }
+
+
+def test_follow_later_stops_where_there_is_no_shadow_to_call(two_shadows: Tree) -> None:
+    """Before there is one, and once its answers are the callers'; any other stage starts it again,
+    whoever has suspended it.
+    """
+    two_shadows.switch_on("follow-later")
+    stages = {stage: f"manifests/stages/{stage}" for stage in STAGES_OF_THEIR_OWN}
+    suspended = {
+        stage: job["spec"].get("suspend")
+        for stage, folder in {"mirroring-on": ".", **stages}.items()
+        for job in of_kind(two_shadows.objects(folder), "CronJob")
+        if job["metadata"]["labels"][COMPONENT] == "follow-later"
+    }
+    assert suspended == {
+        "mirroring-on": False,
+        "primary-alone": True,
+        "shadow-added": False,
+        "shadow-promoted": True,
     }
 
 
