@@ -206,6 +206,7 @@ def test_a_candidate_that_records_nothing_is_invalid(
 ) -> None:
     """It says what is missing, and the comparison is INVALID."""
     monkeypatch.setattr("shadow_report.replay.run.RECORDS_SECONDS", 1.0)
+    monkeypatch.setattr("shadow_report.replay.run.TRIAL_SECONDS", 1.0)
     store(postgres_uri, 12)
     with serving(Candidate(None)) as candidate:
         plan = plan_to(candidate.url, tmp_path / "state.json")

@@ -41,6 +41,7 @@ from shadow_report.replay.metrics import served
 
 BODY = b'{"values": ["1.5"]}'
 LONG_AGO = datetime(2026, 11, 1, tzinfo=UTC)
+AN_HOUR = timedelta(hours=1)
 numbers = itertools.count(1)
 
 
@@ -53,6 +54,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         "LONG_LOOK_SECONDS": 0.5,
         "FIRST_PROBE_SECONDS": 0.05,
         "PROBE_SECONDS": 0.2,
+        "TRIAL_SECONDS": 1.0,
     }.items():
         monkeypatch.setattr(module, name, seconds)
     monkeypatch.setattr(module, "OVERLAP", timedelta(seconds=0.2))
@@ -364,6 +366,72 @@ def test_several_services_have_to_be_chosen_from(postgres_uri: str, role: str) -
     with serving(Candidate(postgres_uri)) as candidate, refused:
         followed(postgres_uri, plan(candidate.url, until=now()))
     assert candidate.arrived == []
+
+
+def test_a_candidate_that_records_as_primary_gets_one_call(postgres_uri: str) -> None:
+    """Promoted, and nobody has called it since: what it was sent is named, and ends it."""
+    store(postgres_uri, 50)
+    refused = pytest.raises(OneLineError, match=r"candidate has recorded call p\d+.* as primary;")
+    with serving(Candidate(postgres_uri, role="primary")) as candidate, refused:
+        followed(postgres_uri, plan(candidate.url, shadow="candidate", until=now()))
+    assert len(candidate.arrived) == 1
+
+
+def test_the_primary_itself_is_not_followed(postgres_uri: str) -> None:
+    """A wrong --to: its own rows are told from the calls that were sent to it by their header."""
+    store(postgres_uri, 50)
+    refused = pytest.raises(OneLineError, match=r"double has recorded call .* as primary;")
+    wrong = Candidate(postgres_uri, role="primary", service="double")
+    with serving(wrong) as candidate, refused:
+        followed(postgres_uri, plan(candidate.url, shadow="candidate", until=now()))
+    assert len(candidate.arrived) == 1
+
+
+def test_who_answers_callers_is_sent_nothing(postgres_uri: str) -> None:
+    """The tables say so before the first call, from the newest call that a primary has recorded."""
+    store(postgres_uri, 20)
+    call(postgres_uri, "promoted", service="candidate")
+    refused = pytest.raises(OneLineError, match="candidate answers callers")
+    with serving(Candidate(postgres_uri, role="primary")) as candidate, refused:
+        asked = plan(candidate.url, primary="double", shadow="candidate", until=now())
+        followed(postgres_uri, asked)
+    assert candidate.arrived == []
+
+
+@pytest.mark.parametrize("has_callers", [True, False])
+def test_after_the_way_back_it_is_followed_again(postgres_uri: str, has_callers: bool) -> None:
+    """Its rows as primary are history once another one answers, or nobody has called for minutes;
+    so are those of calls that were sent to it meanwhile.
+    """
+    store(postgres_uri, 20)
+    for pair_id in ("p1", "p2", "promoted"):
+        call(postgres_uri, pair_id, service="candidate", headers={"x-shadow-source": "follow"})
+    if has_callers:
+        call(postgres_uri, "p20", service="double")
+    else:
+        with psycopg.connect(postgres_uri) as connection:
+            connection.execute("UPDATE inference_requests SET created_at = now() - %s", [AN_HOUR])
+    with serving(Candidate(postgres_uri)) as candidate:
+        asked = plan(candidate.url, primary="double", shadow="candidate", until=now())
+        followed(postgres_uri, asked)
+    assert sorted(candidate.pair_ids) == sorted(f"p{i}" for i in range(20 + has_callers))
+
+
+def test_a_candidate_that_is_promoted_meanwhile_ends_it(postgres_uri: str) -> None:
+    """A Job outlives the stage that suspends its CronJob."""
+    with serving(Candidate(postgres_uri)) as candidate:
+
+        async def drive(follower: Follower) -> None:
+            for i in itertools.count():
+                call(postgres_uri, f"p{i}")
+                await until(lambda i=i: len(candidate.arrived) > i)  # type: ignore[misc]
+                if i == 10:
+                    candidate.role = "primary"
+
+        asked = plan(candidate.url, primary="double", shadow="candidate")
+        with pytest.raises(OneLineError, match="as primary; nothing more is sent"):
+            followed(postgres_uri, asked, drive)
+    assert len(candidate.arrived) > 10
 
 
 def test_missing_tables_are_one_line(empty_postgres_uri: str) -> None:

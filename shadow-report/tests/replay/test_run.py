@@ -20,6 +20,13 @@ from shadow_report.replay.candidate import Candidate as Address
 from shadow_report.replay.run import Plan, Run, SentCounts, State, load
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few of these candidates record, which a replay would wait for."""
+    monkeypatch.setattr("shadow_report.replay.run.TRIAL_SECONDS", 0.5)
+    monkeypatch.setattr("shadow_report.replay.run.LOOK_SECONDS", 0.1)
+
+
 def plan(to: str, folder: Path, **settings: object) -> Plan:
     candidate = Address(
         target=parse_target(to),
@@ -248,6 +255,24 @@ def test_error_statuses_are_answers(postgres_uri: str, tmp_path: Path) -> None:
         finished, run = go(postgres_uri, plan(candidate.url, tmp_path))
     assert finished
     assert run.journal.counts == SentCounts(answered=20, failed=10)
+
+
+@pytest.mark.parametrize("promoted_after", [0, 30])
+def test_a_candidate_that_records_as_primary_ends_it(
+    postgres_uri: str, tmp_path: Path, promoted_after: int
+) -> None:
+    """Promoted before, it gets one call; meanwhile, no more than come before the first is seen."""
+    store(postgres_uri, 100)
+    candidate = Candidate(postgres_uri, delay_seconds=0.2)
+
+    def status_of(number: int) -> int:
+        candidate.role = "primary" if number > promoted_after else "shadow"
+        return 200
+
+    candidate.status_of = status_of
+    with serving(candidate), pytest.raises(OneLineError, match=r"candidate has recorded call p\d+"):
+        go(postgres_uri, plan(candidate.url, tmp_path))
+    assert len(candidate.arrived) == 1 if promoted_after == 0 else len(candidate.arrived) < 100
 
 
 def test_holds_no_lock_on_the_tables(postgres_uri: str) -> None:

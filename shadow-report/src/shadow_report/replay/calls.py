@@ -16,7 +16,7 @@ from urllib.parse import quote, unquote, urlsplit
 from uuid import UUID
 
 import psycopg
-from psycopg.rows import kwargs_row, scalar_row
+from psycopg.rows import class_row, kwargs_row, scalar_row
 
 from shadow_report import OneLineError, SettingWrong
 from shadow_report.evidence.database import failure
@@ -45,6 +45,28 @@ class StoredCall:
     headers: dict[str, str]
     body: bytes | None
     withheld: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """A pair of which a candidate has recorded a call: as `role`, and whether one of them ended."""
+
+    pair_id: str
+    role: str
+    inference_service: str
+    ended: bool
+
+
+def shadow_calls(rows: Sequence[Recorded]) -> list[Recorded]:
+    """Those that were recorded as a shadow's; OneLineError where any was as a primary's."""
+    for row in rows:
+        if row.role == "primary":
+            raise OneLineError(
+                f"{row.inference_service} has recorded call {row.pair_id}, which was sent to it as "
+                "to a shadow, as primary; nothing more is sent. It was promoted, or its "
+                "transformer lacks SHADOW_ROLE=shadow: send to it again once it is the shadow."
+            )
+    return list(rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +150,23 @@ class StoredCalls:
         rows = await (await self._connection.execute(sql("recorded"), asked)).fetchall()
         await self._connection.commit()
         return {str(service): int(calls) for service, calls in rows}
+
+    async def shadowed(self, pair_ids: list[str], primary: str, since: datetime) -> int:
+        """How many of these pairs, sent since then, a shadow has recorded; OneLineError where one
+        was recorded as a primary's.
+        """
+        asked = {
+            "pair_ids": pair_ids,
+            "oldest": since,
+            "shadow": None,
+            "primary": primary,
+            "sent_since": since,
+        }
+        async with self._connection.cursor(row_factory=class_row(Recorded)) as cursor:
+            await cursor.execute(sql("shadowed"), asked)
+            rows = await cursor.fetchall()
+        await self._connection.commit()
+        return len(shadow_calls(rows))
 
 
 @asynccontextmanager

@@ -18,7 +18,7 @@ import psycopg
 from psycopg.rows import AsyncRowFactory, class_row, kwargs_row, scalar_row
 
 from shadow_report.evidence.database import failure, place
-from shadow_report.replay.calls import StoredCall, sql, stored_call
+from shadow_report.replay.calls import Recorded, StoredCall, shadow_calls, sql, stored_call
 
 Row = TypeVar("Row")
 
@@ -71,16 +71,6 @@ class Window:
     until: datetime | None
 
 
-@dataclass(frozen=True, slots=True)
-class Shadowed:
-    """A pair that a candidate has recorded: when its last call came, and whether one ended."""
-
-    pair_id: str
-    inference_service: str
-    last_call: datetime
-    ended: bool
-
-
 class DeliveredCalls:
     """Questions to the tables at `uri`, one at a time; each waits for a database that is away.
 
@@ -89,12 +79,18 @@ class DeliveredCalls:
     OneLineError: a wrong URI, and no such table or no right, but for one that was there before.
     """
 
-    def __init__(self, uri: str, changed: Callable[[str | None], None]) -> None:
+    def __init__(
+        self,
+        uri: str,
+        changed: Callable[[str | None], None],
+        was_read: asyncio.Event | None = None,
+    ) -> None:
         self._uri = uri
         self._changed = changed
         self._connection: psycopg.AsyncConnection[Any] | None = None
         self._lock = asyncio.Lock()
-        self._has_read = False
+        # Of all that share it: what one of them has read was there.
+        self._was_read = was_read or asyncio.Event()
 
     async def now(self) -> datetime:
         """The server's clock."""
@@ -122,14 +118,26 @@ class DeliveredCalls:
         }
         return await self._ask(sql("calls"), asked, kwargs_row(stored_call))
 
-    async def shadowed(self, keys: Sequence[Key], shadow: str | None) -> list[Shadowed]:
-        """What the service `shadow`, or None for any, has recorded of these pairs."""
+    async def shadowed(
+        self, keys: Sequence[Key], shadow: str | None, sent_since: datetime
+    ) -> list[Recorded]:
+        """What the service `shadow`, or None for any, has recorded of these pairs of one primary.
+
+        OneLineError where one that was sent since then was recorded as a primary's.
+        """
         asked = {
             "pair_ids": [key.pair_id for key in keys],
             "oldest": min(key.request_time for key in keys),
             "shadow": shadow,
+            "primary": keys[0].inference_service,
+            "sent_since": sent_since,
         }
-        return await self._ask(sql("shadowed"), asked, class_row(Shadowed))
+        return shadow_calls(await self._ask(sql("shadowed"), asked, class_row(Recorded)))
+
+    async def answering(self, since: datetime) -> str | None:
+        """Who answers callers, as the newest call that was delivered since then says."""
+        found = await self._ask(sql("answering"), {"since": since}, scalar_row)
+        return found[0] if found else None
 
     async def began(self, shadow: str | None, since: datetime) -> datetime | None:
         """When the primary took the first call that the shadow has answered since then."""
@@ -155,10 +163,11 @@ class DeliveredCalls:
                             await cursor.execute(query, asked)
                             rows = await cursor.fetchall()
                     self._changed(None)
-                    self._has_read = self._has_read or query != CLOCK
+                    if query != CLOCK:
+                        self._was_read.set()
                     return rows
                 except (*OUTAGES, *TAKEN_AWAY) as error:
-                    if isinstance(error, TAKEN_AWAY) and not self._has_read:
+                    if isinstance(error, TAKEN_AWAY) and not self._was_read.is_set():
                         raise failure(error, self._uri, "report") from error
                     await self.close()
                     self._changed(str(failure(error, self._uri, "report")))

@@ -41,6 +41,11 @@ LOOK_BACK = timedelta(days=1)
 SETTLE_SECONDS = 2.0
 # An answer whose row is not there by then went with the candidate's pod.
 LOST_SECONDS = 120.0
+# The next call waits so long, at most, for the first one's record, which says whether the candidate
+# is a shadow.
+TRIAL_SECONDS = 10.0
+# So long after its last caller a service may have become a shadow.
+LAST_CALLER = timedelta(minutes=5)
 # So often a call is sent to a candidate that is ready and gives no answer.
 ATTEMPTS = 5
 FIRST_PROBE_SECONDS, PROBE_SECONDS = 0.5, 5.0
@@ -94,8 +99,9 @@ class Follower:
             plan.candidate.target.base, self.lag_seconds, lambda: len(self._open)
         )
         # A connection for each of the loops, so that none waits for another's question.
+        was_read = asyncio.Event()
         self._news, self._past, self._checks = (
-            DeliveredCalls(uri, self.metrics.database) for _ in range(3)
+            DeliveredCalls(uri, self.metrics.database, was_read) for _ in range(3)
         )
         self._stop = asyncio.Event()
         self._room = asyncio.Semaphore(1 if plan.in_order else plan.candidate.concurrency)
@@ -107,6 +113,9 @@ class Follower:
         # By pair id: of calls with one pair id, one is sent.
         self._open: dict[str, Key] = {}
         self.unconfirmed: dict[str, Unconfirmed] = {}
+        # Until it is seen, by one of the calls tried, that the candidate records as a shadow.
+        self._on_trial, self._tried = True, set[str]()
+        self._began: datetime
         self._seen: dict[UUID, datetime] = {}
         self._names: dict[str, str] = {}
         self._window: Window
@@ -164,6 +173,14 @@ class Follower:
     async def _begin(self) -> datetime:
         """The server's time; and from where on calls are followed."""
         plan, now = self._plan, await self._look_at_clock()
+        self._began = now
+        if plan.shadow and await self._past.answering(now - LAST_CALLER) == plan.shadow:
+            raise OneLineError(
+                f"{plan.shadow} answers callers: the newest call of a primary in the tables is its "
+                "own, and it would record as primary what it is sent, so nothing is. Follow it "
+                f"once it is the shadow, from another's newer call on, or after "
+                f"{LAST_CALLER // timedelta(minutes=1)} minutes without any."
+            )
         since = plan.since
         if since is None:
             since = await self._past.began(plan.shadow, now - LOOK_BACK) or now
@@ -260,7 +277,7 @@ class Follower:
     async def _recorded(self, tables: DeliveredCalls, keys: Sequence[Key]) -> dict[str, bool]:
         """Which of these pairs the candidate has recorded, and whether the call has ended."""
         found: dict[str, bool] = {}
-        for row in await tables.shadowed(keys, self._plan.shadow):
+        for row in await tables.shadowed(keys, self._plan.shadow, self._began):
             self._only("shadow", row.inference_service, self._plan.shadow)
             found[row.pair_id] = row.ended or found.get(row.pair_id, False)
         return found
@@ -299,6 +316,24 @@ class Follower:
             task = asyncio.create_task(self._send(call, key, was_lost))
             self._sending.add(task)
             task.add_done_callback(self._ended)
+            # One that was lost is sent by the loop which looks for records.
+            if self._on_trial and not was_lost:
+                await self._try(task, key)
+
+    async def _try(self, task: asyncio.Task[None], key: Key) -> None:
+        """Hold the next calls back until this one's record is seen: one that was promoted would
+        have a night's calls before the first is looked for.
+
+        A call that is skipped or given up says nothing, and the next one is tried.
+        """
+        self._tried.add(key.pair_id)
+        waited = 0.0
+        while not self._stop.is_set() and (not task.done() or key.pair_id in self.unconfirmed):
+            await self._pause(POLL_SECONDS)
+            waited += POLL_SECONDS if self._outage is None else 0.0
+            if waited >= TRIAL_SECONDS:
+                self._on_trial = False  # each record is looked at anyway
+                return
 
     async def _send(self, call: StoredCall, key: Key, was_lost: bool) -> None:
         """Send one call until it is answered, or until a candidate that is ready will not."""
@@ -384,6 +419,7 @@ class Follower:
             pair_id = item.key.pair_id
             if recorded.get(pair_id):
                 del self.unconfirmed[pair_id]
+                self._on_trial = self._on_trial and pair_id not in self._tried
             elif now < item.lost_at:
                 # Less and less often: a delivery that is stuck costs few questions.
                 item.look_at = now + max(SETTLE_SECONDS, (now - item.taken_at) / 2)

@@ -180,6 +180,9 @@ class Journal:
 
 
 SAVE_SECONDS = 1.0
+LOOK_SECONDS = 0.5
+# The next call waits so long, at most, for the first one's record.
+TRIAL_SECONDS = 10.0
 
 # Called with calls done, calls of the whole replay, and how many failed.
 Progress = Callable[[int, int, str], None]
@@ -223,6 +226,10 @@ class Run:
         self._no_answer: OneLineError | None = None
         self._sending: set[asyncio.Task[None]] = set()
         self._saved = time.monotonic()
+        # Of this run alone: until one is seen to be recorded as a shadow's, calls go one by one.
+        self._answered: deque[str] = deque(maxlen=TAIL)
+        self._on_trial = not plan.candidate.is_primary
+        self._all_sent = asyncio.Event()
         self.journal = Journal(state)
 
     def stop(self) -> None:
@@ -238,7 +245,15 @@ class Run:
         self._save()
         try:
             async with Connection(self._plan.candidate) as connection:
-                await self._send_all(connection, calls)
+                watching = asyncio.create_task(self._watch(calls))
+                watching.add_done_callback(self._ended)
+                try:
+                    await self._send_all(connection, calls)
+                    # Not cancelled in a question, which would break the connection for the next.
+                    self._all_sent.set()
+                    await asyncio.wait({watching})
+                finally:
+                    watching.cancel()
             if self._no_answer and not self.journal.answered_pairs:
                 raise self._no_answer
             if not self._stop.is_set():
@@ -260,12 +275,35 @@ class Run:
                     task = asyncio.create_task(self._send(connection, call))
                     self._sending.add(task)
                     task.add_done_callback(self._ended)
+                    if self._on_trial:
+                        await self._try(task, call)
         except asyncio.CancelledError:
             for task in self._sending:
                 task.cancel()
             raise
         finally:
             await asyncio.gather(*self._sending, return_exceptions=True)
+
+    async def _try(self, task: asyncio.Task[None], call: StoredCall) -> None:
+        """Hold the next calls back until this one's record is seen, or does not come."""
+        await asyncio.wait({task}, timeout=TRIAL_SECONDS)
+        if task.done() and call.pair_id not in self._answered:
+            return  # it was skipped or got no answer, and the next one is tried
+        waited = 0.0
+        while self._on_trial and not self._stop.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), LOOK_SECONDS)
+            waited += LOOK_SECONDS
+            self._on_trial = self._on_trial and waited < TRIAL_SECONDS
+
+    async def _watch(self, calls: StoredCalls) -> None:
+        """End the run once a call is recorded as a primary's: the candidate has been promoted."""
+        while not (self._plan.candidate.is_primary or self._all_sent.is_set()):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._all_sent.wait(), LOOK_SECONDS)
+            sent = list(self._answered)
+            if sent and await calls.shadowed(sent, self._state.primary, self._state.started):
+                self._on_trial = False
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._sending.discard(task)
@@ -315,6 +353,7 @@ class Run:
         """Send one call and count what came of it."""
         try:
             self.journal.answered(call, await connection.send(call))
+            self._answered.append(call.pair_id)
         except NoAnswer as error:
             self._no_answer = OneLineError(
                 f"The candidate at {self._plan.target.base} does not answer: {error}; "
@@ -347,7 +386,6 @@ class Run:
 
 # Transformers write a second or so behind; after a database's pause it takes longer.
 RECORDS_SECONDS = 30.0
-LOOK_SECONDS = 0.5
 
 
 async def wait_for_records(

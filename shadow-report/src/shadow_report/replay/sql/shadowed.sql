@@ -1,12 +1,14 @@
--- What the candidate has recorded of these pairs: by which service, when its last call of the pair came,
--- and whether one of them ended. Plain joins by all of the keys, as a distributed server wants them.
-SELECT r.pair_id, r.inference_service, max(r.request_time) AS last_call,
-       bool_or(a.record_id IS NOT NULL) AS ended
+-- What the candidate has recorded of these pairs: by which service, as whose, and whether one of the calls
+-- ended. As primary it counts from a time on, where it is not the call itself that is sent: another service's,
+-- or one that a follower or a replay has sent. Plain joins by all of the keys, as a distributed server wants them.
+SELECT r.pair_id, r.role, r.inference_service, bool_or(a.record_id IS NOT NULL) AS ended
 FROM unnest(%(pair_ids)s::text[]) AS wanted (pair_id)
 JOIN inference_requests r USING (pair_id)
 LEFT JOIN inference_responses a
        ON a.record_id = r.record_id AND a.request_time = r.request_time AND a.pair_id = r.pair_id
-WHERE r.role = 'shadow' AND r.inference_service = coalesce(%(shadow)s, r.inference_service)
+WHERE CASE WHEN r.role = 'shadow' THEN r.inference_service = coalesce(%(shadow)s, r.inference_service)
+           ELSE r.created_at >= %(sent_since)s::timestamptz
+                AND (r.inference_service <> %(primary)s OR r.request_headers ->> 'x-shadow-source' IS NOT NULL) END
   -- No clock is further behind than that.
   AND r.request_time >= %(oldest)s::timestamptz - interval '10 minutes'
-GROUP BY r.pair_id, r.inference_service
+GROUP BY r.pair_id, r.role, r.inference_service
