@@ -73,7 +73,12 @@ def test_nothing_of_ours_is_refused(
     tree = Tree(tmp_path / "tree")
     tree.choose_topology(topology)
     tree.switch_on_options(topology)
-    tree.choose_settings(tree.settings() | settings)
+    values = tree.settings() | settings
+    if topology == "follow":
+        # Of these it warns: see the two tests below.
+        tree.replace(OPTIONS, "  - follow-later", "  # - follow-later")
+        values["gateway-namespace"] = values["gateway"].partition("/")[0]
+    tree.choose_settings(values)
     for manifests in map(render, stages(tree)):
         assert list(problems(manifests)) == []
         assert list(warnings(manifests)) == []
@@ -93,6 +98,36 @@ def stages(tree: Tree) -> list[Path]:
     """The root and the stages that render something of their own."""
     own = [tree.folder / "manifests/stages" / stage for stage in STAGES_OF_THEIR_OWN]
     return [tree.folder, *own]
+
+
+def test_a_shadow_that_two_follow_is_warned_of(tmp_path: Path) -> None:
+    """The follower and follow-later, where both are on; the second shadow has a follower alone."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology("follow")
+    tree.switch_on("follow-later")
+    tree.switch_on("second-shadow/follow")
+    on, *others = (list(warnings(render(folder))) for folder in stages(tree))
+    (line,) = on
+    assert line.startswith(
+        "CronJob mirrored-inference-follow-later: Deployment mirrored-inference-follower sends the "
+        "same calls to triple-minimal-inference, some of them twice"
+    )
+    assert others == [[]] * len(others)
+
+
+@pytest.mark.parametrize("namespace", ["edge", "istio-system"])
+def test_a_policy_that_lets_in_another_namespace_than_the_gateways_is_warned_of(
+    tmp_path: Path, namespace: str
+) -> None:
+    """Its pods may be there, and seldom are."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology("follow")
+    tree.choose_settings(tree.settings() | {"gateway": f"{namespace}/public"})
+    assert list(warnings(render(tree.folder))) == []  # no policy, nobody shut out
+    tree.switch_on("network-policies/follow")
+    said = "\n".join(warnings(render(tree.folder)))
+    where = "gateways of the namespace istio-system, and the routes' Gateway is in edge: unless"
+    assert where in said if namespace == "edge" else said == ""
 
 
 @pytest.mark.parametrize(

@@ -108,6 +108,7 @@ def warnings(manifests: list[Manifest]) -> Iterator[str]:
     yield from _short_lived(manifests)
     if topology_of(manifests) == "follow":
         yield from _withheld(manifests)
+        yield from _followed_twice(manifests)
 
 
 def _unused_rules(manifests: list[Manifest]) -> Iterator[str]:
@@ -170,6 +171,36 @@ def _withheld(manifests: list[Manifest]) -> Iterator[str]:
             "whose request has such a value is not sent and gets no pair. Name values of answers "
             "alone, or have these calls mirrored, by the topology standard."
         )
+
+
+def _followed_twice(manifests: list[Manifest]) -> Iterator[str]:
+    """Two that follow one shadow do not know what the other one has under way."""
+    running = [
+        item
+        for item in of_kind(manifests, "Deployment")
+        if _component(item) == "follower" and item["spec"].get("replicas", 1)
+    ]
+    for job in of_kind(manifests, "CronJob"):
+        shadow = _shadow_of(job)
+        if _component(job) != "follow-later" or job["spec"].get("suspend"):
+            continue
+        for item in (item for item in running if _shadow_of(item) == shadow):
+            yield (
+                f"{label(job)}: {label(item)} sends the same calls to {shadow}, some of them twice "
+                "while both run; switch `follow-later` off in manifests/options/"
+                "kustomization.yaml, or take the stage mirroring-off, where it runs alone."
+            )
+
+
+def _component(item: Manifest) -> str | None:
+    found: str | None = (item["metadata"].get("labels") or {}).get(COMPONENT)
+    return found
+
+
+def _shadow_of(item: Manifest) -> str | None:
+    """Whom a follower's pods follow."""
+    env = [one for key, one in fields(item["spec"]) if key == "env"]
+    return next((one.get("value") for one in env if one["name"] == "SHADOW_NAME"), None)
 
 
 def problems(manifests: list[Manifest], edge: bool = False) -> Iterator[str]:

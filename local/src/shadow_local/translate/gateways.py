@@ -23,6 +23,7 @@ ISTIOS_PORTS, KNATIVES_PORT = range(15_000, 15_091), 8081
 # Istio's charts have 80 and 443 lead to 8080 and 8443 of the pods, or to themselves.
 CALLERS_PORTS = (80, 443, 8080, 8443)
 HTTP = ("HTTP", "HTTPS", "HTTP2", "GRPC")
+LETS_IN = "shadow-deployment/gateway"  # a label of policies: which of a namespace's pods
 POD_LABEL = "istio"  # what the setting gateway-label is the value of
 
 
@@ -45,8 +46,8 @@ def refusals(manifests: Iterable[Manifest], edge: bool = False) -> Iterator[str]
 
 
 def warnings(manifests: Iterable[Manifest]) -> Iterator[str]:
-    """A line for each Gateway of our routes that does not serve their hosts, or has other pods than
-    our selectors ask for.
+    """A line for each Gateway of our routes that does not serve their hosts, or has other pods, or
+    may have them elsewhere, than our selectors ask for.
     """
     items = list(manifests)
     ours = [item for item in items if is_ours(item)]
@@ -58,6 +59,34 @@ def warnings(manifests: Iterable[Manifest]) -> Iterator[str]:
             )
             if routes and gateway not in ours:
                 yield from (f"{label(gateway)}: {line}" for line in _other_pods(ours, gateway))
+    yield from _shut_out(ours)
+
+
+def _shut_out(ours: Iterable[Manifest]) -> Iterator[str]:
+    """Of the Gateway API's gateways the policies let in a namespace, which is seldom another than
+    that of the Gateway.
+    """
+    items = list(ours)
+    homes = {
+        parent.get("namespace", namespace_of(item))
+        for kind in ("HTTPRoute", "GRPCRoute")
+        for item in of_kind(items, kind)
+        for parent in item["spec"].get("parentRefs") or ()
+    }
+    let_in = {
+        named
+        for item in of_kind(items, "NetworkPolicy")
+        if item["metadata"]["labels"].get(LETS_IN) == "any-pod"
+        for key, named in fields(item["spec"].get("ingress"))
+        if key == "kubernetes.io/metadata.name"
+    }
+    for home in sorted(homes - let_in if let_in else ()):
+        said = " and ".join(sorted(let_in))
+        yield (
+            f"the network policies let in gateways of the namespace {said}, and the routes' "
+            f"Gateway is in {home}: unless its pods are in {said}, they shut every caller out; "
+            f"set `gateway-namespace` in {SETTINGS_FILE} to where its pods are."
+        )
 
 
 def _tcp_chains(policy: Manifest) -> Iterator[str]:
