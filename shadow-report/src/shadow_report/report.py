@@ -645,7 +645,8 @@ class Report:
     signatures: tuple[Signature, ...]
     timeline: tuple[Bucket, ...]
     unmatched_rules: tuple[str, ...]
-    """Options by path that named nothing in this window: `--ignore meta.took`."""
+    """Options by path that found nothing to hold for in this window: `ignore meta.took`, or
+    `rule labels (unordered, and no list there)`."""
     notes: tuple[str, ...]
     """What to know next to the verdict: what was left out, what a figure does not prove."""
 

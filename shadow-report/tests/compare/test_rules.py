@@ -71,6 +71,13 @@ CASES = [
     ("predictions=cosine", {"predictions": [[1.0, 2.0], [3.0, 4.0]]}, {"predictions": [[2.0, 4.0], [3.0, 4.0]]}, "number", "within tolerance"),
     ("p=top_class", {"p": [0.2, 0.8]}, {"p": [0.4, 0.6]}, "number", "equal"),
     ("p=top_class", {"p": [0.2, 0.8]}, {"p": [0.6, 0.4]}, "number", "label"),
+    ("p=top_class", {"p": [0.2]}, {"p": [0.6]}, "number", "number"),
+    ("p=top_class", {"p": {"a": 0.2, "b": 0.8}}, {"p": {"b": 0.6, "a": 0.4}}, "number", "equal"),
+    ("p=top_class", {"p": {"a": 0.2, "b": 0.8}}, {"p": {"a": 0.6, "b": 0.4}}, "number", "label"),
+    ("p=top_class", {"p": {"a": 0.5, "b": 0.5}}, {"p": {"b": 0.5, "a": 0.4}}, "number", "label"),
+    ("p=top_class", {"p": {"a": 0.2, "b": 0.8}}, {"p": {"b": 0.8}}, "missing", "missing"),
+    ("p=top_class", {"p": {"b": 0.8, "c": 0.1}}, {"p": {"a": 0.1, "b": 0.8, "c": 0.1}}, "extra", "extra"),
+    ("p=top_class", {"p": {"a": 0.2, "b": 0.8}}, {"p": {"a": None, "b": 0.8}}, "non-finite", "non-finite"),
     ("s=text", {"s": "Hello  World"}, {"s": "hello world"}, "label", "within tolerance"),
     ("s=text,normalize=false", {"s": "Hello"}, {"s": "hello"}, "label", "similarity"),
     ("s=text,least=0.8", {"s": "the cat sat"}, {"s": "the cat sits"}, "label", "within tolerance"),
@@ -713,6 +720,54 @@ def test_a_probability_vector_names_the_rule_for_its_top_class(command: Command)
     assert path_of(again, "p[*]")["labels"]["confusion"] == [[270, 30], [0, 0]]
     assert path_of(again, "p[*]")["kind"] == "top class"
     assert "If some top classes may be others, put `,margin=20%` behind `top_class`." in told(again)
+
+
+def test_what_is_ignored_is_no_class(command: Command) -> None:
+    """A number that stands among the probabilities would be the largest of each."""
+    calls = [({"p": {"a": 0.2, "b": 0.8, "ms": i}}, {"p": {"a": 0.6, "b": 0.4}}) for i in range(5)]
+    report = command(answers(*calls), "--rule", "p=top_class", "--ignore", "p.ms")
+    assert (report["outcomes"], report["unmatched_rules"]) == ({"label": 5}, [])
+
+
+NEITHER = "top_class, and neither a list nor several numbers by name there"
+
+
+@pytest.mark.parametrize(
+    ("rule", "answer", "said"),
+    [
+        ("p=unordered", {"p": {"a": 0.2, "b": 0.8}}, "rule p (unordered, and no list there)"),
+        ("p=cosine", {"p": {"a": 0.2, "b": 0.8}}, "rule p (cosine, and no list there)"),
+        ("p=ranking", {"p": "x"}, "rule p (ranking, and no list there)"),
+        ("p=matched,key=id", {"p": {"id": 1}}, "rule p (matched, and no list there)"),
+        ("p=top_class", {"p": {"a": 0.2, "b": "x"}}, f"rule p ({NEITHER})"),
+        ("p=top_class", {"p": {"a": 0.2}}, f"rule p ({NEITHER})"),
+        ("p=unordered", {"p": {"a": ["x"]}}, None),
+        ("p=unordered", {"p": []}, None),
+        ("p=cosine", {"p": base64.b64encode(struct.pack("<8f", *[1.0] * 8)).decode()}, None),
+        ("*=cosine", {"p": 1, "q": [1, 2]}, None),
+        ("outputs.e=cosine", {"outputs": [{"name": "e", "datatype": "FP32", "shape": [2], "data": [1, 0]}]}, None),
+    ],
+)  # fmt: skip
+def test_a_rule_for_lists_that_met_none_says_so(
+    command: Command,
+    capsys: pytest.CaptureFixture[str],
+    rule: str,
+    answer: object,
+    said: str | None,
+) -> None:
+    """Though there is something at its place, which it says nothing of."""
+    report = command(answers((answer, answer)), "--rule", rule)
+    assert report["unmatched_rules"] == ([said] if said else [])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert (f"No effect {said}: there is nothing that it holds for" in printed) is bool(said)
+
+
+def test_a_rule_for_lists_that_another_takes_the_place_of_is_not_told(command: Command) -> None:
+    """As of any kind; and where one side has another type, what it would say is not known."""
+    both = ("--rule", "p=unordered", "--rule", "p=top_class")
+    assert command(answers(({"p": [1, 2]}, {"p": [1, 2]})), *both)["unmatched_rules"] == []
+    report = command(answers(({"p": {"a": 1}}, {"p": "x"})), "--rule", "p=unordered")
+    assert report["unmatched_rules"] == []
 
 
 @pytest.mark.parametrize(

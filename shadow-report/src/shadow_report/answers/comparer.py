@@ -23,6 +23,7 @@ from shadow_report.answers.bodies import UNPARSEABLE, Tensor, parse_text, shape_
 from shadow_report.answers.kinds import (
     Aligned,
     Ignored,
+    ListKind,
     Matched,
     Patterns,
     TextKind,
@@ -30,6 +31,7 @@ from shadow_report.answers.kinds import (
     TopClass,
     Unordered,
     are_equal,
+    are_scores,
     are_vectors,
 )
 from shadow_report.answers.numbers import (
@@ -40,7 +42,7 @@ from shadow_report.answers.numbers import (
     is_finite,
 )
 from shadow_report.answers.outcome import IS_DISAGREEMENT, Outcome
-from shadow_report.answers.paths import NONE_CHOSEN, Progress, Rules, RulesHere, Step, join
+from shadow_report.answers.paths import NONE_CHOSEN, Progress, Rule, Rules, RulesHere, Step, join
 from shadow_report.answers.similarity import Cosine, Ranking, Ranks
 
 # Marks are (place, outcome) in one number.
@@ -188,6 +190,7 @@ class Place:
         "classes",
         "depth",
         "faults",
+        "has_lists",
         "key",
         "kinds",
         "labels",
@@ -200,6 +203,7 @@ class Place:
         "rules",
         "similarities",
         "texts",
+        "tops",
     )
 
     def __init__(self, path: str, key: int, depth: int, rules: RulesHere) -> None:
@@ -213,6 +217,10 @@ class Place:
         self.numbers = NumberColumn(rules.numbers)
         self.labels = LabelTally()
         self.bools = LabelTally()
+        self.tops = LabelTally()
+        """Which class is the largest of a list, or by name, where a rule says that this decides."""
+        self.has_lists = False
+        """A list was here, or what the rule for lists reads as one."""
         self.lengths = NumberTally(Tolerance())
         """Characters of texts, where a rule reads them as such."""
         self.similarities: dict[str, SimilarityTally] = {}
@@ -286,15 +294,16 @@ _KIND_OF |= {type(None): "null", Tensor: "tensor"}
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What there was in the answers compared: the rules that named something, by their number, and
-    the paths of all places.
+    """What there was in the answers compared: by their numbers the rules that named something, and
+    those of them that found there what they are for; and the paths of all places.
     """
 
     named: frozenset[int] = frozenset()
+    met: frozenset[int] = frozenset()
     paths: frozenset[str] = frozenset()
 
     def __or__(self, other: Seen) -> Seen:
-        return Seen(self.named | other.named, self.paths | other.paths)
+        return Seen(self.named | other.named, self.met | other.met, self.paths | other.paths)
 
 
 NOTHING_SEEN = Seen()
@@ -379,19 +388,34 @@ class Comparer:
     def seen(self) -> Seen:
         """What there was in all that was compared so far."""
         places = self.places.all
-        named = frozenset(rule for place in places for rule in place.rules.named)
-        return Seen(named, frozenset(place.path for place in places))
+        named = {(place, rule) for place in places for rule in place.rules.named}
+        met = {place.rules.list_rule for place in places if place.has_lists}
+        met |= {rule for place, rule in named if not self._misses_lists(place, rule)}
+        return Seen(
+            frozenset(rule for _, rule in named),
+            frozenset(rule for rule in met if rule is not None),
+            frozenset(place.path for place in places),
+        )
+
+    @staticmethod
+    def _misses_lists(place: Place, rule: int) -> bool:
+        """Whether the rule holds for lists alone, and both sides have something else here."""
+        return rule == place.rules.list_rule and place.pairs > 0 and not place.kinds
 
     def unmatched(self, elsewhere: Seen = NOTHING_SEEN) -> tuple[str, ...]:
-        """The rules that named nothing of what was compared, with the place that each may mean;
-        none while nothing was. elsewhere: what other comparers saw by the same rules.
+        """The rules that named nothing of what was compared, with the place that each may mean, and
+        those for lists that met none; no rule while nothing was compared. elsewhere: what other
+        comparers saw by the same rules.
         """
         if not self.places.root.pairs:
             return ()
         seen = self.seen | elsewhere
         rules = enumerate(self._rules.by_path)
-        given = (rule for i, rule in rules if i not in seen.named and not rule.is_preset)
-        return tuple(f"{rule.name}{_nearest(rule.spelling, seen.paths)}" for rule in given)
+        return tuple(
+            rule.name + (_no_list(rule) if i in seen.named else _nearest(rule, seen.paths))
+            for i, rule in rules
+            if i not in seen.met and not rule.is_preset
+        )
 
     def ignored(self, elsewhere: Seen = NOTHING_SEEN) -> tuple[str, ...]:
         """The paths that were left out, of those that named something, here or `elsewhere`."""
@@ -442,10 +466,10 @@ class Comparer:
         if place.rules.reads_text and type(column.primary[0]) is str:
             self._texts(place, column)
             return
-        self._names(place, column)
-
-    def _names(self, place: Place, column: Column) -> None:
         tally = place.labels if type(column.primary[0]) is str else place.bools
+        self._names(place, tally, column)
+
+    def _names(self, place: Place, tally: LabelTally, column: Column) -> None:
         tally.add(column.primary, column.shadow)
         self._mark(place, Outcome.LABEL, column.rows[column.differing()])
 
@@ -453,6 +477,29 @@ class Comparer:
         if place.depth >= MAX_DEPTH:
             self._whole(place, column)
             return
+        if isinstance(place.rules.lists, TopClass):
+            column = self._by_top_name(place, place.rules.lists, column)
+        if column:
+            self._fields(place, column)
+
+    def _by_top_name(self, place: Place, rule: TopClass, column: Column) -> Column:
+        """Compare numbers by name as which of them is the largest; returns the other objects."""
+        names = {*chain(*column.primary, *column.shadow)} if place.rules.open else set()
+        ignored = {name for name in names if place.rules.below(name).is_ignored}
+        for name in ignored:
+            self.places.child(place, name)  # so that what ignores it has an effect
+        scores = column.each(lambda of: {k: v for k, v in of.items() if k not in ignored})
+        place.has_lists |= any(are_scores(p, p) for p in scores.primary)
+        pairs = enumerate(zip(scores.primary, scores.shadow, strict=True))
+        ruled = [i for i, (p, s) in pairs if are_scores(p, s)]
+        self._tops(place, rule, scores.take(ruled))
+        return column.take(sorted({*range(len(column))} - {*ruled}))
+
+    def _tops(self, place: Place, rule: TopClass, scores: Column) -> None:
+        if scores:
+            self._names(place, place.tops, scores.each(rule.label))
+
+    def _fields(self, place: Place, column: Column) -> None:
         keys = {*map(tuple, column.primary), *map(tuple, column.shadow)}
         if len(keys) > 1 or place.rules.chooses:
             self._unlike_objects(place, column)
@@ -477,8 +524,9 @@ class Comparer:
                 self._mark(child, outcome, rows)
 
     def _lists(self, place: Place, column: Column) -> None:
-        if place.rules.lists is not None:
-            column = self._by_list_rule(place, column)
+        place.has_lists = True
+        if (rule := place.rules.lists) is not None:
+            column = self._by_list_rule(place, rule, column)
         lengths, shadow_lengths = column.lengths()
         if (other := lengths != shadow_lengths).any() or not lengths.all():
             self._mark(place, Outcome.LENGTH, column.rows[other])
@@ -575,7 +623,7 @@ class Comparer:
         self._column(child, column.each(Tensor.vectors if by_list else attrgetter("data")))
         rest = column.each(attrgetter("rest"))
         if any(rest.primary) or any(rest.shadow):
-            self._objects(place, rest)
+            self._fields(place, rest)
 
     def _texts(self, place: Place, column: Column) -> None:
         """Texts under a rule that reads them."""
@@ -589,7 +637,7 @@ class Comparer:
         if (patterns := rules.patterns) is not None:
             child = self.places.of_patterns(place, patterns)
             child.rows.append(column.rows)
-            self._names(child, column.each(patterns.label))
+            self._names(child, child.labels, column.each(patterns.label))
         if (text := rules.text) is not None:
             place.texts.append(column.rows)
             similarities = column.scores(text.similarity)
@@ -600,7 +648,7 @@ class Comparer:
             p, s = (np.asarray(side, dtype=np.float64) for side in column.lengths())
             place.lengths.add(p, s, np.arange(len(column)), column.rows, ones)
         elif patterns is None:
-            self._names(place, column)
+            self._names(place, place.labels, column)
 
     def _encoded(self, place: Place, rule: Cosine, column: Column) -> Column:
         """Compare texts that encode vectors as what they encode; returns those that do not."""
@@ -622,12 +670,11 @@ class Comparer:
         self._column(place, contents.take(known[True, True]))
         return column.take(known[False, False])
 
-    def _by_list_rule(self, place: Place, column: Column) -> Column:
+    def _by_list_rule(self, place: Place, rule: ListKind, column: Column) -> Column:
         """Apply the rule for lists here; returns what is left to be compared item by item.
 
         An empty list where the other side has items is never left to the rule: it is a fault.
         """
-        rule = place.rules.lists
         if isinstance(rule, Unordered | Matched):
             return self._aligned(place, rule, column)
         pairs = list(enumerate(zip(column.primary, column.shadow, strict=True)))
@@ -635,9 +682,12 @@ class Comparer:
             ranks = {i: rule.ranks(p, s) for i, (p, s) in pairs if p and s}
             ruled = [i for i in ranks if ranks[i] is not None]
             self._rankings(place, rule, [r for r in ranks.values() if r], column.rows[ruled])
+        elif isinstance(rule, TopClass):
+            ruled = [i for i, (p, s) in pairs if are_scores(p, s)]
+            self._tops(place, rule, column.take(ruled))
         else:
             ruled = [i for i, (p, s) in pairs if are_vectors(p, s)]
-            self._vectors(place, rule, column.take(ruled))
+            self._cosines(place, rule, column.take(ruled))
         return column.take(sorted({i for i, _ in pairs} - {*ruled}))
 
     def _aligned(self, place: Place, rule: Unordered | Matched, column: Column) -> Column:
@@ -661,15 +711,11 @@ class Comparer:
         differing = np.flatnonzero((table < 1).any(axis=1))
         self._within(place, rows[differing], np.concatenate([rows[few], rows[apart]]))
 
-    def _vectors(self, place: Place, rule: Cosine | TopClass | None, column: Column) -> None:
-        if isinstance(rule, Cosine):
-            cosines = column.scores(rule.similarity)
-            below = np.flatnonzero(cosines < rule.least)
-            self._score(place, "cosine", cosines, below, column.rows)
-            self._within(place, column.rows[column.differing()], column.rows[below])
-        elif isinstance(rule, TopClass) and column:
-            place.kinds.add("top class")
-            self._names(place, column.each(rule.label))
+    def _cosines(self, place: Place, rule: Cosine, column: Column) -> None:
+        cosines = column.scores(rule.similarity)
+        below = np.flatnonzero(cosines < rule.least)
+        self._score(place, "cosine", cosines, below, column.rows)
+        self._within(place, column.rows[column.differing()], column.rows[below])
 
     def _score(
         self,
@@ -708,7 +754,13 @@ class Comparer:
         self._mark(place, Outcome.TEXT, column.rows[differing])
 
 
-def _nearest(path: str, places: Iterable[str]) -> str:
-    """The place that the path may mean, as a question."""
-    near = get_close_matches(path, sorted(filter(None, places)), n=1, cutoff=LIKE_A_TYPO)
+def _no_list(rule: Rule) -> str:
+    by_name = isinstance(rule.how, TopClass)
+    none = "neither a list nor several numbers by name" if by_name else "no list"
+    return f" ({rule.kind}, and {none} there)"
+
+
+def _nearest(rule: Rule, places: Iterable[str]) -> str:
+    """The place that the rule's path may mean, as a question."""
+    near = get_close_matches(rule.spelling, sorted(filter(None, places)), n=1, cutoff=LIKE_A_TYPO)
     return f" (did you mean {near[0]}?)" if near else ""

@@ -22,6 +22,7 @@ from shadow_report.answers.kinds import (
     TopClass,
     Unordered,
     are_equal,
+    are_scores,
     are_vectors,
 )
 from shadow_report.answers.numbers import FIRST_INEXACT, Number, nearest_float
@@ -249,6 +250,18 @@ def _other_type(p: object, s: object) -> Outcome:
 
 
 def _objects(at: _At, p: dict[str, Any], s: dict[str, Any]) -> Iterator[Difference]:
+    if isinstance(rule := at.rules.lists, TopClass):
+        scores, others = (
+            {name: value for name, value in side.items() if not at.key(name).rules.is_ignored}
+            for side in (p, s)
+        )
+        if are_scores(scores, others):
+            yield from _top_classes(at, rule, scores, others)
+            return
+    yield from _fields(at, p, s)
+
+
+def _fields(at: _At, p: dict[str, Any], s: dict[str, Any]) -> Iterator[Difference]:
     choices = at.choices(p, s)
     for key in {**p, **s}:
         below = at.key(key, choices.get(key, NONE_CHOSEN))
@@ -270,7 +283,7 @@ def _tensors(at: _At, p: Tensor, s: Tensor) -> Iterator[Difference]:
         yield from _walk(data, p.vectors(), s.vectors())
     else:
         yield from _walk(data, p.data, s.data)
-    yield from _objects(at, p.rest, s.rest)
+    yield from _fields(at, p.rest, s.rest)
 
 
 def _lists(at: _At, p: list[Any], s: list[Any]) -> Iterator[Difference]:
@@ -287,18 +300,22 @@ def _lists(at: _At, p: list[Any], s: list[Any]) -> Iterator[Difference]:
         elif min(ranks) < 1:
             yield from at.judged("overlap", ranks.overlap, rule.overlap, p, s)
         return
-    elif isinstance(rule, Cosine | TopClass) and are_vectors(p, s):
-        yield from _vectors(at, rule, p, s)
+    elif isinstance(rule, TopClass) and are_scores(p, s):
+        yield from _top_classes(at, rule, p, s)
+        return
+    elif isinstance(rule, Cosine) and are_vectors(p, s):
+        cosine = 1.0 if p == s else rule.similarity(p, s)
+        yield from at.judged("cosine", cosine, rule.least, p, s)
         return
     yield from _items_by_position(at, p, s)
 
 
-def _vectors(at: _At, rule: Cosine | TopClass, p: list[Any], s: list[Any]) -> Iterator[Difference]:
-    if isinstance(rule, Cosine):
-        cosine = 1.0 if p == s else rule.similarity(p, s)
-        yield from at.judged("cosine", cosine, rule.least, p, s)
-    elif (top := rule.label(p)) != (other := rule.label(s)):
-        yield from at.differs(Outcome.LABEL, top, other, f"top class {top} became {other}")
+def _top_classes(
+    at: _At, rule: TopClass, p: list[Any] | dict[str, Any], s: list[Any] | dict[str, Any]
+) -> Iterator[Difference]:
+    if (top := rule.label(p)) != (other := rule.label(s)):
+        what = f"top class {_short(top)} became {_short(other)}"
+        yield from at.differs(Outcome.LABEL, top, other, what)
 
 
 def _items_by_position(at: _At, p: list[Any], s: list[Any]) -> Iterator[Difference]:

@@ -47,13 +47,15 @@ def path_reports(
 
 
 def _values(place: Place) -> int:
-    counted = place.numbers.tally.values + place.labels.values + place.bools.values + place.nulls
+    counted = place.numbers.tally.values + place.nulls
+    counted += place.labels.values + place.bools.values + place.tops.values
     return counted + max((tally.values for tally in place.similarities.values()), default=0)
 
 
 def _path_report(place: Place, differing_pairs: int, alpha: float) -> PathReport:
-    numbers, labels, bools = place.numbers.tally, place.labels, place.bools
-    agreeing = numbers.agreeing + labels.agreeing + bools.agreeing + place.nulls
+    numbers, tops = place.numbers.tally, place.tops
+    agreeing = numbers.agreeing + tops.agreeing + place.nulls
+    agreeing += place.labels.agreeing + place.bools.agreeing
     agreeing += min((t.values - t.below for t in place.similarities.values()), default=0)
     margin, rules = place.rules.margin, place.rules.rules.by_path
     shown = _labels_of(place)
@@ -242,19 +244,18 @@ def _lost_values(place: Place) -> int:
 
 def _kind(place: Place) -> str:
     numbers, labels = place.numbers.tally, place.labels
+    counted: dict[str, NumberTally | LabelTally]
+    counted = {"number": numbers, "boolean": place.bools, "top class": place.tops}
     kinds = {name for name in place.kinds if name != "null"}
+    kinds |= {name for name, tally in counted.items() if tally.values}
     of_texts = TITLES.get(type(place.rules.text), "text")
     if place.similarities:
         name = next(iter(place.similarities))
         measures = {"similarity": of_texts, "cosine": "embedding"}
         kinds.add((measures | dict.fromkeys(("overlap", "correlation"), "ranking"))[name])
-    if numbers.values:
-        kinds.add("number")
     if labels.values:
         kinds.add(of_texts if labels.is_text else "label")
         kinds.discard("label" if labels.is_text else "text")
-    if place.bools.values and "top class" not in kinds:
-        kinds.add("boolean")
     if len(kinds) > 1:
         return "mixed"
     if kinds == {"number"}:
@@ -271,7 +272,7 @@ def _kind(place: Place) -> str:
 
 def _labels_of(place: Place) -> LabelTally | None:
     numbers = place.numbers.tally
-    for tally in (place.labels, place.bools):
+    for tally in (place.tops, place.labels, place.bools):
         if tally.values and not tally.is_text:
             return tally
     for classes in (numbers.top_classes, numbers.classes):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -93,11 +93,17 @@ class Patterns:
 
 @dataclass(frozen=True, slots=True)
 class TopClass:
-    """Two lists of numbers agree when the largest stands at the same position."""
+    """Two lists of numbers agree when the largest stands at the same position, two objects of
+    numbers when it has the same name.
+    """
 
     @staticmethod
-    def label(scores: Sequence[float]) -> int:
-        """The position of the largest number, of several the first."""
+    def label(scores: Sequence[float] | Mapping[str, float]) -> int | str:
+        """The position of the largest number, of several the first; or its name, of several the
+        first by the alphabet, since names have no order of their own.
+        """
+        if isinstance(scores, Mapping):
+            return min(scores, key=lambda name: (-scores[name], name))
         return max(range(len(scores)), key=scores.__getitem__)
 
 
@@ -234,6 +240,20 @@ def are_equal(primary: object, shadow: object) -> bool:
 def are_vectors(primary: list[Any], shadow: list[Any]) -> bool:
     """Whether both lists hold as many finite numbers, and at least one."""
     return len(primary) == len(shadow) > 0 and _all_finite(primary) and _all_finite(shadow)
+
+
+def are_scores(primary: list[Any] | dict[str, Any], shadow: list[Any] | dict[str, Any]) -> bool:
+    """Whether both hold a finite number for each of the same classes, by position or by name.
+
+    One number has no other to be larger than.
+    """
+    if len(primary) < 2:
+        return False
+    if isinstance(primary, dict) and isinstance(shadow, dict):
+        return primary.keys() == shadow.keys() and are_vectors(
+            [*primary.values()], [*shadow.values()]
+        )
+    return are_vectors([*primary], [*shadow])
 
 
 def _all_finite(values: list[Any]) -> bool:

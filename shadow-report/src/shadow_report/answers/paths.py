@@ -227,6 +227,8 @@ class RulesHere:
     open: frozenset[Progress]
     is_ignored: bool = False
     lists: ListKind | None = None
+    list_rule: int | None = None
+    """The rule that `lists` is of."""
     text: TextKind | None = None
     patterns: Patterns | None = None
     is_json: bool = False
@@ -350,7 +352,7 @@ def _settled(above: RulesHere, named: list[tuple[int, Rule]]) -> RulesHere:
         elif isinstance(how, TextKind):
             here = replace(here, text=how)
         elif isinstance(how, ListKind):
-            here = replace(here, lists=how)
+            here = replace(here, lists=how, list_rule=number)
         elif isinstance(how, Variant):
             here = replace(here, is_variant=True)
         elif not isinstance(how, Json | None):
