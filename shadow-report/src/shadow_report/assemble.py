@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from shadow_report import __version__
 from shadow_report.answers.comparer import NOTHING_SEEN
-from shadow_report.answers.figures import path_reports
+from shadow_report.answers.figures import numbers_by_name, path_reports
 from shadow_report.answers.outcome import Outcome
 from shadow_report.counting import Counters
 from shadow_report.counting.noise import NoiseFloor
@@ -90,6 +90,7 @@ class Observed:
                 integrity.findings,
                 differences(counters.groups, counters.comparer.places.all),
                 paths,
+                numbers_by_name(counters.comparer.places.all),
                 faults=ledger.new_faults,
                 disagreements=ledger.disagreements,
                 preset=of_preset(primary.protocols, settings),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from shlex import quote
 
-from shadow_report.answers.figures import advice
+from shadow_report.answers.figures import NumbersByName, advice
 from shadow_report.judging.rates import MEASURED_REQUESTS
 from shadow_report.report import Difference, Finding, Generated, Noise, Opinion, PathReport, Refused
 from shadow_report.settings import Comparison
@@ -94,6 +94,7 @@ def details(
     findings: Sequence[Finding],
     differences: Sequence[Difference],
     paths: Sequence[PathReport],
+    objects: Sequence[NumbersByName],
     *,
     faults: int,
     disagreements: int,
@@ -102,7 +103,8 @@ def details(
     """By gate, what its reason adds: in how many pairs each place differs, when the shadow's calls
     ended and what may mend the coverage.
 
-    differences: the most frequent first. preset: what to say where ids differ, of_preset.
+    differences: the most frequent first. objects: those with numbers by name. preset: what to say
+    where ids differ, of_preset.
     """
     told = {finding.code: finding for finding in findings}
     said = {"first_token": LONGER_QUEUE}
@@ -120,7 +122,7 @@ def details(
         if alike and found:
             hint = _of_one_side(found[0])
             if not is_fault:
-                hint = (preset if ids_differ else "") or hint or advice(paths)
+                hint = (preset if ids_differ else "") or hint or advice(paths, objects)
             said[gate] = " ".join(filter(None, (_by_place(found, alike), hint)))
     return said
 

@@ -722,6 +722,85 @@ def test_a_probability_vector_names_the_rule_for_its_top_class(command: Command)
     assert "If some top classes may be others, put `,margin=20%` behind `top_class`." in told(again)
 
 
+def by_name(*probabilities: float) -> dict[str, float]:
+    return dict(zip(("business", "sport", "tech"), probabilities, strict=True))
+
+
+def test_probabilities_by_name_name_one_option_for_all_of_them(command: Command) -> None:
+    """The tolerance of the object, and the rule for its top class, with what they do; one for each
+    class would be as many rounds.
+    """
+    chooser, calls = random.Random(7), []
+    for i in range(300):
+        off = chooser.uniform(-0.05, 0.05)
+        p, s = by_name(0.05, 0.8, 0.15), by_name(0.05 - off / 2, 0.8 + off, 0.15 - off / 2)
+        if i < 3:
+            s = by_name(0.41, 0.44, 0.15)
+        if i == 0:
+            s = by_name(0.42, 0.4, 0.18)
+        calls += [
+            ({"predictions": [{"text": "t", "p": p}]}, {"predictions": [{"text": "t", "p": s}]})
+        ]
+    report = command(answers(*calls))
+    said = told(report)
+    assert (
+        "The numbers of predictions[*].p differ by at most about 0.4: "
+        "--tolerance 'predictions[*].p=0.4' would have called all of them equal. "
+        "The top class is the same in 99.667 %: --rule 'predictions[*].p=top_class' compares that "
+        "alone." in said
+    )
+    assert command([], "--tolerance", "predictions[*].p=0.4")["outcomes"] == {
+        "within tolerance": 300
+    }
+    top = command([], "--rule", "predictions[*].p=top_class")
+    assert (top["outcomes"], top["unmatched_rules"]) == ({"equal": 299, "label": 1}, [])
+    found = path_of(top, "predictions[*].p")
+    assert (found["kind"], found["pairs"], found["differing_pairs"]) == (
+        "probability vector",
+        300,
+        1,
+    )
+    assert found["labels"]["classes"] == ["sport", "business"]
+    assert found["labels"]["confusion"] == [[299, 1], [0, 0]]
+    [worst] = top["signatures"]
+    assert worst["largest"][0]["what"] == ('predictions[0].p: top class "sport" became "business"')
+
+
+@pytest.mark.parametrize(
+    ("pairs", "advised"),
+    [
+        ([({"x": 100.0, "y": 80.5}, {"x": 101.0, "y": 82.5})], "--tolerance 'm[*]=2' would"),
+        ([({"x": 100.0, "y": 80.5}, {"x": 101.0, "y": 80.5})], "--tolerance 'm[*].x=1' would"),
+        ([({"x": 100.0, "y": 0.5}, {"x": 101.0, "y": 0.45})], "--tolerance 'm[*].x=1' would"),
+        ([({"x": 100.5, "y": 80.5, "k": 7}, {"x": 102.5, "y": 82.0, "k": 7})], "--tolerance 'm[*].x=2' would"),
+    ],
+    ids=["of one size", "one alone", "of other sizes", "beside class numbers"],
+)  # fmt: skip
+def test_numbers_by_name_share_a_tolerance_that_suits_all(
+    command: Command, pairs: list[tuple[object, object]], advised: str
+) -> None:
+    """One that is small to each of them, differ as they may."""
+    calls = answers(*(({"m": [p]}, {"m": [s]}) for p, s in pairs * 300))
+    assert advised in told(command(calls))
+
+
+def test_a_whole_answer_of_numbers_has_a_tolerance(command: Command) -> None:
+    """No path names it, and one names all that is in it."""
+    report = command(answers(*[(by_name(0.1, 0.7, 0.2), by_name(0.15, 0.65, 0.2))] * 300))
+    assert "--tolerance '*=0.05' would have called all of them equal." in told(report)
+    assert "top_class" not in told(report)
+    assert command([], "--tolerance", "*=0.05")["outcomes"] == {"within tolerance": 300}
+
+
+def test_more_classes_than_there_are_places_name_the_rule_for_the_largest(command: Command) -> None:
+    """Of those past the bound nobody knows a tolerance, and no path names them."""
+    p = {f"class {i}": 1 / 600 for i in range(600)}
+    s = {name: value * (0.99 if i % 2 else 1.01) for i, (name, value) in enumerate(p.items())}
+    said = told(command(answers(*[({"p": p}, {"p": s})] * 30)))
+    assert "The top class is the same in 100 %: --rule p=top_class compares that alone." in said
+    assert "--tolerance" not in said
+
+
 def test_what_is_ignored_is_no_class(command: Command) -> None:
     """A number that stands among the probabilities would be the largest of each."""
     calls = [({"p": {"a": 0.2, "b": 0.8, "ms": i}}, {"p": {"a": 0.6, "b": 0.4}}) for i in range(5)]

@@ -31,6 +31,7 @@ from shadow_report.answers.kinds import (
     TopClass,
     Unordered,
     are_equal,
+    are_probabilities,
     are_scores,
     are_vectors,
 )
@@ -186,6 +187,7 @@ class Place:
 
     __slots__ = (
         "bools",
+        "by_name",
         "children",
         "classes",
         "depth",
@@ -219,6 +221,8 @@ class Place:
         self.bools = LabelTally()
         self.tops = LabelTally()
         """Which class is the largest of a list, or by name, where a rule says that this decides."""
+        self.by_name: LabelTally | None = LabelTally()
+        """While all objects are probabilities by name: which name has the most."""
         self.has_lists = False
         """A list was here, or what the rule for lists reads as one."""
         self.lengths = NumberTally(Tolerance())
@@ -479,6 +483,8 @@ class Comparer:
             return
         if isinstance(place.rules.lists, TopClass):
             column = self._by_top_name(place, place.rules.lists, column)
+        elif place.by_name is not None:
+            self._count_by_name(place, place.by_name, column)
         if column:
             self._fields(place, column)
 
@@ -494,6 +500,16 @@ class Comparer:
         ruled = [i for i, (p, s) in pairs if are_scores(p, s)]
         self._tops(place, rule, scores.take(ruled))
         return column.take(sorted({*range(len(column))} - {*ruled}))
+
+    @staticmethod
+    def _count_by_name(place: Place, tally: LabelTally, column: Column) -> None:
+        if not all(map(are_probabilities, column.primary)):
+            place.by_name = None
+            return
+        pairs = enumerate(zip(column.primary, column.shadow, strict=True))
+        whole = [i for i, (p, s) in pairs if p.keys() == s.keys() and are_scores(s, s)]
+        tops = column.take(whole).each(TopClass.label)
+        tally.add(tops.primary, tops.shadow)
 
     def _tops(self, place: Place, rule: TopClass, scores: Column) -> None:
         if scores:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from shlex import quote
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shadow_report.answers.comparer import Place
+from shadow_report.answers.comparer import MAX_PLACES, OTHER_PLACES, Place
 from shadow_report.answers.kinds import TITLES
 from shadow_report.answers.numbers import Label, LabelTally, NumberTally, SimilarityTally
 from shadow_report.answers.outcome import Outcome
@@ -97,15 +98,94 @@ MARGINS = (0.1, 0.2, 0.3, 0.5)
 EMBEDDING_LENGTH = 32
 
 
-def advice(paths: Sequence[PathReport]) -> str:
+@dataclass(frozen=True, slots=True)
+class NumbersByName:
+    """An object with numbers of several names, as the probabilities of classes, or a record's.
+
+    names: the paths of these. within: of all numbers that a tolerance at the object would hold for;
+    none where these are too many to be known. agreement: where they are probabilities, the share of
+    the objects in which the same name has the most.
+    """
+
+    path: str
+    names: frozenset[str]
+    within: frozenset[str]
+    agreement: float | None
+
+
+def numbers_by_name(places: Sequence[Place]) -> tuple[NumbersByName, ...]:
+    """Each object that has several."""
+    are_all_known = len(places) < MAX_PLACES
+    found = []
+    for place in places:
+        within = frozenset(below.path for below in _numbers_below(place, place))
+        below = {child.path for step, child in place.children.items() if isinstance(step, str)}
+        if len(names := within & below) > 1:
+            tops = place.by_name
+            agreement = tops.agreeing / tops.values if tops and tops.values else None
+            known = within if are_all_known else frozenset[str]()
+            found.append(NumbersByName(place.path, names, known, agreement))
+    return tuple(found)
+
+
+def _numbers_below(top: Place, place: Place) -> Iterator[Place]:
+    """The places below, but for those with a nearer rule for numbers."""
+    for child in place.children.values():
+        if child.rules.numbers is top.rules.numbers:
+            if child.numbers.tally.values:
+                yield child
+            yield from _numbers_below(top, child)
+
+
+def advice(paths: Sequence[PathReport], objects: Sequence[NumbersByName] = ()) -> str:
     """Which option to think about when the answers differ most at a place of this kind, with the
     value that would have made it agree; empty when there is none.
 
-    paths: the most differing first.
+    paths: the most differing first. objects: those that a tolerance may be named for as a whole.
     """
-    told = next((path for path in paths if path.margin is None), None)
+    named = (path for path in paths if path.margin is None and path.path != OTHER_PLACES)
+    told = next(named, None)
     if told is None or not told.differing_pairs:
         return ""
+    above = next((found for found in objects if told.path in found.names), None)
+    return (above and _of_object(above, paths)) or _of_place(told)
+
+
+def _of_object(found: NumbersByName, paths: Sequence[PathReport]) -> str:
+    """One tolerance for all of its numbers, where these are of about one size, and the rule for the
+    largest where they are probabilities; nothing where no other than one of them differs.
+    """
+    numbers = [(path, path.numbers) for path in paths if path.path in found.within and path.numbers]
+    told = [path for path in paths if path.path in found.names and path.differing_pairs]
+    if len(told) < 2:
+        return ""
+    said = []
+    if numbers and (found.agreement is not None or all(p.kind == "number" for p, _ in numbers)):
+        extents = [max(map(abs, each.primary_quantiles.values())) for _, each in numbers]
+        extent = min(extents) if found.agreement is None else max(extents)
+        largest = max(each.absolute_quantiles["max"] for _, each in numbers)
+        if 0 < max(n.absolute_quantiles["p99"] for _, n in numbers) <= WORTH_A_TOLERANCE * extent:
+            said.append(
+                f"The numbers of {found.path or 'the answer'} differ by at most about "
+                f"{about(largest)}: {_tolerance(found.path or '*', largest)}"
+            )
+    if found.agreement is not None and found.path:
+        said.append(_of_top_classes(found.path, found.agreement))
+    return " ".join(said)
+
+
+def _of_top_classes(path: str, agreement: float) -> str:
+    rule = _rule(path, "top_class")
+    return f"The top class is the same in {percent(agreement)}: {rule} compares that alone."
+
+
+def _tolerance(path: str, largest: float) -> str:
+    allowed = quote(f"{path}={_rounded_up(largest)}")
+    return f"--tolerance {allowed} would have called all of them equal."
+
+
+def _of_place(told: PathReport) -> str:
+    """By the kind of the one place."""
     of_list = told.path.removesuffix("[*]")
     if told.faults.get("order", 0) * 2 > told.differing_pairs and of_list != told.path:
         return f"If its order means nothing: {_rule(of_list, 'unordered')}."
@@ -127,10 +207,7 @@ def _of_lists(told: PathReport, found: Numbers) -> str:
         return f"If it is an embedding: {_rule(of_list, 'cosine')}."
     said = [_of_numbers(told, found)]
     if told.kind == "probability vector" and told.labels is not None and is_list:
-        said.append(
-            f"The top class is the same in {percent(told.labels.agreement)}: "
-            f"{_rule(of_list, 'top_class')} compares that alone."
-        )
+        said.append(_of_top_classes(of_list, told.labels.agreement))
     return " ".join(filter(None, said))
 
 
@@ -148,8 +225,7 @@ def _of_numbers(told: PathReport, found: Numbers) -> str:
         f"most {about(sizes['p95'])} and half by at most {about(sizes['p50'])}"
     )
     if 0 < sizes["p99"] <= WORTH_A_TOLERANCE * max(map(abs, primary.values())):
-        allowed = f"{told.path}={_rounded_up(sizes['max'])}"
-        return f"{figures}: --tolerance {quote(allowed)} would have called all of them equal."
+        return f"{figures}: {_tolerance(told.path, sizes['max'])}"
     ends = primary["p5"], primary["p95"]
     extent = min(ends[1] - ends[0], max(map(abs, ends)))
     if told.kind != "number" or not 0 < of_pairs["p95"] <= WORTH_A_MARGIN * extent:

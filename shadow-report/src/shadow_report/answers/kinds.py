@@ -1,7 +1,7 @@
 """The ways in which two values may be compared, each as a rule says it, and how it is decided.
 
 Pure functions of one pair of values: the comparer calls them for what a rule names, and nothing
-here is called for plain numbers, labels and objects.
+here is called for plain numbers and labels.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -103,7 +103,8 @@ class TopClass:
         first by the alphabet, since names have no order of their own.
         """
         if isinstance(scores, Mapping):
-            return min(scores, key=lambda name: (-scores[name], name))
+            largest = max(scores.values())
+            return min(name for name, score in scores.items() if score == largest)
         return max(range(len(scores)), key=scores.__getitem__)
 
 
@@ -237,8 +238,8 @@ def are_equal(primary: object, shadow: object) -> bool:
     return True
 
 
-def are_vectors(primary: list[Any], shadow: list[Any]) -> bool:
-    """Whether both lists hold as many finite numbers, and at least one."""
+def are_vectors(primary: Collection[Any], shadow: Collection[Any]) -> bool:
+    """Whether both hold as many finite numbers, and at least one."""
     return len(primary) == len(shadow) > 0 and _all_finite(primary) and _all_finite(shadow)
 
 
@@ -247,16 +248,30 @@ def are_scores(primary: list[Any] | dict[str, Any], shadow: list[Any] | dict[str
 
     One number has no other to be larger than.
     """
-    if len(primary) < 2:
-        return False
     if isinstance(primary, dict) and isinstance(shadow, dict):
-        return primary.keys() == shadow.keys() and are_vectors(
-            [*primary.values()], [*shadow.values()]
-        )
-    return are_vectors([*primary], [*shadow])
+        if primary.keys() != shadow.keys():
+            return False
+        return len(primary) > 1 and are_vectors(primary.values(), shadow.values())
+    return len(primary) > 1 and are_vectors(primary, shadow)
 
 
-def _all_finite(values: list[Any]) -> bool:
+# How far from 1 the sum of rounded probabilities may be.
+ROUNDED_SUM = 1e-3
+
+
+def are_probabilities(scores: dict[str, Any]) -> bool:
+    """Whether it holds the probabilities of several classes by name."""
+    values = scores.values()
+    # Of NaN the sum is none; what is past 1 may be past all floats.
+    return (
+        len(values) > 1
+        and {*map(type, values)} <= {int, float}
+        and 0 <= min(values) <= max(values) <= 1
+        and abs(sum(values) - 1) <= ROUNDED_SUM
+    )
+
+
+def _all_finite(values: Collection[Any]) -> bool:
     if not {*map(type, values)} <= {int, float}:
         return False
     try:

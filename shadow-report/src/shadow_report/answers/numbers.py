@@ -11,7 +11,7 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from shadow_report.answers.kinds import Floats, Labels, Tolerance
+from shadow_report.answers.kinds import ROUNDED_SUM, Floats, Labels, Tolerance
 from shadow_report.answers.outcome import Outcome
 from shadow_report.statistics.samples import Moments, PairMoments, Sketch
 
@@ -160,7 +160,7 @@ class NumberTally:
         if (
             table is None
             or not ((table >= 0) & (table <= 1)).all()
-            or not (np.abs(table.sum(axis=1) - 1) <= 1e-3).all()
+            or not (np.abs(table.sum(axis=1) - 1) <= ROUNDED_SUM).all()
         ):
             self.top_classes = None
             return
