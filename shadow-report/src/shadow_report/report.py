@@ -45,7 +45,7 @@ class Gate:
         worth, and in one line why it is less.
     reason: one sentence for a person.
     need: for a waiting gate, what would settle it; else None.
-    path: for the gate of a rule's margin, where it holds; else None.
+    path: for the gate of a rule's margin the place that it is of, as `paths` have it; else None.
     """
 
     name: str
@@ -183,7 +183,11 @@ class PathMargin:
     """How often the answers differ where a rule says how often they may."""
 
     path: str
-    kind: str
+    """As the rule has it."""
+    place: str
+    """The same; of patterns with their names, as the place of the classes that they make."""
+    gate: str
+    """What its gate is called."""
     margin: float
     pairs: int
     """Pairs in which the place stands."""

@@ -418,6 +418,34 @@ def test_a_margin_does_not_cover_other_places_or_faults(command: Command, tmp_pa
     assert f'<p class="note">{gate["reason"]}</p>' in (tmp_path / "r.html").read_text()
 
 
+def test_two_margins_at_one_text_are_told_apart(command: Command, tmp_path: Path) -> None:
+    """That of the text and that of what a pattern finds in it: by the sentence in a PROMOTE, which
+    has no names of gates, and on the page each at its own place.
+    """
+    file = tmp_path / "rules.yaml"
+    file.write_text(
+        "rules:\n"
+        "  - {path: s, compare: text, least: 0.9, margin: 20%}\n"
+        "  - {path: s, compare: pattern, patterns: {refusal: sorry}, margin: 15%}\n"
+    )
+    said = [{"s": "It is 5."}, {"s": "No idea at all"}, {"s": "I'm sorry, no."}]
+    shadows = [said[0]] * 5_000 + [said[1]] * 250 + [said[2]] * 250
+    report = command(answers(*((said[0], shadow) for shadow in shadows)), "--rules", str(file))
+    gates = {gate["name"]: gate for gate in report["gates"] if gate["path"]}
+    assert {gate["path"]: name for name, gate in gates.items()} == {
+        "s": "s (text)",
+        "s (refusal)": "s (refusal)",
+    }
+    assert report["verdict"] == "PROMOTE"
+    assert "s differs in 9.09 % of 5,500 pairs" in report["reasons"][0]
+    assert "s (refusal) differs in 4.55 % of 5,500 pairs" in report["reasons"][0]
+    page = (tmp_path / "r.html").read_text()
+    for gate in gates.values():
+        card = page.partition(f"<h3><code>{gate['path']}</code>")[2].partition("</div>")[0]
+        assert f'<p class="note">{gate["reason"]}</p>' in card
+        assert card.count(" differs in ") == 1
+
+
 def test_an_embedding_in_a_tensor_is_compared_row_by_row(command: Command) -> None:
     """v2 keeps the rows of a batch in one flat list; the shape says where they end."""
 

@@ -155,9 +155,17 @@ class Rule:
         return "default" if self.how is None else TITLES[type(self.how)]
 
     @property
-    def title(self) -> str:
-        """What it tells, for a report: its kind, or the names of its patterns."""
-        return self.how.title if isinstance(self.how, Patterns) else self.kind
+    def place(self) -> str:
+        """What its margin is of, as the report writes places: its path, or there the classes that
+        its patterns make of texts.
+        """
+        how = self.how
+        return f"{self.spelling} ({how.title})" if isinstance(how, Patterns) else self.spelling
+
+    @property
+    def gate(self) -> str:
+        """What the gate of its margin is called: `label (default)`, `text (refusal)`."""
+        return self.place if isinstance(self.how, Patterns) else f"{self.spelling} ({self.kind})"
 
     @property
     def name(self) -> str:

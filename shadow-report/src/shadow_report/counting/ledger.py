@@ -255,7 +255,14 @@ class MarginTally:
         """One per gate, in their order; a rule that named nothing has no pairs."""
         rules = ((i, self._rules.by_path[i]) for i in self._rules.margins)
         return tuple(
-            PathMargin(rule.spelling, rule.title, rule.margin, self._pairs[i], self._differing[i])
+            PathMargin(
+                path=rule.spelling,
+                place=rule.place,
+                gate=rule.gate,
+                margin=rule.margin,
+                pairs=self._pairs[i],
+                differing_pairs=self._differing[i],
+            )
             for i, rule in rules
             if rule.margin is not None
         )

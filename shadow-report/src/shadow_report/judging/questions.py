@@ -264,13 +264,13 @@ def _of_margin(found: PathMargin, rate: Rate, is_compared: bool) -> Question:
     )
     share = percent(rate.rate) if rate.trials else "none"
     return Question(
-        name=f"{found.path} ({found.kind})",
+        name=found.gate,
         count=rate,
         margin=found.margin,
-        seen=f"{found.path} differs in {share} of {counted(rate.trials, 'pair')}",
-        bad=f"differ at {found.path}",
+        seen=f"{found.place} differs in {share} of {counted(rate.trials, 'pair')}",
+        bad=f"differ at {found.place}",
         nothing=nothing if is_compared else "",
-        path=found.path,
+        path=found.place,
     )
 
 
