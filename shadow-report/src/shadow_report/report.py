@@ -649,7 +649,7 @@ class Report:
     signatures: tuple[Signature, ...]
     timeline: tuple[Bucket, ...]
     unmatched_rules: tuple[str, ...]
-    """Options by path that found nothing to hold for in this window: `ignore meta.took`, or
+    """Options by path that found nothing that they are for in this window: `ignore meta.took`, or
     `rule labels (unordered, and no list there)`."""
     notes: tuple[str, ...]
     """What to know next to the verdict: what was left out, what a figure does not prove."""

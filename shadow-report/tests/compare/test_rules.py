@@ -845,6 +845,7 @@ NEITHER = "top_class, and neither a list nor several numbers by name there"
         ("p=unordered", {"p": {"a": 0.2, "b": 0.8}}, "rule p (unordered, and no list there)"),
         ("p=cosine", {"p": {"a": 0.2, "b": 0.8}}, "rule p (cosine, and no list there)"),
         ("p=ranking", {"p": "x"}, "rule p (ranking, and no list there)"),
+        ("p=unordered,margin=5%", {"p": "x"}, "rule p (unordered, and no list there; its margin holds)"),
         ("p=matched,key=id", {"p": {"id": 1}}, "rule p (matched, and no list there)"),
         ("p=top_class", {"p": {"a": 0.2, "b": "x"}}, f"rule p ({NEITHER})"),
         ("p=top_class", {"p": {"a": 0.2}}, f"rule p ({NEITHER})"),
@@ -866,7 +867,7 @@ def test_a_rule_for_lists_that_met_none_says_so(
     report = command(answers((answer, answer)), "--rule", rule)
     assert report["unmatched_rules"] == ([said] if said else [])
     printed = " ".join(capsys.readouterr().out.split())
-    assert (f"No effect {said}: there is nothing that it holds for" in printed) is bool(said)
+    assert (f"No effect {said}: it found nothing that it is for" in printed) is bool(said)
 
 
 def test_a_rule_for_lists_that_another_takes_the_place_of_is_not_told(command: Command) -> None:

@@ -773,7 +773,8 @@ class Comparer:
 def _no_list(rule: Rule) -> str:
     by_name = isinstance(rule.how, TopClass)
     none = "neither a list nor several numbers by name" if by_name else "no list"
-    return f" ({rule.kind}, and {none} there)"
+    but = "" if rule.margin is None else "; its margin holds"
+    return f" ({rule.kind}, and {none} there{but})"
 
 
 def _nearest(rule: Rule, places: Iterable[str]) -> str:

@@ -411,7 +411,7 @@ def unmatched(report: Report) -> list[RenderableType]:
         Padding(
             Text.assemble(
                 ("No effect ", "bold yellow"),
-                f"{one_line(rule)}: there is nothing that it holds for in the answers or requests "
+                f"{one_line(rule)}: it found nothing that it is for in the answers or requests "
                 "compared",
             ),
             (0, 0, 0, 2),
