@@ -783,11 +783,7 @@ def test_probabilities_by_name_name_one_option_for_all_of_them(command: Command)
     top = command([], "--rule", "predictions[*].p=top_class")
     assert (top["outcomes"], top["unmatched_rules"]) == ({"equal": 299, "label": 1}, [])
     found = path_of(top, "predictions[*].p")
-    assert (found["kind"], found["pairs"], found["differing_pairs"]) == (
-        "probability vector",
-        300,
-        1,
-    )
+    assert (found["kind"], found["pairs"], found["differing_pairs"]) == ("top class", 300, 1)
     assert found["labels"]["classes"] == ["sport", "business"]
     assert found["labels"]["confusion"] == [[299, 1], [0, 0]]
     [worst] = top["signatures"]
