@@ -651,6 +651,21 @@ def test_a_file_builds_on_a_preset(command: Command, tmp_path: Path) -> None:
     assert next(gate for gate in report["gates"] if gate["path"])["estimate"] == 0.5
 
 
+def test_margins_of_a_text_and_of_refusals_are_told_apart(command: Command, tmp_path: Path) -> None:
+    """They stand at one path, and the verdict names both."""
+    file, path = tmp_path / "rules.yaml", "choices[*].message.content"
+    file.write_text(
+        "presets: [openai]\n"
+        "rules:\n"
+        f'  - {{path: "{path}", compare: text, least: 0.6, margin: 20%}}\n'
+        f'  - {{path: "{path}", compare: pattern, margin: 2%, patterns: {{refusal: sorry}}}}\n'
+    )
+    report = command(answers(*[(chat(PARIS), chat(PARIS))] * 4_000), "--rules", str(file))
+    assert report["verdict"] == "PROMOTE"
+    assert f"{path} differs in 0 % of 4,000 pairs" in report["reasons"][0]
+    assert f"{path} (refusal) differs in 0 % of 4,000 pairs" in report["reasons"][0]
+
+
 def test_generated_answers_are_known_by_their_protocol(command: Command, tmp_path: Path) -> None:
     """Without rules no two would agree, for their ids; the notes say so. What is given comes on top;
     a file stands alone.
