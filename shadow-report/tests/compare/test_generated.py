@@ -165,6 +165,15 @@ def test_a_first_token_that_comes_later_rejects(command: Command, tmp_path: Path
     assert len(prints) == 3
 
 
+def test_first_tokens_that_are_late_at_one_time_say_so(command: Command) -> None:
+    """Their gate's n is worth less, and the reason names them: nothing else is bad."""
+    times = [100] * 1_900 + [200] * 100
+    sides = [(spoken(chat("Yes."), 100), spoken(chat("Yes."), ms)) for ms in times]
+    late = gate(command(calls(*sides), *JUDGED), "first_token")
+    assert late is not None
+    assert late["n_eff_reason"] == "late first tokens come in clumps of time"
+
+
 def test_a_first_token_that_is_as_late_by_chance_promotes(command: Command) -> None:
     """One pair in six is beyond the ratio, either way: the same model must be able to pass."""
     report = command(streams(4_000, jitter=0.3), *JUDGED)

@@ -226,10 +226,11 @@ class TrialTally:
         """One line on why the gate's trials are worth less than they are; empty if they are not."""
         found = self.effective(name)
         distinct = wording.counted(found.clusters, f"distinct {self.by}")
+        bad = {"slow": "slow answers come", "first_token": "late first tokens come"}
         return {
             "clusters": f"{distinct}; more calls of the same add nothing yet, different ones do",
             "likeness": f"{distinct}, and the calls of one turn out alike",
-            "clumps": "what is bad comes in clumps of time",
+            "clumps": f"{bad.get(name, 'what is bad comes')} in clumps of time",
         }.get(found.source, "")
 
     def further(self, name: str) -> str:
