@@ -112,7 +112,8 @@ class Pace:
             await asyncio.sleep(LOOK_SECONDS)
             before, count = count, await self._open_copies(session)
             now = time.monotonic()
-            waiting = f"{count} copies wait for the shadow, "
+            # Before those were answered that were seen just now: they may have been the last.
+            waiting = f"{max(before, count)} copies wait for the shadow, "
             # Hardly a call begins meanwhile, so whatever is answered is seen to be fewer.
             if count < before:
                 answered = now
