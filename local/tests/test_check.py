@@ -736,12 +736,18 @@ def test_the_file_that_says_it_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_a_digit_is_looked_for_where_the_limits_of_its_kind_are(tmp_path: Path) -> None:
-    """The settings say cpu and 1 as well, of other things."""
+@pytest.mark.parametrize(
+    ("resource", "limit", "requested"), [("cpu", "1", "3"), ("memory", "512Mi", "4Gi")]
+)
+def test_an_amount_is_looked_for_where_the_limits_of_its_kind_are(
+    tmp_path: Path, resource: str, limit: str, requested: str
+) -> None:
+    """The settings say cpu and 1 as well, of other things, and a CronJob has 512Mi of memory."""
     folder = tmp_path / "yours"
     folder.mkdir()
     base = os.path.relpath(repository() / "manifests" / "mirroring", folder.resolve())
-    patch = "{op: replace, path: /spec/predictor/containers/0/resources/requests/cpu, value: 3}"
+    path = f"/spec/predictor/containers/0/resources/requests/{resource}"
+    patch = f'{{op: replace, path: {path}, value: "{requested}"}}'
     (folder / "kustomization.yaml").write_text(
         f"resources: [{base}]\n"
         "patches:\n"
@@ -752,7 +758,8 @@ def test_a_digit_is_looked_for_where_the_limits_of_its_kind_are(tmp_path: Path) 
         checked(folder)
     (line,) = str(raised.value).splitlines()
     assert line.startswith("manifests/inference/base/inference-service.yaml: InferenceService ")
-    assert "spec.predictor.containers[0].resources.limits.cpu is '1', and '3' is requested;" in line
+    place = f"spec.predictor.containers[0].resources.limits.{resource}"
+    assert f"{place} is '{limit}', and '{requested}' is requested;" in line
 
 
 @pytest.mark.parametrize(

@@ -127,10 +127,8 @@ def _of_code(item: Manifest) -> Iterator[Refusal]:
             for part, name, problem in faults(resources):
                 said = str((resources.get(part) or {}).get(name, ""))
                 place = _path([*steps, "resources", part, name])
-                # `cpu` and a digit stand in many a file, of the settings too.
-                short = name == "cpu" and said.isdecimal()
-                words = (item["kind"], part, name, said) if short else (name, said)
-                yield Refusal(f"{place} {problem}", words)
+                # An amount stands in many a file, and `cpu` with a digit in the settings too.
+                yield Refusal(f"{place} {problem}", (item["kind"], part, name, said))
         if item["kind"] == BUDGET and all(name in node for name in EXCLUDING):
             both = " and ".join(EXCLUDING)
             yield Refusal(
