@@ -338,6 +338,7 @@ PLANTED = [
     ("standard", "CronJob", plant("metadata/name", "j" * 53), "of at most 52"),
     ("standard", "CronJob", plant("spec/schedule", "every 6h"), "its schedule is 'every 6h', wh"),
     ("standard", "CronJob", plant("spec/schedule", "0 3 * *"), "its schedule is '0 3 * *', which"),
+    ("standard", "CronJob", plant("spec/timeZone", "Europe/Berlinn"), "refuses; is Europe/Berlin "),
     ("standard", "Service", plant("metadata/name", "s" * 64), "of at most 63"),
     ("follow", "HTTPRoute", plant("spec/hostnames/0", "*"), "the host that callers use"),
 ]

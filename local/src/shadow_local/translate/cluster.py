@@ -9,9 +9,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
 from typing import Any
+from zoneinfo import available_timezones
 
 from shadow_local import Explained
 from shadow_local.translate import gateways, kserve, models
@@ -326,6 +328,13 @@ def _schedule(item: Manifest) -> Iterator[str]:
         yield (
             f"CronJob {item['metadata']['name']}: its schedule is {schedule!r}, which the API "
             'server refuses; give minute, hour, day, month and weekday, such as "0 */6 * * *".'
+        )
+    zone, known = item["spec"].get("timeZone"), available_timezones()
+    if zone is not None and known and zone not in known:
+        near = get_close_matches(zone, sorted(known), 1)
+        yield (
+            f"CronJob {item['metadata']['name']}: its timeZone is {zone!r}, which the API server "
+            f"refuses; {f'is {near[0]} meant?' if near else 'give one such as Europe/Berlin.'}"
         )
 
 
