@@ -198,8 +198,8 @@ def _spelling(item: Any) -> bytes:
 
 
 ListKind = Cosine | TopClass | Ranking | Unordered | Matched
-# The nearest of these holds for a text. One with a `similarity` and a `least`, as `Text` has, is
-# judged, explained and drawn by them.
+# The nearest of these holds for a text. One with a `similarity`, 1 for equal texts and at least -1,
+# and a `least`, as `Text` has, is judged, explained and drawn by them.
 TextKind = Text
 How = Tolerance | Labels | Ignored | Variant | Json | TextKind | Patterns | ListKind
 
