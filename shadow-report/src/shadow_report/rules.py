@@ -13,7 +13,7 @@ from dataclasses import fields, replace
 from importlib.resources import files
 from pathlib import Path
 from types import NoneType
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -155,6 +155,15 @@ KINDS = ", ".join(_MODELS)
 # A path may have an equals sign of its own, so the kind is the last that stands after one.
 _OPTION = re.compile(rf"(?P<path>.*)=(?P<kind>{'|'.join(_MODELS)})(?P<rest>(,\w+=[^,=]*)*)")
 
+# An option says figures and words; what holds several by name or in a list is written in a file.
+IN_FILES = {
+    kind: name
+    for kind, model in _MODELS.items()
+    for name, field in model.model_fields.items()
+    if get_origin(field.annotation) in {dict, list, tuple}
+}
+_OF_FILES = re.compile(rf".*=(?P<kind>{'|'.join(IN_FILES)})(,.*)?")
+
 
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -216,6 +225,12 @@ def _text_of(name: str) -> str:
 
 def parse_rule(text: str) -> Rule:
     """`PATH=KIND` and its parameters, as `tags=unordered` or `text=text,least=0.9,margin=5%`."""
+    if of_files := _OF_FILES.fullmatch(text):
+        kind = of_files["kind"]
+        raise SettingWrong(
+            f"--rule is '{text}'; {kind} has its {IN_FILES[kind]} in a YAML file only: write the "
+            "rule there, and name the file with --rules."
+        )
     match = _OPTION.fullmatch(text)
     if match is None:
         raise SettingWrong(

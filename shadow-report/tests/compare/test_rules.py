@@ -24,7 +24,7 @@ from traffic import Call, Command, pair, pairs
 from shadow_report.__main__ import main
 from shadow_report.answers.kinds import TITLES
 from shadow_report.answers.similarity import Ranking
-from shadow_report.rules import KINDS, read_rules
+from shadow_report.rules import IN_FILES, KINDS, read_rules
 
 
 def answers(*pairs_of: tuple[object, object]) -> list[Call]:
@@ -267,6 +267,8 @@ def test_wrong_options_are_refused_by_themselves(
         (("--rule", "a"), "--rule is 'a'; write it like"),
         (("--rule", "a=cosine,least"), "write it like"),
         (("--rule", "a=cosine,least=x"), "least is 'x': write a number"),
+        (("--rule", "a=pattern"), "pattern has its patterns in a YAML file only"),
+        (("--rule", "a=pattern,patterns=[b,c]"), "write the rule there, and name the file with"),
         (("--rule", "a=number,relative=5%"), "relative is '5%': write a number, like 0.05"),
         (("--tolerance", "25"), "--tolerance is '25'; write it like predictions[*]=0.01"),
         (("--rule", "a[=label"), "'a[' is not a path"),
@@ -1248,7 +1250,7 @@ def test_the_page_names_every_kind_of_rule() -> None:
     assert rows == {*TITLES.values(), "default"}, PAGE.name
     assert set(KINDS.split(", ")) == {*TITLES.values(), "default"}, "rules.py, _MODELS"
     asked = {rule.partition("=")[2].partition(",")[0] for rule, *_ in CASES}
-    assert asked >= set(TITLES.values()) - {"pattern"}, "CASES"  # which only a file can say
+    assert asked >= set(TITLES.values()) - {*IN_FILES}, "CASES"  # an option cannot say these
 
 
 def test_another_label_outranks_another_number(
