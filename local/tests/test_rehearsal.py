@@ -16,7 +16,8 @@ from tree import MIRRORED, OPTIONS, Tree
 from waiting import until
 
 from shadow_local.stack import Options, Stack
-from shadow_local.translate.document import render, repository
+from shadow_local.translate.cluster import problems, warnings
+from shadow_local.translate.document import of_kind, render, repository
 
 # Stage: who answers the callers, whether the other one gets copies, and what the direct paths do.
 STAGES = {
@@ -134,9 +135,11 @@ def test_the_option_pass_paths_opens_them_and_no_others(
 def test_the_pages_route_opens_a_path_in_the_topology_follow(
     gateways: Gateways, primary: Backend, shadow: Backend, tmp_path: Path
 ) -> None:
-    """docs/models/other.md: its HTTPRoute beside ours, and its patch on the InferenceServices."""
+    """docs/models/other.md: its HTTPRoute beside ours, its patch on the InferenceServices, and what
+    stands on top for the cluster.
+    """
     page = (repository() / "docs/models/other.md").read_text()
-    _, patch, route = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    _, patch, route, on_top = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     tree = Tree(tmp_path / "tree")
     tree.choose_topology("follow")
     own = tree.folder / "own"
@@ -148,6 +151,16 @@ def test_the_pages_route_opens_a_path_in_the_topology_follow(
     assert post(gateway.entry_url + "predict")[0] == 200
     assert post(gateway.entry_url + "images")[0] == 404
     assert [call.path for call in primary.calls] == ["/predict"]
+    (tree.folder / "yours").symlink_to(own)
+    cluster = tree.folder / "cluster"
+    cluster.mkdir()
+    (cluster / "kustomization.yaml").write_text(on_top)
+    manifests = render(cluster)
+    assert not [*problems(manifests), *warnings(manifests)]
+    for service in of_kind(manifests, "InferenceService"):
+        (container,) = service["spec"]["predictor"]["containers"]
+        assert "args" not in container
+        assert container["ports"][0]["containerPort"] == 8000
 
 
 def passed_paths(manifests: list[dict[str, Any]]) -> set[str]:

@@ -383,8 +383,25 @@ def test_the_primary_itself_is_not_followed(postgres_uri: str) -> None:
     refused = pytest.raises(OneLineError, match=r"double has recorded call .* as primary;")
     wrong = Candidate(postgres_uri, role="primary", service="double")
     with serving(wrong) as candidate, refused:
-        followed(postgres_uri, plan(candidate.url, shadow="candidate", until=now()))
+        followed(postgres_uri, plan(candidate.url, primary="double", until=now()))
     assert len(candidate.arrived) == 1
+
+
+def test_what_others_follow_into_a_primary_ends_no_follower_of_another(postgres_uri: str) -> None:
+    """Each of its calls was sent to the primary too, by somebody's mistake."""
+    store(postgres_uri, 20)
+    with serving(Candidate(postgres_uri)) as candidate:
+        began = now()
+        for i in range(20):
+            sent = {"x-shadow-source": "follow"}
+            call(postgres_uri, f"p{i}", service="double", headers=sent)
+        with psycopg.connect(postgres_uri) as connection:
+            # As if they came while this one follows.
+            later = "UPDATE inference_requests SET created_at = now() + interval '1 minute'"
+            connection.execute(f"{later} WHERE request_headers ->> 'x-shadow-source' = 'follow'")
+        asked = plan(candidate.url, primary="double", shadow="candidate", until=began)
+        followed(postgres_uri, asked)
+    assert len(candidate.arrived) == 20
 
 
 def test_who_answers_callers_is_sent_nothing(postgres_uri: str) -> None:

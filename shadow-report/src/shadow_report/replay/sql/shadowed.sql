@@ -6,9 +6,10 @@ FROM unnest(%(pair_ids)s::text[]) AS wanted (pair_id)
 JOIN inference_requests r USING (pair_id)
 LEFT JOIN inference_responses a
        ON a.record_id = r.record_id AND a.request_time = r.request_time AND a.pair_id = r.pair_id
-WHERE CASE WHEN r.role = 'shadow' THEN r.inference_service = coalesce(%(shadow)s, r.inference_service)
-           ELSE r.created_at >= %(sent_since)s::timestamptz
-                AND (r.inference_service <> %(primary)s OR r.request_headers ->> 'x-shadow-source' IS NOT NULL) END
+WHERE r.inference_service = coalesce(%(shadow)s, r.inference_service)
+  AND (r.role = 'shadow' OR (
+      r.created_at >= %(sent_since)s::timestamptz
+      AND (r.inference_service <> %(primary)s OR r.request_headers ->> 'x-shadow-source' IS NOT NULL)))
   -- No clock is further behind than that.
   AND r.request_time >= %(oldest)s::timestamptz - interval '10 minutes'
 GROUP BY r.pair_id, r.role, r.inference_service
