@@ -119,7 +119,7 @@ def test_a_shadow_that_two_follow_is_warned_of(tmp_path: Path) -> None:
 def test_a_policy_that_lets_in_another_namespace_than_the_gateways_is_warned_of(
     tmp_path: Path, namespace: str
 ) -> None:
-    """Its pods may be there, and seldom are."""
+    """Where the setting is as it came; one that somebody wrote says where the pods are."""
     tree = Tree(tmp_path / "tree")
     tree.choose_topology("follow")
     tree.choose_settings(tree.settings() | {"gateway": f"{namespace}/public"})
@@ -128,6 +128,8 @@ def test_a_policy_that_lets_in_another_namespace_than_the_gateways_is_warned_of(
     said = "\n".join(warnings(render(tree.folder)))
     where = "gateways of the namespace istio-system, and the routes' Gateway is in edge: unless"
     assert where in said if namespace == "edge" else said == ""
+    tree.choose_settings(tree.settings() | {"gateway-namespace": "envoy-gateway-system"})
+    assert list(warnings(render(tree.folder))) == []
 
 
 @pytest.mark.parametrize(

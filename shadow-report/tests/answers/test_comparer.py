@@ -18,7 +18,16 @@ from shadow_report.answers.bodies import UNPARSEABLE, parse
 from shadow_report.answers.comparer import OUTCOMES, Comparer
 from shadow_report.answers.explain import differences, first_difference
 from shadow_report.answers.figures import advice, path_reports
-from shadow_report.answers.kinds import TITLES, Floats, Ignored, Json, Labels, Patterns, Tolerance
+from shadow_report.answers.kinds import (
+    TITLES,
+    Floats,
+    Ignored,
+    Json,
+    Labels,
+    Patterns,
+    Tolerance,
+    TopClass,
+)
 from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.paths import Rule, Rules
 from shadow_report.answers.similarity import Text
@@ -292,6 +301,19 @@ def test_a_kind_beside_json_is_of_the_text_alone(reads: Reads) -> None:
         assert gravest(one, other, *by_path) is gravest(one, other, json_rule) is Outcome.LABEL
     if not isinstance(reads.how, Json):
         assert gravest({"t": first}, {"t": agreeing}, json_rule, beside) < Outcome.APPEARED
+
+
+def test_a_record_below_a_top_class_keeps_its_numbers() -> None:
+    """Its fields are no classes, unless a rule names it or they are probabilities."""
+    box, other_box = {"x": 1.0, "y": 5.0}, {"x": 1.0, "y": 4.0}
+    spam, less = {"spam": 0.9, "ham": 0.1}, {"spam": 0.8, "ham": 0.2}
+    above, named = Rule.of("a", TopClass()), Rule.of("a.box", TopClass())
+    assert gravest({"a": {"box": box}}, {"a": {"box": other_box}}, above) is Outcome.NUMBER
+    assert gravest({"a": {"box": box}}, {"a": {"box": other_box}}, named) is Outcome.EQUAL
+    assert gravest({"a": {"p": spam}}, {"a": {"p": less}}, above) is Outcome.EQUAL
+    assert gravest({"a": {"p": spam}}, {"a": {"p": {"spam": 0.8, "ham": 0.9}}}, above) is (
+        Outcome.NUMBER
+    )
 
 
 @of_texts

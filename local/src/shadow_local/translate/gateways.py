@@ -23,6 +23,7 @@ ISTIOS_PORTS, KNATIVES_PORT = range(15_000, 15_091), 8081
 # Istio's charts have 80 and 443 lead to 8080 and 8443 of the pods, or to themselves.
 CALLERS_PORTS = (80, 443, 8080, 8443)
 HTTP = ("HTTP", "HTTPS", "HTTP2", "GRPC")
+ISTIOS_NAMESPACE = "istio-system"  # the setting gateway-namespace as it comes
 LETS_IN = "shadow-deployment/gateway"  # a label of policies: which of a namespace's pods
 POD_LABEL = "istio"  # what the setting gateway-label is the value of
 
@@ -63,8 +64,8 @@ def warnings(manifests: Iterable[Manifest]) -> Iterator[str]:
 
 
 def _shut_out(ours: Iterable[Manifest]) -> Iterator[str]:
-    """Of the Gateway API's gateways the policies let in a namespace, which is seldom another than
-    that of the Gateway.
+    """Of the Gateway API's gateways the policies let in a namespace, that of Istio as it comes. One
+    that is written there may be another than the Gateway's, as Envoy Gateway's pods are elsewhere.
     """
     items = list(ours)
     homes = {
@@ -80,12 +81,11 @@ def _shut_out(ours: Iterable[Manifest]) -> Iterator[str]:
         for key, named in fields(item["spec"].get("ingress"))
         if key == "kubernetes.io/metadata.name"
     }
-    for home in sorted(homes - let_in if let_in else ()):
-        said = " and ".join(sorted(let_in))
+    for home in sorted(homes - let_in) if let_in == {ISTIOS_NAMESPACE} else ():
         yield (
-            f"the network policies let in gateways of the namespace {said}, and the routes' "
-            f"Gateway is in {home}: unless its pods are in {said}, they shut every caller out; "
-            f"set `gateway-namespace` in {SETTINGS_FILE} to where its pods are."
+            f"the network policies let in gateways of the namespace {ISTIOS_NAMESPACE}, and the "
+            f"routes' Gateway is in {home}: unless its pods are in {ISTIOS_NAMESPACE}, nobody gets "
+            f"in; set `gateway-namespace` in {SETTINGS_FILE} to where they are."
         )
 
 

@@ -495,9 +495,9 @@ class Comparer:
         for name in ignored:
             self.places.child(place, name)  # so that what ignores it has an effect
         scores = column.each(lambda of: {k: v for k, v in of.items() if k not in ignored})
-        place.has_lists |= any(are_scores(p, p) for p in scores.primary)
+        place.has_lists |= any(place.rules.are_classes(p, p) for p in scores.primary)
         pairs = enumerate(zip(scores.primary, scores.shadow, strict=True))
-        ruled = [i for i, (p, s) in pairs if are_scores(p, s)]
+        ruled = [i for i, (p, s) in pairs if place.rules.are_classes(p, s)]
         self._tops(place, rule, scores.take(ruled))
         return column.take(sorted({*range(len(column))} - {*ruled}))
 

@@ -255,7 +255,7 @@ def _objects(at: _At, p: dict[str, Any], s: dict[str, Any]) -> Iterator[Differen
             {name: value for name, value in side.items() if not at.key(name).rules.is_ignored}
             for side in (p, s)
         )
-        if are_scores(scores, others):
+        if at.rules.are_classes(scores, others):
             yield from _top_classes(at, rule, scores, others)
             return
     yield from _fields(at, p, s)

@@ -39,6 +39,8 @@ from shadow_report.answers.kinds import (
     TextKind,
     Tolerance,
     Variant,
+    are_probabilities,
+    are_scores,
 )
 from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.similarity import Cosine
@@ -264,6 +266,14 @@ class RulesHere:
     def tolerance(self) -> Tolerance:
         """That of numbers; labels have none."""
         return self.numbers if isinstance(self.numbers, Tolerance) else Tolerance(0.0, 0.0)
+
+    def are_classes(self, primary: dict[str, Any], shadow: dict[str, Any]) -> bool:
+        """Whether the numbers of two objects are of classes: of objects that the rule for lists
+        names any, and below them probabilities alone, since a record has numbers, too.
+        """
+        is_named = self.list_rule in self.named
+        are_both = is_named or (are_probabilities(primary) and are_probabilities(shadow))
+        return are_both and are_scores(primary, shadow)
 
     def of_patterns(self) -> RulesHere:
         """What they say of the classes that `patterns` makes of texts."""
