@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -122,6 +123,8 @@ def test_symmetric(first: Any, second: Any) -> None:
 
 @given(answers, answers)
 @example([0, 0, 1e308, 1e308], [0, 1e308, 1e308, 0])
+@example([0, 1.0, math.nan], [1.0, 0, math.nan])
+@example([0, 1.0, math.inf], [1.0, 0, math.inf])
 @settings(max_examples=300)
 def test_agrees_with_the_reference(first: Any, second: Any) -> None:
     """Batched or one by one, the gravest outcome at each path is the same."""

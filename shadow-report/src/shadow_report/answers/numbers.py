@@ -298,7 +298,8 @@ def _find_reordered(segments: Segments, by_segment: Outcomes) -> None:
         # The same numbers have sums that differ by rounding only: a cheap first sieve, which those
         # whose sums are beyond all floats pass.
         far = np.abs(sums_p - sums_s) > 1e-9 * np.add.reduceat(np.abs(p), starts)
-    for i in np.flatnonzero(differing & ~far).tolist():
+    finite = np.logical_and.reduceat(np.isfinite(p), starts)
+    for i in np.flatnonzero(differing & finite & ~far).tolist():
         part = slice(int(starts[i]), int(starts[i] + lengths[i]))
         if sorted(segments.exact_primary[part]) == sorted(segments.exact_shadow[part]):
             by_segment[i] = Outcome.ORDER
