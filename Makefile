@@ -52,7 +52,7 @@ DOCKER_BUILD = DOCKER_BUILDKIT=1 $(DOCKER) $(if $(PLATFORMS),buildx build --push
 SOURCE ?= $(shell git remote get-url origin)
 REVISION ?= $(shell git describe --always --dirty --abbrev=40 --exclude='*')
 
-# Many tests wait for servers: five suites at a time, the longest first, keep two cores busy.
+# Many tests wait for servers: four suites at a time, the longest first, keep two cores busy; with five they wait for the cores.
 LONG_TESTS := local/test minimal-transformer/test shadow-report/test minimal-transformer/faults local/program
 LONG_TESTS += shadow-report/compare local/manifests local/examples minimal-predictor/test
 LONG_TESTS += shadow-report/statistics
@@ -99,7 +99,7 @@ which/.venv/runs:
 # A suite's output is held back until it ends; its start and its end are printed past that, on descriptor 3.
 test: installed ## Run every test of every project, the others too when one fails (a quarter of an hour on two cores)
 	@exec 3>&1; code=0; export BROKEN="$$(mktemp)"; trap 'rm -f "$$BROKEN"' EXIT; \
-	PROGRESS=3 $(MAKE) --keep-going --jobs=5 --output-sync=target $(TESTS) || code=$$?; \
+	PROGRESS=3 $(MAKE) --keep-going --jobs=4 --output-sync=target $(TESTS) || code=$$?; \
 	if [ -s "$$BROKEN" ]; then printf 'broken; run it alone by: make %s\n' $$(cat "$$BROKEN") >&2; fi; \
 	echo "$(words $(TESTS)) suites ran, $$(wc -l < "$$BROKEN" | tr -d ' ') of them broken"; exit $$code
 
