@@ -44,6 +44,20 @@ def test_the_candidates_are_the_manifests_own(tmp_path: Path, stage: str) -> Non
     pod = report["spec"]["jobTemplate"]["spec"]["template"]["spec"]
     (named,) = [v["value"] for v in pod["containers"][0]["env"] if v["name"] == "SHADOW_CANDIDATES"]
     assert candidates(manifests) == tuple(named.split(","))
+    assert candidates(manifests) == judged(manifests)
+
+
+def test_without_labels_the_candidates_are_the_shadows() -> None:
+    """As who writes InferenceServices of their own may leave them out."""
+    manifests = copy.deepcopy(list(rendered("standard")))
+    for item in manifests:
+        item["metadata"].pop("labels", None)
+    assert candidates(manifests) == judged(manifests) == ("triple-minimal-inference",)
+
+
+def judged(manifests: list[Manifest]) -> tuple[str, ...]:
+    """By what is run of them."""
+    return tuple(service.name for service in inference_services(manifests) if service.judged)
 
 
 def translate(manifests: list[Manifest], folder: Path) -> Mesh:

@@ -307,7 +307,7 @@ def test_a_kind_beside_json_is_of_the_text_alone(reads: Reads) -> None:
 
 
 def test_a_record_below_a_top_class_keeps_its_numbers() -> None:
-    """Its fields are no classes, unless a rule names it or they are probabilities."""
+    """Its fields are not classes, unless a rule names it or they are probabilities."""
     box, other_box = {"x": 1.0, "y": 5.0}, {"x": 1.0, "y": 4.0}
     spam, less = {"spam": 0.9, "ham": 0.1}, {"spam": 0.8, "ham": 0.2}
     above, named = Rule.of("a", TopClass()), Rule.of("a.box", TopClass())

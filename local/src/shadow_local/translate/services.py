@@ -189,12 +189,23 @@ def candidates(manifests: Iterable[Manifest]) -> tuple[str, ...]:
     """Those that are judged, in each stage the ones of the manifests' SHADOW_CANDIDATES; whatever
     runs their models, such as a runtime that only the cluster has.
     """
-    labels = {
-        item["metadata"]["name"]: item["metadata"].get("labels", {})
-        for item in of_kind(manifests, "InferenceService")
-    }
-    judged = [name for name, of in labels.items() if of.get(COMPONENT) == "shadow"]
-    return tuple(sorted(judged, key=lambda name: FURTHER in labels[name]))
+    further = {}
+    for item in of_kind(manifests, "InferenceService"):
+        labels = item["metadata"].get("labels") or {}
+        if _is_judged(labels, _role_of(item)):
+            further[item["metadata"]["name"]] = FURTHER in labels
+    return tuple(sorted(further, key=further.__getitem__))
+
+
+def _is_judged(labels: Mapping[str, Any], role: str | None) -> bool:
+    """As a candidate; by the label where there is one, which a promotion leaves."""
+    return bool(labels.get(COMPONENT, role) == "shadow")
+
+
+def _role_of(item: Manifest) -> str | None:
+    containers = (item["spec"].get("transformer") or {}).get("containers") or ()
+    env = [variable for container in containers for variable in container.get("env") or ()]
+    return next((one.get("value") for one in env if one["name"] == "SHADOW_ROLE"), None)
 
 
 def called_port(container: Mapping[str, Any]) -> int:
@@ -219,7 +230,6 @@ def _service(item: Object, runtimes: Runtimes) -> InferenceService:
     role: Role
     match roles:
         case ["primary" | "shadow" as role]:
-            component = item.metadata.table("labels").get(COMPONENT, role)
             return InferenceService(
                 item.name,
                 item.namespace,
@@ -227,7 +237,7 @@ def _service(item: Object, runtimes: Runtimes) -> InferenceService:
                 role,
                 predictor,
                 transformer,
-                judged=component == "shadow",
+                judged=_is_judged(item.metadata.table("labels"), role),
             )
     raise Untranslated(
         f"InferenceService {item.name}: SHADOW_ROLE of its transformer is "

@@ -47,6 +47,11 @@ class StoredCall:
     withheld: str | None = None
 
 
+# The next call waits so long, at most, for the first one's record, which says whether the candidate
+# is a shadow.
+TRIAL_SECONDS = 10.0
+
+
 @dataclass(frozen=True, slots=True)
 class Recorded:
     """A pair of which a candidate has recorded a call: as `role`, and whether one of them ended."""

@@ -20,7 +20,7 @@ from typing import Any
 from uuid import UUID
 
 from shadow_report import OneLineError, SettingWrong
-from shadow_report.replay.calls import StoredCall, by_size
+from shadow_report.replay.calls import TRIAL_SECONDS, StoredCall, by_size
 from shadow_report.replay.candidate import Candidate, Connection, NoAnswer, NotSendable, Pace
 from shadow_report.replay.delivered import PAGE, DeliveredCalls, Key, Place, Window
 from shadow_report.replay.metrics import Metrics, served
@@ -41,9 +41,6 @@ LOOK_BACK = timedelta(days=1)
 SETTLE_SECONDS = 2.0
 # An answer whose row is not there by then went with the candidate's pod.
 LOST_SECONDS = 120.0
-# The next call waits so long, at most, for the first one's record, which says whether the candidate
-# is a shadow.
-TRIAL_SECONDS = 10.0
 # So long after its last caller a service may have become a shadow.
 LAST_CALLER = timedelta(minutes=5)
 # So often a call is sent to a candidate that is ready and gives no answer.

@@ -22,6 +22,7 @@ from shadow_report.judging.verdict import Verdict
 from shadow_report.output import print_report, progress_bar
 from shadow_report.output.files import replace_file
 from shadow_report.replay.calls import (
+    TRIAL_SECONDS,
     Selection,
     StoredCall,
     StoredCalls,
@@ -181,8 +182,6 @@ class Journal:
 
 SAVE_SECONDS = 1.0
 LOOK_SECONDS = 0.5
-# The next call waits so long, at most, for the first one's record.
-TRIAL_SECONDS = 10.0
 
 # Called with calls done, calls of the whole replay, and how many failed.
 Progress = Callable[[int, int, str], None]
