@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, Route, expect
@@ -28,18 +30,26 @@ def served(postgres_uri: str) -> Iterator[Served]:
         yield served
 
 
-def opened(browser: Browser, served: Served, **context: object) -> Page:
-    page = browser.new_page(**context)  # type: ignore[arg-type]
-    page.set_default_timeout(PATIENCE_MS)
-    page.goto(served.url)
-    return page
+@pytest.fixture
+def opened(browser: Browser, served: Served) -> Iterator[Callable[..., Page]]:
+    """Opens the page; it is closed before the service is, also where a test fails."""
+    with ExitStack() as pages:
+
+        def opened(**context: Any) -> Page:
+            page = browser.new_page(**context)
+            pages.callback(page.close)
+            page.set_default_timeout(PATIENCE_MS)
+            page.goto(served.url)
+            return page
+
+        yield opened
 
 
 def test_it_takes_over_what_is_new_and_keeps_what_is_unfolded(
-    browser: Browser, served: Served, postgres_uri: str
+    opened: Callable[..., Page], postgres_uri: str
 ) -> None:
     """New pairs appear without a reload; an unfolded pair, the focus and the place stay."""
-    page = opened(browser, served, reduced_motion="reduce")
+    page = opened()
     complaints: list[str] = []
     page.on("console", lambda message: complaints.append(message.text))
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -61,18 +71,16 @@ def test_it_takes_over_what_is_new_and_keeps_what_is_unfolded(
     expect(unfolded).to_have_attribute("open", "")
     assert page.evaluate("document.activeElement.tagName") == "SUMMARY"
     assert complaints == []
-    page.close()
 
 
-@pytest.mark.parametrize("motion", ["reduce", "no-preference"])
 @pytest.mark.parametrize("reader", ["scrolls", "focuses"])
 def test_what_is_read_stays_in_place_whatever_grows_above_it(
-    browser: Browser, served: Served, motion: str, reader: str
+    opened: Callable[..., Page], served: Served, reader: str
 ) -> None:
     """The verdict's text and the sections grow by hundreds of pixels at one refresh, that of the
     pair that is read among them; it stays where it is.
     """
-    page = opened(browser, served, reduced_motion=motion, viewport={"width": 900, "height": 600})
+    page = opened(viewport={"width": 900, "height": 600})
     last = page.locator("#worst details").last
     if reader == "focuses":
         last.locator("summary").focus()
@@ -91,34 +99,30 @@ def test_what_is_read_stays_in_place_whatever_grows_above_it(
     # Whatever the browser itself does to the place, it has done two frames later.
     page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
     assert abs(last.evaluate("it => it.getBoundingClientRect().y") - place) < 3
-    page.close()
 
 
-def test_it_says_when_the_service_is_gone(browser: Browser, served: Served) -> None:
+def test_it_says_when_the_service_is_gone(opened: Callable[..., Page], served: Served) -> None:
     """The last figures stay, marked as such."""
-    page = opened(browser, served)
+    page = opened()
     served.process.kill()
     expect(page.locator("#age")).to_contain_text("does not answer")
     expect(page.locator("h1")).to_contain_text("WAIT")
-    page.close()
 
 
-def test_it_refreshes_without_a_script(browser: Browser, served: Served, postgres_uri: str) -> None:
+def test_it_refreshes_without_a_script(opened: Callable[..., Page], postgres_uri: str) -> None:
     """By itself, as any browser does what the page's head says."""
-    page = opened(browser, served, java_script_enabled=False)
+    page = opened(java_script_enabled=False)
     expect(page.locator(".tile").first).to_contain_text("404")
     record(postgres_uri, numbered(pairs(300, first=404), 404))
     expect(page.locator(".tile").first).to_contain_text("704")
-    page.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_it_fits_and_is_named(browser: Browser, served: Served, width: int, scheme: str) -> None:
+def test_it_fits_and_is_named(opened: Callable[..., Page], width: int, scheme: str) -> None:
     """Nothing sticks out at either width; age and progress have names that are read out."""
-    page = opened(browser, served, viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = opened(viewport={"width": width, "height": 900}, color_scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     expect(page.get_by_role("progressbar", name="Towards the verdict")).to_be_visible()
     expect(page.locator("#age")).to_contain_text("looked at")
     assert page.get_by_role("status").count() == 1
-    page.close()
