@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,22 @@ def test_the_pages_route_opens_a_path_in_the_topology_follow(
         (container,) = service["spec"]["predictor"]["containers"]
         assert "args" not in container
         assert container["ports"][0]["containerPort"] == 8000
+
+
+def test_the_pages_folder_for_servers_started_by_hand(tmp_path: Path) -> None:
+    """docs/models/language-model.md: its two files, without which the check finds anything."""
+    page = (repository() / "docs/models/language-model.md").read_text()
+    blocks = re.findall(r"^```(toml|yaml)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    project, kustomization = (text for _, text in blocks)
+    own = Tree(tmp_path / "tree").folder / "examples" / "yours"
+    own.mkdir(parents=True)
+    (own / "kustomization.yaml").write_text(kustomization)
+    manifests = render(own)
+    assert not [*problems(manifests), *warnings(manifests)]
+    for service in of_kind(manifests, "InferenceService"):
+        (container,) = service["spec"]["predictor"]["containers"]
+        name = container["image"].removesuffix(":1")
+        assert name in tomllib.loads(project)["project"]["scripts"]
 
 
 def passed_paths(manifests: list[dict[str, Any]]) -> set[str]:

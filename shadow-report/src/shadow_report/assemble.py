@@ -251,6 +251,7 @@ class Observed:
             newest=self.newest,
             whole_since=self._whole_since(),
             generated_at=self.generated_at,
+            timeline=self.counters.timeline.report(),
             is_mirrored=is_mirrored(self.sides, settings),
         )
         return replace(integrity, findings=findings(facts))

@@ -164,6 +164,46 @@ def test_ids_that_never_match(compared: Compare) -> None:
     assert_invalid(compared(calls), "no-pairs", "no pair among them")
 
 
+def test_what_is_sent_straight_to_the_shadow_is_no_copy(compared: Compare) -> None:
+    """One call to see whether the shadow is up leaves the question whether mirroring is on."""
+    calls = [call for call in pairs(50) if call.role == "primary"]
+    tried = [
+        replace(call, source="x-request-id") for call in pairs(1, first=50) if call.role == "shadow"
+    ]
+    words = "1 shadow call", "no shadow call carries x-shadow-pair-id", "Is mirroring on?"
+    assert_invalid(compared(calls + tried), "no-pairs", *words)
+
+
+# Which of 300 calls in 30 s have no shadow call; when that was; what to do.
+TEN, TWENTY = (START + timedelta(seconds=seconds) for seconds in (10, 20))
+OUTAGES = {
+    "ended": (
+        range(100, 200),
+        f"missed from {TEN:%Y-%m-%d %H:%M:%S} to {TWENTY:%Y-%m-%d %H:%M:%S} UTC",
+        f"--since {TWENTY:%Y-%m-%dT%H:%M:%S}Z",
+    ),
+    "going on": (
+        range(200, 300),
+        f"met until {TWENTY:%Y-%m-%d %H:%M:%S} UTC",
+        "Since then look for a stopped shadow",
+    ),
+    "all the time": (range(2, 300, 3), "(coverage 66.7 %).", "if it is another share"),
+}
+
+
+@pytest.mark.parametrize("outage", OUTAGES)
+def test_when_the_shadow_was_away_is_said(compared: Compare, outage: str) -> None:
+    """With the window after it; where calls are missing all the time, none is."""
+    missing, when, remedy = OUTAGES[outage]
+    report = compared(
+        [call for i in range(300) for call in pair(i) if call.role == "primary" or i not in missing]
+    )
+    told = finding(report, "coverage")
+    assert report.verdict == "INVALID"
+    assert when in told.what
+    assert remedy in told.remedy
+
+
 def test_ids_from_x_request_id_only(compared: Compare) -> None:
     """Such ids may pair by luck; the entry VirtualService was not used."""
     report = compared(pairs(9_000, source="x-request-id"))

@@ -914,7 +914,7 @@ def test_other_kinds_name_their_rule(
 
 
 @pytest.mark.parametrize(
-    ("differing", "margin"), [(20, "10%"), (30, "20%"), (45, "30%"), (100, "50%"), (101, None)]
+    ("differing", "margin"), [(20, "10%"), (30, "20%"), (60, "30%"), (100, "50%"), (101, None)]
 )
 def test_a_margin_that_is_named_is_above_what_differs(
     command: Command, differing: int, margin: str | None
@@ -1147,6 +1147,20 @@ def test_numbers_far_apart_name_a_rule_with_a_margin(command: Command, length: i
     again = command([], "--rule", advised[1])
     assert next(g for g in again["gates"] if g["path"] == "y[*]")["status"] == "pass"
     assert 0 < path_of(again, "y[*]")["differing_pairs"] <= 20
+
+
+@pytest.mark.parametrize(("far", "is_told"), [(140.0, True), (19.0, False)])
+def test_a_tolerance_for_one_pair_that_is_far_off_has_another_way_beside_it(
+    command: Command, far: float, is_told: bool
+) -> None:
+    """What calls all of them equal may allow more than anybody wants."""
+    values = [1000 + i for i in range(400)]
+    off = [far if i == 7 else 10 + i % 10 for i in range(400)]
+    reason = told(
+        command(answers(*(({"y": v}, {"y": v + d}) for v, d in zip(values, off, strict=True))))
+    )
+    assert "--tolerance y=" in reason
+    assert ("--rule y=number,absolute=19,margin=10% lets 1 pair in 10" in reason) is is_told
 
 
 @pytest.mark.parametrize("least", [-1000, 0, 900])

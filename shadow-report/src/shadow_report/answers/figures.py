@@ -92,8 +92,8 @@ WORTH_A_TOLERANCE = 0.2
 # or of how far they are from 0, as another factor makes them, the two models do not say the same,
 # and nothing is worth being tolerated.
 WORTH_A_MARGIN = 0.4
-# The first that is 1.5 times the share of pairs that differ is named; beyond a third of them, none.
-MARGINS = (0.1, 0.2, 0.3, 0.5)
+# In %; the first that is 1.5 times the share of pairs that differ is named; beyond a third, none.
+MARGINS = (10, 20, 30, 50)
 # Lists of so many numbers are more often embeddings than anything else.
 EMBEDDING_LENGTH = 32
 
@@ -224,19 +224,25 @@ def _of_numbers(told: PathReport, found: Numbers) -> str:
         f"{told.path} differs by at most about {about(sizes['max'])}, 95 % of the values by at "
         f"most {about(sizes['p95'])} and half by at most {about(sizes['p50'])}"
     )
-    if 0 < sizes["p99"] <= WORTH_A_TOLERANCE * max(map(abs, primary.values())):
-        return f"{figures}: {_tolerance(told.path, sizes['max'])}"
     ends = primary["p5"], primary["p95"]
     extent = min(ends[1] - ends[0], max(map(abs, ends)))
-    if told.kind != "number" or not 0 < of_pairs["p95"] <= WORTH_A_MARGIN * extent:
+    allowing = ""
+    if told.kind == "number" and 0 < of_pairs["p95"] <= WORTH_A_MARGIN * extent:
+        near = _rounded_up(of_pairs["p95"])
+        rule = _rule(told.path, f"number,absolute={near},margin=10%")
+        # Of fewer, the one beyond the quantile is more than that.
+        beyond = "; 1 in 20 of these do" if told.pairs >= 20 else ""
+        allowing = f"{rule} lets 1 pair in 10 differ by more than {near}{beyond}."
+    if 0 < sizes["p99"] <= WORTH_A_TOLERANCE * max(map(abs, primary.values())):
+        # The widest pair alone may make it so wide.
+        is_wide = told.pairs >= 20 and sizes["max"] >= 2 * of_pairs["p95"]
+        other = f" {allowing}" if allowing and is_wide else ""
+        return f"{figures}: {_tolerance(told.path, sizes['max'])}{other}"
+    if not allowing:
         return ""
-    near = _rounded_up(of_pairs["p95"])
-    rule = _rule(told.path, f"number,absolute={near},margin=10%")
-    # Of fewer, the one beyond the quantile is more than that.
-    beyond = "; 1 in 20 of these do" if told.pairs >= 20 else ""
     return (
         f"{figures}, too far apart to call all of them equal. Whether your use tolerates it is for "
-        f"you to decide: {rule} lets 1 pair in 10 differ by more than {near}{beyond}."
+        f"you to decide: {allowing}"
     )
 
 
@@ -271,8 +277,9 @@ def _of_wording(told: PathReport) -> str:
 def _margin_above(told: PathReport) -> str | None:
     """The first margin that what differs is well within; None where too much does."""
     # Where one side lacks the place a pair differs and is not among the pairs.
-    share = told.differing_pairs / max(told.pairs, told.differing_pairs)
-    return next((f"{margin:.0%}" for margin in MARGINS if 1.5 * share <= margin), None)
+    differing, pairs = told.differing_pairs, max(told.pairs, told.differing_pairs)
+    # In whole numbers: of floats, 1.5 times a fifth is more than 30 %.
+    return next((f"{each}%" for each in MARGINS if 150 * differing <= each * pairs), None)
 
 
 def _rule(path: str, how: str) -> str:

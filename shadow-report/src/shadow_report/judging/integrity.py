@@ -7,8 +7,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from shadow_report.report import Finding, Integrity, NewestCall, Side, Window
+from shadow_report.report import Bucket, Finding, Integrity, NewestCall, Side, Window
 from shadow_report.wording import counted, duration, moment, percent
+
+# The pair source of a call that the entry copied.
+MIRRORED = "x-shadow-pair-id"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,7 @@ class Facts:
     newest: Mapping[str, NewestCall]
     """By role without a call in the window, the newest one in the tables."""
     generated_at: datetime
+    timeline: tuple[Bucket, ...]
     is_mirrored: bool
     """Whether the entry copied the calls to the shadow; else a follower or replay sent them."""
 
@@ -164,6 +168,10 @@ FOLLOWED = (
     " (RECORD_SAMPLE, or another database in its POSTGRES_URI)."
 )
 ENTRY = "Send callers to the entry's path, not to the primary's own or to its Service."
+UNMIRRORED = (
+    "Is mirroring on? Check the mirror section of the entry VirtualService, and that calls go "
+    "through it with bodies that it mirrors; --verbose counts those that do not."
+)
 # Nothing was mirrored at all: where there is a follower, it does not matter how callers come.
 DIRECT = (
     "None of them came through an entry that mirrors. In the topology follow they wait for the "
@@ -173,15 +181,13 @@ DIRECT = (
 
 def _why_none(facts: Facts) -> str:
     """What to look at when the shadow has recorded nothing."""
-    if "x-shadow-pair-id" not in facts.primary.pair_sources:
+    if MIRRORED not in facts.primary.pair_sources:
         return DIRECT
     if facts.missing_is_explained:
         return "None of them was sent to it, for the reason that follows."
     return (
         "Is the shadow up, with SHADOW_ROLE=shadow, the primary's --model_name and this database's "
-        "POSTGRES_URI? Does its log say why it records nothing? Is mirroring on? Check the mirror "
-        "section of the entry VirtualService, and that calls go through it with bodies that it "
-        "mirrors; --verbose counts those that do not."
+        f"POSTGRES_URI? Does its log say why it records nothing? {UNMIRRORED}"
     )
 
 
@@ -293,8 +299,8 @@ def pairing(facts: Facts) -> Iterator[Finding]:
     if not primary.calls or not shadow.calls:
         return
     sources = primary.pair_sources.keys() | shadow.pair_sources.keys()
-    foreign = sum(n for s, n in primary.pair_sources.items() if s != "x-shadow-pair-id")
-    if "x-shadow-pair-id" not in sources:
+    foreign = sum(n for s, n in primary.pair_sources.items() if s != MIRRORED)
+    if MIRRORED not in sources:
         yield Finding(
             "pair-ids",
             True,
@@ -315,13 +321,21 @@ def pairing(facts: Facts) -> Iterator[Finding]:
             "(--since).",
         )
     if not facts.pairs and not facts.missing_is_explained:
+        # The entry gives its id to both copies; the shadow's others were sent straight to it.
+        direct = facts.is_mirrored and MIRRORED not in shadow.pair_sources
+        unmarked = f"; no shadow call carries {MIRRORED}, as a mirrored one does"
         yield Finding(
             "no-pairs",
             True,
             f"{primary.calls:,} primary and {counted(shadow.calls, 'shadow call')}, "
-            "and no pair among them.",
+            f"and no pair among them{unmarked * direct}.",
             "Their ids match; they are left out for the reason that follows."
             if 2 * facts.integrity.different_requests > shadow.calls
+            else "What is sent straight to the shadow, such as a test of it, pairs with nothing. "
+            f"{UNMIRRORED} Does the shadow's log say that it refuses the copies (another "
+            "--model_name)? Where as many calls reached it as the primary, something on the way "
+            "to it takes the header off."
+            if direct
             else "Both copies must carry the same x-shadow-pair-id: is the header set by the entry "
             "VirtualService, before the mirror, and not overwritten by a later one?",
         )
@@ -368,22 +382,53 @@ def missing(facts: Facts) -> Iterator[Finding]:
     # Where a share is mirrored, the coverage varies by chance; its gate knows how much.
     is_short = facts.coverage_fails or (share == 1 and (coverage or 1) < facts.min_coverage)
     if is_short and facts.pairs and not facts.missing_is_explained:
-        unpaired = facts.primary.unpaired
+        unpaired, when, remedy = facts.primary.unpaired, "", FOLLOWED
+        if facts.is_mirrored:
+            when, remedy = _outage(facts) or ("", _of_share(share))
+            remedy += (
+                "look for a stopped shadow, another --model_name or another database there, "
+                "another trouble in its log, calls past the entry path, large bodies, a "
+                "RECORD_SAMPLE of the shadow's alone, and a shadow too slow for the traffic "
+                "(Latency on the page), whose copies the connection limits of the DestinationRule "
+                "drop."
+            )
         yield Finding(
             "coverage",
             False,
             f"{unpaired:,} of {counted(facts.primary.calls, 'primary call')} without a shadow call "
-            f"(coverage {percent(coverage)}).",
-            f"{percent(share)} of the calls should be mirrored: if it is another "
-            "share (mirror-percentage), say so with --mirrored-share; if it was a lower one for a "
-            "part of the window, leave that out (--since). Else look for a stopped shadow, another "
-            "--model_name or another database there, another trouble in its log, calls past the "
-            "entry path, large bodies, a RECORD_SAMPLE of the shadow's alone, and a shadow too "
-            "slow for the traffic (Latency on the page), whose copies the connection limits of "
-            "the DestinationRule drop."
-            if facts.is_mirrored
-            else FOLLOWED,
+            f"(coverage {percent(coverage)}{when}).",
+            remedy,
         )
+
+
+def _of_share(share: float) -> str:
+    return (
+        f"{percent(share)} of the calls should be mirrored: if it is another share "
+        "(mirror-percentage), say so with --mirrored-share; if it was a lower one for a part of "
+        "the window, leave that out (--since). Else "
+    )
+
+
+def _outage(facts: Facts) -> tuple[str, str] | None:
+    """Where the calls without a shadow call are one stretch of the window, outside of which the
+    coverage is met: when that was, and how to judge without it.
+    """
+    steps = [step for step in facts.timeline if step.primary_calls]
+    short = [i for i, step in enumerate(steps) if (step.coverage or 0) < facts.min_coverage]
+    if not short:
+        return None
+    first, last = short[0], short[-1]
+    within = steps[first : last + 1]
+    calls, pairs = (sum(step.primary_calls for step in within), sum(step.pairs for step in within))
+    if len(within) == len(steps) or 2 * pairs > calls:
+        return None
+    begin, end = within[0].start, within[-1].end
+    if last == len(steps) - 1:
+        return f"; it was met until {moment(begin)} UTC", "Since then "
+    return (
+        f"; it was missed from {moment(begin)} to {moment(end)} UTC alone",
+        f"Once the cause is mended, judge later calls alone: --since {_pasted(end)}. For it ",
+    )
 
 
 # Delivery lags by seconds; further apart than this a side is behind.

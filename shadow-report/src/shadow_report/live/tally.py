@@ -232,6 +232,10 @@ class Tally:
 
     def _forget(self, why: str) -> None:
         self._base, self._checkpoints, self._why = None, [], why
+        if (left := self._recount_after - time.monotonic()) > 1:
+            log.info(
+                "Counted from the start again in %.0f s, and as it was until then: %s.", left, why
+            )
 
     # -- counting from the start -------------------------------------------------------------------
 

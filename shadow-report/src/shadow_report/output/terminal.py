@@ -421,8 +421,12 @@ def unmatched(report: Report) -> list[RenderableType]:
 
 
 def worth(report: Report) -> list[RenderableType]:
-    """Why n is worth less than it is, once for each reason."""
-    reasons = dict.fromkeys(gate.n_eff_reason for gate in report.gates if gate.n_eff_reason)
+    """Why n is worth less than it is, by more than 1 %, once for each reason."""
+    reasons = dict.fromkeys(
+        gate.n_eff_reason
+        for gate in report.gates
+        if gate.n_eff_reason and gate.n_eff < 0.99 * gate.n
+    )
     return [Text(f"n is worth less: {one_line(reason)}.", style="dim") for reason in reasons]
 
 
