@@ -168,11 +168,21 @@ def test_a_mistake_is_refused(tmp_path: Path, kind: str, path: str, value: Any, 
     refuses(rendered("standard"), tmp_path, (kind, path, value), words)
 
 
-def test_an_object_that_only_a_cluster_knows_is_refused(tmp_path: Path) -> None:
-    """Such as a budget or an ExternalSecret; the message says where it may stand."""
-    budget = {"kind": "PodDisruptionBudget", "metadata": {"name": "any"}}
-    with pytest.raises(Untranslated, match=r"^PodDisruptionBudget any: .* for the cluster alone"):
-        translate([*rendered("standard"), budget], tmp_path)
+def test_an_object_that_may_change_what_callers_get_is_refused(tmp_path: Path) -> None:
+    """Such as a filter in the proxy; the message says where it may stand."""
+    of_proxy = {"kind": "EnvoyFilter", "metadata": {"name": "any"}}
+    with pytest.raises(Untranslated, match=r"^EnvoyFilter any: .* for the cluster alone"):
+        translate([*rendered("standard"), of_proxy], tmp_path)
+
+
+def test_an_object_off_the_calls_path_is_passed_over(tmp_path: Path) -> None:
+    """A folder on top may bring a budget or its keys, and is rehearsed all the same."""
+    manifests = rendered("standard")
+    others = [
+        {"kind": kind, "metadata": {"name": "any"}}
+        for kind in ("PodDisruptionBudget", "ExternalSecret", "Secret", "Namespace")
+    ]
+    assert translate([*manifests, *others], tmp_path) == translate(manifests, tmp_path)
 
 
 def refuses(

@@ -54,6 +54,15 @@ def test_everything_is_written(tmp_path: Path, postgres_uri: str) -> None:
     assert delivery.log.count(f"Records go to the database {where}, as transformer.") == 1
 
 
+@pytest.mark.parametrize(("share", "is_told"), [(0.5, True), (1.0, False)])
+def test_a_share_that_is_recorded_is_told(tmp_path: Path, share: float, is_told: bool) -> None:
+    """Of two sides with different ones the report finds calls without a pair."""
+    (tmp_path / "spool").mkdir(mode=0o700)
+    with Delivery(settings(tmp_path, record_sample=share), tmp_path / "log") as delivery:
+        assert delivery.drain(1) == 0
+        assert ("RECORD_SAMPLE is 0.5: " in delivery.log) is is_told
+
+
 def test_postgres_absent_at_start_is_told_once_and_caught_up(tmp_path: Path) -> None:
     """It starts without a server, says so once, and writes all when the server comes."""
     server = Postgres(tmp_path / "data")

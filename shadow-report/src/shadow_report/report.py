@@ -344,7 +344,7 @@ class MissingContrast:
     """How the primary calls without a shadow call differ from the others in one respect."""
 
     respect: str
-    """`request size`, `status` or `time`."""
+    """`request size`, `status`, `time` or `id`."""
     missing: str
     paired: str
     distance: float

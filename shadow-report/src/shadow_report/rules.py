@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from importlib.resources import files
 from pathlib import Path
@@ -20,7 +20,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from shadow_report import SettingWrong
 from shadow_report.answers import kinds, similarity
-from shadow_report.answers.paths import IGNORED, Rule, Rules, compile_path
+from shadow_report.answers.paths import IGNORED, Rule, Rules, compile_path, spell
 
 PRESETS = ("openai",)
 
@@ -202,8 +202,9 @@ def read_rules(file: Path) -> Rules:
                 f"--rules {name}: presets has '{preset}'; the presets are {', '.join(PRESETS)}."
             )
         rules += read_rules(Path(preset)).by_path
+    of_presets = {rule.spelling: rule.how for rule in rules if isinstance(rule.how, kinds.Patterns)}
     read = (
-        _rule(given, f"--rules {name}: rule {number}")
+        _rule(_with_patterns(given, of_presets), f"--rules {name}: rule {number}")
         for number, given in enumerate(found.rules, start=1)
     )
     rules += [replace(rule, is_preset=name in PRESETS) for rule in read]
@@ -215,6 +216,19 @@ def read_rules(file: Path) -> Rules:
         by_path=tuple(rules),
         noise_floor=found.noise_floor,
     )
+
+
+def _with_patterns(
+    given: dict[str, Any], of_presets: Mapping[str, kinds.Patterns]
+) -> dict[str, Any]:
+    """A rule that gives a preset's patterns a margin need not repeat them."""
+    if given.get("compare") != "pattern" or "patterns" in given:
+        return given
+    try:
+        found = of_presets.get(spell(compile_path(str(given.get("path")))))
+    except ValueError:  # its own error says so
+        return given
+    return given if found is None else given | {"patterns": dict(found.patterns)}
 
 
 def _text_of(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import uuid
 from collections.abc import Iterator
@@ -185,9 +186,13 @@ OUTAGES = {
     "going on": (
         range(200, 300),
         f"met until {TWENTY:%Y-%m-%d %H:%M:%S} UTC",
-        "Since then look for a stopped shadow",
+        "Look for a stopped shadow",
     ),
-    "all the time": (range(2, 300, 3), "(coverage 66.7 %).", "if it is another share"),
+    "all the time": (
+        range(2, 300, 3),
+        "100 % of the calls should be mirrored",
+        "only if mirror-percentage is another",
+    ),
 }
 
 
@@ -198,10 +203,71 @@ def test_when_the_shadow_was_away_is_said(compared: Compare, outage: str) -> Non
     report = compared(
         [call for i in range(300) for call in pair(i) if call.role == "primary" or i not in missing]
     )
-    told = finding(report, "coverage")
     assert report.verdict == "INVALID"
-    assert when in told.what
-    assert remedy in told.remedy
+    (reason,) = (said for said in report.reasons if said.startswith("coverage: "))
+    assert when in reason
+    assert remedy in reason
+
+
+@pytest.mark.parametrize("past", [False, True], ids=["not copied", "past the entry"])
+def test_once_calls_are_paired_again_the_window_after_is_named(
+    compared: Compare, past: bool
+) -> None:
+    """However large the share was that was missing before, and whatever the cause."""
+    source = {"source": "x-request-id"} if past else {}
+    calls = [
+        replace(call, **(source if i < 150 and i % 2 else {}))
+        for i in range(300)
+        for call in pair(i)
+        if call.role == "primary" or i >= 150 or not i % 2
+    ]
+    report = compared(calls)
+    since = START + timedelta(seconds=15)
+    advised = f"judge later calls alone: --since {since:%Y-%m-%dT%H:%M:%S}Z"
+    assert advised in finding(report, "past-entry" if past else "coverage").remedy
+    assert any(advised in reason for reason in report.reasons)
+    assert compared([], since=since).verdict != "INVALID"
+
+
+def test_what_no_mirror_sends_is_said_beside_another_cause(compared: Compare) -> None:
+    """Of all that is missing a part came past the entry; the rest is asked for."""
+    calls = [
+        replace(call, source="x-request-id") if 200 <= i < 250 else call
+        for i in range(300)
+        for call in pair(i)
+        if call.role == "primary" or i < 150
+    ]
+    report = compared(calls)
+    assert "50 calls of those without one came past the entry. It was met until" in " ".join(
+        report.reasons
+    )
+
+
+def is_kept(call: Call, share: float) -> bool:
+    """As minimal-transformer/README.md says of RECORD_SAMPLE: by the hash of the pair id."""
+    return int(hashlib.sha256(call.pair_id.encode()).hexdigest()[:16], 16) < share * 2**64
+
+
+@pytest.mark.parametrize("shares", [(1.0, 0.5), (1.0, 0.9), (0.6, 0.3), (1.0, 0.1)])
+def test_a_record_sample_of_one_side_is_named(
+    compared: Compare, shares: tuple[float, float]
+) -> None:
+    """And no share that is to be mirrored, which would hide it."""
+    share = dict(zip(("primary", "shadow"), shares, strict=True))
+    report = compared([call for call in pairs(600) if is_kept(call, share[call.role])])
+    remedy = finding(report, "coverage").remedy
+    assert f"none that a RECORD_SAMPLE of {share['shadow']:g}" in remedy
+    assert "--mirrored-share" not in " ".join(report.reasons)
+
+
+def test_a_record_sample_of_both_sides_is_in_order(compared: Compare) -> None:
+    """The same calls are recorded on both; what is missing besides has another cause."""
+    calls = [call for call in pairs(900) if is_kept(call, 0.5)]
+    assert compared(calls).verdict != "INVALID"
+    gone = {call.pair_id for call in calls[::6]}
+    calls = [call for call in calls if call.role == "primary" or call.pair_id not in gone]
+    report = compared([replace(call, pair_id=f"again-{call.pair_id}") for call in calls])
+    assert "RECORD_SAMPLE of 0" not in finding(report, "coverage").remedy
 
 
 def test_ids_from_x_request_id_only(compared: Compare) -> None:

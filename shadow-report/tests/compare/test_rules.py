@@ -21,6 +21,7 @@ import pytest
 from scipy.stats import ks_2samp, spearmanr, wasserstein_distance
 from traffic import Call, Command, pair, pairs
 
+from shadow_report import SettingWrong
 from shadow_report.__main__ import main
 from shadow_report.answers.kinds import TITLES
 from shadow_report.answers.similarity import Ranking
@@ -1010,6 +1011,26 @@ def test_a_margin_of_a_pattern_stands_in_its_rule(command: Command, tmp_path: Pa
     file.write_text(f"rules: [{{{rule}, {advised[1]}}}]")
     gates = command([], "--rules", str(file))["gates"]
     assert {gate["name"]: gate["status"] for gate in gates}["t (refusal)"] == "pass"
+
+
+def test_a_margin_of_a_presets_pattern_keeps_the_pattern(command: Command, tmp_path: Path) -> None:
+    """As the report writes it, into a file with the preset."""
+    refused = chat("I'm sorry, I can't help with that.")
+    calls = answers(*[(chat(PARIS), chat(PARIS))] * 270, *[(chat(PARIS), refused)] * 30)
+    # The text differs there too.
+    loose = "choices[*].message.content=text,least=0"
+    report = command([replace(call, protocol="openai") for call in calls], "--rule", loose)
+    advised = re.search(r"of a preset's, ({.*?}) there", told(report))
+    assert advised is not None
+    file = tmp_path / "rules.yaml"
+    file.write_text(f"presets: [openai]\nrules: [{advised[1]}]\n")
+    report = command([], "--rules", str(file), "--rule", loose)
+    gate = next(gate for gate in report["gates"] if gate["path"])
+    assert (gate["path"], gate["status"]) == ("choices[*].message.content (refusal)", "pass")
+    assert report["disagreements"] == 0
+    file.write_text(f"rules: [{advised[1]}]\n")
+    with pytest.raises(SettingWrong, match="rule 1: patterns: field required"):
+        read_rules(file)
 
 
 @pytest.mark.parametrize(("differing", "margin"), [(300, None), (30, "20%")])

@@ -29,9 +29,13 @@ from shadow_local.translate.services import InferenceService, Kind, Ports, infer
 
 TRANSLATED = {"Deployment", "DestinationRule", "Gateway", "GRPCRoute", "HTTPRoute"}
 TRANSLATED |= {"InferenceService", "Service", "ServingRuntime", "VirtualService"}
-# Objects off the calls' path: what runs by the clock, watches, fences pods off, or keeps files.
+# Objects off the calls' path: what runs by the clock, watches, fences pods off, or keeps files,
+# and what a folder on top brings besides: budgets, scalers, keys, rights, the namespace.
 NOT_RUN = {"ConfigMap", "CronJob", "NetworkPolicy", "PersistentVolumeClaim", "PodMonitor"}
 NOT_RUN |= {"PrometheusRule", "ServiceAccount"}
+NOT_RUN |= {"ExternalSecret", "HorizontalPodAutoscaler", "LimitRange", "Namespace"}
+NOT_RUN |= {"PodDisruptionBudget", "ResourceQuota", "Role", "RoleBinding", "ScaledObject"}
+NOT_RUN |= {"SealedSecret", "Secret", "SecretStore", "ServiceMonitor"}
 # Knative's own gateway for calls inside the cluster, and the Service in front of it.
 KNATIVE_GATEWAY = "knative-serving/knative-local-gateway"
 KNATIVE_SERVICE = ("knative-local-gateway.istio-system.svc.cluster.local", 80)

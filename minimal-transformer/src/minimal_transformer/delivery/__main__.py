@@ -52,6 +52,8 @@ def main() -> int:
         # The folder may have been made since: the first call's rows are not left behind.
         if control.wait(LOCK_RETRY_SECONDS) and not leader.is_held():
             return 0
+    if (share := settings.record_sample) < 1:
+        logger.info("RECORD_SAMPLE is %g: so many of the pairs are recorded, by their ids.", share)
     folder = os.environ.get(FOLDER_VARIABLE)
     writer = Writer(
         settings.spool_folder,

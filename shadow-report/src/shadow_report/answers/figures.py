@@ -251,9 +251,11 @@ def _of_classes(told: PathReport) -> str:
     if (margin := _margin_above(told)) is None or told.path == WHOLE:
         return ""
     if told.path.endswith(")"):
+        path = told.path.rpartition(" (")[0]
         return (
             f"If some texts may be of another class: margin: {margin} in the rule of the pattern, "
-            "in a file of rules."
+            f'in a file of rules; of a preset\'s, {{path: "{path}", compare: pattern, margin: '
+            f"{margin}}} there."
         )
     if told.kind == "top class":
         # The vectors of a tensor have a rule at its `data`, and no path of their own.

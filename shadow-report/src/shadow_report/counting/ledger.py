@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from hashlib import sha256
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,13 +152,19 @@ MIN_MISSING = 10
 UNLIKE_BELOW = 0.001
 
 
+# So many ids tell a share that is left out by the id from what is missing by chance.
+IDS_LOOKED_AT = 1_000
+SAMPLED_BELOW = 1e-6
+
+
 class MissingTally:
-    """Size, status and time of primary calls with and without a pair."""
+    """Size, status, time and id of primary calls with and without a pair."""
 
     def __init__(self, timeline: Timeline) -> None:
         self._timeline = timeline
         self._sizes = {True: Sketch(), False: Sketch()}
         self._statuses: dict[bool, Counter[int]] = {True: Counter(), False: Counter()}
+        self._places: dict[bool, list[float]] = {True: [], False: []}
         self.missing = 0
 
     def add(self, classified: Classified) -> None:
@@ -167,6 +174,10 @@ class MissingTally:
         for is_missing, rows in ((True, classified.missing), (False, classified.usable)):
             self._sizes[is_missing].add(sizes[rows])
             self._statuses[is_missing].update(_counter(statuses[rows]))
+        for is_missing, rows in ((True, classified.unanswered), (False, classified.usable)):
+            places = self._places[is_missing]
+            more = np.flatnonzero(rows)[: IDS_LOOKED_AT - len(places)].tolist()
+            places += [_place_of(classified.batch.pair_id(row)) for row in more]
 
     def report(self) -> tuple[MissingContrast, ...]:
         """One contrast per respect; none while too few calls are missing."""
@@ -181,11 +192,29 @@ class MissingTally:
                 self._timeline.by_step(PAIRED),
                 self._of_step,
             ),
+            *self._id_contrast(),
         )
 
     def _of_step(self, step: int) -> tuple[str, str]:
         start, end = (instant(time) for time in self._timeline.ends(step))
         return f"from {start.removesuffix(' UTC')} to {end}", "in that time"
+
+    def _id_contrast(self) -> Iterator[MissingContrast]:
+        """Whether the calls that are missing are those whose ids a RECORD_SAMPLE leaves out."""
+        missing, paired = self._places[True], self._places[False]
+        if len(missing) < MIN_MISSING or not paired:
+            return
+        share = min(missing)
+        kept = sum(place < share for place in paired) / len(paired)
+        chance = (1 - share) ** len(missing)
+        yield MissingContrast(
+            respect="id",
+            missing=f"none that a RECORD_SAMPLE of {share:.2g} keeps",
+            paired=f"{percent(kept)} that it keeps",
+            distance=kept,
+            p_value=chance,
+            unlike=chance < SAMPLED_BELOW,
+        )
 
     def _size_contrast(self) -> MissingContrast:
         missing, paired = self._sizes[True], self._sizes[False]
@@ -199,6 +228,13 @@ class MissingTally:
             p_value=p_value,
             unlike=p_value < UNLIKE_BELOW,
         )
+
+
+def _place_of(pair_id: str) -> float:
+    """Where from 0 to 1 the id lies: a transformer records it where its RECORD_SAMPLE is above
+    that (its recording/ids.py).
+    """
+    return int.from_bytes(sha256(pair_id.encode()).digest()[:8], "big") / 2**64
 
 
 def _of_status(status: int) -> tuple[str, str]:

@@ -198,6 +198,7 @@ def never_sent(facts: Facts) -> Iterator[Finding]:
     """
     integrity = facts.integrity
     leads = facts.missing_is_explained and (facts.coverage_fails or not facts.pairs)
+    later = _later(facts) if leads else ""
     bodies, past = integrity.unmirrored_bodies, integrity.past_entry
     cut, redacted = integrity.withheld_cut, integrity.withheld_redacted
     found = {
@@ -207,7 +208,7 @@ def never_sent(facts: Facts) -> Iterator[Finding]:
             f"{counted(bodies, 'call')} without a shadow call had a body that is not mirrored: of "
             "1 MB and more, or chunked, so that nobody knows its length before.",
             "Have those callers send a content-length, or follow (topology follow): a follower "
-            "sends every body that was recorded whole, up to RECORD_MAX_BODY_BYTES.",
+            f"sends every body that was recorded whole, up to RECORD_MAX_BODY_BYTES.{later}",
         ): bodies,
         Finding(
             "past-entry",
@@ -215,7 +216,7 @@ def never_sent(facts: Facts) -> Iterator[Finding]:
             f"{counted(past, 'call')} without a shadow call came past the entry, which alone "
             "mirrors.",
             f"{ENTRY} Where a follower sends them (topology follow), see that it is up and reaches "
-            "the shadow.",
+            f"the shadow.{later}",
         ): past,
         Finding(
             "withheld",
@@ -223,7 +224,7 @@ def never_sent(facts: Facts) -> Iterator[Finding]:
             f"{counted(cut + redacted, 'call')} could not be sent again: {cut:,} with a body "
             f"stored cut, {redacted:,} with redacted values; missing, and not counted as faults.",
             "Raise RECORD_MAX_BODY_BYTES on the primary's transformer for the first; what "
-            "RECORD_REDACT takes out is nowhere, and never guessed.",
+            f"RECORD_REDACT takes out is nowhere, and never guessed.{later}",
         ): cut + redacted,
     }
     yield from sorted(filter(found.get, found), key=lambda finding: -found[finding])
@@ -360,6 +361,7 @@ def missing(facts: Facts) -> Iterator[Finding]:
             "mirrored; look at the content-length guard and the gateway's buffer limit.",
             "time": "Was the shadow or its connection limit down for a while?",
             "status": "Are some calls answered before they reach the mirror?",
+            "id": "Has the shadow a lower RECORD_SAMPLE than the primary? Give both the same.",
         }
         yield Finding(
             "missing-unlike",
@@ -382,57 +384,102 @@ def missing(facts: Facts) -> Iterator[Finding]:
     # Where a share is mirrored, the coverage varies by chance; its gate knows how much.
     is_short = facts.coverage_fails or (share == 1 and (coverage or 1) < facts.min_coverage)
     if is_short and facts.pairs and not facts.missing_is_explained:
-        unpaired, when, remedy = facts.primary.unpaired, "", FOLLOWED
-        if facts.is_mirrored:
-            when, remedy = _outage(facts) or ("", _of_share(share))
-            remedy += (
-                "look for a stopped shadow, another --model_name or another database there, "
-                "another trouble in its log, calls past the entry path, large bodies, a "
-                "RECORD_SAMPLE of the shadow's alone, and a shadow too slow for the traffic "
-                "(Latency on the page), whose copies the connection limits of the DestinationRule "
-                "drop."
+        when, later = _stretch(facts), _later(facts)
+        unlike_by_id = [found for found in unlike if found.respect == "id"]
+        if not facts.is_mirrored:
+            remedy = FOLLOWED
+        elif unlike_by_id:
+            remedy = (
+                f"Of their ids there is {unlike_by_id[0].missing}: has the shadow a lower "
+                "RECORD_SAMPLE than the primary? Give both the same."
             )
+        else:
+            remedy = f"{when} {SUSPECTS} {_of_share(share) * (not when)}".strip()
         yield Finding(
             "coverage",
             False,
-            f"{unpaired:,} of {counted(facts.primary.calls, 'primary call')} without a shadow call "
-            f"(coverage {percent(coverage)}{when}).",
-            remedy,
+            f"{facts.primary.unpaired:,} of {counted(facts.primary.calls, 'primary call')} without "
+            f"a shadow call (coverage {percent(coverage)}).",
+            f"{_unsent(facts)}{remedy}{later}",
         )
+
+
+SUSPECTS = (
+    "Look for a stopped shadow, another --model_name or another database there, another trouble in "
+    "its log, calls past the entry path, large bodies, a RECORD_SAMPLE of the shadow's alone, and "
+    "a shadow too slow for the traffic (Latency on the page), whose copies the connection limits "
+    "of the DestinationRule drop."
+)
 
 
 def _of_share(share: float) -> str:
     return (
-        f"{percent(share)} of the calls should be mirrored: if it is another share "
-        "(mirror-percentage), say so with --mirrored-share; if it was a lower one for a part of "
-        "the window, leave that out (--since). Else "
+        f"{percent(share)} of the calls should be mirrored: only if mirror-percentage is another, "
+        "say so with --mirrored-share, which hides what is lost besides; if it was a lower one for "
+        "a part of the window, leave that out (--since)."
     )
 
 
-def _outage(facts: Facts) -> tuple[str, str] | None:
-    """Where the calls without a shadow call are one stretch of the window, outside of which the
-    coverage is met: when that was, and how to judge without it.
-    """
+def _unsent(facts: Facts) -> str:
+    """How many of the missing calls no mirror sends."""
+    past, bodies = facts.integrity.past_entry, facts.integrity.unmirrored_bodies
+    said = f"{counted(past, 'call')} of those without one came past the entry. " if past else ""
+    return said + f"{counted(bodies, 'call')} had a body that is not mirrored. " * bool(bodies)
+
+
+def _steps(facts: Facts) -> tuple[list[Bucket], list[int]]:
+    """The steps of the timeline with calls, and which of them miss the coverage."""
     steps = [step for step in facts.timeline if step.primary_calls]
-    short = [i for i, step in enumerate(steps) if (step.coverage or 0) < facts.min_coverage]
+    return steps, [i for i, s in enumerate(steps) if (s.coverage or 0) < facts.min_coverage]
+
+
+def _share_paired(steps: list[Bucket]) -> float:
+    return sum(step.pairs for step in steps) / sum(step.primary_calls for step in steps)
+
+
+def _stretch(facts: Facts) -> str:
+    """When most calls had no shadow call, where that was one stretch of the window."""
+    steps, short = _steps(facts)
+    if not short or len(short) == len(steps) or short[-1] - short[0] + 1 != len(short):
+        return ""
+    within = steps[short[0] : short[-1] + 1]
+    if _share_paired(within) > 1 / 2:
+        return ""
+    begin, end = moment(within[0].start), moment(within[-1].end)
+    if within[-1] is not steps[-1]:
+        return f"It was missed from {begin} to {end} UTC alone."
+    # How long the shadow has been silent says it better.
+    return "" if _behind(facts) > BEHIND else f"It was met until {begin} UTC."
+
+
+# So seldom would calls after the last that is missing all be paired by chance.
+MENDED_BELOW = 0.001
+
+
+def _later(facts: Facts) -> str:
+    """How to judge later calls alone, where the cause of those that are missing seems gone."""
+    steps, short = _steps(facts)
     if not short:
-        return None
-    first, last = short[0], short[-1]
-    within = steps[first : last + 1]
-    calls, pairs = (sum(step.primary_calls for step in within), sum(step.pairs for step in within))
-    if len(within) == len(steps) or 2 * pairs > calls:
-        return None
-    begin, end = within[0].start, within[-1].end
-    if last == len(steps) - 1:
-        return f"; it was met until {moment(begin)} UTC", "Since then "
-    return (
-        f"; it was missed from {moment(begin)} to {moment(end)} UTC alone",
-        f"Once the cause is mended, judge later calls alone: --since {_pasted(end)}. For it ",
-    )
+        return ""
+    before, after = steps[: short[-1] + 1], steps[short[-1] + 1 :]
+    calls = sum(step.primary_calls for step in after)
+    if not calls or _share_paired(before) ** calls >= MENDED_BELOW:
+        return ""
+    return f" Where that is mended, judge later calls alone: --since {_pasted(before[-1].end)}."
 
 
 # Delivery lags by seconds; further apart than this a side is behind.
 BEHIND = timedelta(minutes=1)
+
+
+def _behind(facts: Facts) -> timedelta:
+    """How long before the primary's newest call the shadow's came; 0 where nobody knows."""
+    integrity = facts.integrity
+    primary, shadow = integrity.primary_watermark, integrity.shadow_watermark
+    if primary is None or shadow is None or integrity.expected_share < 1:
+        return timedelta(0)
+    # What its clock is behind is not what the shadow is.
+    return primary - shadow + timedelta(milliseconds=min(0.0, integrity.clock_skew_ms or 0.0))
 
 
 def watermarks(facts: Facts) -> Iterator[Finding]:
@@ -454,9 +501,7 @@ def watermarks(facts: Facts) -> Iterator[Finding]:
             "RECORD_SAMPLE that the shadow has not: judge later calls alone (--since) once both "
             "have the same.",
         )
-    # What its clock is behind is not what the shadow is.
-    behind = primary - shadow + timedelta(milliseconds=min(0.0, integrity.clock_skew_ms or 0.0))
-    if integrity.expected_share == 1 and behind > BEHIND:
+    if (behind := _behind(facts)) > BEHIND:
         yield Finding(
             "shadow-behind",
             False,
