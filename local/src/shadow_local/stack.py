@@ -136,6 +136,7 @@ class Stack:
             if item not in by_hand:
                 self._pids[item.name] = self.supervisor.start(item)
         for item in by_hand:
+            self.supervisor.forget(item)
             progress(f"waiting for {item.name}; start it by hand:\n\n{item}\n")
         try:
             for number, item in enumerate((*commands, gateway)):
@@ -303,7 +304,8 @@ class Stack:
         """
         share = f"{self.mirror_percentage or 100:g}"
         several = {"SHADOW_CANDIDATES": ",".join(names)} if (names := self.candidates)[1:] else {}
-        return {"MIRROR_PERCENTAGE": share, "SERVE_SETTLE": LIVE_SETTLE, **several}
+        since = {"SERVE_SINCE": given} if (given := os.environ.get("SERVE_SINCE")) else {}
+        return {"MIRROR_PERCENTAGE": share, "SERVE_SETTLE": LIVE_SETTLE, **several, **since}
 
     def _judged_by(self) -> tuple[str, ...]:
         """The options by which the live verdict judges, with its files as they are here."""

@@ -189,6 +189,10 @@ class Supervisor:
             )
         return self._watchdog.pid
 
+    def forget(self, command: Command) -> None:
+        """Remove the log of an earlier run: it would pass for that of a process started by hand."""
+        self._log(command.name).unlink(missing_ok=True)
+
     def _log(self, name: str) -> Path:
         return self.log_folder / f"{name}.log"
 

@@ -27,7 +27,7 @@ PROXIES = ("http_proxy", "HTTP_PROXY", "https_proxy", "HTTPS_PROXY", "all_proxy"
 
 def test_up_tells_where_it_is_and_ends_at_ctrl_c(start: Start, tmp_path: Path) -> None:
     """`ready:` has the URL, state.json the rest; the key is demanded; Ctrl-C ends everything."""
-    run = up(start, tmp_path / "stack", X_API_KEY="s3cret")
+    run = up(start, tmp_path / "stack", X_API_KEY="s3cret", SERVE_SINCE="2026-01-02")
     url = run.says(r"^ready: (\S+)$")[1]
     assert run.says(r"^callers need X_API_KEY's value in x-api-key$")
     assert run.says(
@@ -54,6 +54,7 @@ def test_up_tells_where_it_is_and_ends_at_ctrl_c(start: Start, tmp_path: Path) -
     page = run.says(r"^verdict: (\S+)$")[1]
     assert state["verdict_url"] == page
     until(lambda: json.loads(get(f"{page}verdict.json")[2])["pairs"] > 0)
+    assert json.loads(get(f"{page}verdict.json")[2])["window"]["since"].startswith("2026-01-02")
     assert b"triple-minimal-inference" in get(page)[2]
     assert 400 <= get(f"{page}gate")[0] < 500
     report = start("report", "--folder", str(tmp_path / "stack"), "--settle", "0s")
