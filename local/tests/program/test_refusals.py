@@ -58,6 +58,19 @@ def test_a_second_run_in_the_same_folder_is_refused(start: Start, tmp_path: Path
     assert first.ends() == 0
 
 
+def test_the_log_of_an_earlier_run_is_not_left_beside_a_process_started_by_hand(
+    start: Start, tmp_path: Path
+) -> None:
+    """Whoever looks for what it says would read what another one said."""
+    folder = tmp_path / "stack" / "kustomizations" / "manifests-stages-primary-alone"
+    log = folder / "logs" / "primary-predictor.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("stopped")
+    run = up(start, tmp_path / "stack", KUSTOMIZATION=PRIMARY_ALONE, WITHOUT="primary-predictor")
+    assert run.says(r"^waiting for primary-predictor; start it by hand:$")
+    assert not log.exists()
+
+
 def test_a_second_demo_is_told_how_to_run_a_demo(start: Start, tmp_path: Path) -> None:
     """The remedy is the command that was typed, in a folder of its own."""
     first = start("demo", "--folder", str(tmp_path))

@@ -192,18 +192,6 @@ def test_a_child_that_is_late_is_named_once_with_what_it_says(
     )
 
 
-def test_the_log_of_an_earlier_run_is_no_log_of_a_process_started_by_hand(
-    supervisor: Supervisor, tmp_path: Path
-) -> None:
-    """Whoever looks for it finds none; where there is none, there is nothing to remove."""
-    child = python(tmp_path, NOT_READY, "primary-transformer")
-    log = tmp_path / "logs" / "primary-transformer.log"
-    log.write_text("Records go to the database")
-    for _ in range(2):
-        supervisor.forget(child)
-        assert not log.exists()
-
-
 @pytest.mark.parametrize(("name", "is_told"), [("shadow-predictor", True), ("gateway", False)])
 def test_a_late_predictor_without_the_probed_path_is_told_of_others(
     supervisor: Supervisor,

@@ -1027,6 +1027,7 @@ def test_a_margin_of_a_presets_pattern_keeps_the_pattern(command: Command, tmp_p
     report = command([], "--rules", str(file), "--rule", loose)
     gate = next(gate for gate in report["gates"] if gate["path"])
     assert (gate["path"], gate["status"]) == ("choices[*].message.content (refusal)", "pass")
+    assert round(gate["estimate"] * gate["n"]) == 30
     assert report["disagreements"] == 0
     file.write_text(f"rules: [{advised[1]}]\n")
     with pytest.raises(SettingWrong, match="rule 1: patterns: field required"):

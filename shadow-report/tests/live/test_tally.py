@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -209,6 +210,21 @@ def test_rows_that_are_changed_are_counted_as_they_are(live: Live, change: str) 
     apply(live, change)
     after = live.agrees(at(61))
     assert (before.pairs, before.new_faults) != (after.pairs, after.new_faults)
+
+
+def test_a_count_from_the_start_that_has_to_wait_is_told(
+    live: Live, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Once, with its cause: until then whoever reads the verdict sees it grow old."""
+    caplog.set_level(logging.INFO)
+    live.tally = Tally(live.settings, recounting_share=1e-6)
+    record(live.admin, numbered(pairs(100), 0))
+    live.agrees(at(60))
+    apply(live, "delete")
+    with open_tables(live.uri) as tables:
+        assert [live.tally.look(tables, at(61 + i)) for i in range(2)] == [None, None]
+    (told,) = (said for said in caplog.messages if said.startswith("To be counted from the start"))
+    assert told.endswith("the verdict stays so long: rows were changed or deleted.")
 
 
 def test_days_that_retention_drops_are_forgotten(live: Live) -> None:

@@ -84,6 +84,14 @@ def test_what_moved_the_verdict_is_on_the_first_screen() -> None:
     assert "Newest calls" not in first
 
 
+@pytest.mark.parametrize(("worth", "is_told"), [(0.98, True), (0.995, False)])
+def test_what_n_is_worth_is_told_where_it_matters(worth: float, is_told: bool) -> None:
+    """Of thousands of requests one or two come twice."""
+    report = rejected()
+    gates = tuple(replace(gate, n_eff=worth * gate.n) for gate in report.gates)
+    assert ("n is worth less" in " ".join(printed(replace(report, gates=gates)).split())) is is_told
+
+
 def test_what_no_number_of_pairs_settles_points_to_its_reason() -> None:
     """To the option that prints it, and with that to what stands below."""
     need = Need(pairs=None, towards=None, reason="mend the shadow")

@@ -42,7 +42,8 @@ def pair_of(headers: Mapping[str, str]) -> tuple[str, PairSource]:
 def is_sampled(pair_id: str, share: float) -> bool:
     """Whether the pair is among the `share` (0 to 1) that is kept.
 
-    The pair id alone decides, so that both sides keep the same pairs.
+    The pair id alone decides, so that both sides keep the same pairs; by the same rule
+    shadow-report's counting/ledger.py tells which calls one side left out.
     """
     if share >= 1.0:
         return True

@@ -152,7 +152,8 @@ MIN_MISSING = 10
 UNLIKE_BELOW = 0.001
 
 
-# So many ids tell a share that is left out by the id from what is missing by chance.
+# So many ids tell a share that is left out by the id from what is missing by chance, and so seldom
+# would chance look like it: what is said then leaves every other cause out.
 IDS_LOOKED_AT = 1_000
 SAMPLED_BELOW = 1e-6
 

@@ -384,7 +384,6 @@ def missing(facts: Facts) -> Iterator[Finding]:
     # Where a share is mirrored, the coverage varies by chance; its gate knows how much.
     is_short = facts.coverage_fails or (share == 1 and (coverage or 1) < facts.min_coverage)
     if is_short and facts.pairs and not facts.missing_is_explained:
-        when, later = _stretch(facts), _later(facts)
         unlike_by_id = [found for found in unlike if found.respect == "id"]
         if not facts.is_mirrored:
             remedy = FOLLOWED
@@ -393,14 +392,16 @@ def missing(facts: Facts) -> Iterator[Finding]:
                 f"Of their ids there is {unlike_by_id[0].missing}: has the shadow a lower "
                 "RECORD_SAMPLE than the primary? Give both the same."
             )
+        elif when := _stretch(facts):
+            remedy = f"{when} {SUSPECTS}"
         else:
-            remedy = f"{when} {SUSPECTS} {_of_share(share) * (not when)}".strip()
+            remedy = f"{SUSPECTS} {_of_share(share)}"
         yield Finding(
             "coverage",
             False,
             f"{facts.primary.unpaired:,} of {counted(facts.primary.calls, 'primary call')} without "
             f"a shadow call (coverage {percent(coverage)}).",
-            f"{_unsent(facts)}{remedy}{later}",
+            f"{_unsent(facts)}{remedy}{_later(facts)}",
         )
 
 

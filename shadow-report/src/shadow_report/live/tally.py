@@ -234,7 +234,9 @@ class Tally:
         self._base, self._checkpoints, self._why = None, [], why
         if (left := self._recount_after - time.monotonic()) > 1:
             log.info(
-                "Counted from the start again in %.0f s, and as it was until then: %s.", left, why
+                "To be counted from the start in %.0f s; the verdict stays until then: %s.",
+                left,
+                why,
             )
 
     # -- counting from the start -------------------------------------------------------------------
