@@ -224,7 +224,7 @@ def test_a_count_from_the_start_that_has_to_wait_is_told(
     with open_tables(live.uri) as tables:
         assert [live.tally.look(tables, at(61 + i)) for i in range(2)] == [None, None]
     (told,) = (said for said in caplog.messages if said.startswith("To be counted from the start"))
-    assert told.endswith("the verdict stays so long: rows were changed or deleted.")
+    assert told.endswith("the verdict stays until then: rows were changed or deleted.")
 
 
 def test_days_that_retention_drops_are_forgotten(live: Live) -> None:
