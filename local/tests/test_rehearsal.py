@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -178,6 +179,35 @@ def test_the_pages_folder_for_servers_started_by_hand(tmp_path: Path) -> None:
         (container,) = service["spec"]["predictor"]["containers"]
         name = container["image"].removesuffix(":1")
         assert name in tomllib.loads(project)["project"]["scripts"]
+
+
+def test_the_pages_folder_for_models_from_a_bucket(tmp_path: Path) -> None:
+    """docs/models/runtime.md: on top of the example, in one namespace, and without its claim."""
+    page = (repository() / "docs/models/runtime.md").read_text()
+    kustomization = page.partition("# examples/bucket/kustomization.yaml\n")[2].partition("```")[0]
+    examples = Tree(tmp_path / "tree").folder / "examples"
+    no_models = shutil.ignore_patterns(".venv", "iris-models")
+    shutil.copytree(repository() / "examples/runtime", examples / "runtime", ignore=no_models)
+    own = examples / "bucket"
+    own.mkdir()
+    (own / "kustomization.yaml").write_text(kustomization)
+    objects = [
+        {"apiVersion": "v1", "kind": kind, "metadata": {"name": "models", "namespace": "PROFILE"}}
+        for kind in ("ServiceAccount", "Secret")
+    ]
+    (own / "bucket.yaml").write_text("\n---\n".join(map(json.dumps, objects)))
+    manifests = render(own)
+    assert not [*problems(manifests), *warnings(manifests)]
+    assert not of_kind(manifests, "PersistentVolumeClaim")
+    services = of_kind(manifests, "InferenceService")
+    namespaces = {
+        item["metadata"]["namespace"] for item in (*services, *of_kind(manifests, "Secret"))
+    }
+    assert len(namespaces) == 1
+    predictors = [service["spec"]["predictor"] for service in services]
+    stored = {predictor["model"]["storageUri"] for predictor in predictors}
+    assert stored == {"s3://bucket/churn/7", "s3://bucket/churn/8"}
+    assert {predictor["serviceAccountName"] for predictor in predictors} == {"models"}
 
 
 def passed_paths(manifests: list[dict[str, Any]]) -> set[str]:
