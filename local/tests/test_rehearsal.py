@@ -141,7 +141,8 @@ def test_the_pages_route_opens_a_path_in_the_topology_follow(
     stands on top for the cluster.
     """
     page = (repository() / "docs/models/other.md").read_text()
-    _, patch, route, on_top = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    blocks = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    _, patch, route, _, on_top = blocks
     tree = Tree(tmp_path / "tree")
     tree.choose_topology("follow")
     own = tree.folder / "own"
@@ -165,6 +166,24 @@ def test_the_pages_route_opens_a_path_in_the_topology_follow(
         assert container["ports"][0]["containerPort"] == 8000
 
 
+def test_the_pages_patches_for_an_image_of_each_side(tmp_path: Path) -> None:
+    """docs/models/other.md: with a name of its own, and nothing of the example's model."""
+    page = (repository() / "docs/models/other.md").read_text()
+    blocks = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (patches,) = (block for block in blocks if "churn:5" in block)
+    own = Tree(tmp_path / "tree").folder / "own"
+    own.mkdir()
+    (own / "kustomization.yaml").write_text(f"resources: [../manifests/mirroring]\n{patches}")
+    manifests = render(own)
+    assert not [*problems(manifests), *warnings(manifests)]
+    services = of_kind(manifests, "InferenceService")
+    for service, version in zip(services, ("5", "6"), strict=True):
+        (container,) = service["spec"]["predictor"]["containers"]
+        (transformer,) = service["spec"]["transformer"]["containers"]
+        assert (container["image"][-7:], container["env"]) == (f"churn:{version}", [])
+        assert {"name": "MODEL_VERSION", "value": version} in transformer["env"]
+
+
 def test_the_pages_folder_for_servers_started_by_hand(tmp_path: Path) -> None:
     """docs/models/language-model.md: its two files, without which the check finds anything."""
     page = (repository() / "docs/models/language-model.md").read_text()
@@ -184,18 +203,14 @@ def test_the_pages_folder_for_servers_started_by_hand(tmp_path: Path) -> None:
 def test_the_pages_folder_for_models_from_a_bucket(tmp_path: Path) -> None:
     """docs/models/runtime.md: on top of the example, in one namespace, and without its claim."""
     page = (repository() / "docs/models/runtime.md").read_text()
-    kustomization = page.partition("# examples/bucket/kustomization.yaml\n")[2].partition("```")[0]
+    blocks = re.findall(r"^# examples/bucket/(\S+).*\n((?:.*\n)*?)```", page, re.MULTILINE)
     examples = Tree(tmp_path / "tree").folder / "examples"
     no_models = shutil.ignore_patterns(".venv", "iris-models")
     shutil.copytree(repository() / "examples/runtime", examples / "runtime", ignore=no_models)
     own = examples / "bucket"
     own.mkdir()
-    (own / "kustomization.yaml").write_text(kustomization)
-    objects = [
-        {"apiVersion": "v1", "kind": kind, "metadata": {"name": "models", "namespace": "PROFILE"}}
-        for kind in ("ServiceAccount", "Secret")
-    ]
-    (own / "bucket.yaml").write_text("\n---\n".join(map(json.dumps, objects)))
+    for name, text in blocks:
+        (own / name.rstrip(",")).write_text(text)
     manifests = render(own)
     assert not [*problems(manifests), *warnings(manifests)]
     assert not of_kind(manifests, "PersistentVolumeClaim")

@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from gateways import rendered
 from tree import TOPOLOGIES, Tree
 
+from shadow_local.database import Database
 from shadow_local.processes import Node, component_command, deployment_command
 from shadow_local.translate.deployments import deployments
 from shadow_local.translate.document import Untranslated, expand, repository
@@ -240,6 +243,24 @@ def test_every_option_is_translated(tmp_path: Path, name: str) -> None:
     rules = Path(command.words[-1].removeprefix("--rules="))
     assert rules.is_relative_to(tmp_path / "run")
     assert rules.read_text() == (tree.folder / "manifests/options/rules/rules.yaml").read_text()
+
+
+def test_an_address_of_another_database_is_refused_with_whose_it_is(
+    tmp_path: Path, postgres_uri: str
+) -> None:
+    """Each pod may have its own."""
+    changed = copy.deepcopy(rendered("follow"))
+    (follower,) = (item for item in changed if item["kind"] == "Deployment")
+    (container,) = follower["spec"]["template"]["spec"]["containers"]
+    (address,) = (each for each in container["env"] if each["name"] == "POSTGRES_URI")
+    database = Database(tmp_path)
+    database.uri = postgres_uri
+    address["value"] = urlsplit(database.of_role("report"))._replace(path="/staging").geturl()
+    at = replace(node(tmp_path), local_uri=lambda uri: database.local_uri(uri, "report"))
+    upstreams = translate(changed, tmp_path).upstreams
+    (deployment,) = deployments(changed)
+    with pytest.raises(Untranslated, match=r"^Deployment .*: POSTGRES_URI .* to predictions\."):
+        deployment_command(deployment, Ports(7, 8), upstreams, at)
 
 
 @pytest.mark.parametrize("args", [["--model_name=cancer"], ["--model_name", "cancer"]])

@@ -300,7 +300,10 @@ def _environment(
     for variable in container.variables:
         value = expand(_value(container, variable, pod, node), env)
         if variable.name == "POSTGRES_URI":
-            local = node.local_uri(value)
+            try:
+                local = node.local_uri(value)
+            except Untranslated as error:
+                raise Untranslated(f"{container.owner}: {error}") from None
             if local != value:
                 verb = "writes to" if "transformer" in pod.process else "reads"
                 differences.append(

@@ -423,6 +423,8 @@ class Bucket:
     new_faults: int
     disagreements: int
     slow: int
+    mirrored_only: int
+    """Mirrored shadow calls whose primary call is not in the tables."""
 
     @property
     def end(self) -> datetime:

@@ -1020,10 +1020,10 @@ def test_a_margin_of_a_presets_pattern_keeps_the_pattern(command: Command, tmp_p
     # The text differs there too.
     loose = "choices[*].message.content=text,least=0"
     report = command([replace(call, protocol="openai") for call in calls], "--rule", loose)
-    advised = re.search(r"of a preset's, ({.*?}) there", told(report))
+    advised = re.search(r"of a preset's, ({.*?}) there, after (presets: .*?])\.", told(report))
     assert advised is not None
     file = tmp_path / "rules.yaml"
-    file.write_text(f"presets: [openai]\nrules: [{advised[1]}]\n")
+    file.write_text(f"{advised[2]}\nrules: [{advised[1]}]\n")
     report = command([], "--rules", str(file), "--rule", loose)
     gate = next(gate for gate in report["gates"] if gate["path"])
     assert (gate["path"], gate["status"]) == ("choices[*].message.content (refusal)", "pass")
@@ -1032,6 +1032,17 @@ def test_a_margin_of_a_presets_pattern_keeps_the_pattern(command: Command, tmp_p
     file.write_text(f"rules: [{advised[1]}]\n")
     with pytest.raises(SettingWrong, match="rule 1: patterns: field required"):
         read_rules(file)
+
+
+def test_a_text_of_another_class_that_reads_otherwise_takes_both_remedies(
+    command: Command,
+) -> None:
+    """A refusal is both; either remedy alone would leave all of them differing."""
+    refused = chat("I'm sorry, I can't help with that.")
+    calls = answers(*[(chat(PARIS), chat(PARIS))] * 270, *[(chat(PARIS), refused)] * 30)
+    reason = told(command([replace(call, protocol="openai") for call in calls]))
+    assert "If some texts may be of another class: margin: 20% in the rule" in reason
+    assert "text,least=0.8,margin=20%', or a lower least." in reason
 
 
 @pytest.mark.parametrize(("differing", "margin"), [(300, None), (30, "20%")])

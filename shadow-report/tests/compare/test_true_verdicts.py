@@ -492,6 +492,27 @@ def test_a_primary_whose_rows_are_not_delivered_is_invalid(command: Command) -> 
     assert report["integrity"]["primary_watermark"] < report["integrity"]["shadow_watermark"]
 
 
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_primary_that_recorded_a_share_for_a_while_is_told_from_one_that_still_does(
+    command: Command, ended: bool
+) -> None:
+    """Later calls alone are judged from the end of that while, which the reason gives."""
+    sampled = [c for i in range(3_000) for c in pair(i) if c.role == "shadow" or i % 10 < 3]
+    later = pairs(3_000, first=3_000) if ended else []
+    report = command(sampled + later)
+    assert report["verdict"] == "INVALID"
+    remedy = finding(report, "primary-behind")["remedy"]
+    assert "RECORD_SAMPLE that the shadow has not" in remedy
+    assert ("delivery" not in remedy) == ended
+    since = re.search(r"UTC alone: .* judge later calls alone: --since (\S+Z)\.$", remedy)
+    assert (since is not None) == ended
+    if since is not None:
+        report = command([], "--since", since[1])
+        assert report["verdict"] == "WAIT"
+        assert 2_900 < report["pairs"] <= 3_000
+        assert not report["integrity"]["findings"]
+
+
 def test_a_few_calls_that_only_the_shadow_has_are_said(command: Command) -> None:
     """Within what coverage allows, and direct calls of the shadow are none of the mirror's."""
     direct = [

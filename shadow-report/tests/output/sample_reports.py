@@ -224,6 +224,7 @@ def timeline(hours: int = 30) -> tuple[Bucket, ...]:
             new_faults=1 if i in (9, 21) else 0,
             disagreements=8 + i % 5 + (40 if i in (21, 22) else 0),
             slow=2,
+            mirrored_only=0,
         )
         for i in range(hours)
     )

@@ -143,12 +143,21 @@ def advice(paths: Sequence[PathReport], objects: Sequence[NumbersByName] = ()) -
 
     paths: the most differing first. objects: those that a tolerance may be named for as a whole.
     """
-    named = (path for path in paths if path.margin is None and path.path != OTHER_PLACES)
-    told = next(named, None)
-    if told is None or not told.differing_pairs:
+    named = [path for path in paths if path.margin is None and path.path != OTHER_PLACES]
+    if not named or not (told := named[0]).differing_pairs:
         return ""
     above = next((found for found in objects if told.path in found.names), None)
-    return (above and _of_object(above, paths)) or _of_place(told)
+    if above and (said := _of_object(above, paths)):
+        return said
+    # A text and its class differ at one place, where neither's remedy helps without the other's.
+    half = told.differing_pairs / 2
+    here = [p for p in named if _text_of(p) == _text_of(told) and p.differing_pairs >= half]
+    return " ".join(filter(None, map(_of_place, here)))
+
+
+def _text_of(report: PathReport) -> str:
+    """The path of a text that a pattern may have given a class, `choices[*].text (refusal)`."""
+    return report.path.rpartition(" (")[0] if report.path.endswith(")") else report.path
 
 
 def _of_object(found: NumbersByName, paths: Sequence[PathReport]) -> str:
@@ -250,12 +259,11 @@ def _of_classes(told: PathReport) -> str:
     """A margin for labels, which have no tolerance; in the rule that made the classes, if any."""
     if (margin := _margin_above(told)) is None or told.path == WHOLE:
         return ""
-    if told.path.endswith(")"):
-        path = told.path.rpartition(" (")[0]
+    if (path := _text_of(told)) != told.path:
         return (
             f"If some texts may be of another class: margin: {margin} in the rule of the pattern, "
             f'in a file of rules; of a preset\'s, {{path: "{path}", compare: pattern, margin: '
-            f"{margin}}} there."
+            f"{margin}}} there, after presets: [openai]."
         )
     if told.kind == "top class":
         # The vectors of a tensor have a rule at its `data`, and no path of their own.

@@ -54,6 +54,7 @@ class Classified:
     settled: old enough to have all of its rows by now.
     missing: it was, and there is no usable pair: no shadow call, or one with another request.
     unsent: of those missing, the ones that the gateway does not mirror by its own rules.
+    without_primary: the shadow was called, by a copy, and the primary's call is not in the tables.
     usable: both sides took the same request; only these are pairs.
     compared: both sides gave an answer that can agree or disagree, and the shadow's has no fault.
     unknown: the primary answered, and nobody can know whether the shadow's answer is the same.
@@ -64,6 +65,7 @@ class Classified:
     settled: Bools
     missing: Bools
     unsent: Bools
+    without_primary: Bools
     usable: Bools
     compared: Bools
     unknown: Bools
@@ -98,6 +100,10 @@ class Classified:
     @property
     def primary_times(self) -> NDArray[np.int64]:
         return self.batch.integers("primary_time")
+
+    @property
+    def shadow_times(self) -> NDArray[np.int64]:
+        return self.batch.integers("shadow_time")
 
     @property
     def primary_durations_ms(self) -> NDArray[np.float64]:
@@ -240,6 +246,7 @@ class Classifier:
             settled=np.asarray(self._newest(batch) < self.clock.settled_before),
             missing=called & ~usable,
             unsent=self._never_sent(called & ~usable, flags),
+            without_primary=self._without_primary(counted & (primary == Answer.NO_CALL), flags),
             usable=usable,
             compared=usable & _can_agree(outcomes, primary),
             unknown=uncompared & waited,
@@ -268,10 +275,13 @@ class Classifier:
         flags = batch.integers("flags")
         _count(self.counts.primary, primary[counted], flags[counted] & PRIMARY_CUT > 0)
         _count(self.counts.shadow, shadow[counted], flags[counted] & SHADOW_CUT > 0)
-        alone = counted & (primary == Answer.NO_CALL)
+
+    def _without_primary(self, alone: Bools, flags: NDArray[np.int64]) -> Bools:
+        """Calls of the shadow alone that the entry copied from a call of the primary's."""
+        copied = alone & self._is_mirrored & (flags & SHADOW_MIRRORED > 0)
         self.counts.shadow_only += int(np.count_nonzero(alone))
-        mirrored = self._is_mirrored & (flags & SHADOW_MIRRORED > 0)
-        self.counts.mirrored_only += int(np.count_nonzero(alone & mirrored))
+        self.counts.mirrored_only += int(np.count_nonzero(copied))
+        return np.asarray(copied)
 
     def _never_sent(self, missing: Bools, flags: NDArray[np.int64]) -> Bools:
         """Missing calls that the sender leaves out by its own rules: no failure of the shadow."""

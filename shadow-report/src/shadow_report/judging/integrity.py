@@ -466,7 +466,11 @@ def _later(facts: Facts) -> str:
     calls = sum(step.primary_calls for step in after)
     if not calls or _share_paired(before) ** calls >= MENDED_BELOW:
         return ""
-    return f" Where that is mended, judge later calls alone: --since {_pasted(before[-1].end)}."
+    return f" {_alone_from(before[-1].end)}"
+
+
+def _alone_from(time: datetime) -> str:
+    return f"Where that is mended, judge later calls alone: --since {_pasted(time)}."
 
 
 # Delivery lags by seconds; further apart than this a side is behind.
@@ -483,6 +487,29 @@ def _behind(facts: Facts) -> timedelta:
     return primary - shadow + timedelta(milliseconds=min(0.0, integrity.clock_skew_ms or 0.0))
 
 
+WITHOUT_PRIMARY = (
+    "the primary has lost them (inference_gaps), or has a RECORD_SAMPLE that the shadow has not"
+)
+
+
+def _alone_until(facts: Facts) -> str:
+    """What kept the primary's calls from the tables, and until when, where it seems gone."""
+    timeline = facts.timeline
+    if not (alone := [i for i, step in enumerate(timeline) if step.mirrored_only]):
+        return ""
+    first, last = alone[0], alone[-1]
+    before, after = timeline[: last + 1], timeline[last + 1 :]
+    paired = sum(step.pairs for step in before)
+    share = paired / (paired + sum(step.mirrored_only for step in before))
+    if share ** sum(step.pairs for step in after) >= MENDED_BELOW:
+        return ""
+    begin, end = timeline[first].start, timeline[last].end
+    return (
+        f"They are of {moment(begin)} to {moment(end)} UTC alone: {WITHOUT_PRIMARY}. "
+        f"{_alone_from(end)}"
+    )
+
+
 def watermarks(facts: Facts) -> Iterator[Finding]:
     """How far each side's rows are delivered, and calls that one of them must still have."""
     integrity = facts.integrity
@@ -496,11 +523,11 @@ def watermarks(facts: Facts) -> Iterator[Finding]:
             f"{counted(alone, 'mirrored shadow call')} without their primary call in the tables; "
             f"the primary's newest call there is of {moment(primary)}, the shadow's of "
             f"{moment(shadow)} UTC.",
-            "Is the delivery of a primary's transformer stuck? Its log and "
+            _alone_until(facts)
+            or "Is the delivery of a primary's transformer stuck? Its log and "
             "prediction_db_oldest_unwritten_seconds say so; look again once the rows are there. "
-            "If nothing waits there, the primary has lost them (inference_gaps), or has a "
-            "RECORD_SAMPLE that the shadow has not: judge later calls alone (--since) once both "
-            "have the same.",
+            f"If nothing waits there, {WITHOUT_PRIMARY}: judge later calls alone (--since) once "
+            "both have the same.",
         )
     if (behind := _behind(facts)) > BEHIND:
         yield Finding(
