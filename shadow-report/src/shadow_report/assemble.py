@@ -215,6 +215,7 @@ class Observed:
         due = self.counters.trials.rate("coverage")
         copied = due.trials - due.events
         expected = max(copied, due.trials * settings.mirrored_share)
+        times = counts.mirrored_only_times
         integrity = Integrity(
             primary_calls=counts.primary.calls,
             paired=ledger.pairs,
@@ -234,6 +235,8 @@ class Observed:
             withheld_cut=counts.withheld_cut,
             withheld_redacted=counts.withheld_redacted,
             mirrored_only=counts.mirrored_only,
+            mirrored_only_times=times
+            and (from_microseconds(times[0]), from_microseconds(times[1])),
             primary_watermark=primary.last_call,
             shadow_watermark=shadow.last_call,
             clock_skew_ms=ledger.clock_skew_ms,

@@ -18,7 +18,7 @@ import typer
 from rich.console import Console
 
 from shadow_report import OneLineError, SettingWrong
-from shadow_report.answers.kinds import Tolerance
+from shadow_report.answers.kinds import UNRULED, Tolerance
 from shadow_report.answers.paths import Rule, Rules
 from shadow_report.assemble import Ask
 from shadow_report.compare import compare, compare_candidates
@@ -342,7 +342,7 @@ def _rules(
 ) -> Rules:
     """Those of the files, then those of the options: of several for one place the last counts."""
     read = [read_rules(Path(file)) for file in files]
-    given = read[-1].tolerance if read else Tolerance()
+    given = read[-1].tolerance if read else UNRULED
     tolerance = Tolerance(
         given.absolute if abs_tol is None else abs_tol,
         given.relative if rel_tol is None else rel_tol,

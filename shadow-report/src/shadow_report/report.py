@@ -390,6 +390,8 @@ class Integrity:
     """Calls without a pair that no follower sends, since values of their body are redacted."""
     mirrored_only: int
     """Mirrored shadow calls whose primary call is not in the tables."""
+    mirrored_only_times: tuple[datetime, datetime] | None
+    """When the first and the last of them came; None without any."""
     primary_watermark: datetime | None
     """The newest call that each side has delivered."""
     shadow_watermark: datetime | None
@@ -423,8 +425,6 @@ class Bucket:
     new_faults: int
     disagreements: int
     slow: int
-    mirrored_only: int
-    """Mirrored shadow calls whose primary call is not in the tables."""
 
     @property
     def end(self) -> datetime:

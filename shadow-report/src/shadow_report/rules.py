@@ -194,7 +194,6 @@ def read_rules(file: Path) -> Rules:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         what = " ".join(str(error).split())
         raise SettingWrong(f"--rules {name} is not YAML: {what}.") from error
-    default = kinds.Tolerance()
     rules: list[Rule] = []
     for preset in found.presets:
         if preset not in PRESETS:
@@ -210,8 +209,8 @@ def read_rules(file: Path) -> Rules:
     rules += [replace(rule, is_preset=name in PRESETS) for rule in read]
     return Rules(
         tolerance=kinds.Tolerance(
-            default.absolute if found.absolute is None else found.absolute,
-            default.relative if found.relative is None else found.relative,
+            kinds.UNRULED.absolute if found.absolute is None else found.absolute,
+            kinds.UNRULED.relative if found.relative is None else found.relative,
         ),
         by_path=tuple(rules),
         noise_floor=found.noise_floor,

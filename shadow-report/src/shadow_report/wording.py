@@ -118,6 +118,16 @@ def moment(time: datetime | None) -> str:
     return NOTHING if time is None else f"{time:%Y-%m-%d %H:%M:%S}"
 
 
+def second_after(time: datetime) -> datetime:
+    """The first whole second that is later: a window from there on leaves it out."""
+    return time.replace(microsecond=0) + timedelta(seconds=1)
+
+
+def pasted(time: datetime) -> str:
+    """A UTC time as an option takes it."""
+    return time.isoformat().replace("+00:00", "Z")
+
+
 EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 """Postgres counts microseconds from here."""
 

@@ -413,3 +413,17 @@ def test_a_kind_of_numbers_is_its_difference(monkeypatch: pytest.MonkeyPatch) ->
     assert report.numbers.absolute_quantiles["max"] == 95.0
     assert report.numbers.bias == pytest.approx((2 - 1 + 95 - 94) / 4)
     assert advice([report]) == ""
+
+
+def test_a_kind_of_numbers_allows_what_its_rule_says_and_no_more() -> None:
+    """One with a difference of its own, of large values too: what is allowed without a rule is for
+    those alone.
+    """
+
+    class Whole(Tolerance):
+        def difference(self, primary: Floats, shadow: Floats) -> Floats:
+            return np.round(shadow) - np.round(primary)
+
+    far, near = np.array([1e12, 1e12 + 1]), np.array([1e12 + 1, 1e12 + 1.1])
+    differs = np.abs(Whole().difference(far, near)) > Whole().allowed(near)
+    assert differs.tolist() == [True, False]

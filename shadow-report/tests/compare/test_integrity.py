@@ -309,6 +309,7 @@ def test_lost_coverage(compared: Compare) -> None:
     assert "--mirrored-share" in report.reasons[0]
     assert "for a part of the window, leave that out (--since)" in report.reasons[0]
     assert "a shadow too slow for the traffic (Latency on the page)" in report.reasons[0]
+    assert "longer (median 4,020 bytes against median 17 bytes). No mirror" in report.reasons[0]
     unlike = {found.respect for found in report.integrity.missing if found.unlike}
     assert "request size" in unlike
     assert "buffer" in finding(report, "missing-unlike").remedy

@@ -224,7 +224,6 @@ def timeline(hours: int = 30) -> tuple[Bucket, ...]:
             new_faults=1 if i in (9, 21) else 0,
             disagreements=8 + i % 5 + (40 if i in (21, 22) else 0),
             slow=2,
-            mirrored_only=0,
         )
         for i in range(hours)
     )
@@ -314,6 +313,7 @@ def rejected() -> Report:
             past_entry=0,
             withheld_cut=0,
             withheld_redacted=0,
+            mirrored_only_times=None,
             mirrored_only=4,
             primary_watermark=START + timedelta(hours=30),
             shadow_watermark=START + timedelta(hours=30),
@@ -534,6 +534,7 @@ def invalid() -> Report:
             past_entry=0,
             withheld_cut=0,
             withheld_redacted=0,
+            mirrored_only_times=None,
             mirrored_only=0,
             primary_watermark=None,
             shadow_watermark=None,

@@ -21,13 +21,13 @@ from numpy.typing import NDArray
 
 from shadow_report.answers.bodies import UNPARSEABLE, Tensor, parse_text, shape_outcome
 from shadow_report.answers.kinds import (
+    UNRULED,
     Aligned,
     Ignored,
     ListKind,
     Matched,
     Patterns,
     TextKind,
-    Tolerance,
     TopClass,
     Unordered,
     are_equal,
@@ -225,7 +225,7 @@ class Place:
         """While all objects are probabilities by name: which name has the most."""
         self.has_lists = False
         """A list was here, or what the rule for lists reads as one."""
-        self.lengths = NumberTally(Tolerance())
+        self.lengths = NumberTally(UNRULED)
         """Characters of texts, where a rule reads them as such."""
         self.similarities: dict[str, SimilarityTally] = {}
         """By the name of what was measured: `similarity`, `cosine`, `overlap`, `correlation`."""

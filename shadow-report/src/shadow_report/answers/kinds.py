@@ -31,8 +31,8 @@ class Tolerance:
     Wasserstein and PSI are of the values as they stand.
     """
 
-    absolute: float = 1e-9
-    relative: float = 1e-6
+    absolute: float = 0.0
+    relative: float = 0.0
 
     def difference(self, primary: Floats, shadow: Floats) -> Floats:
         """How far each of the shadow's is from the primary's, above 0 where it is more."""
@@ -49,6 +49,10 @@ class Tolerance:
         if self.absolute and not self.relative:
             return difference
         return np.where(difference > 0, difference / np.where(larger > 0, larger, 1.0), 0.0)
+
+
+UNRULED = Tolerance(absolute=1e-9, relative=1e-6)
+"""Of numbers for which there is no rule."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -201,7 +201,7 @@ class NumberColumn:
 
     def __init__(self, rule: Tolerance | Labels) -> None:
         self._are_labels = isinstance(rule, Labels)
-        self._tolerance = rule if isinstance(rule, Tolerance) else Tolerance(0.0, 0.0)
+        self._tolerance = rule if isinstance(rule, Tolerance) else Tolerance()
         self.tally = NumberTally(self._tolerance)
         self._chunks: list[
             tuple[list[Number], list[Number], NDArray[np.int64], NDArray[np.int64]]

@@ -11,7 +11,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
 import orjson
@@ -30,6 +30,7 @@ from jsonpath.selectors import (
 from shadow_report.answers.bodies import Tensor
 from shadow_report.answers.kinds import (
     TITLES,
+    UNRULED,
     How,
     Ignored,
     Json,
@@ -183,7 +184,7 @@ class Rules:
     place counts, of several for one place the last.
     """
 
-    tolerance: Tolerance = field(default_factory=Tolerance)
+    tolerance: Tolerance = UNRULED
     by_path: tuple[Rule, ...] = ()
     noise_floor: float | str | None = None
     """What their file says of the noise floor, as `--noise-floor` does."""
@@ -265,7 +266,7 @@ class RulesHere:
     @property
     def tolerance(self) -> Tolerance:
         """That of numbers; labels have none."""
-        return self.numbers if isinstance(self.numbers, Tolerance) else Tolerance(0.0, 0.0)
+        return self.numbers if isinstance(self.numbers, Tolerance) else Tolerance()
 
     def are_classes(self, primary: dict[str, Any], shadow: dict[str, Any]) -> bool:
         """Whether the numbers of two objects are of classes: of objects that the rule for lists

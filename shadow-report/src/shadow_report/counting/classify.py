@@ -54,7 +54,6 @@ class Classified:
     settled: old enough to have all of its rows by now.
     missing: it was, and there is no usable pair: no shadow call, or one with another request.
     unsent: of those missing, the ones that the gateway does not mirror by its own rules.
-    without_primary: the shadow was called, by a copy, and the primary's call is not in the tables.
     usable: both sides took the same request; only these are pairs.
     compared: both sides gave an answer that can agree or disagree, and the shadow's has no fault.
     unknown: the primary answered, and nobody can know whether the shadow's answer is the same.
@@ -65,7 +64,6 @@ class Classified:
     settled: Bools
     missing: Bools
     unsent: Bools
-    without_primary: Bools
     usable: Bools
     compared: Bools
     unknown: Bools
@@ -100,10 +98,6 @@ class Classified:
     @property
     def primary_times(self) -> NDArray[np.int64]:
         return self.batch.integers("primary_time")
-
-    @property
-    def shadow_times(self) -> NDArray[np.int64]:
-        return self.batch.integers("shadow_time")
 
     @property
     def primary_durations_ms(self) -> NDArray[np.float64]:
@@ -160,8 +154,9 @@ class CallCounts:
     """Rows that are not classified, and why; and both sides' counts on the way.
 
     shadow_only: shadow calls without their primary; `mirrored_only` of them came through the
-    mirror, so that there was a primary call. withheld_*: primary calls that a follower did not
-    send, since their stored bodies are not what the callers sent.
+    mirror, so that there was a primary call, the first and the last at those times. withheld_*:
+    primary calls that a follower did not send, since their stored bodies are not what the callers
+    sent.
     """
 
     in_flight: int = 0
@@ -169,6 +164,7 @@ class CallCounts:
     different_requests: int = 0
     shadow_only: int = 0
     mirrored_only: int = 0
+    mirrored_only_times: tuple[int, int] | None = None
     cut_pairs: int = 0
     abandoned: int = 0
     shadow_left: int = 0
@@ -246,7 +242,6 @@ class Classifier:
             settled=np.asarray(self._newest(batch) < self.clock.settled_before),
             missing=called & ~usable,
             unsent=self._never_sent(called & ~usable, flags),
-            without_primary=self._without_primary(counted & (primary == Answer.NO_CALL), flags),
             usable=usable,
             compared=usable & _can_agree(outcomes, primary),
             unknown=uncompared & waited,
@@ -275,13 +270,13 @@ class Classifier:
         flags = batch.integers("flags")
         _count(self.counts.primary, primary[counted], flags[counted] & PRIMARY_CUT > 0)
         _count(self.counts.shadow, shadow[counted], flags[counted] & SHADOW_CUT > 0)
-
-    def _without_primary(self, alone: Bools, flags: NDArray[np.int64]) -> Bools:
-        """Calls of the shadow alone that the entry copied from a call of the primary's."""
-        copied = alone & self._is_mirrored & (flags & SHADOW_MIRRORED > 0)
+        alone = counted & (primary == Answer.NO_CALL)
         self.counts.shadow_only += int(np.count_nonzero(alone))
-        self.counts.mirrored_only += int(np.count_nonzero(copied))
-        return np.asarray(copied)
+        copied = alone & self._is_mirrored & (flags & SHADOW_MIRRORED > 0)
+        if (times := batch.integers("shadow_time")[copied]).size:
+            self.counts.mirrored_only += times.size
+            ends = *(self.counts.mirrored_only_times or ()), int(times.min()), int(times.max())
+            self.counts.mirrored_only_times = min(ends), max(ends)
 
     def _never_sent(self, missing: Bools, flags: NDArray[np.int64]) -> Bools:
         """Missing calls that the sender leaves out by its own rules: no failure of the shadow."""

@@ -172,17 +172,17 @@ class MissingTally:
         sizes = classified.batch.floats("request_size")
         statuses = classified.batch.integers("primary_status")
         self.missing += int(np.count_nonzero(classified.missing))
-        for is_missing, rows in ((True, classified.missing), (False, classified.usable)):
+        # Why the others have none is known, and is told by itself.
+        for is_missing, rows in ((True, classified.unanswered), (False, classified.usable)):
             self._sizes[is_missing].add(sizes[rows])
             self._statuses[is_missing].update(_counter(statuses[rows]))
-        for is_missing, rows in ((True, classified.unanswered), (False, classified.usable)):
             places = self._places[is_missing]
             more = np.flatnonzero(rows)[: IDS_LOOKED_AT - len(places)].tolist()
             places += [_place_of(classified.batch.pair_id(row)) for row in more]
 
     def report(self) -> tuple[MissingContrast, ...]:
         """One contrast per respect; none while too few calls are missing."""
-        if self.missing < MIN_MISSING or not self._sizes[False].total:
+        if self._sizes[True].total < MIN_MISSING or not self._sizes[False].total:
             return ()
         return (
             self._size_contrast(),
@@ -221,13 +221,15 @@ class MissingTally:
         missing, paired = self._sizes[True], self._sizes[False]
         gap = distance(missing, paired)
         p_value = kolmogorov_smirnov_p(gap, missing.total, paired.total)
+        medians = missing.quantile(0.5), paired.quantile(0.5)
         return MissingContrast(
             respect="request size",
-            missing=f"median {about(missing.quantile(0.5))} bytes",
-            paired=f"median {about(paired.quantile(0.5))} bytes",
+            missing=f"median {about(medians[0])} bytes",
+            paired=f"median {about(medians[1])} bytes",
             distance=gap,
             p_value=p_value,
-            unlike=p_value < UNLIKE_BELOW,
+            # No mirror leaves out the shorter ones, or those that are longer by a little.
+            unlike=p_value < UNLIKE_BELOW and medians[0] >= 2 * medians[1],
         )
 
 

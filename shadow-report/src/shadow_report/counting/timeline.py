@@ -17,7 +17,7 @@ BUCKETS = 60
 MICROSECOND = timedelta(microseconds=1)
 SECOND = 1_000_000
 
-CALLED, PAIRED, FAULTS, DISAGREEMENTS, SLOW, MISSING, ALONE = LINES = range(7)
+CALLED, PAIRED, FAULTS, DISAGREEMENTS, SLOW, MISSING = range(6)
 
 
 def microseconds(time: datetime) -> int:
@@ -40,7 +40,7 @@ class Timeline:
         self._seconds = 1
         self._first = microseconds(first) // SECOND
         self._slo_ms = slo_ms
-        self._counts: NDArray[np.int64] = np.zeros((len(LINES), 1), dtype=np.int64)
+        self._counts: NDArray[np.int64] = np.zeros((6, 1), dtype=np.int64)
         self.extend(last)
 
     def extend(self, last: datetime) -> None:
@@ -54,22 +54,21 @@ class Timeline:
             self._counts = np.pad(self._counts, ((0, 0), (0, more)))
 
     def add(self, classified: Classified) -> None:
+        steps = classified.primary_times // (self._seconds * SECOND) - self._first
         size = self._counts.shape[1]
+        steps = np.clip(steps, 0, size - 1)
         rows = {
             CALLED: classified.called,
             PAIRED: classified.usable,
             FAULTS: classified.faults,
             DISAGREEMENTS: classified.disagreements,
-            MISSING: classified.missing,
-            ALONE: classified.without_primary,
+            MISSING: classified.unanswered,
         }
         if self._slo_ms is not None:
             slow_primary, slow_shadow = classified.slow(self._slo_ms)
             rows[SLOW] = slow_shadow & ~slow_primary
         for line, chosen in rows.items():
-            times = classified.shadow_times if line == ALONE else classified.primary_times
-            steps = times[chosen] // (self._seconds * SECOND) - self._first
-            self._counts[line] += np.bincount(np.clip(steps, 0, size - 1), minlength=size)
+            self._counts[line] += np.bincount(steps[chosen], minlength=size)
 
     def ends(self, step: int) -> tuple[int, int]:
         """When a step begins and when it ends, as Postgres counts."""
@@ -93,9 +92,8 @@ class Timeline:
                 new_faults=faults,
                 disagreements=disagreements,
                 slow=slow,
-                mirrored_only=alone,
             )
-            for i, (calls, pairs, faults, disagreements, slow, _, alone) in enumerate(
+            for i, (calls, pairs, faults, disagreements, slow, _) in enumerate(
                 self._counts.T[: int(used[-1]) + 1 if used.size else 0].tolist()
             )
         )

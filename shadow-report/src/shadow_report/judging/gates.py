@@ -18,6 +18,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Literal
 
 from shadow_report.judging.questions import Evidence, Margins, Question, questions
@@ -31,7 +32,7 @@ from shadow_report.statistics.block_scan import (
     BlockScan,
 )
 from shadow_report.statistics.sequences import TRIALS_LIMIT, UNKNOWN, Interval, trials_until
-from shadow_report.wording import counted, instant, percent
+from shadow_report.wording import EPOCH, counted, instant, pasted, percent, second_after
 
 # Of a shadow that always differs, the excess over so much noise is within the margin as well.
 BLIND = Need(
@@ -262,11 +263,12 @@ def _worst_gate(scanned: list[Scanned], factor: float, but_for: str) -> Gate:
         reason = f"{but_for}{no} past run of calls is worse than allowed."
         return _passing("worst", reason, _trials(scanned, factor))
     bad, block = found
+    last = EPOCH + timedelta(microseconds=block.last_time)
     need = Need(
         pairs=None,
         towards=None,
-        reason="find out what happened then, and judge a window after it (--since), or allow it "
-        "(--max-worst-block)",
+        reason="find out what happened then, and judge a window after it (--since "
+        f"{pasted(second_after(last))}), or allow it (--max-worst-block)",
     )
     what = (
         f"{counted(block.trials, bad.question.unit)} from {instant(block.first_time)} to "

@@ -7,8 +7,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from shadow_report.report import Bucket, Finding, Integrity, NewestCall, Side, Window
-from shadow_report.wording import counted, duration, moment, percent
+from shadow_report.report import (
+    Bucket,
+    Finding,
+    Integrity,
+    MissingContrast,
+    NewestCall,
+    Side,
+    Window,
+)
+from shadow_report.wording import counted, duration, moment, pasted, percent, second_after
 
 # The pair source of a call that the entry copied.
 MIRRORED = "x-shadow-pair-id"
@@ -191,6 +199,13 @@ def _why_none(facts: Facts) -> str:
     )
 
 
+RAISE_IT = "Raise RECORD_MAX_BODY_BYTES on the primary's transformer for those that are cut."
+MIRROR_IT = (
+    "What RECORD_REDACT takes out is nowhere, and never guessed: have those calls mirrored, or "
+    "redact the answers alone."
+)
+
+
 def never_sent(facts: Facts) -> Iterator[Finding]:
     """Missing calls that the sender left out by its own rules: those that are most come first.
 
@@ -223,8 +238,7 @@ def never_sent(facts: Facts) -> Iterator[Finding]:
             leads,
             f"{counted(cut + redacted, 'call')} could not be sent again: {cut:,} with a body "
             f"stored cut, {redacted:,} with redacted values; missing, and not counted as faults.",
-            "Raise RECORD_MAX_BODY_BYTES on the primary's transformer for the first; what "
-            f"RECORD_REDACT takes out is nowhere, and never guessed.{later}",
+            " ".join(filter(None, (RAISE_IT * bool(cut), MIRROR_IT * bool(redacted)))) + later,
         ): cut + redacted,
     }
     yield from sorted(filter(found.get, found), key=lambda finding: -found[finding])
@@ -283,11 +297,7 @@ def _since(facts: Facts) -> str:
     """The option to paste, where the calls from some time on are of one kind."""
     if facts.uniform_since is None:
         return ""
-    return f": --since {_pasted(facts.uniform_since)}"
-
-
-def _pasted(time: datetime) -> str:
-    return time.isoformat().replace("+00:00", "Z")
+    return f": --since {pasted(facts.uniform_since)}"
 
 
 # Further apart than this are late copies, replayed calls, or two clocks.
@@ -357,8 +367,7 @@ def missing(facts: Facts) -> Iterator[Finding]:
     unlike = [contrast for contrast in contrasts if contrast.unlike]
     for contrast in unlike:
         remedies = {
-            "request size": "Neither bodies over the proxy's buffer nor chunked ones are ever "
-            "mirrored; look at the content-length guard and the gateway's buffer limit.",
+            "request size": TOO_LONG,
             "time": "Was the shadow or its connection limit down for a while?",
             "status": "Are some calls answered before they reach the mirror?",
             "id": "Has the shadow a lower RECORD_SAMPLE than the primary? Give both the same.",
@@ -369,7 +378,7 @@ def missing(facts: Facts) -> Iterator[Finding]:
             "Calls without a shadow are unlike the others in "
             f"{'time' if contrast.respect == 'hour' else contrast.respect}: "
             f"{contrast.missing} against {contrast.paired}.",
-            remedies[contrast.respect],
+            remedies[contrast.respect] if facts.is_mirrored else FOLLOWED,
         )
     coverage, share = facts.integrity.coverage, facts.integrity.expected_share
     if facts.integrity.share_is_exceeded:
@@ -401,15 +410,19 @@ def missing(facts: Facts) -> Iterator[Finding]:
             False,
             f"{facts.primary.unpaired:,} of {counted(facts.primary.calls, 'primary call')} without "
             f"a shadow call (coverage {percent(coverage)}).",
-            f"{_unsent(facts)}{remedy}{_later(facts)}",
+            f"{_unsent(facts)}{_of_sizes(unlike)}{remedy}{_later(facts)}",
         )
 
 
+TOO_LONG = (
+    "No mirror sends bodies beyond mirror-content-length in the settings, or beyond the gateway's "
+    "buffers."
+)
 SUSPECTS = (
     "Look for a stopped shadow, another --model_name or another database there, another trouble in "
     "its log, calls past the entry path, large bodies, a RECORD_SAMPLE of the shadow's alone, and "
-    "a shadow too slow for the traffic (Latency on the page), whose copies the connection limits "
-    "of the DestinationRule drop."
+    "copies that the connection limits of the DestinationRule drop: of a shadow too slow for the "
+    "traffic (Latency on the page), or where a patch has lowered them."
 )
 
 
@@ -419,6 +432,15 @@ def _of_share(share: float) -> str:
         "say so with --mirrored-share, which hides what is lost besides; if it was a lower one for "
         "a part of the window, leave that out (--since)."
     )
+
+
+def _of_sizes(unlike: list[MissingContrast]) -> str:
+    """That the bodies of the missing calls are longer than the others'."""
+    found = (each for each in unlike if each.respect == "request size")
+    said = (
+        f"Their bodies are longer ({at.missing} against {at.paired}). {TOO_LONG} " for at in found
+    )
+    return "".join(said)
 
 
 def _unsent(facts: Facts) -> str:
@@ -470,7 +492,7 @@ def _later(facts: Facts) -> str:
 
 
 def _alone_from(time: datetime) -> str:
-    return f"Where that is mended, judge later calls alone: --since {_pasted(time)}."
+    return f"Where that is mended, judge later calls alone: --since {pasted(time)}."
 
 
 # Delivery lags by seconds; further apart than this a side is behind.
@@ -494,19 +516,17 @@ WITHOUT_PRIMARY = (
 
 def _alone_until(facts: Facts) -> str:
     """What kept the primary's calls from the tables, and until when, where it seems gone."""
-    timeline = facts.timeline
-    if not (alone := [i for i, step in enumerate(timeline) if step.mirrored_only]):
+    integrity = facts.integrity
+    if integrity.mirrored_only_times is None:
         return ""
-    first, last = alone[0], alone[-1]
-    before, after = timeline[: last + 1], timeline[last + 1 :]
-    paired = sum(step.pairs for step in before)
-    share = paired / (paired + sum(step.mirrored_only for step in before))
-    if share ** sum(step.pairs for step in after) >= MENDED_BELOW:
+    begin, end = integrity.mirrored_only_times
+    after = sum(step.pairs for step in facts.timeline if step.start > end)
+    before = facts.pairs - after
+    if (before / (before + integrity.mirrored_only)) ** after >= MENDED_BELOW:
         return ""
-    begin, end = timeline[first].start, timeline[last].end
     return (
         f"They are of {moment(begin)} to {moment(end)} UTC alone: {WITHOUT_PRIMARY}. "
-        f"{_alone_from(end)}"
+        f"{_alone_from(second_after(end))}"
     )
 
 
@@ -631,7 +651,7 @@ def _after_losses(facts: Facts) -> str:
     """How to judge the calls since then, with the option to paste where the tables tell it."""
     if facts.whole_since is None:
         return '--since the time of "Calls are recorded again" in the transformer\'s log'
-    return f"--since {_pasted(facts.whole_since)}"
+    return f"--since {pasted(facts.whole_since)}"
 
 
 def losses(facts: Facts) -> Iterator[Finding]:

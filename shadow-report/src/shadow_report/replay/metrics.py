@@ -10,6 +10,9 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
+from shadow_report.replay.delivered import Key
+from shadow_report.wording import moment
+
 log = logging.getLogger("shadow_report.follow")
 
 OUTCOMES = ("answered", "failed", "unanswered", "unrecorded")
@@ -55,16 +58,16 @@ class Metrics:
         """Count an answer."""
         self._count("failed" if status >= 400 else "answered")
 
-    def given_up(self, outcome: str, pair_id: str, why: str) -> None:
+    def given_up(self, outcome: str, call: Key, why: str) -> None:
         """Count and name a call that is `unanswered` or `unrecorded`."""
         self._count(outcome)
-        self._name(self._counts[outcome], pair_id, why)
+        self._name(self._counts[outcome], call, why)
 
-    def skipped(self, pair_id: str, reason: str) -> None:
+    def skipped(self, call: Key, reason: str) -> None:
         """Count and name a call that cannot be sent again."""
         self._skipped.labels(reason).inc()
         self._reasons[reason] = self._reasons.get(reason, 0) + 1
-        self._name(self._reasons[reason], pair_id, reason)
+        self._name(self._reasons[reason], call, reason)
 
     def database(self, fault: str | None) -> None:
         """Note that the tables were read, or what is wrong with their server."""
@@ -111,9 +114,11 @@ class Metrics:
         self._calls.labels(outcome).inc()
         self._counts[outcome] += 1
 
-    def _name(self, count: int, pair_id: str, why: str) -> None:
+    def _name(self, count: int, call: Key, why: str) -> None:
+        """With its time: after a restart those of long ago are named again."""
         if count <= NAMED:
-            log.warning("Call %s stays without a pair: %s.", pair_id, why)
+            came = moment(call.request_time)
+            log.warning("Call %s of %s UTC stays without a pair: %s.", call.pair_id, came, why)
         if count == NAMED:
             log.warning("Further calls of that kind are counted, not named.")
 
