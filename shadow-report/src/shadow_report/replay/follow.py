@@ -356,7 +356,8 @@ class Follower:
                     self._done(key, status or 200, was_lost)
                     return
             del self._open[key.pair_id]
-            self.metrics.given_up("unanswered", key, f"no answer {ATTEMPTS} times, {why}")
+            why = f"no answer {ATTEMPTS} times, {why}"
+            self.metrics.given_up("unanswered", key.pair_id, key.request_time, why)
         except NotSendable as reason:
             self._skip(key, str(reason))
         finally:
@@ -370,7 +371,7 @@ class Follower:
 
     def _skip(self, key: Key, reason: str) -> None:
         del self._open[key.pair_id]
-        self.metrics.skipped(key, reason)
+        self.metrics.skipped(key.pair_id, key.request_time, reason)
 
     async def _until_ready(self, model: str, why: str) -> None:
         """Wait until the candidate says that it takes calls, and has delivered what it recorded.
@@ -433,7 +434,7 @@ class Follower:
                 "database, with SHADOW_ROLE=shadow and the primary's RECORD_SAMPLE. Once it does, "
                 "a follower that is started anew sends the call again"
             )
-            self.metrics.given_up("unrecorded", key, why)
+            self.metrics.given_up("unrecorded", key.pair_id, key.request_time, why)
             return
         self._open[key.pair_id] = key
         await self._send_all(self._checks, [key], was_lost=True)

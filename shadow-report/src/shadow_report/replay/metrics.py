@@ -6,11 +6,11 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 
-from shadow_report.replay.delivered import Key
 from shadow_report.wording import moment
 
 log = logging.getLogger("shadow_report.follow")
@@ -58,16 +58,16 @@ class Metrics:
         """Count an answer."""
         self._count("failed" if status >= 400 else "answered")
 
-    def given_up(self, outcome: str, call: Key, why: str) -> None:
+    def given_up(self, outcome: str, pair_id: str, came: datetime, why: str) -> None:
         """Count and name a call that is `unanswered` or `unrecorded`."""
         self._count(outcome)
-        self._name(self._counts[outcome], call, why)
+        self._name(self._counts[outcome], pair_id, came, why)
 
-    def skipped(self, call: Key, reason: str) -> None:
+    def skipped(self, pair_id: str, came: datetime, reason: str) -> None:
         """Count and name a call that cannot be sent again."""
         self._skipped.labels(reason).inc()
         self._reasons[reason] = self._reasons.get(reason, 0) + 1
-        self._name(self._reasons[reason], call, reason)
+        self._name(self._reasons[reason], pair_id, came, reason)
 
     def database(self, fault: str | None) -> None:
         """Note that the tables were read, or what is wrong with their server."""
@@ -114,11 +114,10 @@ class Metrics:
         self._calls.labels(outcome).inc()
         self._counts[outcome] += 1
 
-    def _name(self, count: int, call: Key, why: str) -> None:
+    def _name(self, count: int, pair_id: str, came: datetime, why: str) -> None:
         """With its time: after a restart those of long ago are named again."""
         if count <= NAMED:
-            came = moment(call.request_time)
-            log.warning("Call %s of %s UTC stays without a pair: %s.", call.pair_id, came, why)
+            log.warning("Call %s of %s UTC stays without a pair: %s.", pair_id, moment(came), why)
         if count == NAMED:
             log.warning("Further calls of that kind are counted, not named.")
 
