@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -323,13 +324,17 @@ def _twice(item: Manifest) -> Iterator[str]:
                 )
 
 
+# It opens the file of every zone there is.
+_zones = cache(available_timezones)
+
+
 def _schedule(item: Manifest) -> Iterator[str]:
     if not SCHEDULE.fullmatch(schedule := item["spec"]["schedule"].strip()):
         yield (
             f"CronJob {item['metadata']['name']}: its schedule is {schedule!r}, which the API "
             'server refuses; give minute, hour, day, month and weekday, such as "0 */6 * * *".'
         )
-    zone, known = item["spec"].get("timeZone"), available_timezones()
+    zone, known = item["spec"].get("timeZone"), _zones()
     if zone is not None and known and zone not in known:
         near = get_close_matches(zone, sorted(known), 1)
         yield (
