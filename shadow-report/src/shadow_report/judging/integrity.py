@@ -410,7 +410,7 @@ def missing(facts: Facts) -> Iterator[Finding]:
             False,
             f"{facts.primary.unpaired:,} of {counted(facts.primary.calls, 'primary call')} without "
             f"a shadow call (coverage {percent(coverage)}).",
-            f"{_unsent(facts)}{_of_sizes(unlike)}{remedy}{_later(facts)}",
+            f"{_unsent(facts)}{_of_sizes(unlike) * facts.is_mirrored}{remedy}{_later(facts)}",
         )
 
 
