@@ -16,8 +16,9 @@ from tree import TOPOLOGIES, Tree
 
 from shadow_local.database import Database
 from shadow_local.processes import Node, component_command, deployment_command
+from shadow_local.translate.cluster import warnings
 from shadow_local.translate.deployments import deployments
-from shadow_local.translate.document import Untranslated, expand, repository
+from shadow_local.translate.document import Untranslated, expand, of_kind, repository
 from shadow_local.translate.mesh import KINDS, Mesh, build_mesh
 from shadow_local.translate.services import Ports, candidates, inference_services
 
@@ -286,6 +287,32 @@ def test_an_object_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
     unknown = {"kind": "EnvoyFilter", "metadata": {"name": "magic"}}
     with pytest.raises(Untranslated, match="EnvoyFilter magic"):
         translate([*rendered("standard"), unknown], tmp_path)
+
+
+@pytest.mark.parametrize("position", [0, 2])
+def test_a_route_that_takes_calls_from_the_mirror_is_warned_of(
+    tmp_path: Path, position: int
+) -> None:
+    """Of batch callers, with a timeout of their own, before the one that copies and not behind it;
+    the calls' address is the same.
+    """
+    manifests = copy.deepcopy(rendered("standard"))
+    (callers,) = (
+        item
+        for item in of_kind(manifests, "VirtualService")
+        if item["metadata"]["name"] == "mirrored-inference.callers"
+    )
+    mirrored = next(route for route in callers["spec"]["http"] if route.get("mirrors"))
+    uri = {"regex": "/serving/prokube-demo-profile/mirrored-inference/v1/models/[^/]+:predict"}
+    long = mirrored | {"name": "long", "match": [{"uri": uri}], "timeout": "300s"}
+    del long["mirrors"]
+    callers["spec"]["http"].insert(position, long)
+    found = list(warnings(manifests))
+    assert [line.partition("stands")[0] for line in found] == [
+        "VirtualService mirrored-inference.callers: its route long "
+    ] * (position == 0)
+    entry = "/serving/prokube-demo-profile/mirrored-inference/"
+    assert translate(manifests, tmp_path).entry_path == entry
 
 
 def test_two_primaries_are_refused(tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ def refusals(manifests: Iterable[Manifest], edge: bool = False) -> Iterator[str]
 
 def warnings(manifests: Iterable[Manifest]) -> Iterator[str]:
     """A line for each Gateway of our routes that does not serve their hosts, or has other pods, or
-    may have them elsewhere, than our selectors ask for.
+    may have them elsewhere, than our selectors ask for; and for a route that takes calls from the
+    mirror.
     """
     items = list(manifests)
     ours = [item for item in items if is_ours(item)]
@@ -61,6 +62,20 @@ def warnings(manifests: Iterable[Manifest]) -> Iterator[str]:
             if routes and gateway not in ours:
                 yield from (f"{label(gateway)}: {line}" for line in _other_pods(ours, gateway))
     yield from _shut_out(ours)
+    for item in of_kind(ours, "VirtualService"):
+        yield from _taken_first(item)
+
+
+def _taken_first(item: Manifest) -> Iterator[str]:
+    """A route that copies nothing takes its calls from the one below it that does."""
+    routes = [route for route in item["spec"].get("http", ()) if "route" in route]
+    if mirrored := [i for i, route in enumerate(routes) if route.get("mirrors")]:
+        for route in routes[: mirrored[0]]:
+            yield (
+                f"{label(item)}: its route {route.get('name', 'without a name')} stands before "
+                f"{routes[mirrored[0]].get('name', 'the one that mirrors')} and has no mirrors, so "
+                "the calls that it takes get no pair; put it behind, or give it the same mirrors."
+            )
 
 
 def _shut_out(ours: Iterable[Manifest]) -> Iterator[str]:

@@ -78,8 +78,9 @@ class Mesh:
     @property
     def entry_path(self) -> str:
         """The path that callers use; it ends with a slash."""
-        for route in self._entries(grpc=False):
-            return fixed_path(route)
+        if paths := [fixed_path(route) for route in self._entries(grpc=False)]:
+            # One for a part of the calls begins with more than all of them do.
+            return min(paths, key=len)
         raise Untranslated(
             f"Gateway {self.ingress.name} has no route that sets a pair id, and none with a path "
             "of its own for all callers."
