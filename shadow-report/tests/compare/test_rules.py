@@ -1034,6 +1034,18 @@ def test_a_margin_of_a_presets_pattern_keeps_the_pattern(command: Command, tmp_p
         read_rules(file)
 
 
+def test_a_wait_that_heads_for_a_rejection_says_what_differs(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On the terminal too, with the option to think about: half a million pairs are no way out."""
+    calls = answers(*[({"a": "x"}, {"a": "y" if i % 90 == 0 else "x"}) for i in range(4_500)])
+    report = command(calls, "--rule", "a=label")
+    assert "would settle it as REJECT" in report["reasons"][0]
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "disagreement: 50 of 4,500 pairs disagree" in shown
+    assert "If some labels may be others: --rule a=label,margin=10%." in shown
+
+
 def test_a_text_of_another_class_that_reads_otherwise_takes_both_remedies(
     command: Command,
 ) -> None:

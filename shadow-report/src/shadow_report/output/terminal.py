@@ -166,12 +166,14 @@ def headline(report: Report) -> Text:
 def why(report: Report, verbose: bool) -> list[RenderableType]:
     """The first reason and whatever else moved the verdict; of unsound evidence all to mend.
 
-    A bad run of calls, a bad slice, noise and options without effect are in no figure of the table.
+    A bad run of calls, a bad slice, noise and options without effect are in no figure of the table;
+    what more pairs would reject is told with what may be done about it.
     """
     everything = verbose or report.verdict == "INVALID"
     reasons = list(report.reasons if everything else report.reasons[:1])
     for gate in report.gates:
-        if gate.name in TOLD and gate.status != "pass" and not everything:
+        is_failing = gate.status == "wait" and gate.need and gate.need.towards == "fail"
+        if (is_failing or (gate.name in TOLD and gate.status != "pass")) and not everything:
             reasons += [r for r in report.reasons[1:] if r.startswith(f"{gate.name}: ")]
     reasons += report.remarks
     return [
