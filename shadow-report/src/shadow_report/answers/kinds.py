@@ -26,9 +26,10 @@ Floats = NDArray[np.float64]
 class Tolerance:
     """Two numbers agree when |p - s| <= absolute + relative * max(|p|, |s|).
 
-    A kind of numbers with a difference of its own, such as one of angles, overrides `difference`:
-    verdict, worst pairs and the figures of the difference rest on it alone; the correlation, KS,
-    Wasserstein and PSI are of the values as they stand.
+    A kind of numbers with a difference of its own, such as one of angles, overrides `difference`,
+    one that adds the two up otherwise `allowed`: verdict, worst pairs and the figures of the
+    difference rest on these alone; the correlation, KS, Wasserstein and PSI are of the values as
+    they stand.
     """
 
     absolute: float = 0.0
