@@ -179,3 +179,17 @@ def test_too_few_trials_say_nothing() -> None:
     assert BlockScan(0, 0).newest_bad(0.01) is None
     assert BlockScan(0, 0).worst_bad(0.01) is None
     assert _scan((7, True)).newest_bad(0.01) is None
+
+
+@pytest.mark.parametrize("length", [20, 140, 1_000])
+def test_a_bad_run_is_over_after_its_last_event_wherever_its_blocks_begin(length: int) -> None:
+    """Else the window that begins there would have the rest of it."""
+    for start in range(0, 20_000_000_000, 997_000_003):
+        times = start + 100_000 * np.arange(20_000)
+        events = (np.arange(20_000) >= 5_000) & (np.arange(20_000) < 5_000 + length)
+        scan = BlockScan(int(times[0]), int(times[-1]))
+        scan.add(times, events)
+        found = scan.worst_bad(0.03)
+        assert found is not None
+        last = int(times[events][-1])
+        assert last <= found.over < last + 100_000

@@ -263,12 +263,12 @@ def _worst_gate(scanned: list[Scanned], factor: float, but_for: str) -> Gate:
         reason = f"{but_for}{no} past run of calls is worse than allowed."
         return _passing("worst", reason, _trials(scanned, factor))
     bad, block = found
-    last = EPOCH + timedelta(microseconds=block.last_time)
+    over = EPOCH + timedelta(microseconds=block.over)
     need = Need(
         pairs=None,
         towards=None,
         reason="find out what happened then, and judge a window after it (--since "
-        f"{pasted(second_after(last))}), or allow it (--max-worst-block)",
+        f"{pasted(second_after(over))}), or allow it (--max-worst-block)",
     )
     what = (
         f"{counted(block.trials, bad.question.unit)} from {instant(block.first_time)} to "

@@ -34,11 +34,13 @@ _WIDTHS = 64
 class Block:
     """`events` among `trials` consecutive trials, from the first time to the last.
 
-    `p_value` is the chance of so many at the maximum, times the number of blocks looked at.
+    `over`: after it the run of bad trials that the block is of has ended. `p_value` is the chance
+    of so many at the maximum, times the number of blocks looked at.
     """
 
     first_time: int
     last_time: int
+    over: int
     trials: int
     events: int
     p_value: float
@@ -147,15 +149,25 @@ class BlockScan:
             if p[least] < (worst.p_value if worst else level):
                 block = int(some[least])
                 start = (first + block) << shift
+                end = block + 1
+                while end < events.size and events[end] > trials[end] * maximum:
+                    end += 1
                 # Blocks stand on a grid that begins before the first trial and ends after the last.
                 worst = Block(
                     max(start, self._begin),
                     min(start + (1 << shift) - 1, int(self._newest_times[-1])),
+                    self._last_event((first + end + 1) << shift),
                     int(trials[block]),
                     int(events[block]),
                     float(p[least]),
                 )
         return worst
+
+    def _last_event(self, before: int) -> int:
+        """The end of the last step with an event before a time."""
+        steps = (before >> self._shift) - self._first
+        (found,) = np.nonzero(self._events[:steps])
+        return ((self._first + int(found[-1]) + 1) << self._shift) - 1
 
     def in_steps(self, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Trials and events, repeats left out, in at most `most` equal steps of time."""
@@ -197,7 +209,7 @@ def _surest_newest(
         return None
     size = int(sizes[least])
     first, last = int(times[-size]), int(times[-1])
-    return Block(first, last, size, int(counts[least]), float(p[least]))
+    return Block(first, last, last, size, int(counts[least]), float(p[least]))
 
 
 def _tails(
