@@ -111,7 +111,7 @@ def observe(tables: Tables, settings: Comparison, progress: Progress) -> Observe
         sides,
         settled_watermark(tables, sides, settings, now),
     )
-    if duplicates.shadow:
+    if duplicates.joined:
         counters.take_in_further(tables.further_shadow_calls(sides.scope, duplicates))
     batches = tables.pairs(
         sides.scope,

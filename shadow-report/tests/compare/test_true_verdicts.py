@@ -394,6 +394,18 @@ def test_a_retry_that_answers_alike_changes_nothing(command: Command) -> None:
     assert (report["verdict"], report["integrity"]["retried"]) == ("PROMOTE", 0)
 
 
+def test_a_retry_beyond_the_windows_end_makes_no_second_pair(command: Command) -> None:
+    """The window ends between a shadow's call and what it was sent once more."""
+    (_, shadow), calls = pair(99), pairs(100)
+    report = command(
+        [*calls, replace(shadow, time=shadow.time + timedelta(seconds=1), **FAILED)],
+        "--until",
+        (shadow.time + timedelta(milliseconds=500)).isoformat(),
+    )
+    assert (report["pairs"], report["shadow"]["calls"], report["new_faults"]) == (100, 100, 1)
+    assert report["shadow"]["duplicates"] == 0
+
+
 def test_no_number_is_no_number(command: Command) -> None:
     """NaN on one side and null on the other are equal, both ways, alone and in lists."""
     report = command(

@@ -399,7 +399,7 @@ class Traffic:
 
     followed: the shadow's calls are sent from the tables, and stamped as they arrive. behind: all
     of them arrive so many turns late. second: a second candidate gets the calls too, so many turns
-    late.
+    late. ahead: the tables are so many seconds ahead of what a look judges.
     """
 
     followed: bool = False
@@ -409,6 +409,7 @@ class Traffic:
     protocol: tuple[str, ...] = ("v1",) * TURNS
     behind: int = 0
     second: int | None = None
+    ahead: float = 0
 
     def arriving(self, events: list[tuple[str, int, int]], turn: int) -> list[Call]:
         """What arrives in this turn: in its time, or some turns later."""
@@ -474,6 +475,7 @@ TRAFFIC = st.builds(
     protocol=st.one_of(st.just(Traffic.protocol), PROTOCOLS.map(tuple)),
     behind=st.sampled_from([0, 0, 0, 1, 2]),
     second=st.sampled_from([None, None, 0, 1, 3]),
+    ahead=st.sampled_from([0, 0, 0.5, 9.5, 20]),
 )
 ASKED = st.builds(
     Comparison,
@@ -526,6 +528,33 @@ ASKED = st.builds(
     Traffic(followed=True, behind=1),
     Comparison(mirrored_share=0.5),
 )
+@example(
+    # Two primaries take turns, and what was sent once more is of the one that is not compared.
+    [("agrees", 0, 0)] * 15
+    + [("answered otherwise", 0, 0), ("never mirrored", 0, 0)]
+    + [("agrees", 0, 0)] * 24,
+    ["delete"] + ["none"] * (TURNS - 1),
+    Traffic(followed=True, second=1, primary=("next 1", "1", *["next 1"] * 3, "1")),
+    Comparison(since=at(50)),
+)
+@example(
+    # Two primaries take turns, and one's calls that were sent twice came to the other's window.
+    [("agrees", 0, 0)] * 6
+    + [("retried", 0, 0)]
+    + [("agrees", 0, 0)] * 7
+    + [("answered otherwise", 0, 3)]
+    + [("agrees", 0, 0)] * 26,
+    ["delete"] + ["none"] * (TURNS - 1),
+    Traffic(followed=True, second=1, primary=("next 1", "1", *["next 1"] * 3, "1")),
+    Comparison(since=at(50)),
+)
+@example(
+    # Each call was tried twice, and the window ends between the two.
+    [("answered otherwise", 0, 0)] * 60,
+    ["none"] * TURNS,
+    Traffic(ahead=2.5),
+    Comparison(),
+)
 def test_any_order_of_arrival_gives_what_compare_gives(
     postgres_uri: str,
     events: list[tuple[str, int, int]],
@@ -542,7 +571,7 @@ def test_any_order_of_arrival_gives_what_compare_gives(
     for turn, change in enumerate(changes):
         record(live.admin, traffic.arriving(events, turn))
         apply(live, change)
-        live.agrees(at(STEP * (turn + 1)))
+        live.agrees(at(STEP * (turn + 1) - traffic.ahead))
 
 
 def number(call: Call) -> int:

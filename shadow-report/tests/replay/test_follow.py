@@ -818,7 +818,7 @@ def test_compare_says_of_each_call_what_the_follower_does(postgres_uri: str) -> 
 
     said: dict[str, str | None] = {}
     with open_tables(postgres_uri) as tables:
-        none = Duplicates(primary=0, shadow=0, resent=0)
+        none = Duplicates(primary=0, shadow=0, resent=0, joined=False)
         scope = Scope(primary="double", shadow="triple", since=LONG_AGO, until=None)
         for batch in tables.pairs(scope, none, with_requests=False, followed=True):
             for row, flags in enumerate(batch.integers("flags").tolist()):

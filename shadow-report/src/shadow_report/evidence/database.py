@@ -111,23 +111,26 @@ class Duplicates:
     """Further calls with a pair id that the same side had recorded already.
 
     resent: attempts of a follower that ended with the candidate's process, of pairs that it has
-    answered in another attempt; these are not among `shadow`.
+    answered in another attempt; these are not among `shadow`. joined: whether there are any of the
+    shadow's, in the window or so near to it that pairs are looked for there.
     """
 
     primary: int
     shadow: int
     resent: int
+    joined: bool
 
     @property
     def any(self) -> bool:
         """Whether calls have to be numbered, to find the one of each pair that counts."""
-        return bool(self.primary or self.shadow or self.resent)
+        return bool(self.primary or self.joined)
 
     def __add__(self, other: Duplicates) -> Duplicates:
         return Duplicates(
             primary=self.primary + other.primary,
             shadow=self.shadow + other.shadow,
             resent=self.resent + other.resent,
+            joined=self.joined or other.joined,
         )
 
     def __sub__(self, other: Duplicates) -> Duplicates:
@@ -135,6 +138,7 @@ class Duplicates:
             primary=self.primary - other.primary,
             shadow=self.shadow - other.shadow,
             resent=self.resent - other.resent,
+            joined=self.joined,
         )
 
 
@@ -232,9 +236,14 @@ class Tables:
     def duplicates(self, scope: Scope) -> Duplicates:
         """Further calls with a pair id that the same side had recorded already."""
         rows = self._connection.execute(_sql("duplicates"), scope.parameters).fetchall()
-        primary, shadow = (dict(rows)[role] for role in ("primary", "shadow"))
+        primary, shadow, joined = (dict(rows)[calls] for calls in ("primary", "shadow", "joined"))
         resent = int(self._one(_sql("resent"), scope.parameters)) if shadow else 0
-        return Duplicates(primary=primary, shadow=max(0, shadow - resent), resent=resent)
+        return Duplicates(
+            primary=primary,
+            shadow=max(0, shadow - resent),
+            resent=resent,
+            joined=bool(shadow or joined),
+        )
 
     def pairs(
         self, scope: Scope, duplicates: Duplicates, *, with_requests: bool, followed: bool

@@ -87,7 +87,7 @@ RECOUNT_EVERY = timedelta(hours=1)
 FIRST = -(2**63)
 FIRST_TIME = datetime.min.replace(tzinfo=UTC)
 # Of few pairs, their calls are numbered whether there are further ones or not.
-ANY_DUPLICATES = Duplicates(primary=1, shadow=1, resent=1)
+ANY_DUPLICATES = Duplicates(primary=1, shadow=1, resent=1, joined=True)
 
 
 @dataclass(slots=True)
@@ -266,7 +266,7 @@ class Tally:
         settled = max(until - TAIL, sides.began or until - TAIL)
         duplicates = tables.duplicates(scope)
         counters = begin_counters(settings, sides, self._settled(until))
-        if duplicates.shadow:
+        if duplicates.joined:
             counters.take_in_further(tables.further_shadow_calls(scope, duplicates))
         history = Scope("", "", self._window_since, until)
         windows = {

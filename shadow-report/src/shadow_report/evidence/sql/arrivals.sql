@@ -1,5 +1,5 @@
 -- Both services' calls of a part of the window. A further one has an earlier call of its side with its
--- pair id in the window.
+-- pair id in the window. A follower's calls are counted of any primary's in the window, as in calls.sql.
 SELECT r.role, r.pair_id, r.request_time,
        EXISTS (
            SELECT FROM inference_requests e
@@ -12,6 +12,7 @@ SELECT r.role, r.pair_id, r.request_time,
 FROM inference_requests r
 WHERE r.request_time >= %(part_since)s::timestamptz AND r.request_time < %(part_until)s::timestamptz
   AND r.created_at >= %(delivered_since)s::timestamptz
-  AND ((r.role = 'primary' AND r.inference_service = %(primary)s AND NOT starts_with(r.pair_id, 'itself:'))
+  AND ((r.role = 'primary' AND (r.inference_service = %(primary)s OR %(is_followed)s)
+        AND NOT starts_with(r.pair_id, 'itself:'))
     OR (r.role = 'shadow' AND r.inference_service = %(shadow)s
         AND r.created_at >= %(shadow_recorded_since)s::timestamptz))
