@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from importlib.resources import files
 
 import psycopg
 import pytest
-from traffic import PRIMARY, SHADOW, Compare, pairs, record
+from traffic import PRIMARY, SHADOW, START, Compare, pairs, record
 
 from shadow_report.counting.trials import TrialTally
 from shadow_report.evidence.database import Scope
@@ -39,6 +40,29 @@ def test_further_calls_are_left_out_by_a_sort(
     assert "SubPlan" not in plan
     assert "Anti Join" not in plan
     assert compared().pairs == 6000
+
+
+@pytest.mark.parametrize("until", [None, START + timedelta(hours=1)])
+@pytest.mark.parametrize("known", ["nothing", "others", "all"])
+def test_each_further_call_finds_its_pair_by_a_merge(
+    tables: str, known: str, until: datetime | None
+) -> None:
+    """Also where statistics promise next to none of either side: nothing goes through all of them
+    for each.
+    """
+    others = [replace(call, service="another", pair_id="another") for call in pairs(100)]
+    again = [replace(call, time=call.time + timedelta(minutes=5)) for call in pairs(3000)]
+    with psycopg.connect(tables, autocommit=True) as connection:
+        if known == "others":
+            record(tables, others)
+            connection.execute("ANALYZE")
+        record(tables, pairs(3000) + again)
+        if known == "all":
+            connection.execute("ANALYZE")
+    plan = plan_of_pairs(tables, deduplicate=True, resent=False, further=True, until=until)
+    assert re.search(r"(Merge|Hash) Full Join", plan), plan
+    looked_up = re.findall(r"Nested Loop.*?\n(?=\s*->)", plan)
+    assert all("Left Join" in join for join in looked_up), plan
 
 
 def test_without_further_calls_nothing_is_numbered(compared: Compare, tables: str) -> None:
@@ -75,15 +99,22 @@ def test_the_first_pair_is_looked_up(tables: str, earliest: int | None) -> None:
     assert "Join Filter" not in plan
 
 
-def plan_of_pairs(uri: str, *, deduplicate: bool, resent: bool) -> str:
+def plan_of_pairs(
+    uri: str,
+    *,
+    deduplicate: bool,
+    resent: bool,
+    further: bool = False,
+    until: datetime | None = None,
+) -> str:
     """How its query would be run."""
     asked = {"deduplicate": deduplicate, "with_requests": False, "resent": resent}
-    return plan_of(uri, "pairs", further=False, followed=False, **asked)
+    return plan_of(uri, "pairs", until, further=further, followed=False, **asked)
 
 
-def plan_of(uri: str, name: str, **asked: object) -> str:
+def plan_of(uri: str, name: str, until: datetime | None = None, **asked: object) -> str:
     """How the query of that name would be run, with little memory."""
-    scope = Scope(primary=PRIMARY, shadow=SHADOW, since=None, until=None)
+    scope = Scope(primary=PRIMARY, shadow=SHADOW, since=None, until=until)
     query = files("shadow_report.evidence").joinpath(f"sql/{name}.sql").read_bytes()
     with (
         psycopg.connect(uri, cursor_factory=psycopg.ClientCursor) as connection,
