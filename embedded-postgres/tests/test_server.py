@@ -6,14 +6,16 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from embedded_postgres import Postgres, apply_schema, as_role
+from embedded_postgres import Postgres, PostgresFailed, apply_schema, as_role, binaries
 
 
 def test_data_survive_a_kill(own_postgres: Postgres) -> None:
@@ -44,6 +46,60 @@ def test_a_server_that_is_not_durable_keeps_what_is_committed_all_the_same(tmp_p
             assert connection.execute("SELECT waits FROM kept").fetchone() == ("off",)
     finally:
         server.stop()
+
+
+@pytest.fixture
+def programs() -> Iterator[Path]:
+    """The binaries in a folder where nothing was kept yet, and which initdb may enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        link = Path(folder) / "bin"
+        link.symlink_to(binaries())
+        yield link
+
+
+def identifier(folder: Path, programs: Path) -> int:
+    """What initdb drew for the server whose data are in `folder`."""
+    server = Postgres(folder)
+    server.bin = programs
+    server.start()
+    try:
+        with psycopg.connect(server.uri) as connection:
+            found = connection.execute("SELECT system_identifier FROM pg_control_system()")
+            return int(found.fetchall()[0][0])
+    finally:
+        server.stop()
+
+
+def test_initdb_runs_once(tmp_path: Path, programs: Path) -> None:
+    """Later servers begin with a copy of what it made: it would take a second each time."""
+    first = identifier(tmp_path / "first", programs)
+    assert identifier(tmp_path / "second", programs) == first
+    assert {path.name for path in programs.parent.iterdir()} == {"bin", "initialised"}
+    assert {path.name for path in tmp_path.iterdir() if path.is_dir()} == {"first", "second"}
+
+
+@pytest.mark.parametrize("kept", ["a file", "half a folder"])
+def test_without_a_first_that_can_be_copied_initdb_runs(
+    tmp_path: Path, programs: Path, kept: str
+) -> None:
+    """Nobody's half of a folder becomes a server's."""
+    first, copying = programs.with_name("initialised"), tmp_path / "data-new"
+    if kept == "a file":
+        first.touch()
+    else:
+        copying.mkdir()
+        (copying / "PG_VERSION").write_text("18")
+    assert identifier(tmp_path / "data", programs)
+    assert not copying.exists()
+
+
+def test_a_folder_of_something_else_is_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/else").touch()
+    with pytest.raises(PostgresFailed, match="data is not a folder of Postgres: .*not empty"):
+        Postgres(tmp_path / "data").start()
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_works_below_a_folder_that_only_its_owner_may_enter(tmp_path: Path) -> None:

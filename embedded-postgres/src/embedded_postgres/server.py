@@ -120,16 +120,39 @@ class Postgres:
         self.start()
 
     def _initialise(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _give_to_nobody(self.folder)
-        command = [*_as_other_user(), str(self.bin / "initdb"), "-D", str(self.folder)]
+        """Make the data folder: a copy of the first one that initdb made, kept beside the binaries.
+
+        It is a second of a core for each of the tests' many servers. Without a first that can be
+        read, initdb makes this one too.
+        """
+        first = self.bin.with_name("initialised")
+        new = self.folder.with_name(f"{self.folder.name}-new")
+        shutil.rmtree(new, ignore_errors=True)
+        try:
+            shutil.copytree(first, new)
+            for path in (new, *new.rglob("*")):
+                _give_to_nobody(path)
+        except OSError:
+            shutil.rmtree(new, ignore_errors=True)
+            self._initdb(new)
+            _keep(new, first)
+        try:
+            new.rename(self.folder)
+        except OSError as error:
+            shutil.rmtree(new, ignore_errors=True)
+            raise PostgresFailed(f"{self.folder} is not a folder of Postgres: {error}") from error
+
+    def _initdb(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        _give_to_nobody(folder)
+        command = [*_as_other_user(), str(self.bin / "initdb"), "-D", str(folder)]
         locale = "en_US.UTF-8" if sys.platform == "darwin" else "C.UTF-8"
         command += ["-U", "postgres", "--auth=trust", "--encoding=UTF8", f"--locale={locale}"]
         command += ["--no-sync"]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode != 0:
-            shutil.rmtree(self.folder, ignore_errors=True)
-            raise PostgresFailed(f"initdb failed in {self.folder}: {result.stderr.strip()}")
+            shutil.rmtree(folder, ignore_errors=True)
+            raise PostgresFailed(f"initdb failed in {folder}: {result.stderr.strip()}")
 
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + START_SECONDS
@@ -175,10 +198,19 @@ def _as_other_user() -> list[str]:
     return words
 
 
-def _give_to_nobody(folder: Path) -> None:
+def _give_to_nobody(path: Path) -> None:
     if os.geteuid() == 0:
         nobody = pwd.getpwnam("nobody")
-        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
+        os.chown(path, nobody.pw_uid, nobody.pw_gid)
+
+
+def _keep(made: Path, first: Path) -> None:
+    """Copy what was made to `first`, whole or not at all; whoever was there before stays."""
+    copy = first.with_name(f"{first.name}-{os.getpid()}")
+    with contextlib.suppress(OSError):
+        shutil.copytree(made, copy)
+        copy.rename(first)
+    shutil.rmtree(copy, ignore_errors=True)
 
 
 def binaries() -> Path:

@@ -92,6 +92,8 @@ WORTH_A_TOLERANCE = 0.2
 # or of how far they are from 0, as another factor makes them, the two models do not say the same,
 # and nothing is worth being tolerated.
 WORTH_A_MARGIN = 0.4
+# Texts that have less than this in common are not the same in other words.
+WORTH_A_LEAST = 0.5
 # In %; the first that is 1.5 times the share of pairs that differ is named; beyond a third, none.
 MARGINS = (10, 20, 30, 50)
 # Lists of so many numbers are more often embeddings than anything else.
@@ -274,14 +276,18 @@ def _of_classes(told: PathReport) -> str:
 
 def _of_wording(told: PathReport) -> str:
     """A rule for texts; where one holds already, what makes it looser."""
-    asked = next((found.least for found in told.similarities), None)
-    if asked is None:
-        return f"If the wording may differ: {_rule(told.path, 'text,least=0.9')}."
-    if (margin := _margin_above(told)) is None:
-        rule = _rule(told.path, "text,least=…")
-        return f"If more of the wording may differ: {rule}, with a least below {asked:g}."
-    rule = _rule(told.path, f"text,least={asked:g},margin={margin}")
-    return f"If more of the wording may differ: {rule}, or a lower least."
+    found = next(iter(told.similarities), None)
+    if found is None:
+        rule = _rule(told.path, "text,least=0.8")
+        return f"If the wording may differ: {rule}, and then it says here how alike they are."
+    if (margin := _margin_above(told)) is not None:
+        rule = _rule(told.path, f"text,least={found.least:g},margin={margin}")
+        return f"If more of the wording may differ: {rule}, or a lower least."
+    half, most = (_rounded_down(found.quantiles[share]) for share in ("p50", "p5"))
+    alike = f"Half of these texts are at least {half} alike, 95 % of them at least {most}"
+    if found.quantiles["p5"] < WORTH_A_LEAST:
+        return f"{alike}: too little to call them one text."
+    return f"{alike}. If so much of it may differ: {_rule(told.path, f'text,least={most}')}."
 
 
 def _margin_above(told: PathReport) -> str | None:
@@ -300,6 +306,11 @@ def _rounded_up(value: float) -> str:
     """Two digits that are no less than the value."""
     step = 10.0 ** (math.floor(math.log10(value)) - 1)
     return f"{float(f'{math.ceil(value / step) * step:.2g}'):g}"  # 970, and not 9.7e+02
+
+
+def _rounded_down(share: float) -> str:
+    """Two decimals that are no more than it."""
+    return f"{math.floor(share * 100) / 100:g}"
 
 
 def _least(name: str, rules: RulesHere) -> float:
