@@ -97,7 +97,7 @@ def test_without_a_first_that_can_be_copied_initdb_runs(
 def test_a_folder_of_something_else_is_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/else").touch()
-    with pytest.raises(PostgresFailed, match="data is not a folder of Postgres: .*not empty"):
+    with pytest.raises(PostgresFailed, match=r"data is not a folder of Postgres: .*not empty"):
         Postgres(tmp_path / "data").start()
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 

@@ -911,7 +911,7 @@ def test_other_kinds_name_their_rule(
     """What the reason advises is an option that does it."""
     calls = answers(*((primary, shadow) for _ in range(300)))
     assert f"--rule {rule}." in told(command(calls)).replace("'", "")
-    assert command([], "--rule", rule.split(", ")[0])["outcomes"] == {outcome: 300}
+    assert command([], "--rule", rule.split(", ", maxsplit=1)[0])["outcomes"] == {outcome: 300}
 
 
 @pytest.mark.parametrize(
