@@ -363,6 +363,10 @@ OUTCOMES: dict[str, Callable[[int], list[Call]]] = {
         *pair(i, time=at(i)),
         replace(pair(i)[1], time=at(i + 1), status=503, answer="{}"),
     ],
+    "retried late": lambda i: [
+        *pair(i, time=at(i)),
+        replace(pair(i)[1], time=at(i + 20), status=503, answer="{}"),
+    ],
     "answered otherwise": lambda i: [
         *pair(i, time=at(i)),
         replace(pair(i)[1], time=at(i + 1), answer='{"took": 1}'),
@@ -553,6 +557,13 @@ ASKED = st.builds(
     [("answered otherwise", 0, 0)] * 60,
     ["none"] * TURNS,
     Traffic(ahead=2.5),
+    Comparison(),
+)
+@example(
+    # A call was tried again after the window's end, and is counted for good by then.
+    [("agrees", 0, 0)] * 2 + [("retried late", 0, 0)] + [("agrees", 0, 0)] * 57,
+    ["none"] * TURNS,
+    Traffic(ahead=9.5),
     Comparison(),
 )
 def test_any_order_of_arrival_gives_what_compare_gives(
