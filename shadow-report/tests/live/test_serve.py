@@ -12,9 +12,11 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import psycopg
@@ -271,6 +273,34 @@ def test_a_version_among_others_waits(postgres_uri: str) -> None:
         (reason,) = answer["reasons"]
         assert reason.startswith("Asked about version 2027; the calls judged are of 2026 and 2027.")
         assert reason.endswith("since its rollout alone: --since.")
+
+
+def test_calls_of_a_new_version_end_the_verdict_of_the_one_before(postgres_uri: str) -> None:
+    """As soon as a look knows of them: to count them from the start may have to wait. Who asks
+    without a version is not told to promote a former one.
+    """
+    record(postgres_uri, pairs(4000, shadow={"version": "2026"}))
+    with ExitStack() as stack:
+        with psycopg.connect(postgres_uri) as holder:
+            # The first count takes three seconds, so the next begins no sooner than 27 later.
+            holder.execute("LOCK inference_requests IN ACCESS EXCLUSIVE MODE")
+            Timer(3, holder.commit).start()
+            uri = as_role(postgres_uri, "report")
+            served = stack.enter_context(serving(uri, "--settle", "0s"))
+        assert served.ask("/gate")[0] == 200
+        now = datetime.now(UTC)
+        new = numbered(pairs(20, first=4000, shadow={"version": "2027"}), 4000)
+        record(postgres_uri, [replace(call, time=now) for call in new])
+        status, found = served.until("/gate", lambda status, _: status != 200)
+        reason = (
+            f"The last verdict, PROMOTE, is of the calls before: the shadow {SHADOW}, version "
+            "2027, has calls of a new kind. All calls are being counted from the start."
+        )
+        assert (status, found["reasons"], found["version"]) == (425, [reason], "2026")
+        assert json.loads(served.ask("/gate?version=2026")[1])["reasons"] == [reason]
+        assert reason.encode() in served.ask("/")[1]
+        document = json.loads(served.ask("/verdict.json")[1])
+        assert (document["verdict"], document["reasons"]) == ("WAIT", [reason])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from urllib.parse import urlencode
 
 import orjson
@@ -60,7 +61,10 @@ class Looks:
 
     def __init__(self, uri: str, plan: Plan) -> None:
         self._uri, self._every = uri, plan.every.total_seconds()
-        self._tallies = {name: Tally(s, plan.last) for name, s in plan.candidates.items()}
+        self._tallies = {
+            name: Tally(settings, plan.last, on_another=partial(self._note_another, name))
+            for name, settings in plan.candidates.items()
+        }
         self.standings = {name: Standing(name) for name in plan.candidates}
         self.look_seconds, self.was_looked, self.fault = 0.0, False, ""
         self._stop = threading.Event()
@@ -114,6 +118,9 @@ class Looks:
         self.fault = fault
         for name, standing in self.standings.items():
             self.standings[name] = replace(standing, fault=fault or None)
+
+    def _note_another(self, name: str, why: str) -> None:
+        self.standings[name] = replace(self.standings[name], another=why)
 
     def _note(self, name: str, report: Report, began: float, waiting: int) -> None:
         before = self.standings[name]

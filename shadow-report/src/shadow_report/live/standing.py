@@ -22,13 +22,15 @@ class Standing:
     """What is known of one candidate; a look replaces it.
 
     seen_at: when its last look began, on the caller's clock in seconds. waiting: calls that no
-    follower has come to. fault: why there is no newer one.
+    follower has come to. another: why the report is of another comparison than the calls are that
+    came since, which are still to be counted. fault: why there is no newer one.
     """
 
     name: str
     report: Report | None = None
     seen_at: float | None = None
     waiting: int = 0
+    another: str | None = None
     fault: str | None = None
 
     @property
@@ -47,8 +49,8 @@ class Standing:
         return versions.pop() if len(versions) == 1 and versions != {NOT_RECORDED} else None
 
     def conclude(self, now: float, max_age: timedelta, version: str | None = None) -> Conclusion:
-        """What may be concluded now: the last verdict, or WAIT when that is too old, or, with a
-        version, when it is not of that one alone.
+        """What may be concluded now: the last verdict, or WAIT when that is too old, when calls of
+        another comparison came, or, with a version, when it is not of that one alone.
         """
         age = self.age(now)
         if self.report is None or age is None:
@@ -56,7 +58,9 @@ class Standing:
             return Conclusion(self, "WAIT", (why,), None)
         if age <= max_age.total_seconds():
             verdict, reasons = self.report.verdict, self.report.reasons
-            if version is not None and version != self.version:
+            if self.another is not None:
+                verdict, reasons = "WAIT", (_of_before(verdict, self.another),)
+            elif version is not None and version != self.version:
                 verdict, reasons = "WAIT", (_of_others(version, self.report),)
             return Conclusion(self, verdict, reasons, age)
         why = (
@@ -65,6 +69,13 @@ class Standing:
         )
         reasons = (why, *([self.fault] if self.fault else []))
         return Conclusion(self, "WAIT", reasons, age)
+
+
+def _of_before(verdict: str, why: str) -> str:
+    return (
+        f"The last verdict, {verdict}, is of the calls before: {why}. All calls are being counted "
+        "from the start."
+    )
 
 
 def _of_others(version: str, report: Report) -> str:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -145,11 +145,16 @@ class Changed(Exception):
     """The tallies are not those of the tables any more, for this reason."""
 
 
+class AnotherComparison(Changed):
+    """The calls are of others than those that were judged."""
+
+
 class Tally:
     """One candidate's verdict, from what was counted and what is new.
 
     last: the window begins so long ago, up to a sixteenth more. recounting_share: of the time, at
-    most so much goes into counting from the start.
+    most so much goes into counting from the start. on_another: told why the last report is of
+    another comparison than the next will be, as soon as a look knows.
     """
 
     def __init__(
@@ -157,8 +162,10 @@ class Tally:
         settings: Comparison,
         last: timedelta | None = None,
         recounting_share: float = RECOUNTING_SHARE,
+        on_another: Callable[[str], None] = lambda why: None,
     ) -> None:
         self._asked_for, self._last, self._share = settings, last, recounting_share
+        self._on_another = on_another
         self.looks = dict.fromkeys(("added", "rebuilt", "failed"), 0)
         self._base: Base | None = None
         self._noted = Noted(FIRST_TIME, FIRST_TIME, {}, {})
@@ -204,7 +211,7 @@ class Tally:
             return report
         except Changed as change:
             # Rows from a clock that is more than a minute fast may say so even then.
-            self._forget(str(change))
+            self._forget(change)
             return None
         except BaseException:
             self._base, self._checkpoints, self._noted = known
@@ -227,16 +234,18 @@ class Tally:
             self._base = base
             return self._judge(tables, base, now, until)
         except Changed as change:
-            self._forget(str(change))
+            self._forget(change)
             return None
 
-    def _forget(self, why: str) -> None:
-        self._base, self._checkpoints, self._why = None, [], why
+    def _forget(self, change: Changed) -> None:
+        self._base, self._checkpoints, self._why = None, [], str(change)
+        if isinstance(change, AnotherComparison):
+            self._on_another(self._why)
         if (left := self._recount_after - time.monotonic()) > 1:
             log.info(
                 "To be counted from the start in %.0f s; the verdict stays until then: %s.",
                 left,
-                why,
+                self._why,
             )
 
     # -- counting from the start -------------------------------------------------------------------
@@ -513,8 +522,8 @@ class Tally:
         """A new service, version, protocol or source of ids may be another comparison."""
         if new := _kinds(live.groups) - self._kinds:
             _, role, service, _, version, *_ = min(new, key=str)
-            named = f"{service}, version {version}" if version else service
-            raise Changed(f"the {role} {named} has calls of a new kind")
+            named = f"{service}, version {version}," if version else service
+            raise AnotherComparison(f"the {role} {named} has calls of a new kind")
         settings, scope = self._settings, self._sides.scope
         for role, wanted, chosen in (
             ("primary", settings.primary, scope.primary),
@@ -522,11 +531,11 @@ class Tally:
         ):
             found = choose_service(live.groups["asked"], role, wanted).service
             if (found or wanted or "") != chosen:
-                raise Changed(f"another service has most calls as {role}")
+                raise AnotherComparison(f"another service has most calls as {role}")
         if settings.since_rollout:
             since = uniform_since(live.groups["history"], settings.primary, settings.shadow)
             if (since or self._window_since) != settings.since:
-                raise Changed("a rollout goes on")
+                raise AnotherComparison("a rollout goes on")
         first, *_ = extent(self._sides_of(live, self._until), settings, self._until)
         counted_from = live.counters.classifier.clock.counted_from
         if live.groups["groups"] and microseconds(first) != counted_from:
