@@ -14,14 +14,19 @@ from playwright.sync_api import Browser, sync_playwright
 
 # The first screen of the page, down to the list of its sections.
 WIDTH, HEIGHT, SCALE = 960, 500, 1.5
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+NAMES = (
+    *("chromium-headless-shell", "chromium", "chromium-browser"),
+    *("google-chrome", "google-chrome-stable", "chrome"),
+)
 
 
 def main(pages: Path, pictures: Path) -> None:
     """Photograph every page of a folder, in light and in dark."""
     browser_path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     if browser_path is None:
-        sys.exit("No Chromium: install it with `apt-get install chromium`, or name it in CHROMIUM.")
+        sys.exit(
+            "No Chromium: install it with `apt-get install chromium-headless-shell`, or name it in CHROMIUM."
+        )
     pictures.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])

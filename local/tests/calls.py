@@ -40,7 +40,8 @@ def get(url: str, headers: Iterable[tuple[str, str]] = ()) -> Answered:
     """GET; the status, the headers by lower-case name, and the body."""
     parts = urllib.parse.urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=180)
-    connection.request("GET", parts.path, headers=dict(headers))
+    path = parts._replace(scheme="", netloc="").geturl()
+    connection.request("GET", path, headers=dict(headers))
     return _answer(connection)
 
 

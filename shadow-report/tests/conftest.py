@@ -21,7 +21,10 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("patient")
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+NAMES = (
+    *("chromium-headless-shell", "chromium", "chromium-browser"),
+    *("google-chrome", "google-chrome-stable", "chrome"),
+)
 # Headless in a container, and quiet: none of the browser's own traffic.
 ARGUMENTS = [
     "--headless",
@@ -55,7 +58,7 @@ def browser() -> Iterator[Browser]:
     """
     path = browser_path()
     if path is None:
-        missing = "No Chromium: install it with `apt-get install chromium`, or name it in CHROMIUM."
+        missing = "No Chromium: install it with `apt-get install chromium-headless-shell`, or name it in CHROMIUM."
         if os.environ.get("CI"):
             pytest.fail(missing)
         pytest.skip(missing)
