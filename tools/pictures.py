@@ -24,9 +24,7 @@ def main(pages: Path, pictures: Path) -> None:
     """Photograph every page of a folder, in light and in dark."""
     browser_path = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     if browser_path is None:
-        sys.exit(
-            "No Chromium: install it with `apt-get install chromium-headless-shell`, or name it in CHROMIUM."
-        )
+        sys.exit("No Chromium: `apt-get install chromium-headless-shell`, or name one in CHROMIUM.")
     pictures.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])

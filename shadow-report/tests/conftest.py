@@ -58,7 +58,7 @@ def browser() -> Iterator[Browser]:
     """
     path = browser_path()
     if path is None:
-        missing = "No Chromium: install it with `apt-get install chromium-headless-shell`, or name it in CHROMIUM."
+        missing = "No Chromium: `apt-get install chromium-headless-shell`, or name one in CHROMIUM."
         if os.environ.get("CI"):
             pytest.fail(missing)
         pytest.skip(missing)
