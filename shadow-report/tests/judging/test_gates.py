@@ -300,6 +300,22 @@ def test_noise_that_is_known_too_roughly_is_told(differing: Rate, noise: Rate) -
     assert "the same once more add little" in gate.reason
 
 
+@pytest.mark.parametrize(
+    ("differing", "margin", "towards"), [(81, 0.01, "fail"), (40, 0.2, "pass")]
+)
+def test_a_wait_that_is_the_noises_says_what_shortens_it(
+    differing: int, margin: float, towards: str
+) -> None:
+    """As many pairs as the noise so far asks for are not needed once more of it is known."""
+    known, auto = Rate(25, 98), Margins(noise_floor="auto", max_disagreement=margin)
+    gate = _gates(disagreement=Rate(differing, 154), noise=known, margins=auto)["disagreement"]
+    assert gate.need is not None
+    assert gate.need.towards == towards
+    assert "(fewer where more are sent to the primary again: make noise" in gate.reason
+    given = _gates(disagreement=Rate(81, 154), margins=Margins(noise_floor=0.4))["disagreement"]
+    assert "make noise" not in given.reason
+
+
 @pytest.mark.parametrize(("differing", "at_most"), [(0, "1.14 %"), (100, "33 %")])
 def test_noise_that_is_not_measured_bounds_nothing_from_below(differing: int, at_most: str) -> None:
     """Of a single repeated request it may be 99 %; an excess of minus 99 % would tell nothing."""
@@ -340,7 +356,8 @@ def test_newest_calls_that_are_bad_hold_up_what_the_average_hides() -> None:
     assert "(since 2000-01-01 16:39:53 UTC) have a new fault" in newest.reason
     assert newest.need is not None
     assert newest.need.towards == "pass"
-    assert f"{newest.need.pairs:,} further calls without one would pass it" in newest.reason
+    further = f"{newest.need.pairs:,} further calls without one would pass it"
+    assert f"{further}, for it may be chance then" in newest.reason
 
 
 def test_a_past_outage_holds_up_and_says_when_it_was() -> None:

@@ -158,7 +158,7 @@ def _need(question: Question, alpha: float, reject_alpha: float) -> Need:
     more = max(1, total - count.trials)
     which = f" {question.further}" * bool(question.further)
     reason = f"{counted(more, f'more {unit}')}{which} at this rate would {towards} it"
-    if towards == "pass" and question.hint:
+    if question.hint and (towards == "pass" or isinstance(count, Excess)):
         reason += f" ({question.hint})"
     if question.sampled:
         sample = math.ceil(question.sampled * total / count.trials)
@@ -248,7 +248,8 @@ def _newest_gate(scanned: list[Scanned], factor: float, but_for: str) -> Gate:
     need = Need(
         pairs=clear,
         towards="pass",
-        reason=f"{counted(clear, f'further {bad.question.unit}')} without one would pass it",
+        reason=f"{counted(clear, f'further {bad.question.unit}')} without one would pass it, "
+        "for it may be chance then",
     )
     what = (
         f"the newest {counted(block.trials, bad.question.unit)} (since {instant(block.first_time)})"

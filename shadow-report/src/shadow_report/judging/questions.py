@@ -249,6 +249,9 @@ def _above(question: Question, differing: Rate, noise: Rate | float) -> Question
         count=count,
         seen=f"{question.seen} ({percent(differing.rate)})",
         besides=f"{question.besides}, {floor}: excess",
+        hint=""
+        if isinstance(noise, float)
+        else "fewer where more are sent to the primary again: make noise, or replay --itself",
         stuck=""
         if isinstance(noise, float)
         else "the noise floor is known too roughly for this "
