@@ -86,15 +86,28 @@ def test_noise_needs_a_primary_that_runs(start: Start, tmp_path: Path) -> None:
     assert "has no primary to ask" in run.output.read_text()
 
 
-def test_a_frozen_postgres_is_said(start: Start, tmp_path: Path) -> None:
-    """It takes the connection and never answers; the report does not wait for it without an end."""
+@pytest.mark.parametrize(
+    ("known", "remedy"),
+    [
+        ({"postgres_log": "/run/postgres.log"}, "look into /run/postgres.log, or end `make up`"),
+        ({}, "it is the one of its POSTGRES_URI: check that it runs."),
+    ],
+)
+def test_a_frozen_postgres_is_said(
+    start: Start, tmp_path: Path, known: dict[str, str], remedy: str
+) -> None:
+    """It takes the connection and never answers; the report does not wait for it without an end.
+    What an earlier run in the folder left there is no matter.
+    """
+    (tmp_path / "postgres.log").touch()
     with socket.create_server(("127.0.0.1", 0)) as frozen:
         uri = f"postgresql://postgres@127.0.0.1:{frozen.getsockname()[1]}/postgres"
-        (tmp_path / "state.json").write_text(json.dumps({"postgres_uri": uri}))
+        (tmp_path / "state.json").write_text(json.dumps({"postgres_uri": uri} | known))
         run = start("report", "--folder", str(tmp_path))
         assert run.ends() == 1
     said = run.output.read_text()
     assert "Postgres of the running `make up` does not answer" in said
+    assert remedy in said
     assert "timeout expired" in said
     assert "Traceback" not in said
 

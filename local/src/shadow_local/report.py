@@ -42,7 +42,7 @@ def compare(
         words, env = comparison(postgres_uri, mirror_percentage(manifests), more, names)
     else:
         state = running(folder)
-        uri = _reading(state, folder)
+        uri = _reading(state)
         named = state.get("candidates")
         names = tuple(map(str, named)) if isinstance(named, list) else ()
         judging = state.get("judging")
@@ -79,7 +79,7 @@ def noise(folder: Path, more: Sequence[str]) -> NoReturn:
         case {"transformer_url": str(url), "transformer_grpc_url": str(grpc_url)}:
             given = (f"--to={url}", f"--to-grpc={grpc_url}", f"--state={folder / 'noise.json'}")
             words = [_program(), "replay", "--itself", *_left(given, more), *more]
-            env = os.environ | {"POSTGRES_URI": _reading(state, folder)}
+            env = os.environ | {"POSTGRES_URI": _reading(state)}
             os.execve(words[0], words, env)  # noqa: S606 - Ctrl-C and the exit code are its own
     raise Explained("The running `make up` has no primary to ask.")
 
@@ -116,18 +116,22 @@ def _program() -> str:
     return str(program)
 
 
-def _reading(state: Mapping[str, object], folder: Path) -> str:
-    """The database of the stack that runs in a folder, as one who only reads it; Explained while it
-    does not answer.
+def _reading(state: Mapping[str, object]) -> str:
+    """The database of a stack that runs, as one who only reads it; Explained while it does not
+    answer.
     """
     try:
         return as_role(str(state["postgres_uri"]), "report")
     except psycopg.OperationalError as error:
         what = " ".join(str(error).split())
-        log = folder / "postgres.log"  # it has none where `up` was given a POSTGRES_URI
+        log = state.get("postgres_log")
+        remedy = (
+            f"look into {log}, or end `make up` and start it again"
+            if log
+            else "it is the one of its POSTGRES_URI: check that it runs"
+        )
         raise Explained(
-            f"The Postgres of the running `make up` does not answer: {what}; look into "
-            f"{log if log.exists() else folder / 'logs'}, or end `make up` and start it again."
+            f"The Postgres of the running `make up` does not answer: {what}; {remedy}."
         ) from None
 
 

@@ -332,6 +332,7 @@ class Stack:
             direct_urls={role: f"{gateway_url}{path}{call}" for role, path in direct.items()},
             serving_path=mesh.serving_path,
             postgres_uri=self.database.uri,
+            postgres_log=str(server.log) if (server := self.database.server) else None,
             mirror_percentage=self.mirror_percentage,
             primary=next(iter(primary), None),
             shadow=next(iter(shadows), None),

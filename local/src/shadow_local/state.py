@@ -64,6 +64,7 @@ class State:
     more_followers: tuple[Follower, ...] = ()
     copies_url: str | None = None  # Envoy's figures of the copies that no shadow has answered yet
     kustomization: str = ""  # its folder
+    postgres_log: str | None = None  # of the stack's own Postgres; None with a POSTGRES_URI
     rendered: str = ""  # the digest of what it was when the stack started
 
     def write(self, folder: Path) -> None:

@@ -36,6 +36,7 @@ def test_up_tells_where_it_is_and_ends_at_ctrl_c(start: Start, tmp_path: Path) -
     )
     state = json.loads((tmp_path / "stack" / "state.json").read_text())
     assert state["predict_url"] == url
+    assert Path(state["postgres_log"]).is_file()
     assert url.startswith(state["gateway_url"] + "/serving/prokube-demo-profile/")
     assert post(url)[0] == 403
     assert post(url, headers=[("x-api-key", "s3cret")])[2] == b'{"predictions":[6.6,124.6,648.0]}'
