@@ -106,13 +106,15 @@ test: installed ## Run every test of every project, the others too when one fail
 .SECONDEXPANSION:
 $(TESTS): $$(@D)/.venv/tests
 	@echo "-- $@ starts" >&$${PROGRESS:-1}; echo "== $@"; code=0; \
-	(cd $(@D) && exec $(BATCH) .venv/bin/pytest $(SELECTED)) || code=$$?; \
+	(cd $(@D) && exec $(BATCH) .venv/bin/pytest $(KEPT) $(SELECTED)) || code=$$?; \
 	[ $$code = 0 ] || echo $@ >> $${BROKEN:-/dev/null}; \
 	printf -- '-- %s ends after %d:%02d\n' $@ $$((SECONDS / 60)) $$((SECONDS % 60)) >&$${PROGRESS:-1}; exit $$code
 # BLAS's threads wait for each other by spinning, on cores that the other suites want: a fit of 0.1 s took 5 s of both.
 $(TESTS): export OMP_NUM_THREADS = 1
 # Suites that interrupt each other less often need 7 % less time together.
 $(TESTS): BATCH := $(if $(shell command -v chrt),chrt --batch 0)
+# What passed tests wrote, such as a database of 350 files each, goes with them.
+$(TESTS): KEPT := --override-ini=tmp_path_retention_policy=failed
 # A kubectl that renders once and ends need not collect its garbage: a quarter less CPU for each of hundreds.
 $(TESTS): export GOGC = 400
 # They start the other projects' programs.

@@ -192,6 +192,8 @@ class PathMargin:
     pairs: int
     """Pairs in which the place stands."""
     differing_pairs: int
+    any_number: bool = False
+    """No number differs there, since the rule's tolerance is infinite."""
 
 
 @dataclass(frozen=True, slots=True)

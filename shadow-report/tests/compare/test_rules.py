@@ -350,6 +350,28 @@ def test_a_margin_by_path_is_a_gate_of_its_own(
     assert stricter["reasons"][0].startswith("label (default): label differs in 6.1 %")
 
 
+@pytest.mark.parametrize("bound", ["absolute", "relative"])
+@pytest.mark.parametrize(("name", "share"), [("a", "0 %"), ("b", "100 %")])
+def test_a_margin_without_a_tolerance_says_that_numbers_are_not_judged(
+    command: Command, bound: str, name: str, share: str
+) -> None:
+    """That none of them differs is no news; its gate goes by what is no number."""
+
+    def gate(*words: str) -> dict[str, Any]:
+        [found] = [gate for gate in command(calls, *words)["gates"] if gate["path"]]
+        calls.clear()
+        return found
+
+    calls = answers(*(({"x": [i, "a"]}, {"x": [-i, name]}) for i in range(1, 51)))
+    found = gate("--rule", f"x=number,{bound}=inf,margin=10%")
+    assert found["reason"].startswith(
+        f"x differs in {share} of 50 pairs, whose numbers are not judged: at"
+    )
+    assert found["status"] == ("pass" if name == "a" else "fail")
+    judged = gate("--rule", "x=number,absolute=1,margin=10%")
+    assert judged["reason"].startswith("x differs in 100 % of 50 pairs: at")
+
+
 @pytest.mark.parametrize(
     ("rule", "first"),
     [("x=number,absolute=15", 340.0), ("x=number,absolute=1,relative=0.01", 25 / 24)],
@@ -485,6 +507,8 @@ def test_similarities_are_shown_with_their_tail(command: Command, tmp_path: Path
     assert similarity["quantiles"]["min"] == pytest.approx(0.2, abs=0.01)
     assert sum(count for _, _, count in similarity["histogram"]) == 200
     assert found["lengths"]["bias"] == pytest.approx(-0.1 * (len(text) - len("no idea")))
+    (worst,) = (s["largest"][0] for s in report["signatures"])
+    assert worst["what"] == f'text: "{text}" became "no idea", similarity 0.2, asked for 0.9'
     assert "asked for 0.9" in (tmp_path / "r.html").read_text()
 
 
@@ -793,7 +817,7 @@ def test_probabilities_by_name_name_one_option_for_all_of_them(command: Command)
         "The numbers of predictions[*].p differ by at most about 0.4: "
         "--tolerance 'predictions[*].p=0.4' would have called all of them equal. "
         "The top class is the same in 99.667 %: --rule 'predictions[*].p=top_class' compares that "
-        "alone." in said
+        "alone; put `,margin=10%` behind `top_class` if some may be others." in said
     )
     assert command([], "--tolerance", "predictions[*].p=0.4")["outcomes"] == {
         "within tolerance": 300

@@ -95,7 +95,10 @@ def test_a_replay_to_the_primary_itself_tells_the_noise_floor(
             assert (code, "40 calls answered." in errors) == (0, True)
     assert set(primary.pair_ids) == {f"itself:p{i}" for i in range(40)}
     assert out.startswith("double differs from itself in 0 % of 80 answers (0 to ")
-    assert out.endswith("judges what exceeds that.\n")
+    assert out.endswith(
+        "shadow-report compare --noise-floor auto, or "
+        'make report ARGS="--noise-floor auto", judges what exceeds that.\n'
+    )
     assert list(tmp_path.iterdir()) == []
 
 

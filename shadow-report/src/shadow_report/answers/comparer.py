@@ -44,7 +44,7 @@ from shadow_report.answers.numbers import (
 )
 from shadow_report.answers.outcome import IS_DISAGREEMENT, Outcome
 from shadow_report.answers.paths import NONE_CHOSEN, Progress, Rule, Rules, RulesHere, Step, join
-from shadow_report.answers.similarity import Cosine, Ranking, Ranks
+from shadow_report.answers.similarity import Cosine, Ranking, Ranks, Text
 
 # Marks are (place, outcome) in one number.
 OUTCOMES = 32
@@ -660,9 +660,10 @@ class Comparer:
             below = np.flatnonzero(similarities < text.least)
             self._score(place, "similarity", similarities, below, column.rows)
             self._within(place, column.rows[column.differing()], column.rows[below])
-            ones = np.zeros(len(column), dtype=np.int8)
-            p, s = (np.asarray(side, dtype=np.float64) for side in column.lengths())
-            place.lengths.add(p, s, np.arange(len(column)), column.rows, ones)
+            if isinstance(text, Text):
+                ones = np.zeros(len(column), dtype=np.int8)
+                p, s = (np.asarray(side, dtype=np.float64) for side in column.lengths())
+                place.lengths.add(p, s, np.arange(len(column)), column.rows, ones)
         elif patterns is None:
             self._names(place, place.labels, column)
 

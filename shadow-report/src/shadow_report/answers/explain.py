@@ -120,10 +120,15 @@ class _At:
             yield Difference(self.template, self.path, outcome, p, s, what, own, within)
 
     def judged(self, name: str, score: float, least: float, p: Any, s: Any) -> Iterator[Difference]:
-        """A measure of how alike two values are, against the least that is asked for."""
+        """A measure of how alike two values are, against the least that is asked for; behind the
+        values themselves where these are short texts.
+        """
         outcome = Outcome.SIMILARITY if score < least else Outcome.WITHIN_TOLERANCE
         if p != s:
-            yield from self.differs(outcome, p, s, f"{name} {score:.4g}, asked for {least:g}")
+            what = f"{name} {score:.4g}, asked for {least:g}"
+            if type(p) is str and max(len(p), len(s)) <= VALUE_CHARACTERS:
+                what = f"{_short(p)} became {_short(s)}, {what}"
+            yield from self.differs(outcome, p, s, what)
 
 
 def first_difference(primary: object, shadow: object, rules: Rules) -> Difference | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
@@ -9,6 +10,7 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
+from shadow_report.answers.kinds import Tolerance
 from shadow_report.answers.outcome import Answer, Outcome
 from shadow_report.answers.paths import Rules
 from shadow_report.counting.classify import Classified
@@ -301,6 +303,8 @@ class MarginTally:
                 margin=rule.margin,
                 pairs=self._pairs[i],
                 differing_pairs=self._differing[i],
+                any_number=isinstance(rule.how, Tolerance)
+                and math.isinf(rule.how.absolute + rule.how.relative),
             )
             for i, rule in rules
             if rule.margin is not None

@@ -271,6 +271,7 @@ def _of_margin(found: PathMargin, rate: Rate, is_compared: bool) -> Question:
         count=rate,
         margin=found.margin,
         seen=f"{found.place} differs in {share} of {counted(rate.trials, 'pair')}",
+        besides=", whose numbers are not judged" * found.any_number,
         bad=f"differ at {found.place}",
         nothing=nothing if is_compared else "",
         path=found.place,

@@ -442,7 +442,8 @@ def print_noise(uri: str, state: State) -> int:
             f"None of the answers of {state.primary} to its own calls can be compared; is --to its "
             "transformer, with the same MODEL_VERSION and SHADOW_ROLE=primary?"
         )
-    use = "shadow-report compare --noise-floor auto judges what exceeds that"
+    use = "--noise-floor auto"
+    use = f'shadow-report compare {use}, or make report ARGS="{use}", judges what exceeds that'
     if found.repeated_requests < MEASURED_REQUESTS:
         use = f"{use}, from {MEASURED_REQUESTS} different requests on"
     print(
