@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -485,7 +486,7 @@ def test_hung_server_is_an_outage(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A server that is stopped in its tracks is logged, then given up at the deadline, and tried
-    again.
+    again; it is back after all the time since it took nothing.
     """
     chosen = settings(tmp_path, as_role(own_postgres.uri, "transformer"))
     handler = PredictionDBHandler(chosen)
@@ -506,7 +507,9 @@ def test_hung_server_is_an_outage(
             short.setattr(database, "TRANSACTION_SECONDS", 1.5)
             short.setattr(database, "SLOW_SECONDS", 0.5)
             # First the cut connection, then none to be had.
+            began = time.monotonic()
             waits = [writer.advance() for _ in range(2)]
+            hung = time.monotonic() - began
     finally:
         for pid in reversed(stopped):
             os.kill(pid, signal.SIGCONT)
@@ -518,6 +521,12 @@ def test_hung_server_is_an_outage(
         pass
     writer.close()
     assert stored(own_postgres.uri) == (5 + calls, 5 + calls, 0)
+    again = re.fullmatch(
+        rf"Postgres takes the records again after ([\d.]+) s; {calls} calls caught up\.",
+        caplog.records[-1].getMessage(),
+    )
+    assert again is not None
+    assert float(again[1]) > hung - 0.1  # rounded
 
 
 @pytest.mark.parametrize("password", ["pa@55word", "@55word", "a@b@c55word", "pa/5@5word"])

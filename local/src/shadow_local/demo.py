@@ -63,6 +63,7 @@ class Scene:
     again: str  # the command that runs the same deployment until Ctrl-C
     page: str  # of docs, for a model of one's own
     compare: tuple[str, ...] = ()  # options
+    caution: str = ""  # what not to believe of its figures
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,8 @@ def _round(stack: Stack, scene: Scene, requests: int, screen: Console, title: st
     more = [*scene.compare, "--since", began.isoformat()]
     screen.print("judging")
     code = stack.supervisor.run(*comparison(uri, stack.mirror_percentage, more, stack.candidates))
+    if scene.caution:
+        screen.print(f"\n{scene.caution}", style="dim", soft_wrap=True)
     return not failed and all_there and code not in FAILURES
 
 
@@ -261,6 +264,8 @@ SCENES = {
         again="make up MODEL=llm",
         page="docs/models/language-model.md",
         compare=("--rules", "openai"),
+        caution="Times are no part of this demo: both sides share the cores of one machine, and a "
+        "first token waits for them.",
     ),
 }
 

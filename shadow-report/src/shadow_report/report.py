@@ -205,8 +205,9 @@ class Example:
     what: str
     """The first difference: `predictions[0]: 6.6 became 9.9`."""
     size: float | None
-    """The largest numeric difference, relative to the larger side, or itself under a rule whose
-    tolerance is absolute alone; None for other faults."""
+    """That of the gravest difference that has one. Of texts, vectors and rankings 1 less how alike
+    they are; of numbers the difference, relative to the larger side, or itself under a rule whose
+    tolerance is absolute alone. None where nothing has a size."""
     primary_status: int | None
     shadow_status: int | None
     primary_duration_ms: float | None
@@ -249,6 +250,8 @@ class Signature:
     gravity: int = 0
     """That of its gravest difference, the greater the graver: another label is more than another
     number, and a status more than both."""
+    any_value: bool = False
+    """Its pairs have one place and kind of difference in common, and not the values there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -713,7 +716,8 @@ class ShownPair:
         signature = self.signature
         if not self.before:
             among = counted(signature.of, signature.unit)
-            return f"{signature.pairs:,} of {among}, {percent(signature.share)}"
+            whatever = ", whatever the values" * signature.any_value
+            return f"{signature.pairs:,} of {among}, {percent(signature.share)}{whatever}"
         more = signature.pairs - self.before - 1
         return f"another of these{f': {more:,} more' * (more > 0)}"
 

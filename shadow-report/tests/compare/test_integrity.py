@@ -175,7 +175,9 @@ def test_what_is_sent_straight_to_the_shadow_is_no_copy(compared: Compare) -> No
     assert_invalid(compared(calls + tried), "no-pairs", *words)
 
 
-TEN, TWENTY, TWENTY_FIVE = (START + timedelta(seconds=seconds) for seconds in (10, 20, 25))
+TEN, THIRTEEN, TWENTY, TWENTY_FIVE = (
+    START + timedelta(seconds=seconds) for seconds in (10, 13, 20, 25)
+)
 SHARE = "only if mirror-percentage is another, say so"
 # Which of 300 calls in 30 s have no shadow call; when that was; from when on there is none.
 OUTAGES: dict[str, tuple[Collection[int], str, datetime | None]] = {
@@ -183,6 +185,11 @@ OUTAGES: dict[str, tuple[Collection[int], str, datetime | None]] = {
         range(100, 200),
         f"It was missed from {TEN:%Y-%m-%d %H:%M:%S} to {TWENTY:%Y-%m-%d %H:%M:%S} UTC alone.",
         TWENTY,
+    ),
+    "for less than its steps": (
+        {109, *range(110, 123)},
+        f"It was missed from {TEN:%Y-%m-%d %H:%M:%S} to {THIRTEEN:%Y-%m-%d %H:%M:%S} UTC alone.",
+        THIRTEEN,
     ),
     "going on": (range(200, 300), f"It was met until {TWENTY:%Y-%m-%d %H:%M:%S} UTC.", None),
     "twice": ({*range(50, 100), *range(150, 250)}, SHARE, TWENTY_FIVE),
@@ -209,6 +216,26 @@ def test_when_the_shadow_was_away_is_said(compared: Compare, outage: str) -> Non
     assert (SHARE in reason) is (when == SHARE)
     advised = re.findall(r"judge later calls alone: --since (\S+)\.", reason)
     assert [*map(datetime.fromisoformat, advised)] == ([] if since is None else [since])
+
+
+@pytest.mark.parametrize(("first", "last"), [(1000, 1999), (999, 2000), (960, 2050), (1007, 1993)])
+def test_the_window_after_an_outage_has_none_of_its_calls(
+    compared: Compare, first: int, last: int
+) -> None:
+    """However few of them are in a second with hundreds of others, before it or after."""
+    calls = [
+        replace(call, time=START + i * timedelta(milliseconds=5))
+        for i in range(3_000)
+        for call in pair(i)
+        if call.role == "primary" or not first <= i <= last
+    ]
+    report = compared(calls)
+    (reason,) = (said for said in report.reasons if said.startswith("coverage: "))
+    begin, end = (START + timedelta(seconds=s) for s in (first // 200, last // 200 + 1))
+    assert f"from {begin:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC alone." in reason
+    assert f"judge later calls alone: --since {end:%Y-%m-%dT%H:%M:%S}Z." in reason
+    after = compared([], since=end)
+    assert (after.primary.unpaired, after.verdict != "INVALID") == (0, True)
 
 
 @pytest.mark.parametrize("past", [False, True], ids=["not copied", "past the entry"])

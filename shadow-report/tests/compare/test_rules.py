@@ -390,6 +390,29 @@ def test_the_worst_pairs_are_those_of_the_tolerance(
     assert path_of(report, "x")["numbers"]["absolute_quantiles"]["max"] == pytest.approx(340)
 
 
+def test_the_worst_texts_are_those_least_alike(command: Command) -> None:
+    """Whatever differs in them besides within its tolerance, as the tokens of a chat do."""
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"]
+
+    def said(kept: int) -> dict[str, object]:
+        usage = {"prompt_tokens": 9, "completion_tokens": 9**kept, "total_tokens": 9 + 9**kept}
+        return chat(" ".join(words[:kept]), usage=usage)
+
+    report = command(
+        answers(*((said(10), said(kept)) for kept in range(1, 8))), "--rules", "openai"
+    )
+    [found] = report["signatures"]
+    sizes = [example["size"] for example in found["largest"]]
+    alike = [float(re.search(r"similarity ([\d.]+)", e["what"])[1]) for e in found["largest"]]  # type: ignore[index]
+    assert sizes == sorted(sizes, reverse=True)
+    assert [1 - size for size in sizes] == pytest.approx(alike, abs=1e-4)
+    shown = [
+        len(json.loads(e["shadow_response"])["choices"][0]["message"]["content"].split())
+        for e in found["largest"]
+    ]
+    assert shown == [1, 2, 3]
+
+
 def test_a_margin_of_no_place_says_so(command: Command) -> None:
     """No number of calls would settle it; before the first one, a number is all there is to say."""
     rule = ("--rule", "labels[*]=label,margin=10%")
@@ -1299,7 +1322,7 @@ def test_a_share_is_the_same_wherever_it_stands(
     assert (report["pairs"], report["compared"], report["forgiven"]) == (301, 300, 60)
     printed = " ".join(capsys.readouterr().out.split())
     assert "pairs 301, of which 300 agree or differ, over" in printed
-    assert "(own margin, 60 of 300 pairs, 20 %)" in printed
+    assert "(own margin, 60 of 300 pairs, 20 %, whatever the values)" in printed
     page = " ".join((tmp_path / "r.html").read_text().split())
     assert "<b>60</b><span>differ under a rule's own margin</span><small>20 % of the same" in page
     assert "60 of 300 pairs, 20 %" in page

@@ -84,6 +84,17 @@ def test_what_moved_the_verdict_is_on_the_first_screen() -> None:
     assert "Newest calls" not in first
 
 
+def test_what_fails_of_that_which_somebody_asked_for_is_told() -> None:
+    """Such as late first tokens, behind the faults that come first; else the table says it."""
+    late = replace(rejected().gates[2], name="first_token", path=None)
+    words = ("faults: 7 calls fail.", "disagreement: 9 differ.", "first_token: 57 are late.")
+    report = replace(rejected(), gates=(*rejected().gates, late), reasons=words)
+    text = printed(report)
+    assert ["  " + word in text for word in words] == [True, False, True]
+    passed = replace(report, gates=(*rejected().gates, replace(late, status="pass")))
+    assert words[2] not in printed(passed)
+
+
 @pytest.mark.parametrize(("worth", "is_told"), [(0.98, True), (0.995, False)])
 def test_what_n_is_worth_is_told_where_it_matters(worth: float, is_told: bool) -> None:
     """Of thousands of requests one or two come twice."""

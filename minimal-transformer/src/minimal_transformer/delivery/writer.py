@@ -62,6 +62,7 @@ class Writer:
             self._outage.over()
             return None
         there_is_more = was_kept or self._is_full(self._pending)
+        began = time.monotonic()
         try:
             while self._pending:
                 self._copies_directly = True
@@ -73,14 +74,14 @@ class Writer:
             # A new connection may reach another server, and sees what an administrator has changed.
             self._database.close()
             told = self._database.without_secrets(advice(error, self._database.role))
-            return self._outage.hit(state_of(error), told)
+            return self._outage.hit(state_of(error), told, began)
         except EveryRowRefused as refusal:
             self._counters.add(metrics.WRITE_ERRORS)
-            return self._outage.hit(refusal.state, str(refusal))
+            return self._outage.hit(refusal.state, str(refusal), began)
         except OSError as error:
             self._counters.add(metrics.WRITE_ERRORS)
             reason = f"a row is refused and cannot be set aside: {error}."
-            return self._outage.hit("dead-letter", reason)
+            return self._outage.hit("dead-letter", reason, began)
         if there_is_more:
             return 0.0
         self._outage.over()
@@ -218,10 +219,12 @@ class Outage:
         self._failures = 0
         self._caught_up = 0
 
-    def hit(self, state: str, remedy: str) -> float:
-        """An attempt failed; the backoff in seconds before the retry."""
+    def hit(self, state: str, remedy: str, began: float) -> float:
+        """An attempt failed, which may have waited long for that, since `began` on the monotonic
+        clock; the backoff in seconds before the retry.
+        """
         if not self._states:
-            self._began = time.monotonic()
+            self._began = began
         if state not in self._states:
             self._states.add(state)
             logger.error(

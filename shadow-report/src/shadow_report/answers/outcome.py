@@ -102,6 +102,11 @@ class Outcome(IntEnum):
     """The shadow was not called, or its call was not recorded."""
 
     @property
+    def is_of_values(self) -> bool:
+        """A value that is another one, whichever."""
+        return Outcome.NUMBER <= self <= Outcome.LABEL and self is not Outcome.ITEMS
+
+    @property
     def is_fault(self) -> bool:
         """A new fault: the shadow's answer is broken and the primary's is not."""
         return Outcome.LENGTH <= self <= Outcome.FAILED

@@ -77,8 +77,7 @@ class Groups:
         if not counted.any():
             return
         priorities = classified.batch.integers("pair_hash")
-        sizes = np.zeros(len(classified.batch))
-        np.maximum.at(sizes, classified.marks.rows, classified.marks.sizes)
+        sizes = _sizes(classified, counted)
         shown: dict[Key, list[int]] = defaultdict(list)
         for key, rows in _rows_by_key(classified, counted).items():
             of_statuses = _is_of_statuses(key)
@@ -113,6 +112,16 @@ class Groups:
         group.largest = sorted(group.largest, key=lambda c: (-c.size, c.priority))[:LARGEST]
         group.sample += candidates(np.argsort(priorities[rows]), SAMPLE)
         group.sample = sorted(group.sample, key=lambda c: c.priority)[:SAMPLE]
+
+
+def _sizes(classified: Classified, counted: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """By row, the size of its gravest difference that has one; of several the largest."""
+    marks = classified.marks
+    sized = np.flatnonzero((marks.sizes > 0) & counted[marks.rows])
+    sized = sized[np.lexsort((marks.sizes[sized], marks.outcomes[sized]))]
+    sizes = np.zeros(len(classified.batch))
+    sizes[marks.rows[sized]] = marks.sizes[sized]  # of several for one row the last holds
+    return sizes
 
 
 def _rows_by_key(classified: Classified, counted: NDArray[np.bool_]) -> dict[Key, list[int]]:
@@ -296,6 +305,7 @@ def signatures(
             typical=examples(group.typical),
             has_own_margin=group.has_own_margin,
             gravity=_gravity(key),
+            any_value=Outcome(_gravity(key)).is_of_values,
         )
 
     return tuple(signature(key, group) for key, group in ranked)

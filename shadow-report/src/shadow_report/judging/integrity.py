@@ -451,9 +451,20 @@ def _unsent(facts: Facts) -> str:
 
 
 def _steps(facts: Facts) -> tuple[list[Bucket], list[int]]:
-    """The steps of the timeline with calls, and which of them miss the coverage."""
+    """The steps of the timeline with calls, and which of them miss the coverage, or have a few
+    missing calls right before or after one that does.
+    """
     steps = [step for step in facts.timeline if step.primary_calls]
-    return steps, [i for i, s in enumerate(steps) if (s.coverage or 0) < facts.min_coverage]
+    short = {i for i, step in enumerate(steps) if (step.coverage or 0) < facts.min_coverage}
+    edges = {
+        j
+        for i in short
+        for j in (i - 1, i + 1)
+        if 0 <= j < len(steps)
+        and steps[j].pairs < steps[j].primary_calls
+        and steps[min(i, j)].end == steps[max(i, j)].start
+    }
+    return steps, sorted(short | edges)
 
 
 def _share_paired(steps: list[Bucket]) -> float:
@@ -461,12 +472,14 @@ def _share_paired(steps: list[Bucket]) -> float:
 
 
 def _stretch(facts: Facts) -> str:
-    """When most calls had no shadow call, where that was one stretch of the window."""
+    """When calls had no shadow call, most of them at its height, where that was one stretch of the
+    window.
+    """
     steps, short = _steps(facts)
     if not short or len(short) == len(steps) or short[-1] - short[0] + 1 != len(short):
         return ""
     within = steps[short[0] : short[-1] + 1]
-    if _share_paired(within) > 1 / 2:
+    if min(_share_paired([step]) for step in within) > 1 / 2:
         return ""
     begin, end = moment(within[0].start), moment(within[-1].end)
     if within[-1] is not steps[-1]:

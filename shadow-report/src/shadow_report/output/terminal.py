@@ -53,6 +53,8 @@ GAP = 2
 WORD = re.compile(r"\S+(?: to\b| %)?")
 # Their reasons are told whatever comes first.
 TOLD = ("newest", "worst", "slices")
+# Of these the first that fails is told, and the table says the rest.
+FROM_THE_START = ("coverage", "faults", "disagreement", "bad")
 COLUMNS = (
     ("", "left"),
     ("Gate", "left"),
@@ -167,13 +169,16 @@ def why(report: Report, verbose: bool) -> list[RenderableType]:
     """The first reason and whatever else moved the verdict; of unsound evidence all to mend.
 
     A bad run of calls, a bad slice, noise and options without effect are in no figure of the table;
-    what more pairs would reject is told with what may be done about it.
+    what more pairs would reject is told with what may be done about it, and what fails of that
+    which somebody asked for, in words.
     """
     everything = verbose or report.verdict == "INVALID"
     reasons = list(report.reasons if everything else report.reasons[:1])
     for gate in report.gates:
         is_failing = gate.status == "wait" and gate.need and gate.need.towards == "fail"
-        if (is_failing or (gate.name in TOLD and gate.status != "pass")) and not everything:
+        is_asked_for = gate.status == "fail" and gate.name not in FROM_THE_START
+        is_told = is_failing or is_asked_for or (gate.name in TOLD and gate.status != "pass")
+        if is_told and not everything:
             reasons += [r for r in report.reasons[1:] if r.startswith(f"{gate.name}: ")]
     reasons += report.remarks
     return [
@@ -281,8 +286,12 @@ def gate_cells(gate: Gate, verbose: bool) -> tuple[Text, ...]:
 
 def size(gate: Gate) -> str:
     """n, and what it is worth where that is less."""
-    is_less = gate.n_eff < 0.995 * gate.n
-    return f"{count(gate.n)} ({count(gate.n_eff)})" if is_less else count(gate.n)
+    return f"{count(gate.n)} ({count(gate.n_eff)})" if is_worth_less(gate) else count(gate.n)
+
+
+def is_worth_less(gate: Gate) -> bool:
+    """By more than what rounds to 1 %."""
+    return gate.n_eff < 0.995 * gate.n
 
 
 def needs(gate: Gate, verbose: bool) -> str:
@@ -423,11 +432,9 @@ def unmatched(report: Report) -> list[RenderableType]:
 
 
 def worth(report: Report) -> list[RenderableType]:
-    """Why n is worth less than it is, by more than 1 %, once for each reason."""
+    """Why n is worth less than it is, once for each reason."""
     reasons = dict.fromkeys(
-        gate.n_eff_reason
-        for gate in report.gates
-        if gate.n_eff_reason and gate.n_eff < 0.99 * gate.n
+        gate.n_eff_reason for gate in report.gates if gate.n_eff_reason and is_worth_less(gate)
     )
     return [Text(f"n is worth less: {one_line(reason)}.", style="dim") for reason in reasons]
 
