@@ -211,6 +211,8 @@ def _of_noise(noise: Noise, settings: Comparison) -> tuple[str, ...]:
         f"{counted(noise.comparisons, 'answer')} to repeated requests (noise), and the shadow "
         f"with it in {percent(noise.shadow_share)}"
     )
+    if settings.rules.margins:
+        what += ", but for the places whose rules have a margin, which has to hold the noise too"
     if floor == "off":
         return (f"{what}; --noise-floor auto judges what exceeds the noise.",)
     over = "the noise" if floor == "auto" else f"the {percent(floor)} given as noise"

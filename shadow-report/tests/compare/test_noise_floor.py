@@ -71,6 +71,24 @@ def test_noise_in_most_answers_is_said_to_hide_the_rest(
     assert any("hides what the shadow changes" in remark for remark in report["remarks"]) is told
 
 
+@pytest.mark.parametrize("floor", ["auto", "off"])
+@pytest.mark.parametrize("margin", ["", ",margin=40%"])
+def test_where_a_margin_leaves_noise_out_that_is_said(
+    command: Command, tmp_path: Path, floor: str, margin: str
+) -> None:
+    """0 % reads as no noise at all, and is all that is left when the place has a margin."""
+    calls = noisy(300, 0.30, 1)
+    options = ("--rule", f"label=label{margin}", "--noise-floor", floor)
+    report = command([*calls, *once_more(calls, 0.30, 2)], *options)
+    page = " ".join((tmp_path / "r.html").read_text().split())
+    assert any("in 0 % of 300 answers" in remark for remark in report["remarks"]) is (
+        floor == "auto" and bool(margin)
+    )
+    held = "a margin, which has to hold the noise too"
+    assert any(held in remark for remark in report["remarks"]) is (floor == "auto" and bool(margin))
+    assert (f"leave out the places whose rules have {held}." in page) is bool(margin)
+
+
 @pytest.mark.parametrize(("allowed", "verdict"), [("1%", "PROMOTE"), ("5%", "WAIT")])
 def test_a_gate_that_no_shadow_could_fail_passes_none(
     command: Command, allowed: str, verdict: str

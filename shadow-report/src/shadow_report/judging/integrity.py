@@ -402,7 +402,7 @@ def missing(facts: Facts) -> Iterator[Finding]:
                 "RECORD_SAMPLE than the primary? Give both the same."
             )
         elif when := _stretch(facts):
-            remedy = f"{when} {SUSPECTS}"
+            remedy = f"{when} {SUSPECTS} Or was mirror-percentage lower then?"
         else:
             remedy = f"{SUSPECTS} {_of_share(share)}"
         yield Finding(
