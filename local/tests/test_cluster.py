@@ -294,6 +294,13 @@ PLANTED = [
         plant("spec/http/1/match/0/headers", {}),
         "a stuck shadow stalls the caller",
     ),
+    # Nor bodies of six digits alone, by a slip for {1,6}.
+    (
+        "standard",
+        "VirtualService",
+        plant("spec/http/1/match/0/headers/content-length/regex", "[0-9]{6}"),
+        "copies no body of 10 to 10,000 bytes, whose length is no [0-9]{6}. Set mirror-content",
+    ),
     # C6: KServe's own VirtualService.
     (
         "knative",

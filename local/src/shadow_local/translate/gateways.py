@@ -174,14 +174,20 @@ def _copies(item: Manifest, buffer: int) -> Iterator[str]:
             if match.get("uri", {}).get("exact", "").startswith("/inference.GRPCInferenceService"):
                 continue  # HTTP/2 holds 16 MiB of each copy
             pattern = match.get("headers", {}).get("content-length", {}).get("regex")
+            copies = f"VirtualService {item['metadata']['name']}: route {route.get('name')} copies"
+            mend = (
+                "Set mirror-content-length in manifests/settings/settings.yaml to "
+                f"[0-9]{{1,{len(str(buffer)) - 1}}}."
+            )
+            if not any(_admits(pattern, 10**digits) for digits in range(1, 5)):
+                no_body = "no body of 10 to 10,000 bytes, whose length is no"
+                yield f"{copies} {no_body} {pattern}. {mend}"
             sizes = {buffer + 1, *(10**digits for digits in range(5, 12))}
             admitted = [s for s in sorted(sizes) if s > buffer and _admits(pattern, s)]
             if admitted:
                 yield (
-                    f"VirtualService {item['metadata']['name']}: route {route.get('name')} copies "
-                    f"bodies of {admitted[0]:,} bytes, of which the gateway holds {buffer:,}; past "
-                    "that a stuck shadow stalls the caller. Set mirror-content-length in "
-                    f"manifests/settings/settings.yaml to [0-9]{{1,{len(str(buffer)) - 1}}}."
+                    f"{copies} bodies of {admitted[0]:,} bytes, of which the gateway holds "
+                    f"{buffer:,}; past that a stuck shadow stalls the caller. {mend}"
                 )
 
 

@@ -177,13 +177,14 @@ FOLLOWED = (
 )
 ENTRY = "Send callers to the entry's path, not to the primary's own or to its Service."
 UNMIRRORED = (
-    "Is mirroring on? Check the mirror section of the entry VirtualService, and that calls go "
-    "through it with bodies that it mirrors; --verbose counts those that do not."
+    "Is mirroring on? Check the mirror section of the entry VirtualService, that calls go through "
+    "it, and that its content-length (mirror-content-length in the settings) admits their bodies: "
+    "--verbose counts those alone that no mirror takes, of 1 MB and more or of no announced length."
 )
 # Nothing was mirrored at all: where there is a follower, it does not matter how callers come.
 DIRECT = (
-    "None of them came through an entry that mirrors. In the topology follow they wait for the "
-    f"follower. {FOLLOWED} Without one: {ENTRY[0].lower()}{ENTRY[1:]}"
+    f"None of them came through an entry that mirrors. {ENTRY} In the topology follow they wait "
+    f"for the follower instead. {FOLLOWED}"
 )
 
 
@@ -568,7 +569,8 @@ def watermarks(facts: Facts) -> Iterator[Finding]:
             False,
             f"The shadow's newest call in the tables came at {moment(shadow)} UTC, "
             f"{duration(behind)} before the primary's.",
-            "Is the shadow down, its delivery stuck, or mirroring off?",
+            "Is the shadow down, its delivery stuck, mirroring off, or another version of it "
+            "running that has recorded no call?",
         )
 
 
