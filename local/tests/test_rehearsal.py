@@ -187,8 +187,8 @@ def test_the_pages_patches_for_an_image_of_each_side(tmp_path: Path) -> None:
 def test_the_pages_folder_for_servers_started_by_hand(tmp_path: Path) -> None:
     """docs/models/language-model.md: its two files, without which the check finds anything."""
     page = (repository() / "docs/models/language-model.md").read_text()
-    blocks = re.findall(r"^```(toml|yaml)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-    project, kustomization = (text for _, text in blocks)
+    blocks = re.findall(r"^```(?:toml|yaml)\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    project, kustomization = (text for text in blocks if " {op:" not in text.partition("\n")[0])
     own = Tree(tmp_path / "tree").folder / "examples" / "yours"
     own.mkdir(parents=True)
     (own / "kustomization.yaml").write_text(kustomization)
@@ -198,6 +198,54 @@ def test_the_pages_folder_for_servers_started_by_hand(tmp_path: Path) -> None:
         (container,) = service["spec"]["predictor"]["containers"]
         name = container["image"].removesuffix(":1")
         assert name in tomllib.loads(project)["project"]["scripts"]
+
+
+def test_the_pages_line_that_paces_both_models(tmp_path: Path) -> None:
+    """docs/models/language-model.md: one line more in the example's first patch."""
+    page = (repository() / "docs/models/language-model.md").read_text()
+    (line,) = re.findall(r"^ +- \{op: add.*TOKENS_PER_SECOND.*\n", page, re.MULTILINE)
+    example = Tree(tmp_path / "tree").folder / "examples" / "generative"
+    example.mkdir(parents=True)
+    written = (repository() / "examples/generative/kustomization.yaml").read_text()
+    paced = written.replace("    patch: |\n", f"    patch: |\n{line}", 1)
+    (example / "kustomization.yaml").write_text(paced)
+    manifests = render(example)
+    assert not [*problems(manifests), *warnings(manifests)]
+    for service in of_kind(manifests, "InferenceService"):
+        (container,) = service["spec"]["predictor"]["containers"]
+        assert {"name": "TOKENS_PER_SECOND", "value": "20"} in container["env"]
+
+
+def test_the_pages_lines_for_the_clusters_own_runtime(tmp_path: Path) -> None:
+    """docs/models/runtime.md: on top of the folder for a bucket, in place of the example's."""
+    page = (repository() / "docs/models/runtime.md").read_text()
+    lines = re.findall(
+        r"^ +- \{op: .*(?:kserve-mlserver|MLSERVER_MODEL_NAME).*\n", page, re.MULTILINE
+    )
+    examples = Tree(tmp_path / "tree").folder / "examples"
+    no_models = shutil.ignore_patterns(".venv", "iris-models")
+    shutil.copytree(repository() / "examples/runtime", examples / "runtime", ignore=no_models)
+    own = examples / "own"
+    own.mkdir()
+    removed = (
+        "  - target: {kind: KIND}\n"
+        '    patch: "{$patch: delete, kind: KIND, metadata: {name: any}}"\n'
+    )
+    (own / "kustomization.yaml").write_text(
+        "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\n"
+        "resources:\n  - ../runtime\npatches:\n"
+        + "".join(removed.replace("KIND", k) for k in ("ServingRuntime", "PersistentVolumeClaim"))
+        + "  - target: {kind: InferenceService}\n    patch: |\n"
+        + "      - {op: replace, path: /spec/predictor/model/storageUri, value: 's3://bucket/churn'}\n"
+        + "".join(lines)
+    )
+    manifests = render(own)
+    assert not [*problems(manifests), *warnings(manifests)]
+    assert not of_kind(manifests, "ServingRuntime")
+    for service in of_kind(manifests, "InferenceService"):
+        model = service["spec"]["predictor"]["model"]
+        assert model["runtime"] == "kserve-mlserver"
+        assert model["env"] == [{"name": "MLSERVER_MODEL_NAME", "value": "model"}]
 
 
 def test_the_pages_folder_for_models_from_a_bucket(tmp_path: Path) -> None:

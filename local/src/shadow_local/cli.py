@@ -200,6 +200,7 @@ def check(
         )
     _warn(warnings)
     if strict and warnings:
+        errors.print("--strict: with a warning it fails.", soft_wrap=True)
         raise typer.Exit(1)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import count, product
@@ -287,15 +287,19 @@ class Stack:
                 item, differences = component_command(
                     service, component, ports, predictor_port, node, number=number
                 )
-                self._commands[item.name] = item
-                self.differences += differences
+                self._add(item, differences)
         for deployment in self.deployments:
             ports = self._ports[deployment.component]
             reading = replace(node, local_uri=lambda uri: self.database.local_uri(uri, "report"))
             item, differences = deployment_command(deployment, ports, mesh.upstreams, reading)
             if deployment.component == LIVE_VERDICT:
                 item = replace(item, env={**item.env, **self._judging()})
-            self._commands[item.name] = item
+            self._add(item, differences)
+
+    def _add(self, item: Command, differences: Sequence[str]) -> None:
+        """A process; of one that is started by hand nobody knows here where it writes to."""
+        self._commands[item.name] = item
+        if item.name not in self.options.without:
             self.differences += differences
 
     def _judging(self) -> dict[str, str]:

@@ -178,6 +178,7 @@ class Observed:
             in_flight=counts.in_flight,
             warm_up_seconds=settings.warm_up.total_seconds(),
             warm_up_pairs=counts.warm_up,
+            before_first_pair=self.sides.before_first_pair,
         )
 
     def _side(self, role: str) -> Side:

@@ -150,7 +150,7 @@ def _by_place(found: Sequence[Difference], alike: int) -> str:
     others.sort(key=lambda d: -d.gravity)
     if shown := "; ".join(f"{d.in_words}: {d.pairs:,}" for d in others[:ALSO_TOLD]):
         further = len(others) - ALSO_TOLD
-        more = f"; and {further:,} more" if further > 0 else ""
+        more = f"; and {counted(further, 'more difference')}" if further > 0 else ""
         text += f" Also {shown}{more}."
     if sum(difference.pairs for difference in found) > alike:
         text += " Some pairs differ in several places."

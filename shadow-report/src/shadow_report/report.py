@@ -285,6 +285,8 @@ class Window:
     warm_up_seconds: float
     warm_up_pairs: int
     """Pairs of the warm-up; left out."""
+    before_first_pair: int = 0
+    """The primary's calls from before `began`; left out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -472,7 +472,9 @@ def test_many_ways_of_differing_are_named_by_what_they_have_in_common(
         f"Most often {most['path']} is another number: {most['differing_pairs']} of 400 such pairs."
     )
     assert often in report["reasons"][0]
-    assert "; and 197 more. Some pairs differ in several places." in report["reasons"][0]
+    assert (
+        "; and 197 more differences. Some pairs differ in several places." in report["reasons"][0]
+    )
 
 
 FAULT = {"status": 500, "answer": "{}"}

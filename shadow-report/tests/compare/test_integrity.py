@@ -165,6 +165,26 @@ def test_ids_that_never_match(compared: Compare) -> None:
     assert_invalid(compared(calls), "no-pairs", "no pair among them")
 
 
+@pytest.mark.parametrize("since", [None, START - timedelta(hours=1)])
+def test_calls_before_the_first_pair_are_left_out_and_told(
+    compared: Compare, capsys: pytest.CaptureFixture[str], since: datetime | None
+) -> None:
+    """They were bad to whoever looked before it came, and are in no figure from then on."""
+    alone = [call for call in pairs(20) if call.role == "primary"]
+    report = compared(alone, since=since)
+    assert report.verdict == "INVALID"
+    assert report.window.before_first_pair == 0
+    report = compared(pairs(50, first=20), since=since)
+    assert (report.window.before_first_pair, report.primary.calls, report.pairs) == (20, 50, 50)
+    assert report.integrity.coverage == 1
+    print_report(report, Console(width=200))
+    assert (
+        "20 calls of the primary from before this shadow's first pair, left out. A shadow may come"
+    ) in capsys.readouterr().out
+    page = " ".join(render_page(report).split())
+    assert "<dt>left out, before the first pair</dt><dd>20</dd>" in page
+
+
 def test_what_is_sent_straight_to_the_shadow_is_no_copy(compared: Compare) -> None:
     """One call to see whether the shadow is up leaves the question whether mirroring is on."""
     calls = [call for call in pairs(50) if call.role == "primary"]

@@ -287,7 +287,8 @@ def _of_wording(told: PathReport) -> str:
         rule = _rule(told.path, f"text,least={found.least:g},margin={margin}")
         return f"If more of the wording may differ: {rule}, or a lower least."
     half, most = (_rounded_down(found.quantiles[share]) for share in ("p50", "p5"))
-    alike = f"Half of these texts are at least {half} alike, 95 % of them at least {most}"
+    all_of = f"Of all {told.values:,} texts there, equal ones too, half"
+    alike = f"{all_of} are at least {half} alike, 95 % of them at least {most}"
     if found.quantiles["p5"] < WORTH_A_LEAST:
         return f"{alike}: too little to call them one text."
     return f"{alike}. If so much of it may differ: {_rule(told.path, f'text,least={most}')}."

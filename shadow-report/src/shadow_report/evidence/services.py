@@ -167,6 +167,13 @@ class Sides:
     """Whether any pair says when mirroring began."""
 
     @property
+    def before_first_pair(self) -> int:
+        """The primary's calls from before the shadow's first pair."""
+        asked = groups_of(self.asked, "primary", self.scope.primary)
+        counted = self.groups_of("primary")
+        return sum(group.calls for group in asked) - sum(group.calls for group in counted)
+
+    @property
     def is_mirrored(self) -> bool:
         """Whether the primary's calls came through an entry that mirrors them; else whatever the
         shadow got was sent later, from the tables.

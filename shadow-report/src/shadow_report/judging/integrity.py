@@ -713,6 +713,14 @@ def losses(facts: Facts) -> Iterator[Finding]:
             "that is stuck? Does its log say that Postgres refuses rows? Those can be put back, as "
             "docs/operations.md says at ShadowRecordsSetAside.",
         )
+    if before := facts.window.before_first_pair:
+        yield Finding(
+            "before-first-pair",
+            False,
+            f"{counted(before, 'call')} of the primary from before this shadow's first pair, left "
+            "out.",
+            "A shadow may come later than its primary.",
+        )
     in_flight = facts.window.in_flight
     # Of a shadow's calls alone, which `absent` names, nobody can say how they came.
     if in_flight and (primary.calls or not shadow.calls):

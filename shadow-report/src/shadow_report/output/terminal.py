@@ -335,11 +335,13 @@ def coverage(report: Report) -> Text:
 
 
 # Findings about calls that no figure of the coverage shows.
-BESIDES_COVERAGE = ("unanswered", "in-flight")
+BESIDES_COVERAGE = ("unanswered", "before-first-pair", "in-flight")
 
 
 def besides_coverage(report: Report) -> list[RenderableType]:
-    """Which calls are paired and have no response record, and which may still get their pair."""
+    """Which calls are paired and have no response record, which came before the first pair, and
+    which may still get theirs.
+    """
     return [
         Text(f"{one_line(found.what)} {one_line(found.remedy)}")
         for found in report.integrity.findings
