@@ -78,6 +78,7 @@ class Observed:
         noise, generated = self._noise(), counters.generated.report(alpha)
         floor = self._floor()
         seen = counters.seen | (NOTHING_SEEN if floor is None else floor.seen)
+        timeline = counters.timeline.report()
         paths = path_reports(counters.comparer.places.all, ledger.differing, alpha)
         decision = decide(
             gates,
@@ -94,6 +95,7 @@ class Observed:
                 faults=ledger.new_faults,
                 disagreements=ledger.disagreements,
                 preset=of_preset(primary.protocols, settings),
+                timeline=timeline,
             ),
         )
         return Report(
@@ -132,7 +134,7 @@ class Observed:
             clusters=counters.trials.report(),
             slices=counters.slices.report(alpha),
             signatures=self.signatures,
-            timeline=counters.timeline.report(),
+            timeline=timeline,
             unmatched_rules=counters.unmatched_rules(seen),
             notes=notes(
                 settings,

@@ -7,9 +7,18 @@ from shlex import quote
 
 from shadow_report.answers.figures import NumbersByName, advice
 from shadow_report.judging.rates import MEASURED_REQUESTS
-from shadow_report.report import Difference, Finding, Generated, Noise, Opinion, PathReport, Refused
+from shadow_report.report import (
+    Bucket,
+    Difference,
+    Finding,
+    Generated,
+    Noise,
+    Opinion,
+    PathReport,
+    Refused,
+)
 from shadow_report.settings import Comparison
-from shadow_report.wording import counted, percent, percent_range
+from shadow_report.wording import counted, moment, pasted, percent, percent_range
 
 NOT_FOUND = 404
 # Further differences that a reason names: with the first, two or three lines.
@@ -99,9 +108,10 @@ def details(
     faults: int,
     disagreements: int,
     preset: str,
+    timeline: Sequence[Bucket],
 ) -> dict[str, str]:
     """By gate, what its reason adds: in how many pairs each place differs, when the shadow's calls
-    ended and what may mend the coverage.
+    ended and what may mend the coverage, and when the faults were.
 
     differences: the most frequent first. objects: those with numbers by name. preset: what to say
     where ids differ, of_preset.
@@ -121,7 +131,9 @@ def details(
         # What differs in pairs with a new fault alone is not a disagreement of any pair.
         if alike and found:
             hint = _of_one_side(found[0])
-            if not is_fault:
+            if is_fault:
+                hint = " ".join(filter(None, (hint, _of_outage(timeline))))
+            else:
                 hint = (preset if ids_differ else "") or hint or advice(paths, objects)
             said[gate] = " ".join(filter(None, (_by_place(found, alike), hint)))
     return said
@@ -132,6 +144,27 @@ def _of_one_side(most: Difference) -> str:
     if not most.one_sided:
         return ""
     return f"If no caller reads it: --ignore {quote(most.one_sided)}."
+
+
+# So seldom would calls after the last with a new fault all be without one by chance.
+OVER_BELOW = 0.001
+
+
+def _of_outage(timeline: Sequence[Bucket]) -> str:
+    """When all pairs with a new fault were, where so many after them without one are no chance."""
+    steps = [step for step in timeline if step.pairs]
+    faulty = [i for i, step in enumerate(steps) if step.new_faults]
+    if not faulty:
+        return ""
+    within, after = steps[faulty[0] : faulty[-1] + 1], steps[faulty[-1] + 1 :]
+    share = sum(step.new_faults for step in within) / sum(step.pairs for step in within)
+    if (1 - share) ** sum(step.pairs for step in after) >= OVER_BELOW:
+        return ""
+    begin, end = within[0].start, within[-1].end
+    return (
+        f"All pairs with one are from {moment(begin)} to {moment(end)} UTC: if that was an outage, "
+        f"and is over, judge later calls alone: --since {pasted(end)}."
+    )
 
 
 def of_preset(protocols: Mapping[str, int], settings: Comparison) -> str:

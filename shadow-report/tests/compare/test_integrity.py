@@ -239,6 +239,34 @@ def test_when_the_shadow_was_away_is_said(compared: Compare, outage: str) -> Non
     assert [*map(datetime.fromisoformat, advised)] == ([] if since is None else [since])
 
 
+FAULTY: dict[str, tuple[Collection[int], tuple[datetime, datetime] | None]] = {
+    "an outage": (range(100, 200), (TEN, TWENTY)),
+    "its edges": ({109, *range(110, 123)}, (TEN, THIRTEEN)),
+    "going on": (range(200, 300), None),
+    "just over": (range(200, 299), None),
+    "some of the calls, and then none": (range(100, 200, 3), (TEN, TWENTY)),
+    "now and then": (range(5, 285, 12), None),
+}
+
+
+@pytest.mark.parametrize("when", FAULTY)
+def test_when_the_faults_of_an_outage_were_is_said(compared: Compare, when: str) -> None:
+    """With the time from which on there is none; not of a model that answers some calls wrongly."""
+    faulty, said = FAULTY[when]
+    failed = {"status": 500, "answer": None}
+    report = compared(
+        [c for i in range(300) for c in pair(i, None, failed if i in faulty else None)]
+    )
+    assert report.verdict == "REJECT"
+    (reason,) = (said for said in report.reasons if said.startswith("faults: "))
+    assert ("All pairs with one are" in reason) is (said is not None)
+    if said:
+        begin, end = said
+        assert f"from {begin:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC" in reason
+        assert f"judge later calls alone: --since {end:%Y-%m-%dT%H:%M:%S}Z." in reason
+        assert compared([], since=end).new_faults == 0
+
+
 @pytest.mark.parametrize(("first", "last"), [(1000, 1999), (999, 2000), (960, 2050), (1007, 1993)])
 def test_the_window_after_an_outage_has_none_of_its_calls(
     compared: Compare, first: int, last: int
