@@ -123,7 +123,7 @@ def test_calls_that_were_never_sent_lead_where_they_are_all_that_is_missing(
     else:  # then they may be a follower's to send
         assert_invalid(report, "no-shadow-calls", "through an entry", *words[1:], "follower up")
         reason = report.reasons[0]
-        assert reason.index("Send callers to the entry's path") < reason.index("follower up")
+        assert reason.index("send callers to the entry's path") < reason.index("follower up")
     assert "Is the shadow up" not in " ".join(report.reasons)
     assert "stopped shadow" not in " ".join(report.reasons)
 

@@ -659,7 +659,7 @@ def test_calls_that_a_follower_has_not_sent_yet_wait(command: Command) -> None:
     assert "Is the follower up" in finding(report, "in-flight")["remedy"]
     waits = command([], "--since", (START + timedelta(seconds=550)).isoformat())
     remedy = finding(waits, "no-calls")["remedy"]
-    assert remedy.index("Is the follower up") < remedy.index("send callers to the entry's path")
+    assert remedy.index("send callers to the entry's path") < remedy.index("Is the follower up")
     late = START + timedelta(seconds=300)
     assert command([], "--since", late.isoformat())["integrity"]["mirrored_only"] == 0
     # Of a window that ends, the shadow's calls come after its end.

@@ -183,8 +183,9 @@ UNMIRRORED = (
 )
 # Nothing was mirrored at all: where there is a follower, it does not matter how callers come.
 DIRECT = (
-    f"None of them came through an entry that mirrors. {ENTRY} In the topology follow they wait "
-    f"for the follower instead. {FOLLOWED}"
+    "None of them came through an entry that mirrors. Where there is one, "
+    f"{ENTRY[0].lower()}{ENTRY[1:]} In the topology follow they wait for the follower instead. "
+    f"{FOLLOWED}"
 )
 
 
@@ -223,7 +224,8 @@ def never_sent(facts: Facts) -> Iterator[Finding]:
             leads,
             f"{counted(bodies, 'call')} without a shadow call had a body that is not mirrored: of "
             "1 MB and more, or chunked, so that nobody knows its length before.",
-            "Have those callers send a content-length, or follow (topology follow): a follower "
+            "Have those callers (the user-agent in request_headers) send a content-length, or "
+            "follow (topology follow): a follower "
             f"sends every body that was recorded whole, up to RECORD_MAX_BODY_BYTES.{later}",
         ): bodies,
         Finding(
