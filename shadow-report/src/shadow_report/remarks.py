@@ -158,7 +158,7 @@ def _of_outage(timeline: Sequence[Bucket]) -> str:
         return ""
     within, after = steps[faulty[0] : faulty[-1] + 1], steps[faulty[-1] + 1 :]
     share = sum(step.new_faults for step in within) / sum(step.pairs for step in within)
-    if (1 - share) ** sum(step.pairs for step in after) >= OVER_BELOW:
+    if max(0, 1 - share) ** sum(step.pairs for step in after) >= OVER_BELOW:
         return ""
     begin, end = within[0].start, within[-1].end
     return (

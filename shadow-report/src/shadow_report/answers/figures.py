@@ -188,8 +188,9 @@ def _of_object(found: NumbersByName, paths: Sequence[PathReport]) -> str:
 def _of_top_classes(path: str, agreement: float) -> str:
     rule = _rule(path, "top_class")
     margin = next((f"{each}%" for each in MARGINS if 150 * (1 - agreement) <= each), None)
-    some = f"; put `,margin={margin}` behind `top_class` if some may be others" * (agreement < 1)
-    others = some if margin else ""
+    others = ""
+    if agreement < 1 and margin:
+        others = f"; put `,margin={margin}` behind `top_class` if some may be others"
     return f"The top class is the same in {percent(agreement)}: {rule} compares that alone{others}."
 
 

@@ -181,7 +181,7 @@ UNMIRRORED = (
     "it, and that its content-length (mirror-content-length in the settings) admits their bodies: "
     "--verbose counts those alone that no mirror takes, of 1 MB and more or of no announced length."
 )
-# Nothing was mirrored at all: where there is a follower, it does not matter how callers come.
+# Nothing was mirrored at all, which is as it should be in front of a follower alone.
 DIRECT = (
     "None of them came through an entry that mirrors. Where there is one, "
     f"{ENTRY[0].lower()}{ENTRY[1:]} In the topology follow they wait for the follower instead. "
