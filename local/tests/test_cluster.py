@@ -100,6 +100,24 @@ def stages(tree: Tree) -> list[Path]:
     return [tree.folder, *own]
 
 
+@pytest.mark.parametrize("topology", ["standard", "knative"])
+@pytest.mark.parametrize(("connections", "is_told"), [(576, False), (577, True)])
+def test_connections_beyond_the_calls_that_are_let_through_are_warned_of(
+    tmp_path: Path, topology: str, connections: int, is_told: bool
+) -> None:
+    """Envoy drops copies past http2MaxRequests over HTTP/1 too (upstream_rq_active_overflow)."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(topology)
+    limits = f"manifests/mirroring/{topology}/shadow-limits.yaml"
+    tree.replace(limits, "maxConnections: 64", f"maxConnections: {connections}")
+    manifests = render(tree.folder)
+    assert list(problems(manifests)) == []
+    told = [
+        line for line in warnings(manifests) if "http2MaxRequests counts those of HTTP/1" in line
+    ]
+    assert bool(told) is is_told
+
+
 def test_a_shadow_that_two_follow_is_warned_of(tmp_path: Path) -> None:
     """The follower and follow-later, where both are on; the second shadow has a follower alone."""
     tree = Tree(tmp_path / "tree")

@@ -304,5 +304,5 @@ def _limits(
         # A burst of 200 calls loses no copy while the shadow is healthy.
         if not 200 <= waiting <= 1024:
             yield f"{host}: the shadow's waiting calls have no sensible bound"
-        if not 200 <= running <= 2048:
+        if not max(200, tcp.get("maxConnections", 0)) <= running <= 2048:
             yield f"{host}: the shadow's open calls have no sensible bound"

@@ -64,6 +64,8 @@ def warnings(manifests: Iterable[Manifest]) -> Iterator[str]:
     yield from _shut_out(ours)
     for item in of_kind(ours, "VirtualService"):
         yield from _taken_first(item)
+    for item in of_kind(items, "DestinationRule"):
+        yield from _bounds(item)
 
 
 def _taken_first(item: Manifest) -> Iterator[str]:
@@ -165,6 +167,19 @@ def _ports(gateway: Manifest) -> list[int]:
 def _pods(gateway: Manifest) -> set[tuple[str, str]]:
     """The labels of Istio's pods that a Gateway is of."""
     return {*gateway["spec"].get("selector", {}).items()}
+
+
+def _bounds(rule: Manifest) -> Iterator[str]:
+    """Envoy bounds calls under way by http2MaxRequests over HTTP/1 too, one to a connection."""
+    pool = (rule["spec"].get("trafficPolicy") or {}).get("connectionPool") or {}
+    connections = (pool.get("tcp") or {}).get("maxConnections")
+    calls = (pool.get("http") or {}).get("http2MaxRequests")
+    if isinstance(connections, int) and isinstance(calls, int) and 0 < calls < connections:
+        yield (
+            f"{label(rule)}: of {connections:,} connections no more than {calls:,} have a call, "
+            "since http2MaxRequests counts those of HTTP/1 too, and what goes beyond is dropped; "
+            "raise it to maxConnections or more."
+        )
 
 
 def _copies(item: Manifest, buffer: int) -> Iterator[str]:
