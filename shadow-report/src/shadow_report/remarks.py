@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from shlex import quote
 
 from shadow_report.answers.figures import NumbersByName, advice
+from shadow_report.judging.integrity import MENDED_BELOW
 from shadow_report.judging.rates import MEASURED_REQUESTS
 from shadow_report.report import (
     Bucket,
@@ -146,10 +147,6 @@ def _of_one_side(most: Difference) -> str:
     return f"If no caller reads it: --ignore {quote(most.one_sided)}."
 
 
-# So seldom would calls after the last with a new fault all be without one by chance.
-OVER_BELOW = 0.001
-
-
 def _of_outage(timeline: Sequence[Bucket]) -> str:
     """When all pairs with a new fault were, where so many after them without one are no chance."""
     steps = [step for step in timeline if step.pairs]
@@ -158,7 +155,7 @@ def _of_outage(timeline: Sequence[Bucket]) -> str:
         return ""
     within, after = steps[faulty[0] : faulty[-1] + 1], steps[faulty[-1] + 1 :]
     share = sum(step.new_faults for step in within) / sum(step.pairs for step in within)
-    if max(0, 1 - share) ** sum(step.pairs for step in after) >= OVER_BELOW:
+    if max(0, 1 - share) ** sum(step.pairs for step in after) >= MENDED_BELOW:
         return ""
     begin, end = within[0].start, within[-1].end
     return (

@@ -187,9 +187,8 @@ def _of_object(found: NumbersByName, paths: Sequence[PathReport]) -> str:
 
 def _of_top_classes(path: str, agreement: float) -> str:
     rule = _rule(path, "top_class")
-    margin = next((f"{each}%" for each in MARGINS if 150 * (1 - agreement) <= each), None)
     others = ""
-    if agreement < 1 and margin:
+    if agreement < 1 and (margin := _first_margin(1 - agreement, 1)):
         others = f"; put `,margin={margin}` behind `top_class` if some may be others"
     return f"The top class is the same in {percent(agreement)}: {rule} compares that alone{others}."
 
@@ -299,8 +298,12 @@ def _margin_above(told: PathReport) -> str | None:
     """The first margin that what differs is well within; None where too much does."""
     # Where one side lacks the place a pair differs and is not among the pairs.
     differing, pairs = told.differing_pairs, max(told.pairs, told.differing_pairs)
-    # In whole numbers: of floats, 1.5 times a fifth is more than 30 %.
-    return next((f"{each}%" for each in MARGINS if 150 * differing <= each * pairs), None)
+    return _first_margin(differing, pairs)
+
+
+def _first_margin(differing: float, of: float) -> str | None:
+    # Best in whole numbers: of floats, 1.5 times a fifth is more than 30 %.
+    return next((f"{each}%" for each in MARGINS if 150 * differing <= each * of), None)
 
 
 def _rule(path: str, how: str) -> str:

@@ -491,7 +491,7 @@ def _stretch(facts: Facts) -> str:
     return "" if _behind(facts) > BEHIND else f"It was met until {begin} UTC."
 
 
-# So seldom would calls after the last that is missing all be paired by chance.
+# So seldom would all calls after the last bad one be good by chance.
 MENDED_BELOW = 0.001
 
 
