@@ -52,7 +52,32 @@ def test_everything_is_written(tmp_path: Path, postgres_uri: str) -> None:
     assert not list((tmp_path / "spool").glob("*.seg"))
     with psycopg.connect(postgres_uri) as connection:
         where = f"{connection.info.dbname} of {connection.info.host}:{connection.info.port}"
-    assert delivery.log.count(f"Records go to the database {where}, as transformer.") == 1
+    to = f"Records go to the database {where}, schema public, as transformer."
+    assert delivery.log.count(to) == 1
+
+
+def test_rows_in_another_schema_are_told(tmp_path: Path, postgres_uri: str) -> None:
+    """The role's search_path sends them there; no reader of the usual tables sees one."""
+    with psycopg.connect(postgres_uri, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA elsewhere")
+        for table in ("inference_requests", "inference_responses"):
+            connection.execute(f"CREATE TABLE elsewhere.{table} (LIKE {table} INCLUDING ALL)")
+        connection.execute("GRANT USAGE ON SCHEMA elsewhere TO transformer")
+        connection.execute("GRANT SELECT, INSERT ON ALL TABLES IN SCHEMA elsewhere TO transformer")
+        database = connection.info.dbname
+        connection.execute(
+            f"ALTER ROLE transformer IN DATABASE {database} SET search_path = elsewhere, public"
+        )
+    chosen = settings(tmp_path, as_role(postgres_uri, "transformer"))
+    recorded(chosen)
+    with Delivery(chosen, tmp_path / "log") as delivery:
+        until(
+            lambda: rows(postgres_uri, "SELECT count(*) FROM elsewhere.inference_responses")
+            == [(CALLS,)],
+            "all rows",
+        )
+    assert ", schema elsewhere, as transformer." in delivery.log
+    assert stored(postgres_uri) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(("share", "is_told"), [(0.5, True), (1.0, False)])

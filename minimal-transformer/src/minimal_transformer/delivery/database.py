@@ -136,6 +136,7 @@ class Database:
             self._configured = None
         self._connection: psycopg.Connection[tuple[object, ...]] | None = None
         self._told = ""
+        self._told_of: psycopg.Connection[tuple[object, ...]] | None = None
         self._slow = Episode(
             logger, f"Postgres answers in time again; batches that took over {SLOW_SECONDS} s: %d."
         )
@@ -198,6 +199,7 @@ class Database:
         with _deadline(connection, self._slow):
             try:
                 connection.execute(_SQL["begin.sql"])
+                self._tell(connection)
                 _copy(connection, _COPY, directly)
                 if staged:
                     connection.execute(_SQL["make_stage.sql"])
@@ -235,15 +237,20 @@ class Database:
                 autocommit=True,
                 prepare_threshold=None,
             )
-            self._tell(self._connection.info)
         return self._connection
 
-    def _tell(self, info: psycopg.ConnectionInfo) -> None:
-        """Once, and when it changes: rows that are missed may lie in another database."""
-        told = f"{info.dbname} of {info.host}:{info.port}, as {info.user}"
+    def _tell(self, connection: psycopg.Connection[tuple[object, ...]]) -> None:
+        """Once, and when it changes: rows that are missed may lie in another database or schema."""
+        if connection is self._told_of:
+            return
+        found, info = connection.execute(_SQL["schema.sql"]).fetchone(), connection.info
+        schema = f", schema {found[0]}" if found else ""
+        told = f"{info.dbname} of {info.host}:{info.port}{schema}, as {info.user}"
         if told != self._told:
             logger.info("Records go to the database %s.", told)
             self._told = told
+        if found:
+            self._told_of = connection
 
     def _mounted_secret(self) -> dict[str, str]:
         """What a mounted Secret has now, in place of the URI's: it may come later, and change."""

@@ -39,8 +39,8 @@ class Standing:
         return (self.report.shadow.service if self.report else "") or self.name
 
     def age(self, now: float) -> float | None:
-        """Seconds since its last look; None before the first."""
-        return None if self.seen_at is None else max(0.0, now - self.seen_at)
+        """Seconds since its last look, judged to the millisecond that is shown; None before the first."""
+        return None if self.seen_at is None else round(max(0.0, now - self.seen_at), 3)
 
     @property
     def version(self) -> str | None:
@@ -113,13 +113,9 @@ class Conclusion:
                 "reasons": self.reasons[:REASONS_AT_THE_GATE],
                 "candidate": self.standing.candidate,
                 "version": self.standing.version,
-                "age_seconds": self._age,
+                "age_seconds": self.age_seconds,
             }
         )
-
-    @property
-    def _age(self) -> float | None:
-        return None if self.age_seconds is None else round(self.age_seconds, 3)
 
     def document(self) -> bytes:
         """The report as JSON, as `compare --json` writes it, with its age."""
@@ -130,7 +126,7 @@ class Conclusion:
             return orjson.dumps(nothing | verdict, option=orjson.OPT_INDENT_2) + b"\n"
         text = as_json(replace(report, verdict=self.verdict, reasons=self.reasons))
         head = b'{\n  "age_seconds": %.3f,\n  "waiting_calls": %d,\n'
-        return head % (self._age or 0.0, self.standing.waiting) + text.removeprefix(b"{\n")
+        return head % (self.age_seconds or 0.0, self.standing.waiting) + text.removeprefix(b"{\n")
 
     def age_text(self) -> str:
         """How old the figures are, for a reader."""
