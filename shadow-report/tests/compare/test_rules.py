@@ -716,6 +716,20 @@ def test_margins_of_a_text_and_of_refusals_are_told_apart(command: Command, tmp_
     assert f"{path} (refusal) differs in 0 % of 4,000 pairs" in report["reasons"][0]
 
 
+def test_a_margin_of_refusals_that_fails_is_named_once(command: Command, tmp_path: Path) -> None:
+    """Its gate is called as its place, with which the sentence begins."""
+    file, path = tmp_path / "rules.yaml", "choices[*].message.content"
+    file.write_text(
+        "presets: [openai]\n"
+        "rules:\n"
+        f'  - {{path: "{path}", compare: pattern, margin: 2%, patterns: {{refusal: sorry}}}}\n'
+    )
+    report = command(answers(*[(chat(PARIS), chat("I'm sorry."))] * 400), "--rules", str(file))
+    assert report["verdict"] == "REJECT"
+    named = [reason for reason in report["reasons"] if f"{path} (refusal)" in reason]
+    assert [reason.partition(" differs in 100 %")[0] for reason in named] == [f"{path} (refusal)"]
+
+
 def test_generated_answers_are_known_by_their_protocol(command: Command, tmp_path: Path) -> None:
     """Without rules no two would agree, for their ids; the notes say so. What is given comes on top;
     a file stands alone.

@@ -86,7 +86,7 @@ def test_what_moved_the_verdict_is_on_the_first_screen() -> None:
 
 def test_what_fails_of_that_which_somebody_asked_for_is_told() -> None:
     """Such as late first tokens, behind the faults that come first; else the table says it."""
-    late = replace(rejected().gates[2], name="first_token", path=None)
+    late = replace(rejected().gates[2], name="first_token", reason="57 are late.")
     words = ("faults: 7 calls fail.", "disagreement: 9 differ.", "first_token: 57 are late.")
     report = replace(rejected(), gates=(*rejected().gates, late), reasons=words)
     text = printed(report)

@@ -194,5 +194,6 @@ def _time_for(
 
 
 def _reason(gate: Gate, details: Mapping[str, str]) -> str:
-    detail = details.get(gate.name)
-    return f"{gate.name}: {gate.reason}" + (f" {detail}" if detail else "")
+    """Under the gate's name, which is the place of what a pattern finds: the sentence begins so."""
+    named = "" if gate.path == gate.name else f"{gate.name}: "
+    return " ".join(filter(None, (f"{named}{gate.reason}", details.get(gate.name))))

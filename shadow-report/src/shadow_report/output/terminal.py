@@ -179,7 +179,7 @@ def why(report: Report, verbose: bool) -> list[RenderableType]:
         is_asked_for = gate.status == "fail" and gate.name not in FROM_THE_START
         is_told = is_failing or is_asked_for or (gate.name in TOLD and gate.status != "pass")
         if is_told and not everything:
-            reasons += [r for r in report.reasons[1:] if r.startswith(f"{gate.name}: ")]
+            reasons += [r for r in report.reasons[1:] if gate.reason in r]
     reasons += report.remarks
     return [
         *(Padding(Text(one_line(reason)), (0, 0, 0, 2)) for reason in reasons),
