@@ -72,8 +72,10 @@ def test_rows_in_another_schema_are_told(tmp_path: Path, postgres_uri: str) -> N
     recorded(chosen)
     with Delivery(chosen, tmp_path / "log") as delivery:
         until(
-            lambda: rows(postgres_uri, "SELECT count(*) FROM elsewhere.inference_responses")
-            == [(CALLS,)],
+            lambda: (
+                rows(postgres_uri, "SELECT count(*) FROM elsewhere.inference_responses")
+                == [(CALLS,)]
+            ),
             "all rows",
         )
     assert ", schema elsewhere, as transformer." in delivery.log

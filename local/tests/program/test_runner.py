@@ -30,6 +30,7 @@ def test_up_tells_where_it_is_and_ends_at_ctrl_c(start: Start, tmp_path: Path) -
     run = up(start, tmp_path / "stack", X_API_KEY="s3cret", SERVE_SINCE="2026-01-02")
     url = run.says(r"^ready: (\S+)$")[1]
     assert run.says(r"^callers need X_API_KEY's value in x-api-key$")
+    assert run.says(r"^primary-transformer writes to postgresql://\S+; on a cluster, ")
     assert run.says(
         r"^models: primary double-minimal-inference \(minimal-predictor, version 0.1.0\), shadow "
         r"triple-\S+ \(.*, version 0.1.0\); kustomization.yaml, topology standard$"
@@ -175,6 +176,7 @@ def test_the_first_stages_processes_are_started_by_hand(start: Start, tmp_path: 
 
         until(lambda: stored() != [])
         assert stored() == [("primary", "double-minimal-inference")]
+        assert "writes to" not in run.output.read_text()  # where it does, that one alone knows
         run.process.terminate()
         assert run.ends() == 0
         assert [process.poll() for process in by_hand] == [None, None]

@@ -39,7 +39,7 @@ class Standing:
         return (self.report.shadow.service if self.report else "") or self.name
 
     def age(self, now: float) -> float | None:
-        """Seconds since its last look, judged to the millisecond that is shown; None before the first."""
+        """Seconds since its last look, to the millisecond as shown; None before the first."""
         return None if self.seen_at is None else round(max(0.0, now - self.seen_at), 3)
 
     @property
