@@ -23,7 +23,7 @@ from shadow_report.judging.integrity import Facts, findings
 from shadow_report.judging.questions import Evidence
 from shadow_report.judging.rates import MIRROR_REJECT_ALPHA, Net, Rate, Unmirrored
 from shadow_report.judging.verdict import decide
-from shadow_report.remarks import details, notes, of_preset, of_refused, remarks
+from shadow_report.remarks import details, notes, of_outage, of_preset, of_refused, remarks
 from shadow_report.report import (
     SCHEMA_VERSION,
     Integrity,
@@ -95,7 +95,7 @@ class Observed:
                 faults=ledger.new_faults,
                 disagreements=ledger.disagreements,
                 preset=of_preset(primary.protocols, settings),
-                timeline=timeline,
+                outage=of_outage(timeline, unanswered=settings.mirrored_share == 1),
             ),
         )
         return Report(

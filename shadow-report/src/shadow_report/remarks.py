@@ -109,13 +109,13 @@ def details(
     faults: int,
     disagreements: int,
     preset: str,
-    timeline: Sequence[Bucket],
+    outage: str,
 ) -> dict[str, str]:
     """By gate, what its reason adds: in how many pairs each place differs, when the shadow's calls
     ended and what may mend the coverage, and when the faults were.
 
     differences: the most frequent first. objects: those with numbers by name. preset: what to say
-    where ids differ, of_preset.
+    where ids differ, of_preset. outage: of_outage.
     """
     told = {finding.code: finding for finding in findings}
     said = {"first_token": LONGER_QUEUE}
@@ -132,11 +132,10 @@ def details(
         # What differs in pairs with a new fault alone is not a disagreement of any pair.
         if alike and found:
             hint = _of_one_side(found[0])
-            if is_fault:
-                hint = " ".join(filter(None, (hint, _of_outage(timeline))))
-            else:
+            if not is_fault:
                 hint = (preset if ids_differ else "") or hint or advice(paths, objects)
             said[gate] = " ".join(filter(None, (_by_place(found, alike), hint)))
+    said["faults"] = " ".join(filter(None, (said.get("faults"), outage)))
     return said
 
 
@@ -147,19 +146,23 @@ def _of_one_side(most: Difference) -> str:
     return f"If no caller reads it: --ignore {quote(most.one_sided)}."
 
 
-def _of_outage(timeline: Sequence[Bucket]) -> str:
-    """When all pairs with a new fault were, where so many after them without one are no chance."""
-    steps = [step for step in timeline if step.pairs]
-    faulty = [i for i, step in enumerate(steps) if step.new_faults]
+def of_outage(timeline: Sequence[Bucket], *, unanswered: bool) -> str:
+    """When all new faults were, where so many calls after them without one are no chance.
+
+    unanswered: calls without a shadow call are faults too, as where everything is mirrored.
+    """
+    faults = [step.new_faults + step.unanswered * unanswered for step in timeline]
+    calls = [step.pairs + step.unanswered * unanswered for step in timeline]
+    faulty = [i for i, count in enumerate(faults) if count]
     if not faulty:
         return ""
-    within, after = steps[faulty[0] : faulty[-1] + 1], steps[faulty[-1] + 1 :]
-    share = sum(step.new_faults for step in within) / sum(step.pairs for step in within)
-    if max(0, 1 - share) ** sum(step.pairs for step in after) >= MENDED_BELOW:
+    within = slice(faulty[0], faulty[-1] + 1)
+    share = sum(faults[within]) / sum(calls[within])
+    if (1 - share) ** sum(calls[within.stop :]) >= MENDED_BELOW:
         return ""
-    begin, end = within[0].start, within[-1].end
+    begin, end = timeline[within.start].start, timeline[within.stop - 1].end
     return (
-        f"All pairs with one are from {moment(begin)} to {moment(end)} UTC: if that was an outage, "
+        f"All new faults are from {moment(begin)} to {moment(end)} UTC: if that was an outage, "
         f"and is over, judge later calls alone: --since {pasted(end)}."
     )
 

@@ -430,6 +430,8 @@ class Bucket:
     primary_calls: int
     pairs: int
     new_faults: int
+    unanswered: int
+    """Calls without a shadow call of which no row says why."""
     disagreements: int
     slow: int
 

@@ -17,6 +17,7 @@ import pytest
 from rich.console import Console
 from traffic import PRIMARY, SHADOW, START, Call, Command, Compare, pair, pairs
 
+from shadow_report.judging.questions import Margins
 from shadow_report.output import print_report
 from shadow_report.output.page import render_page
 from shadow_report.report import Finding, Report
@@ -185,6 +186,24 @@ def test_calls_before_the_first_pair_are_left_out_and_told(
     assert "<dt>left out, before the first pair</dt><dd>20</dd>" in page
 
 
+@pytest.mark.parametrize("since", [None, START - timedelta(hours=1), START])
+def test_versions_are_counted_of_all_calls_that_are_judged(
+    compared: Compare, since: datetime | None
+) -> None:
+    """Callers overlap: the copy of a later call may be the earliest record of all."""
+    late = {0: 5, 1: -110, 2: 3, 3: -300}  # ms after its primary's, of calls 100 ms apart
+    calls = [
+        replace(call, time=call.time + timedelta(milliseconds=late.get(i // 2, 0)))
+        if call.role == "shadow"
+        else call
+        for i, call in enumerate(pairs(50))
+    ]
+    report = compared(calls, since=since)
+    for side in (report.primary, report.shadow):
+        assert side.calls == sum(side.model_versions.values()) == 50
+    assert report.shadow.first_call == min(call.time for call in calls)
+
+
 def test_what_is_sent_straight_to_the_shadow_is_no_copy(compared: Compare) -> None:
     """One call to see whether the shadow is up leaves the question whether mirroring is on."""
     calls = [call for call in pairs(50) if call.role == "primary"]
@@ -249,22 +268,33 @@ FAULTY: dict[str, tuple[Collection[int], tuple[datetime, datetime] | None]] = {
 }
 
 
+@pytest.mark.parametrize("is_answered", [True, False], ids=["500", "no answer"])
 @pytest.mark.parametrize("when", FAULTY)
-def test_when_the_faults_of_an_outage_were_is_said(compared: Compare, when: str) -> None:
+def test_when_the_faults_of_an_outage_were_is_said(
+    compared: Compare, when: str, is_answered: bool
+) -> None:
     """With the time from which on there is none; not of a model that answers some calls wrongly."""
     faulty, said = FAULTY[when]
     failed = {"status": 500, "answer": None}
-    report = compared(
-        [c for i in range(300) for c in pair(i, None, failed if i in faulty else None)]
-    )
+    calls = [
+        call
+        for i in range(300)
+        for call in pair(i, None, failed if i in faulty else None)
+        if is_answered or call.role == "primary" or i not in faulty
+    ]
+    margins = Margins(min_coverage=0.5)
+    report = compared(calls, margins=margins)
     assert report.verdict == "REJECT"
     (reason,) = (said for said in report.reasons if said.startswith("faults: "))
-    assert ("All pairs with one are" in reason) is (said is not None)
+    assert ("All new faults are" in reason) is (said is not None)
     if said:
         begin, end = said
         assert f"from {begin:%Y-%m-%d %H:%M:%S} to {end:%Y-%m-%d %H:%M:%S} UTC" in reason
         assert f"judge later calls alone: --since {end:%Y-%m-%dT%H:%M:%S}Z." in reason
-        assert compared([], since=end).new_faults == 0
+        after = compared([], since=end)
+        assert (after.new_faults, after.primary.unpaired) == (0, 0)
+    share = compared([], margins=margins, mirrored_share=0.9)
+    assert is_answered or not any("All new faults" in reason for reason in share.reasons)
 
 
 @pytest.mark.parametrize(("first", "last"), [(1000, 1999), (999, 2000), (960, 2050), (1007, 1993)])

@@ -222,6 +222,7 @@ def timeline(hours: int = 30) -> tuple[Bucket, ...]:
             primary_calls=(calls := 416 + round(120 * math.sin(i / 4))),
             pairs=calls - (22 if i == 17 else i % 3 == 0),
             new_faults=1 if i in (9, 21) else 0,
+            unanswered=22 if i == 17 else 0,
             disagreements=8 + i % 5 + (40 if i in (21, 22) else 0),
             slow=2,
         )

@@ -14,7 +14,7 @@ from shadow_report.answers.kinds import Tolerance
 from shadow_report.answers.outcome import Answer, Outcome
 from shadow_report.answers.paths import Rules
 from shadow_report.counting.classify import Classified
-from shadow_report.counting.timeline import MISSING, PAIRED, Timeline
+from shadow_report.counting.timeline import PAIRED, UNANSWERED, Timeline
 from shadow_report.evidence.batch import NO_ANSWER
 from shadow_report.report import MissingContrast, PairedTable, PathMargin, StatusPair
 from shadow_report.statistics.agreement import kolmogorov_smirnov_p, same_shares_p
@@ -191,7 +191,7 @@ class MissingTally:
             _contrast("status", self._statuses[True], self._statuses[False], _of_status),
             _contrast(
                 "time",
-                self._timeline.by_step(MISSING),
+                self._timeline.by_step(UNANSWERED),
                 self._timeline.by_step(PAIRED),
                 self._of_step,
             ),

@@ -17,7 +17,7 @@ BUCKETS = 60
 MICROSECOND = timedelta(microseconds=1)
 SECOND = 1_000_000
 
-CALLED, PAIRED, FAULTS, DISAGREEMENTS, SLOW, MISSING = range(6)
+CALLED, PAIRED, FAULTS, DISAGREEMENTS, SLOW, UNANSWERED = range(6)
 
 
 def microseconds(time: datetime) -> int:
@@ -62,7 +62,7 @@ class Timeline:
             PAIRED: classified.usable,
             FAULTS: classified.faults,
             DISAGREEMENTS: classified.disagreements,
-            MISSING: classified.unanswered,
+            UNANSWERED: classified.unanswered,
         }
         if self._slo_ms is not None:
             slow_primary, slow_shadow = classified.slow(self._slo_ms)
@@ -90,10 +90,11 @@ class Timeline:
                 primary_calls=calls,
                 pairs=pairs,
                 new_faults=faults,
+                unanswered=unanswered,
                 disagreements=disagreements,
                 slow=slow,
             )
-            for i, (calls, pairs, faults, disagreements, slow, _) in enumerate(
+            for i, (calls, pairs, faults, disagreements, slow, unanswered) in enumerate(
                 self._counts.T[: int(used[-1]) + 1 if used.size else 0].tolist()
             )
         )

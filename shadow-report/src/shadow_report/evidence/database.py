@@ -185,13 +185,13 @@ class Tables:
 
     def first_pair(self, scope: Scope) -> tuple[datetime, datetime] | None:
         """When the window's first mirrored call was recorded: by the primary, and by whoever of
-        the two was first. None without any.
+        both sides was first. None without any.
         """
         for earliest in (EARLIEST_SHADOW_CALLS, None):
             asked = scope.parameters | {"earliest": earliest}
-            found = self._connection.execute(_sql("first_pair"), asked).fetchone()
-            if found is not None:
-                return found[0], min(found)
+            ((primary, shadow),) = self._connection.execute(_sql("first_pair"), asked).fetchall()
+            if primary is not None:
+                return primary, min(primary, shadow)
         return None
 
     def followed_until(self, scope: Scope) -> datetime | None:

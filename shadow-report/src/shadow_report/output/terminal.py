@@ -53,8 +53,6 @@ GAP = 2
 WORD = re.compile(r"\S+(?: to\b| %)?")
 # Their reasons are told whatever comes first.
 TOLD = ("newest", "worst", "slices")
-# Of these the first that fails is told, and the table says the rest.
-FROM_THE_START = ("coverage", "faults", "disagreement", "bad")
 COLUMNS = (
     ("", "left"),
     ("Gate", "left"),
@@ -168,17 +166,15 @@ def headline(report: Report) -> Text:
 def why(report: Report, verbose: bool) -> list[RenderableType]:
     """The first reason and whatever else moved the verdict; of unsound evidence all to mend.
 
-    A bad run of calls, a bad slice, noise and options without effect are in no figure of the table;
-    what more pairs would reject is told with what may be done about it, and what fails of that
-    which somebody asked for, in words.
+    What fails besides is told, since its remedy may be another, and what more pairs would reject; a
+    bad run of calls, a bad slice, noise and options without effect are in no figure of the table.
     """
     everything = verbose or report.verdict == "INVALID"
     reasons = list(report.reasons if everything else report.reasons[:1])
     for gate in report.gates:
-        is_failing = gate.status == "wait" and gate.need and gate.need.towards == "fail"
-        is_asked_for = gate.status == "fail" and gate.name not in FROM_THE_START
-        is_told = is_failing or is_asked_for or (gate.name in TOLD and gate.status != "pass")
-        if is_told and not everything:
+        would_fail = gate.status == "wait" and gate.need and gate.need.towards == "fail"
+        is_told = gate.name in TOLD and gate.status != "pass"
+        if (gate.status == "fail" or would_fail or is_told) and not everything:
             reasons += [r for r in report.reasons[1:] if gate.reason in r]
     reasons += report.remarks
     return [

@@ -1,9 +1,9 @@
--- When mirroring began: the first primary call that has a shadow call, and that one, which may have
--- been recorded a little earlier. The earliest shadow calls know;
+-- When mirroring began: the first primary call that has a shadow call, and the first shadow call that
+-- has a primary call, which may be another pair's, and a little earlier. The earliest shadow calls know;
 -- %(earliest)s of them are asked (NULL: all), since the very first ones may be without their primary.
 -- OFFSET keeps the primaries a subquery, which each shadow call asks by the index of pair ids: of tables
 -- without statistics Postgres expects one primary call, and would compare each with all of the shadow's.
-SELECT p.request_time, s.request_time
+SELECT min(p.request_time), min(s.request_time)
 FROM (
     SELECT pair_id, request_time
     FROM inference_requests
@@ -19,5 +19,3 @@ CROSS JOIN LATERAL (
       AND request_time >= %(since)s::timestamptz AND request_time < %(until)s::timestamptz
     OFFSET 0
 ) AS p
-ORDER BY p.request_time, s.request_time
-LIMIT 1
