@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count, product
 from pathlib import Path
 from types import FrameType
@@ -212,13 +213,13 @@ class Stack:
         self._pids[name] = self.supervisor.start(item)
         self.supervisor.wait_until_ready(item)
 
-    def stop(self) -> None:
+    def stop(self, progress: Progress = lambda _: None) -> None:
         """End everything: the gateway, who calls the models, the transformers (they deliver what
-        they hold), the rest.
+        they hold), the rest; `progress` is called with what takes long.
         """
         deployments = [deployment.component for deployment in self.deployments]
         transformers = [name for name in self._ports if "-transformer" in name]
-        self.supervisor.stop_all(("gateway", *deployments, *transformers))
+        self.supervisor.stop_all(("gateway", *deployments, *transformers), progress)
         self.database.close()
 
     def _has(self, component: str) -> bool:
@@ -412,7 +413,7 @@ def in_foreground(stack: Stack, screen: Console) -> Iterator[State]:
         raise StopRequested from None
     finally:
         stack.supervisor.stop_requested = True
-        stack.stop()
+        stack.stop(partial(screen.print, soft_wrap=True))
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import os
 import re
 import shlex
 import signal
@@ -29,6 +30,8 @@ WARNING_LINE = re.compile(rf"\bWARN(ING)?\b|\[warning\]|{ERROR_LINE.pattern}")
 READY_SECONDS = 300
 # Longer than a start takes on a busy laptop: what is not ready then is more likely misconfigured.
 LATE_SECONDS = 20
+# Longer than an end takes without calls under way.
+LATE_END_SECONDS = 5
 UNKNOWN_PATH = (
     "it has no model of that name, or not KServe's paths: docs/models/other.md has other probes"
 )
@@ -157,22 +160,30 @@ class Supervisor:
             if (code := child.poll()) is not None:
                 raise ChildDied(name, f"{_ending(code)}; {last_words(self._log(name))}")
 
-    def stop(self, name: str) -> None:
+    def stop(self, name: str, on_delay: Callable[[str], None] = lambda _: None) -> None:
         """End one child: SIGTERM, its grace period, SIGKILL."""
         child, command = self._children.pop(name)
         child.terminate()
-        self._wait(child, time.monotonic() + command.stop_seconds)
+        self._wait(child, command, time.monotonic(), on_delay)
 
-    def stop_all(self, order: tuple[str, ...] = ()) -> None:
-        """End every child, those of `order` first and the rest together; then what they started."""
+    def stop_all(
+        self, order: tuple[str, ...] = (), on_delay: Callable[[str], None] = lambda _: None
+    ) -> None:
+        """End every child, those of `order` first and the rest together; then what they started.
+
+        on_delay: called once for each that takes long, with how long it may.
+        """
+        if self._watchdog is not None:
+            # One that is frozen could not end before it is killed.
+            os.killpg(self._watchdog.pid, signal.SIGCONT)
         for name in order:
             if name in self._children:
-                self.stop(name)
+                self.stop(name, on_delay)
         for child, _ in self._children.values():
             child.terminate()
         began = time.monotonic()
         for child, command in self._children.values():
-            self._wait(child, began + command.stop_seconds)
+            self._wait(child, command, began, on_delay)
         self._children.clear()
         if self._watchdog is not None and self._watchdog.stdin is not None:
             self._watchdog.stdin.close()
@@ -196,12 +207,24 @@ class Supervisor:
     def _log(self, name: str) -> Path:
         return self.log_folder / f"{name}.log"
 
-    def _wait(self, child: subprocess.Popen[bytes], deadline: float) -> None:
-        """Wait for a child that is to end; kill it past the deadline, or when hurried."""
+    def _wait(
+        self,
+        child: subprocess.Popen[bytes],
+        command: Command,
+        began: float,
+        on_delay: Callable[[str], None],
+    ) -> None:
+        """Wait for a child that is to end; kill it past its time, or when hurried."""
+        is_late = False
         while child.poll() is None:
-            if self.hurried or time.monotonic() > deadline:
+            left = began + command.stop_seconds - time.monotonic()
+            if self.hurried or left < 0:
                 child.kill()
                 child.wait()
+            elif not is_late and command.stop_seconds - left > LATE_END_SECONDS:
+                is_late = True
+                killed = f"it is killed in {left:.0f} s, or by one more Ctrl-C"
+                on_delay(f"{command.name} takes long to end: {killed}")
             time.sleep(0.02)
 
 

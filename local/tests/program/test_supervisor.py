@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -116,18 +118,41 @@ def test_a_killed_child_is_reported_with_its_signal(supervisor: Supervisor, tmp_
     assert message.endswith("(nothing)")
 
 
-def test_a_stubborn_child_is_killed_after_its_grace(supervisor: Supervisor, tmp_path: Path) -> None:
-    """A child has its grace period to end by itself, and no more."""
-    program = """
+STUBBORN = """
 import signal, sys, time
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 open(sys.argv[1] + "/ready", "w").write("1")
 time.sleep(600)
 """
-    pid = supervisor.start(python(tmp_path, program, stop_seconds=1))
+
+
+def test_a_stubborn_child_is_killed_after_its_grace(
+    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A child has its grace period to end by itself, of which one is told, and no more."""
+    monkeypatch.setattr("shadow_local.supervisor.LATE_END_SECONDS", 0)
+    pid = supervisor.start(python(tmp_path, STUBBORN, stop_seconds=1))
     pid_in(tmp_path / "ready")
-    supervisor.stop("child")
+    said: list[str] = []
+    supervisor.stop("child", said.append)
     assert not _is_running(pid)
+    (told,) = said
+    assert re.fullmatch("child takes long to end: it is killed in [01] s, or by .* Ctrl-C", told)
+
+
+def test_a_frozen_child_ends_as_the_others_do(supervisor: Supervisor, tmp_path: Path) -> None:
+    """SIGTERM alone would reach it when somebody lets it go on."""
+    program = """
+import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: (open(sys.argv[1] + "/ended", "w").write("1"), sys.exit()))
+open(sys.argv[1] + "/ready", "w").write("1")
+time.sleep(600)
+"""
+    pid = supervisor.start(python(tmp_path, program, stop_seconds=600))
+    pid_in(tmp_path / "ready")
+    os.kill(pid, signal.SIGSTOP)
+    supervisor.stop_all()
+    assert (tmp_path / "ended").exists()
 
 
 def test_a_child_that_does_not_become_ready_is_explained_by_its_log(
