@@ -118,6 +118,22 @@ def test_connections_beyond_the_calls_that_are_let_through_are_warned_of(
     assert bool(told) is is_told
 
 
+@pytest.mark.parametrize("topology", ["standard", "knative"])
+@pytest.mark.parametrize(("share", "is_told"), [("0", True), ("0.0", True), ("0.5", False)])
+def test_a_mirror_that_copies_nothing_is_warned_of(
+    tmp_path: Path, topology: str, share: str, is_told: bool
+) -> None:
+    """It is no mistake to a cluster; the routes to both shadows, and of gRPC, are named."""
+    tree = Tree(tmp_path / "tree")
+    tree.choose_topology(topology)
+    tree.switch_on_options(topology)
+    tree.choose_settings(tree.settings() | {"mirror-percentage": share})
+    manifests = render(tree.folder)
+    assert list(problems(manifests)) == []
+    told = [line for line in warnings(manifests) if "so none of them gets a pair" in line]
+    assert len({line.partition(" calls to ")[2] for line in told}) == (4 if is_told else 0)
+
+
 def test_a_shadow_that_two_follow_is_warned_of(tmp_path: Path) -> None:
     """The follower and follow-later, where both are on; the second shadow has a follower alone."""
     tree = Tree(tmp_path / "tree")
@@ -317,7 +333,7 @@ PLANTED = [
         "standard",
         "VirtualService",
         plant("spec/http/1/match/0/headers/content-length/regex", "[0-9]{6}"),
-        "copies no body of 10 to 10,000 bytes, whose length is no [0-9]{6}. Set mirror-content",
+        "copies no body of 10 to 10,000 bytes, whose length is not [0-9]{6}. Set mirror-content",
     ),
     # C6: KServe's own VirtualService.
     (

@@ -315,11 +315,12 @@ def _watch(stack: Stack, folder: Path) -> None:
                 in_place(
                     stack.options.kustomization,
                     f"{name}: its predictor is another one than in an earlier run under that "
-                    "version, and a report takes both for one model. Give it a new version, in "
+                    f"version ({', '.join(parts[:3])}{' and others' * bool(parts[3:])}), and a "
+                    "report takes both for one model. Give it a new version, in "
                     "manifests/settings/settings.yaml or where a patch on top says MODEL_VERSION, "
                     "or judge later calls alone by the --since above.",
                 )
-                for name in other_models(stack.options.folder, stack.versions)
+                for name, parts in other_models(stack.options.folder, stack.versions).items()
             )
             screen.print(f"models: {stack.models}", soft_wrap=True)
             screen.print(f"verdict: {state.verdict_url}", style="bold", soft_wrap=True)

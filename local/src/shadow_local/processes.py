@@ -20,7 +20,7 @@ from shadow_local.database import masked
 from shadow_local.ports import free_port
 from shadow_local.supervisor import Command
 from shadow_local.translate.deployments import Deployment
-from shadow_local.translate.document import Untranslated, expand, image_name
+from shadow_local.translate.document import Untranslated, expand, from_repository, image_name
 from shadow_local.translate.envoy import bootstrap
 from shadow_local.translate.mesh import Address, Mesh, Upstream
 from shadow_local.translate.services import (
@@ -246,7 +246,7 @@ def model_files(component: Component, repository: Path, storage: Path) -> dict[s
         found |= {file for file in files if file.suffix == ".py" or file.name in named}
     if component.model is not None:
         found |= {*_files_below(storage / component.model)}
-    return {str(file): _hash_of(file) for file in sorted(found)}
+    return {from_repository(file): _hash_of(file) for file in sorted(found)}
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

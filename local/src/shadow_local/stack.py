@@ -182,8 +182,8 @@ class Stack:
         return f"{', '.join(sides)}; {file}, topology {topology_of(self.manifests)}"
 
     @property
-    def versions(self) -> dict[str, str]:
-        """By service and version, a digest of what makes its predictor's model."""
+    def versions(self) -> dict[str, dict[str, str]]:
+        """By service and version, what makes its predictor's model: a digest of each part."""
         found = {}
         for item in of_kind(self.manifests, "InferenceService"):
             spec = item["spec"]["predictor"]
@@ -193,9 +193,11 @@ class Stack:
         versions = {}
         for service in self.services:
             if version := version_of(service):
-                files = model_files(service.predictor, repository(), self.options.kustomization)
-                model = digest([*found[service.name, service.namespace], files])
-                versions[f"{service.name}, version {version}"] = model
+                fields = found[service.name, service.namespace]
+                versions[f"{service.name}, version {version}"] = {
+                    "image, arguments or variables": digest(fields),
+                    **model_files(service.predictor, repository(), self.options.kustomization),
+                }
         return versions
 
     def restart(

@@ -14,7 +14,7 @@ from pathlib import Path
 from shadow_local import Explained
 from shadow_local.translate.document import Manifest, from_repository, repository
 
-STATE, VERSIONS = "state.json", "versions.json"
+STATE, MODELS = "state.json", "models.json"
 
 
 @dataclass(frozen=True)
@@ -88,14 +88,18 @@ def digest(manifests: list[Manifest]) -> str:
     return sha256(json.dumps(manifests, default=str).encode()).hexdigest()
 
 
-def other_models(folder: Path, models: Mapping[str, str]) -> list[str]:
-    """Which of these, a digest by name and version, were another one in an earlier run in the
-    folder; what they are now is written there.
+def other_models(folder: Path, models: Mapping[str, dict[str, str]]) -> dict[str, list[str]]:
+    """Which of these, by name and version, were another one in an earlier run in the folder, and in
+    which parts; what they are now, a digest of each part, is written there.
     """
-    file = folder / VERSIONS
+    file = folder / MODELS
     known = json.loads(file.read_text()) if file.exists() else {}
     file.write_text(json.dumps(known | dict(models), indent=2) + "\n")
-    return [name for name, model in models.items() if known.get(name, model) != model]
+    return {
+        name: sorted({part for part, _ in known[name].items() ^ model.items()})
+        for name, model in models.items()
+        if known.get(name, model) != model
+    }
 
 
 def copies_url_of(folder: Path, url: str) -> str | None:

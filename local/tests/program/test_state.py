@@ -45,20 +45,23 @@ def test_only_calls_through_the_running_gateway_wait_for_its_copies(tmp_path: Pa
 
 
 def test_another_model_under_a_version_of_before_is_told(tmp_path: Path) -> None:
-    """Once, when it comes; a version of its own is nothing to tell of."""
-    first, second = {"double, version 1": "a", "triple, version 1": "b"}, {"triple, version 2": "c"}
-    assert other_models(tmp_path, first) == []
-    assert other_models(tmp_path, first) == []
-    assert other_models(tmp_path, {**first, "triple, version 1": "c"}) == ["triple, version 1"]
-    assert other_models(tmp_path, second) == []
-    assert other_models(tmp_path, first) == ["triple, version 1"]
+    """Once, when it comes, and in what; a version of its own is nothing to tell of."""
+    model = {"image, arguments or variables": "a", "model.py": "b"}
+    first = {"double, version 1": model, "triple, version 1": model}
+    assert other_models(tmp_path, first) == {}
+    assert other_models(tmp_path, first) == {}
+    mended = {**first, "triple, version 1": {**model, "model.py": "c", "names.json": "d"}}
+    changed = {"triple, version 1": ["model.py", "names.json"]}
+    assert other_models(tmp_path, mended) == changed
+    assert other_models(tmp_path, {"triple, version 2": {}}) == {}
+    assert other_models(tmp_path, first) == changed
 
 
 def test_a_version_is_of_what_makes_the_model(tmp_path: Path) -> None:
     """Its factor here, and not how many replicas there may be or what they may take."""
     tree = Tree(tmp_path / "tree")
 
-    def versions() -> dict[str, str]:
+    def versions() -> dict[str, dict[str, str]]:
         return Stack(Options(tmp_path / "stack", tree.folder)).versions
 
     before = versions()

@@ -147,7 +147,7 @@ def _of_one_side(most: Difference) -> str:
 
 
 def of_outage(timeline: Sequence[Bucket], *, unanswered: bool) -> str:
-    """When all new faults were, where so many calls after them without one are no chance.
+    """When all new faults were, where so many calls after them without one cannot be chance.
 
     unanswered: calls without a shadow call are faults too, as where everything is mirrored.
     """

@@ -294,7 +294,8 @@ def test_calls_of_a_new_version_end_the_verdict_of_the_one_before(postgres_uri: 
         status, found = served.until("/gate", lambda status, _: status != 200)
         reason = (
             f"The last verdict, PROMOTE, is of the calls before: the shadow {SHADOW}, version "
-            "2027, has calls of a new kind. All calls are being counted from the start."
+            "2027, has calls of a new kind. The next one comes once all calls "
+            "have been counted from the start."
         )
         assert (status, found["reasons"], found["version"]) == (425, [reason], "2026")
         assert json.loads(served.ask("/gate?version=2026")[1])["reasons"] == [reason]

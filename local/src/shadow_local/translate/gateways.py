@@ -64,6 +64,7 @@ def warnings(manifests: Iterable[Manifest]) -> Iterator[str]:
     yield from _shut_out(ours)
     for item in of_kind(ours, "VirtualService"):
         yield from _taken_first(item)
+        yield from _copied_never(item)
     for item in of_kind(items, "DestinationRule"):
         yield from _bounds(item)
 
@@ -78,6 +79,19 @@ def _taken_first(item: Manifest) -> Iterator[str]:
                 f"{routes[mirrored[0]].get('name', 'the one that mirrors')} and has no mirrors, so "
                 "the calls that it takes get no pair; put it behind, or give it the same mirrors."
             )
+
+
+def _copied_never(item: Manifest) -> Iterator[str]:
+    """At 0 % a mirror is off, and nothing in the cluster's objects or logs looks wrong."""
+    for route in item["spec"].get("http", ()):
+        for mirror in route.get("mirrors") or ():
+            if (mirror.get("percentage") or {}).get("value") == 0:
+                yield (
+                    f"{label(item)}: its route {route.get('name', 'without a name')} copies 0 % of "
+                    f"its calls to {mirror['destination']['host']}, so none of them gets a pair; "
+                    f"set `mirror-percentage` in {SETTINGS_FILE} above 0, or take the stage "
+                    "mirroring off."
+                )
 
 
 def _shut_out(ours: Iterable[Manifest]) -> Iterator[str]:
@@ -195,7 +209,7 @@ def _copies(item: Manifest, buffer: int) -> Iterator[str]:
                 f"[0-9]{{1,{len(str(buffer)) - 1}}}."
             )
             if not any(_admits(pattern, 10**digits) for digits in range(1, 5)):
-                no_body = "no body of 10 to 10,000 bytes, whose length is no"
+                no_body = "no body of 10 to 10,000 bytes, whose length is not"
                 yield f"{copies} {no_body} {pattern}. {mend}"
             sizes = {buffer + 1, *(10**digits for digits in range(5, 12))}
             admitted = [s for s in sorted(sizes) if s > buffer and _admits(pattern, s)]

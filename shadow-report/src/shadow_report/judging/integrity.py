@@ -405,7 +405,7 @@ def missing(facts: Facts) -> Iterator[Finding]:
                 "RECORD_SAMPLE than the primary? Give both the same."
             )
         elif when := _stretch(facts):
-            remedy = f"{when} {SUSPECTS} Or was mirror-percentage lower then?"
+            remedy = f"{when} {SUSPECTS} Or was mirror-percentage lower then, or is it now?"
         else:
             remedy = f"{SUSPECTS} {_of_share(share)}"
         yield Finding(

@@ -73,8 +73,8 @@ class Standing:
 
 def _of_before(verdict: str, why: str) -> str:
     return (
-        f"The last verdict, {verdict}, is of the calls before: {why}. All calls are being counted "
-        "from the start."
+        f"The last verdict, {verdict}, is of the calls before: {why}. The next one comes once all "
+        "calls have been counted from the start."
     )
 
 

@@ -239,14 +239,12 @@ class Tally:
 
     def _forget(self, change: Changed) -> None:
         self._base, self._checkpoints, self._why = None, [], str(change)
+        until_then = "the verdict stays until then"
         if isinstance(change, AnotherComparison):
             self._on_another(self._why)
+            until_then = "WAIT until then"
         if (left := self._recount_after - time.monotonic()) > 1:
-            log.info(
-                "To be counted from the start in %.0f s; the verdict stays until then: %s.",
-                left,
-                self._why,
-            )
+            log.info("To be counted from the start in %.0f s; %s: %s.", left, until_then, self._why)
 
     # -- counting from the start -------------------------------------------------------------------
 
