@@ -135,7 +135,7 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Similarity:
-    """How alike the texts, vectors or rankings at one path are; 1 for equal ones."""
+    """How alike the texts or lists at one path are; 1 for equal ones."""
 
     name: str
     """`similarity` of texts, `cosine` of vectors, `overlap` and `correlation` of rankings."""
@@ -205,9 +205,9 @@ class Example:
     what: str
     """The first difference: `predictions[0]: 6.6 became 9.9`."""
     size: float | None
-    """That of the gravest difference that has one. Of texts, vectors and rankings 1 less how alike
-    they are; of numbers the difference, relative to the larger side, or itself under a rule whose
-    tolerance is absolute alone. None where nothing has a size."""
+    """That of the gravest difference that has one. Of numbers the difference, relative to the
+    larger side, or itself under a rule whose tolerance is absolute alone; of what a `Similarity` is
+    of, 1 less that. None where nothing has a size."""
     primary_status: int | None
     shadow_status: int | None
     primary_duration_ms: float | None

@@ -52,7 +52,7 @@ class LabelTally:
 
 
 class SimilarityTally:
-    """How alike texts, vectors or rankings are: 1 for equal ones, at least -1; bounded memory."""
+    """How alike texts or lists are: 1 for equal ones, at least -1; bounded memory."""
 
     def __init__(self) -> None:
         self.values = self.below = 0

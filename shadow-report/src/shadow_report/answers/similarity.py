@@ -1,4 +1,4 @@
-"""How alike two values are: texts, vectors, rankings."""
+"""How alike two texts or two lists are."""
 
 from __future__ import annotations
 
