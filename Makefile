@@ -93,6 +93,7 @@ psql: local/.venv/runs ## Look into the tables of a running `make up`, or of POS
 	@local/.venv/bin/shadow-local psql $(if $(SQL),--expanded --command "$$SQL")
 
 install: $(or $(PROJECT),which)/.venv/runs ## Install one project, such as PROJECT=examples/scikit-learn
+	@echo "$(PROJECT) is installed, in $(PROJECT)/.venv"
 which/.venv/runs:
 	@echo "Say which project: make install PROJECT=<one of $(PROJECTS)>" >&2; exit 2
 

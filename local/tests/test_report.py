@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -58,6 +59,25 @@ def test_a_mistyped_option_is_answered_with_what_can_be_typed(start: Start) -> N
     output = run.output.read_text()
     assert "No such option: --hmtl" in output
     assert "`make report ARGS=--help`" in output
+
+
+def test_a_model_without_a_record_yet_is_told(start: Start, tmp_path: Path, stack: Stack) -> None:
+    """Its rows may be refused: a verdict on the version before would be taken for its own."""
+    assert stack.state is not None
+    assert stack.state.shadow is not None
+    wait_for_pairs(stack, [post(stack.state.predict_url)[1]["x-shadow-pair-id"]])
+    was = stack.state.shadow.version
+    for version, is_told in ((was, False), ("next", True)):
+        shadow = replace(stack.state.shadow, version=version)
+        replace(stack.state, shadow=shadow).write(tmp_path)
+        run = start("report", "--folder", str(tmp_path))
+        assert run.ends() >= 10
+        said = run.output.read_text()
+        line = r"(?m)^(\S+) runs as version (\S+), and .* version (\S+), which"
+        told = re.findall(line, said)
+        assert told == [(shadow.service, "next", was)] * is_told
+    assert f"{shadow.transformer_log} says why" in said
+    assert Path(shadow.transformer_log).is_file()
 
 
 def test_noise_is_of_the_primary_that_runs(start: Start, tmp_path: Path, stack: Stack) -> None:
@@ -158,8 +178,11 @@ def test_a_database_is_judged_by_the_manifests_rules(
     words = ("report", "--kustomization", str(tree.folder), "--folder", str(tmp_path))
     words += ("--json", str(page))
     for more, kinds in (((), ["number"]), (("--rules", str(tmp_path / "other.yaml")), ["label"])):
-        assert start(*words, *more, POSTGRES_URI=postgres_uri).ends() in (11, 12)
+        run = start(*words, *more, POSTGRES_URI=postgres_uri)
+        assert run.ends() in (11, 12)
         assert rules_in(page) == kinds
+        told = "options of the manifests' report: --rules=" in run.output.read_text()
+        assert told is not bool(more)
 
 
 def test_a_database_is_judged_by_manifests_whose_models_run_only_in_the_cluster(

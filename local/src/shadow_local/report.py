@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -38,16 +40,16 @@ def compare(
         check_settings(kustomization)
         manifests = render(kustomization)
         names = candidates(manifests)
-        more = [*_left(_rules(manifests, folder), more), *more]
+        more = _with_own(_rules(manifests, folder), more)
         words, env = comparison(postgres_uri, mirror_percentage(manifests), more, names)
     else:
         state = running(folder)
         uri = _reading(state)
-        named = state.get("candidates")
-        names = tuple(map(str, named)) if isinstance(named, list) else ()
-        judging = state.get("judging")
-        options = list(map(str, judging)) if isinstance(judging, list) else []
-        more = [*_left(options, more), *more]
+        names = tuple(map(str, _listed(state, "candidates")))
+        options = map(str, _listed(state, "judging"))
+        more = _with_own(options, more)
+        for line in _unrecorded(state, uri):
+            print(line, file=sys.stderr, flush=True)
         words, env = comparison(uri, state.get("mirror_percentage"), more, names)
     os.execve(words[0], words, env)  # noqa: S606 - Ctrl-C and the exit code are then its own
 
@@ -135,6 +137,35 @@ def _reading(state: Mapping[str, object]) -> str:
         ) from None
 
 
+# The rows delivered last are found by the index on created_at.
+_NEWEST_VERSION = """
+SELECT coalesce(model_version, 'unnamed') FROM inference_requests
+WHERE inference_service = %s AND NOT starts_with(pair_id, 'itself:')
+ORDER BY created_at DESC
+LIMIT 1
+"""
+
+
+def _unrecorded(state: Mapping[str, object], uri: str) -> Iterator[str]:
+    """Which models run without a record yet: a report judges those before them."""
+    with psycopg.connect(uri) as connection:
+        for side in (state.get("primary"), state.get("shadow"), *_listed(state, "more_shadows")):
+            match side:
+                case {"service": service, "version": str(version), "transformer_log": log}:
+                    newest = connection.execute(_NEWEST_VERSION, [service]).fetchone()
+                    if newest is not None and newest[0] != version:
+                        yield (
+                            f"{service} runs as version {version}, and the last call that it has "
+                            f"recorded is of version {newest[0]}, which is judged. If others were "
+                            f"sent since, {log} says why none is recorded."
+                        )
+
+
+def _listed(state: Mapping[str, object], name: str) -> list[object]:
+    found = state.get(name)
+    return found if isinstance(found, list) else []
+
+
 def _rules(manifests: list[Manifest], folder: Path) -> Iterator[str]:
     """The option for each file of rules of the manifests, which is written below the folder."""
     for number, (_, text) in enumerate(rules_of(manifests), start=1):
@@ -142,6 +173,13 @@ def _rules(manifests: list[Manifest], folder: Path) -> Iterator[str]:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
         yield f"--rules={file}"
+
+
+def _with_own(options: Iterable[str], more: Sequence[str]) -> list[str]:
+    """What a report is asked for by, with the options of the manifests, which are told."""
+    if own := _left(options, more):
+        print(f"options of the manifests' report: {shlex.join(own)}", file=sys.stderr, flush=True)
+    return [*own, *more]
 
 
 def _left(options: Iterable[str], more: Iterable[str]) -> list[str]:

@@ -370,7 +370,14 @@ class Stack:
 
     def _side(self, service: InferenceService) -> Side:
         first, *more = (self._pods(service, number) for number in self._numbers)
-        return Side(**vars(first), more=tuple(more))
+        transformer = pod_name(service, "transformer")
+        return Side(
+            **vars(first),
+            service=self.environment(transformer)["INFERENCE_SERVICE"],
+            version=version_of(service),
+            transformer_log=str(self.supervisor.log_of(transformer)),
+            more=tuple(more),
+        )
 
     def _pods(self, service: InferenceService, number: int) -> Pods:
         transformer = pod_name(service, "transformer", number)

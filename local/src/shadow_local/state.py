@@ -31,8 +31,13 @@ class Pods:
 
 @dataclass(frozen=True)
 class Side(Pods):
-    """One InferenceService: its first pods, and with REPLICAS=2 and more the others."""
+    """One InferenceService: whose model its transformer records calls as, where it logs, its first
+    pods, and with REPLICAS=2 and more the others.
+    """
 
+    service: str
+    version: str | None
+    transformer_log: str
     more: tuple[Pods, ...] = ()
 
 

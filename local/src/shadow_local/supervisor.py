@@ -83,7 +83,7 @@ class Supervisor:
     def start(self, command: Command) -> int:
         """Start a child and return its process id; its output goes to a log of its name."""
         group = self._group()
-        with self._log(command.name).open("wb") as log:
+        with self.log_of(command.name).open("wb") as log:
             child = subprocess.Popen(
                 command.words,
                 env=dict(command.env),
@@ -116,7 +116,7 @@ class Supervisor:
                 if not endless and waited > READY_SECONDS:
                     raise Explained(
                         f"{command.name}: GET {url}: {answer}, for {READY_SECONDS} s; "
-                        f"{last_words(self._log(command.name))}"
+                        f"{last_words(self.log_of(command.name))}"
                     )
                 if endless and not answer[:3].isdigit():
                     began = time.monotonic()  # nobody has started it yet
@@ -131,7 +131,7 @@ class Supervisor:
         asked = f"  GET {url}: {answer}" + f"\n  {UNKNOWN_PATH}" * is_unknown
         if by_hand:
             return f"{name}, started by hand, is not ready yet:\n{asked}"
-        log = self._log(name)
+        log = self.log_of(name)
         lines = [
             f"{name} is not ready after {LATE_SECONDS} s, waiting up to {READY_SECONDS} s:",
             asked,
@@ -158,7 +158,7 @@ class Supervisor:
             raise StopRequested
         for name, (child, _) in self._children.items():
             if (code := child.poll()) is not None:
-                raise ChildDied(name, f"{_ending(code)}; {last_words(self._log(name))}")
+                raise ChildDied(name, f"{_ending(code)}; {last_words(self.log_of(name))}")
 
     def stop(self, name: str, on_delay: Callable[[str], None] = lambda _: None) -> None:
         """End one child: SIGTERM, its grace period, SIGKILL."""
@@ -202,9 +202,10 @@ class Supervisor:
 
     def forget(self, command: Command) -> None:
         """Remove the log of an earlier run: it would pass for that of a process started by hand."""
-        self._log(command.name).unlink(missing_ok=True)
+        self.log_of(command.name).unlink(missing_ok=True)
 
-    def _log(self, name: str) -> Path:
+    def log_of(self, name: str) -> Path:
+        """Where a child's output goes."""
         return self.log_folder / f"{name}.log"
 
     def _wait(

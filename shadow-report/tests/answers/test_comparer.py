@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,10 +30,11 @@ from shadow_report.answers.kinds import (
     Patterns,
     Tolerance,
     TopClass,
+    Variant,
 )
 from shadow_report.answers.outcome import Outcome
 from shadow_report.answers.paths import Rule, Rules
-from shadow_report.answers.similarity import Text
+from shadow_report.answers.similarity import Ranking, Text
 from shadow_report.rules import KINDS
 
 RULES = Rules(tolerance=Tolerance(1e-3, 1e-3))
@@ -204,6 +207,41 @@ def gravest(one: Any, other: Any, *by_path: Rule) -> Outcome:
     """What the reference says of a pair."""
     found = first_difference(one, other, replace(RULES, by_path=by_path))
     return Outcome.EQUAL if found is None else found.outcome
+
+
+@pytest.mark.parametrize(
+    "reads",
+    [reads for reads in READS if not isinstance(reads.how, Ignored | Variant)],
+    ids=lambda reads: reads.kind,
+)
+def test_no_kind_hides_another_type(reads: Reads) -> None:
+    """Wherever in a value it stands: a list with one item of another type is no other set of items.
+    What a ranking does not look at is left out, and the two kinds that are meant to hide it.
+    """
+    for first in reads.values:
+        for at, second in _with_another_type(first):
+            if isinstance(reads.how, Ranking):
+                beyond = at and at[0] >= reads.how.top
+                if beyond or (len(at) > 1 and at[1] != reads.how.key):
+                    continue
+            one, other = as_parsed({"t": first}), as_parsed({"t": second})
+            if gravest(one, other).is_fault:
+                assert gravest(one, other, Rule.of("t", reads.how)).is_fault, (first, second)
+
+
+OF_EACH_TYPE = (None, True, 1.5, "zz", [], [1], {}, {"x": 1})
+
+
+def _with_another_type(value: Any) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """Where it was changed, and the value with one of another type there."""
+    own = float if type(value) is int else type(value)
+    yield from (((), other) for other in OF_EACH_TYPE if type(other) is not own)
+    if isinstance(value, dict | list):
+        for key in value if isinstance(value, dict) else range(len(value)):
+            for at, changed in _with_another_type(value[key]):
+                whole = copy.copy(value)
+                whole[key] = changed
+                yield (key, *at), whole
 
 
 @pytest.mark.parametrize(

@@ -79,7 +79,10 @@ READS = [
     ),
     Reads(Cosine(0.9), ([1.0, 0.0], [3.0, 0.1], [0.0, 1.0], [1, 1], [-1.0], [0.0, 0.0], [None])),
     Reads(Cosine(0.9), (encoded(1, 0), encoded(3, 0.1), encoded(0, 1), encoded(1, 1), "ab", "")),
-    Reads(Ranking(2, 0.6, 0.5), (["a", "b", "c"], ["a", "b"], ["x", "y"], ["b", "a"], [1, 2], [])),
+    Reads(
+        Ranking(2, 0.6, 0.5),
+        (["a", "b", "c"], ["a", "b"], ["x", "y"], ["b", "a"], ["a", 1], [1, 2], [True, 2], []),
+    ),
     Reads(
         Ranking(3, 0.5, key="x"),
         (

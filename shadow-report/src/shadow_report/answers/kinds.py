@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -120,7 +120,7 @@ class Unordered:
 
     def align(self, primary: list[Any], shadow: list[Any]) -> Aligned:
         """Equal items side by side; then, when no item is left over, the others in their order."""
-        return _align(primary, shadow, _spelling, pair_rest=True)
+        return _align(primary, shadow, _spelling, _type, pair_rest=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,20 +131,16 @@ class Matched:
 
     def align(self, primary: list[Any], shadow: list[Any]) -> Aligned:
         """Objects with the same value of the field side by side."""
-        p, s, only_p, only_s = _align(primary, shadow, self._name, pair_rest=False)
-        # An object without the field lacks it, which is worse than being another object.
-        nameless = [item for item in only_s if not self._has_name(item)][: len(only_p)]
-        if nameless:
-            p, s = p + only_p[: len(nameless)], s + nameless
-            only_p = only_p[len(nameless) :]
-            only_s = [item for item in only_s if all(item is not other for other in nameless)]
-        return Aligned(p, s, only_p, only_s)
+        return _align(primary, shadow, self._name, self._type, pair_rest=False)
 
     def _has_name(self, item: Any) -> bool:
         return type(item) is dict and self.key in item
 
     def _name(self, item: Any) -> bytes:
         return _spelling([item[self.key]] if self._has_name(item) else item)
+
+    def _type(self, item: Any) -> object:
+        return _type(item[self.key]) if self._has_name(item) else None
 
 
 class Aligned(NamedTuple):
@@ -156,7 +152,15 @@ class Aligned(NamedTuple):
     only_shadow: list[Any]
 
 
-def _align(primary: list[Any], shadow: list[Any], name: Any, *, pair_rest: bool) -> Aligned:
+def _align(
+    primary: list[Any],
+    shadow: list[Any],
+    name: Callable[[Any], bytes],
+    type_of: Callable[[Any], object],
+    *,
+    pair_rest: bool,
+) -> Aligned:
+    """By their names; type_of: a name's type, None without one."""
     places: dict[bytes, list[int]] = defaultdict(list)
     for i, item in enumerate(shadow):
         places[name(item)].append(i)
@@ -172,6 +176,14 @@ def _align(primary: list[Any], shadow: list[Any], name: Any, *, pair_rest: bool)
         else:
             only_p.append(item)
     only_s = [item for i, item in enumerate(shadow) if i not in taken]
+    # Without a name, or with one of a type that none of the primary's has, an item is broken, which
+    # is worse than being another one.
+    types = {type_of(item) for item in only_p} - {None}
+    sound = [item for item in only_s if type_of(item) in types]
+    broken = [item for item in only_s if type_of(item) not in types]
+    p += only_p[: len(broken)]
+    s += broken[: len(only_p)]
+    only_p, only_s = only_p[len(broken) :], sound + broken[len(only_p) :]
     kinds = {*map(type, only_p), *map(type, only_s)}
     if pair_rest and len(only_p) == len(only_s) and not kinds & {str, bool, type(None)}:
         # Numbers that differ a little stand in the same order on both sides.
@@ -179,6 +191,13 @@ def _align(primary: list[Any], shadow: list[Any], name: Any, *, pair_rest: bool)
         s += sorted(only_s, key=_rank)
         only_p, only_s = [], []
     return Aligned(p, s, only_p, only_s)
+
+
+def _type(name: Any) -> object:
+    """As JSON has it, where a number is one that is finite."""
+    if type(name) is float and not math.isfinite(name):
+        return str(name)
+    return float if type(name) is int else type(name)
 
 
 def _rank(item: Any) -> tuple[bool, float, bytes]:

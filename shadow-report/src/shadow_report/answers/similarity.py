@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -103,9 +103,11 @@ class Ranking:
     key: str | None = None
 
     def ranks(self, primary: list[Any], shadow: list[Any]) -> Ranks | None:
-        """None when the items of one side are not all named, each once among the first."""
+        """None when the items of one side are not all named, each once among the first, or by names
+        of another type than the other side's.
+        """
         p, s = self._names(primary), self._names(shadow)
-        if p is None or s is None:
+        if p is None or s is None or _types(p) != _types(s):
             return None
         common = [name for name in p if name in s]
         overlap = len(common) / max(len(p), len(s))
@@ -122,11 +124,19 @@ class Ranking:
         """The rank of each of the first items by its name."""
         names: dict[Any, int] = {}
         for rank, item in enumerate(items[: self.top]):
-            name = item.get(self.key) if self.key and type(item) is dict else item
+            name = item
+            if self.key is not None:
+                name = item.get(self.key) if type(item) is dict else None
             if type(name) not in _NAMES or name in names:
+                return None
+            if type(name) is float and not math.isfinite(name):
                 return None
             names[name] = rank
         return names
 
 
-_NAMES = (str, int, float, bool)
+_NAMES = {str: str, int: float, float: float, bool: bool}
+
+
+def _types(names: Iterable[Any]) -> set[type]:
+    return {_NAMES[type(name)] for name in names}
