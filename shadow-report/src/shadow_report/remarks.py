@@ -49,7 +49,7 @@ def remarks(
     come later though nothing judges them.
     """
     return (
-        *_of_noise(noise, settings),
+        *_of_noise(noise, settings, is_generated=generated is not None),
         *_of_judge(opinion),
         *_of_first_tokens(generated, settings),
     )
@@ -225,18 +225,23 @@ def _of_judge(opinion: Opinion | None) -> tuple[str, ...]:
     return (f"{'; '.join(filter(None, (said, further, failed)))}.",)
 
 
-def _of_noise(noise: Noise, settings: Comparison) -> tuple[str, ...]:
+def _of_noise(noise: Noise, settings: Comparison, *, is_generated: bool) -> tuple[str, ...]:
     """What moves the verdict without being a reason for it: the noise floor."""
     floor = settings.margins.noise_floor
-    how = "(shadow-report replay --itself --to <its transformer>; next to make up: make noise)."
+    how = "(shadow-report replay --itself --to <its transformer>; next to make up: make noise)"
     if floor == "auto" and not noise.comparisons:
-        send = f"send the primary its own calls {how}"
-        return (f"The noise floor is not known, so nothing is taken off: {send}",)
+        send = f"send the primary its own calls of it {how}."
+        return (f"The noise floor is not known in this window, so nothing is taken off: {send}",)
     if floor == "auto" and noise.repeated_requests < MEASURED_REQUESTS:
         few = counted(noise.repeated_requests, "repeated request")
         so_far = f"by {few} so far, of {MEASURED_REQUESTS} or more"
-        more = f"send the primary more of its own calls, with other requests {how}"
+        more = f"send the primary more of its own calls, with other requests {how}."
         return (f"The noise floor is not measured yet, {so_far}: {more}",)
+    differing = noise.shadow_share or 0.0
+    is_too_much = differing > settings.margins.max_disagreement
+    if floor == "off" and not noise.comparisons and is_generated and is_too_much:
+        send = f"Send it its own calls {how}, then judge by --noise-floor auto."
+        return (f"How often the primary differs from itself, if it samples, is not known. {send}",)
     if noise.shadow_share is None or (floor == "off" and not noise.disagreements):
         return ()
     what = (

@@ -248,3 +248,17 @@ def test_answers_of_every_api_are_read(
 def test_what_is_no_generated_answer_says_nothing(answer: object) -> None:
     """Embeddings, errors and everything else."""
     assert said(answer, REFUSALS) is None
+
+
+@pytest.mark.parametrize(("words", "is_asked"), [("Paris it is.", True), ("Yes.", False)])
+def test_answers_that_differ_by_sampling_perhaps_ask_for_the_noise(
+    command: Command, words: str, is_asked: bool
+) -> None:
+    """Before any was measured: one model rejected for itself is told from a worse one by that."""
+    sides = spoken(chat("Yes.")), spoken(chat(words))
+    report = command([call for i in range(300) for call in pair(i, *sides, protocol="openai")])
+    assert report["verdict"] == ("REJECT" if is_asked else "WAIT")
+    asked = [said for said in report["remarks"] if "then judge by --noise-floor auto" in said]
+    assert len(asked) == is_asked
+    told = command([], "--noise-floor", "auto")["remarks"]
+    assert any("not known in this window" in said for said in told)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -292,16 +293,20 @@ def test_calls_of_a_new_version_end_the_verdict_of_the_one_before(postgres_uri: 
         new = numbered(pairs(20, first=4000, shadow={"version": "2027"}), 4000)
         record(postgres_uri, [replace(call, time=now) for call in new])
         status, found = served.until("/gate", lambda status, _: status != 200)
-        reason = (
-            f"The last verdict, PROMOTE, is of the calls before: the shadow {SHADOW}, version "
-            "2027, has calls of a new kind. The next one comes once all calls "
-            "have been counted from the start."
+        said = re.compile(
+            f"The last verdict, PROMOTE, is of the calls before: the shadow {SHADOW}, version 2027,"
+            " has calls of a new kind. The next one comes in about [0-9]+ s, once all calls have"
+            " been counted from the start."
         )
-        assert (status, found["reasons"], found["version"]) == (425, [reason], "2026")
-        assert json.loads(served.ask("/gate?version=2026")[1])["reasons"] == [reason]
-        assert reason.encode() in served.ask("/")[1]
+        (reason,) = found["reasons"]
+        assert said.fullmatch(reason)
+        assert (status, found["version"]) == (425, "2026")
+        (reason,) = json.loads(served.ask("/gate?version=2026")[1])["reasons"]
+        assert said.fullmatch(reason)
+        assert said.search(served.ask("/")[1].decode())
         document = json.loads(served.ask("/verdict.json")[1])
-        assert (document["verdict"], document["reasons"]) == ("WAIT", [reason])
+        assert document["verdict"] == "WAIT"
+        assert said.fullmatch(document["reasons"][0])
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -119,8 +119,8 @@ class Looks:
         for name, standing in self.standings.items():
             self.standings[name] = replace(standing, fault=fault or None)
 
-    def _note_another(self, name: str, why: str) -> None:
-        self.standings[name] = replace(self.standings[name], another=why)
+    def _note_another(self, name: str, why: str, after: float) -> None:
+        self.standings[name] = replace(self.standings[name], another=why, recounted_after=after)
 
     def _note(self, name: str, report: Report, began: float, waiting: int) -> None:
         before = self.standings[name]

@@ -23,7 +23,8 @@ class Standing:
 
     seen_at: when its last look began, on the caller's clock in seconds. waiting: calls that no
     follower has come to. another: why the report is of another comparison than the calls are that
-    came since, which are still to be counted. fault: why there is no newer one.
+    came since, which are still to be counted, no sooner than at recounted_after. fault: why there
+    is no newer one.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Standing:
     seen_at: float | None = None
     waiting: int = 0
     another: str | None = None
+    recounted_after: float = 0.0
     fault: str | None = None
 
     @property
@@ -59,7 +61,8 @@ class Standing:
         if age <= max_age.total_seconds():
             verdict, reasons = self.report.verdict, self.report.reasons
             if self.another is not None:
-                verdict, reasons = "WAIT", (_of_before(verdict, self.another),)
+                left = self.recounted_after - now
+                verdict, reasons = "WAIT", (_of_before(verdict, self.another, left),)
             elif version is not None and version != self.version:
                 verdict, reasons = "WAIT", (_of_others(version, self.report),)
             return Conclusion(self, verdict, reasons, age)
@@ -71,10 +74,12 @@ class Standing:
         return Conclusion(self, "WAIT", reasons, age)
 
 
-def _of_before(verdict: str, why: str) -> str:
+def _of_before(verdict: str, why: str, left: float) -> str:
+    """left: the seconds until all calls may be counted."""
+    when = f"in about {duration(timedelta(seconds=round(left)))}, " if left > 1 else ""
     return (
-        f"The last verdict, {verdict}, is of the calls before: {why}. The next one comes once all "
-        "calls have been counted from the start."
+        f"The last verdict, {verdict}, is of the calls before: {why}. The next one comes {when}"
+        "once all calls have been counted from the start."
     )
 
 

@@ -154,7 +154,8 @@ class Tally:
 
     last: the window begins so long ago, up to a sixteenth more. recounting_share: of the time, at
     most so much goes into counting from the start. on_another: told why the last report is of
-    another comparison than the next will be, as soon as a look knows.
+    another comparison than the next will be, as soon as a look knows, and from when on that can be
+    counted, by time.monotonic.
     """
 
     def __init__(
@@ -162,7 +163,7 @@ class Tally:
         settings: Comparison,
         last: timedelta | None = None,
         recounting_share: float = RECOUNTING_SHARE,
-        on_another: Callable[[str], None] = lambda why: None,
+        on_another: Callable[[str, float], None] = lambda why, after: None,
     ) -> None:
         self._asked_for, self._last, self._share = settings, last, recounting_share
         self._on_another = on_another
@@ -241,7 +242,7 @@ class Tally:
         self._base, self._checkpoints, self._why = None, [], str(change)
         until_then = "the verdict stays until then"
         if isinstance(change, AnotherComparison):
-            self._on_another(self._why)
+            self._on_another(self._why, self._recount_after)
             until_then = "WAIT until then"
         if (left := self._recount_after - time.monotonic()) > 1:
             log.info("To be counted from the start in %.0f s; %s: %s.", left, until_then, self._why)
