@@ -17,7 +17,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from shadow_report.answers.similarity import Cosine, Ranking, Text
+from shadow_report.answers.similarity import Cosine, Ranking, Text, json_type
 
 Floats = NDArray[np.float64]
 
@@ -120,7 +120,7 @@ class Unordered:
 
     def align(self, primary: list[Any], shadow: list[Any]) -> Aligned:
         """Equal items side by side; then, when no item is left over, the others in their order."""
-        return _align(primary, shadow, _spelling, _type, pair_rest=True)
+        return _align(primary, shadow, _spelling, json_type, pair_rest=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +140,7 @@ class Matched:
         return _spelling([item[self.key]] if self._has_name(item) else item)
 
     def _type(self, item: Any) -> object:
-        return _type(item[self.key]) if self._has_name(item) else None
+        return json_type(item[self.key]) if self._has_name(item) else None
 
 
 class Aligned(NamedTuple):
@@ -191,13 +191,6 @@ def _align(
         s += sorted(only_s, key=_rank)
         only_p, only_s = [], []
     return Aligned(p, s, only_p, only_s)
-
-
-def _type(name: Any) -> object:
-    """As JSON has it, where a number is one that is finite."""
-    if type(name) is float and not math.isfinite(name):
-        return str(name)
-    return float if type(name) is int else type(name)
 
 
 def _rank(item: Any) -> tuple[bool, float, bytes]:

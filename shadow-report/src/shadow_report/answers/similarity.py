@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -107,7 +107,7 @@ class Ranking:
         of another type than the other side's.
         """
         p, s = self._names(primary), self._names(shadow)
-        if p is None or s is None or _types(p) != _types(s):
+        if p is None or s is None or {*map(json_type, p)} != {*map(json_type, s)}:
             return None
         common = [name for name in p if name in s]
         overlap = len(common) / max(len(p), len(s))
@@ -127,16 +127,17 @@ class Ranking:
             name = item
             if self.key is not None:
                 name = item.get(self.key) if type(item) is dict else None
-            if type(name) not in _NAMES or name in names:
-                return None
-            if type(name) is float and not math.isfinite(name):
+            if json_type(name) not in _NAMES or name in names:
                 return None
             names[name] = rank
         return names
 
 
-_NAMES = {str: str, int: float, float: float, bool: bool}
+_NAMES = {str, float, bool}
 
 
-def _types(names: Iterable[Any]) -> set[type]:
-    return {_NAMES[type(name)] for name in names}
+def json_type(value: Any) -> object:
+    """One for all finite numbers, another for each that is not."""
+    if type(value) is float and not math.isfinite(value):
+        return str(value)
+    return float if type(value) is int else type(value)
