@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from shlex import quote
 
 from shadow_report.answers.figures import NumbersByName, advice
+from shadow_report.answers.kinds import Patterns
 from shadow_report.judging.integrity import MENDED_BELOW
-from shadow_report.judging.rates import MEASURED_REQUESTS
+from shadow_report.judging.rates import MEASURED_REQUESTS, Net
 from shadow_report.report import (
     Bucket,
     Difference,
@@ -46,12 +47,13 @@ def remarks(
     noise: Noise, opinion: Opinion | None, generated: Generated | None, settings: Comparison
 ) -> tuple[str, ...]:
     """What stands next to the reasons: the noise floor, what a judge says, and first tokens that
-    come later though nothing judges them.
+    come later and answers that are newly refused though nothing judges them.
     """
     return (
         *_of_noise(noise, settings, is_generated=generated is not None),
         *_of_judge(opinion),
         *_of_first_tokens(generated, settings),
+        *_of_refusals(generated, settings),
     )
 
 
@@ -203,6 +205,24 @@ def _of_first_tokens(generated: Generated | None, settings: Comparison) -> tuple
                 unjudged = "no gate judges that without --first-token-ratio."
                 return (f"The shadow's first token comes after {times} {of}; {unjudged}",)
     return ()
+
+
+def _of_refusals(generated: Generated | None, settings: Comparison) -> tuple[str, ...]:
+    """What a margin for all that differs may hold: more refusals than before, for sure."""
+    if generated is None or _judges_refusals(settings):
+        return ()
+    found, alpha = generated.refusals, settings.margins.alpha
+    new, gone = found.shadow_only, found.primary_only
+    pairs = found.neither + new + gone + found.both
+    if not pairs or Net(new, gone, pairs).bounds(alpha, alpha).lower <= 0:
+        return ()
+    refused = f"{counted(new, 'answer')} newly refused, {gone:,} no longer"
+    return (f"{refused}: no gate judges that without a margin in the rule of the pattern.",)
+
+
+def _judges_refusals(settings: Comparison) -> bool:
+    rules = settings.rules
+    return any(isinstance(rules.by_path[i].how, Patterns) for i in rules.margins)
 
 
 def _of_judge(opinion: Opinion | None) -> tuple[str, ...]:

@@ -262,3 +262,24 @@ def test_answers_that_differ_by_sampling_perhaps_ask_for_the_noise(
     assert len(asked) == is_asked
     told = command([], "--noise-floor", "auto")["remarks"]
     assert any("not known in this window" in said for said in told)
+
+
+@pytest.mark.parametrize(
+    ("new", "gone", "margin", "is_told"),
+    [(40, 0, "", True), (40, 35, "", False), (2, 0, "", False), (40, 0, ", margin: 5%", False)],
+)
+def test_refusals_that_no_gate_judges_are_told(  # noqa: PLR0917 - one per column
+    command: Command, tmp_path: Path, new: int, gone: int, margin: str, is_told: bool
+) -> None:
+    """A margin for all that differs may hold them; not those that come and go alike."""
+    plain, refused = spoken(chat("Yes.")), spoken(chat(REFUSAL))
+    sides = [(plain, refused)] * new + [(refused, plain)] * gone + [(plain, plain)] * 600
+    calls = [c for i, (p, s) in enumerate(sides) for c in pair(i, p, s, protocol="openai")]
+    file = tmp_path / "rules.yaml"
+    rule = f'{{path: "choices[*].message.content", compare: pattern{margin}}}'
+    file.write_text(f"presets: [openai]\nrules: [{rule * bool(margin)}]\n")
+    report = command(calls, "--rules", str(file), "--max-disagreement", "30%")
+    told = [said for said in report["remarks"] if "newly refused" in said]
+    assert len(told) == is_told
+    if told:
+        assert told[0].startswith(f"{new} answers newly refused, {gone} no longer: no gate judges")
