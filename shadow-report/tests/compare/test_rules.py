@@ -428,7 +428,7 @@ def test_a_margin_of_no_place_says_so(command: Command) -> None:
     assert "to pass it" in reason(command([], *rule))
     report = command(pairs(50), *rule)
     assert (
-        "no answer has labels[*], or a nearer rule has the margin there: "
+        "no answer has labels[*], a nearer rule has the margin there, or one for lists takes it whole: "
         "mend the rule's path, or take it out."
     ) in reason(report)
     assert report["verdict"] == "WAIT"
@@ -1429,3 +1429,54 @@ def test_a_place_has_one_figure_whatever_else_differs(command: Command, tmp_path
     )
     assert said in told(report)
     assert said in " ".join((tmp_path / "r.html").read_text().split())
+
+
+V2 = {"name": "y", "datatype": "FP64", "shape": [1, 2]}
+
+
+@pytest.mark.parametrize("order", [1, -1], ids=["list first", "numbers first"])
+@pytest.mark.parametrize("at", ["", "[*]"], ids=["one path", "its items"])
+@pytest.mark.parametrize("protocol", ["v1", "v2"])
+def test_what_a_rule_for_lists_finds_goes_by_no_margin_of_numbers(
+    command: Command, tmp_path: Path, protocol: str, at: str, order: int
+) -> None:
+    """Top classes under 1 % that change in 4 % are rejected, however much the numbers may differ;
+    and of numbers that the list's rule leaves nothing of nobody says that they pass.
+    """
+    path = "p" if protocol == "v1" else "outputs.y.data"
+    rules = [
+        f"{{path: {path}, compare: top_class, margin: 1%}}",
+        f"{{path: '{path}{at}', compare: number, absolute: 0.05, margin: 10%}}",
+    ]
+    file = tmp_path / "rules.yaml"
+    file.write_text(f"rules: [{', '.join(rules[::order])}]")
+
+    def answer(*scores: float) -> dict[str, object]:
+        return {"p": [*scores]} if protocol == "v1" else {"outputs": [V2 | {"data": [*scores]}]}
+
+    stays, flips = answer(0.4, 0.6), answer(0.6, 0.4)
+    report = command(
+        answers(*[(stays, flips if i % 25 == 0 else stays) for i in range(4_000)]),
+        "--rules",
+        str(file),
+    )
+    gates = {gate["name"]: gate for gate in report["gates"] if gate["path"]}
+    of_classes = gates[f"{path} (top_class)"]
+    assert (of_classes["status"], of_classes["estimate"]) == ("fail", 0.04)
+    of_numbers = gates[f"{path}{at} (number)"]
+    assert (of_numbers["status"], of_numbers["n"]) == ("wait", 0)
+    assert report["verdict"] == "REJECT"
+    loose = command([], "--rules", str(file), "--rule", f"{path}=top_class,margin=10%")
+    assert loose["verdict"] == "WAIT"
+
+
+def test_numbers_of_a_list_without_an_order_have_a_margin_of_their_own(command: Command) -> None:
+    """Beside the list's, which is asked for the items that only one side has."""
+    more, other = {"t": [1.0, 2.0]}, {"t": [2.0, 5.0]}
+    rules = ("--rule", "t=unordered,margin=1%", "--rule", "t=number,margin=30%")
+    report = command(
+        answers(*[(more, other if i % 5 == 0 else more) for i in range(2_000)]), *rules
+    )
+    gates = {gate["name"]: gate["estimate"] for gate in report["gates"] if gate["path"]}
+    assert gates == {"t (unordered)": 0.0, "t (number)": 0.2}
+    assert report["verdict"] != "REJECT"

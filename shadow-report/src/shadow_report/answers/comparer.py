@@ -238,6 +238,11 @@ class Place:
         self.texts: list[NDArray[np.int64]] = []
         """The same of those in which it was compared as a text: not JSON, nor null."""
 
+    @property
+    def margin(self) -> int | None:
+        """The rule whose margin holds for what differs here, numbers beside lists left out."""
+        return (self.rules.of_list if self.has_lists else self.rules).margin
+
     def count_pairs(self) -> None:
         """Count the current batch's rows as pairs, each once."""
         if len(self.rows) == 1 and (np.diff(self.rows[0]) > 0).all():
@@ -385,8 +390,11 @@ class Comparer:
         if not self._margins:
             return np.full(marks.rows.size, -1)
         places = self.places.all
-        margins = np.array([-1 if p.rules.margin is None else p.rules.margin for p in places])
-        return np.where(IS_DISAGREEMENT[marks.outcomes], margins[marks.places], -1)
+        of_values = np.array([-1 if p.rules.margin is None else p.rules.margin for p in places])
+        margins = np.array([-1 if p.margin is None else p.margin for p in places])
+        is_number = marks.outcomes == Outcome.NUMBER
+        found = np.where(is_number, of_values[marks.places], margins[marks.places])
+        return np.where(IS_DISAGREEMENT[marks.outcomes], found, -1)
 
     @property
     def seen(self) -> Seen:
@@ -429,7 +437,7 @@ class Comparer:
     def _standing(self) -> dict[int, Rows]:
         found: dict[int, list[Rows]] = {rule: [] for rule in self._margins}
         for place in self.places.all if found else ():
-            if (rule := place.rules.margin) is not None:
+            if (rule := place.margin) is not None:
                 of_texts = isinstance(self._rules.by_path[rule].how, TextKind)
                 found[rule] += place.texts if of_texts else place.rows
         return {rule: np.unique(np.concatenate(rows)) for rule, rows in found.items() if rows}

@@ -92,6 +92,11 @@ class _At:
     path: str = ""
     depth: int = 0
 
+    @property
+    def of_list(self) -> _At:
+        """What the rule for lists finds here."""
+        return replace(self, rules=self.rules.of_list)
+
     def key(self, key: str, chosen: frozenset[Progress] = NONE_CHOSEN) -> _At:
         rules = self.rules.below(key, chosen)
         template, path = join(self.template, key), join(self.path, key)
@@ -297,20 +302,20 @@ def _lists(at: _At, p: list[Any], s: list[Any]) -> Iterator[Difference]:
         p, s, only_p, only_s = rule.align(p, s)
         if only_p or only_s:
             what = f"{len(only_p)} of the primary's items and {len(only_s)} of the shadow's alone"
-            yield from at.differs(Outcome.ITEMS, only_p, only_s, what)
+            yield from at.of_list.differs(Outcome.ITEMS, only_p, only_s, what)
     elif isinstance(rule, Ranking) and p and s and (ranks := rule.ranks(p, s)) is not None:
         if ranks.overlap >= rule.overlap and ranks.correlation < rule.correlation:
             what = f"rank correlation {ranks.correlation:.4g}, asked for {rule.correlation:g}"
-            yield from at.differs(Outcome.ORDER, p, s, what)
+            yield from at.of_list.differs(Outcome.ORDER, p, s, what)
         elif min(ranks) < 1:
-            yield from at.judged("overlap", ranks.overlap, rule.overlap, p, s)
+            yield from at.of_list.judged("overlap", ranks.overlap, rule.overlap, p, s)
         return
     elif isinstance(rule, TopClass) and are_scores(p, s):
         yield from _top_classes(at, rule, p, s)
         return
     elif isinstance(rule, Cosine) and are_vectors(p, s):
         cosine = 1.0 if p == s else rule.similarity(p, s)
-        yield from at.judged("cosine", cosine, rule.least, p, s)
+        yield from at.of_list.judged("cosine", cosine, rule.least, p, s)
         return
     yield from _items_by_position(at, p, s)
 
@@ -320,7 +325,7 @@ def _top_classes(
 ) -> Iterator[Difference]:
     if (top := rule.label(p)) != (other := rule.label(s)):
         what = f"top class {_short(top)} became {_short(other)}"
-        yield from at.differs(Outcome.LABEL, top, other, what)
+        yield from at.of_list.differs(Outcome.LABEL, top, other, what)
 
 
 def _items_by_position(at: _At, p: list[Any], s: list[Any]) -> Iterator[Difference]:

@@ -58,7 +58,7 @@ def _path_report(place: Place, differing_pairs: int, alpha: float) -> PathReport
     agreeing = numbers.agreeing + tops.agreeing + place.nulls
     agreeing += place.labels.agreeing + place.bools.agreeing
     agreeing += min((t.values - t.below for t in place.similarities.values()), default=0)
-    margin, rules = place.rules.margin, place.rules.rules.by_path
+    margin, rules = place.margin, place.rules.rules.by_path
     shown = _labels_of(place)
     return PathReport(
         path=place.path or WHOLE,

@@ -181,7 +181,7 @@ class Rules:
     """How answers are compared: the tolerance, and the exceptions by path.
 
     Of several rules of one kind (numbers, lists, texts, margins) for one value that of the nearest
-    place counts, of several for one place the last.
+    place counts, of several for one place the last. Margins: `_margins`.
     """
 
     tolerance: Tolerance = UNRULED
@@ -205,14 +205,17 @@ class Rules:
     def margins(self) -> tuple[int, ...]:
         """The rules whose margins are gates, by their number: of several at one path the last.
 
-        Those of patterns are by themselves, as the classes are that they make of texts.
+        That of a rule for lists is beside one for the values in them, and those of patterns are by
+        themselves, as the classes are that they make of texts.
         """
-        last = {
-            (rule.spelling, isinstance(rule.how, Patterns)): number
-            for number, rule in enumerate(self.by_path)
-            if rule.margin is not None
-        }
-        return tuple(sorted(last.values()))
+        at: dict[str, list[tuple[int, Rule]]] = defaultdict(list)
+        patterns: dict[str, int] = {}
+        for number, rule in enumerate(self.by_path):
+            at[rule.spelling].append((number, rule))
+            if rule.margin is not None and isinstance(rule.how, Patterns):
+                patterns[rule.spelling] = number
+        held = (number for rules in at.values() for number in _margins(rules))
+        return tuple(sorted({*patterns.values(), *(n for n in held if n is not None)}))
 
     def at_root(self) -> RulesHere:
         """What they say of an answer as a whole."""
@@ -245,7 +248,9 @@ class RulesHere:
     is_json: bool = False
     is_variant: bool = False
     margin: int | None = None
-    """The rule whose margin holds for what differs here."""
+    """The rule whose margin holds for what differs here, but for what `lists` finds."""
+    list_margin: int | None = None
+    """The same for what `lists` finds: its own, or one above that is not of numbers or texts."""
     json_margin: int | None = None
     """The same for the fields of JSON in a text, which is not compared as one."""
     pattern_margin: int | None = None
@@ -262,6 +267,11 @@ class RulesHere:
             or self.patterns is not None
             or isinstance(self.lists, Cosine)
         )
+
+    @property
+    def of_list(self) -> RulesHere:
+        """What they say of what the rule for lists finds."""
+        return self if self.lists is None else replace(self, margin=self.list_margin)
 
     @property
     def tolerance(self) -> Tolerance:
@@ -359,9 +369,9 @@ def _settled(above: RulesHere, named: list[tuple[int, Rule]]) -> RulesHere:
     """What holds above, but for what the rules that name this place say."""
     here = above
     for number, rule in named:
-        margin = number if rule.margin is not None else None
         how = rule.how
         if isinstance(how, Patterns):
+            margin = number if rule.margin is not None else None
             here = replace(here, patterns=how, pattern_margin=margin)
             continue
         if isinstance(how, Ignored):
@@ -376,9 +386,29 @@ def _settled(above: RulesHere, named: list[tuple[int, Rule]]) -> RulesHere:
             here = replace(here, is_variant=True)
         elif not isinstance(how, Json | None):
             assert_never(how)
-        if margin is not None:
-            here = replace(here, margin=margin)
-    return here
+    margin, list_margin = _margins(named)
+    return replace(
+        here,
+        margin=here.margin if margin is None else margin,
+        list_margin=here.list_margin if list_margin is None else list_margin,
+    )
+
+
+def _margins(named: Iterable[tuple[int, Rule]]) -> tuple[int | None, int | None]:
+    """Whose margins hold at one place: for its values, and for what a rule for lists finds there.
+
+    The last one's each, but that a rule for numbers or texts has none for lists, and one for lists
+    none for values that another rule has one for.
+    """
+    having = {
+        number: rule.how
+        for number, rule in named
+        if rule.margin is not None and not isinstance(rule.how, Patterns)
+    }
+    of_lists = [number for number, how in having.items() if isinstance(how, ListKind)]
+    of_values = [n for n, how in having.items() if isinstance(how, Tolerance | Labels | TextKind)]
+    margin = max((n for n in having if not of_values or n not in of_lists), default=None)
+    return margin, max(of_lists, default=None if margin in of_values else margin)
 
 
 def _names(selector: JSONPathSelector, step: Step) -> bool:

@@ -262,8 +262,8 @@ def _above(question: Question, differing: Rate, noise: Rate | float) -> Question
 
 def _of_margin(found: PathMargin, rate: Rate, is_compared: bool) -> Question:
     nothing = (
-        f"no answer has {found.path}, or a nearer rule has the margin there: "
-        "mend the rule's path, or take it out"
+        f"no answer has {found.path}, a nearer rule has the margin there, or one for lists takes "
+        "it whole: mend the rule's path, or take it out"
     )
     share = percent(rate.rate) if rate.trials else "none"
     return Question(
