@@ -1480,3 +1480,27 @@ def test_numbers_of_a_list_without_an_order_have_a_margin_of_their_own(command: 
     gates = {gate["name"]: gate["estimate"] for gate in report["gates"] if gate["path"]}
     assert gates == {"t (unordered)": 0.0, "t (number)": 0.2}
     assert report["verdict"] != "REJECT"
+
+
+GATELESS = (
+    "{path: t, compare: json, margin: 50%}, {path: t, compare: text, margin: 50%}",
+    (
+        "{path: '*', compare: number, margin: 50%}, {path: t, margin: 50%},"
+        " {path: t, compare: unordered, margin: 50%}"
+    ),
+)
+
+
+@pytest.mark.parametrize("rules", GATELESS)
+def test_no_margin_without_a_gate_allows_anything(
+    command: Command, tmp_path: Path, rules: str
+) -> None:
+    """Of several at one path the last has the gate, also of texts that are JSON, whose fields go by
+    no margin of texts, and beside a rule whose wildcard names the place as well.
+    """
+    file = tmp_path / "rules.yaml"
+    file.write_text(f"rules: [{rules}]")
+    differing = [({"t": '{"x": 1}'}, {"t": '{"x": 2}'})] * 100
+    report = command(answers(*differing), "--rules", str(file))
+    gates = [gate for gate in report["gates"] if gate["path"]]
+    assert report["disagreements"] + sum(gate["n"] for gate in gates) >= len(differing)

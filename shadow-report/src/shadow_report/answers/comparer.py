@@ -385,13 +385,14 @@ class Comparer:
     def own_margins(self, marks: Marks) -> Rows:
         """By mark, the rule whose margin is asked of it; -1 where the whole answer's is.
 
-        A new fault is never a matter of a margin of its own.
+        A new fault is never a matter of a margin of its own, nor is what has one without a gate.
         """
         if not self._margins:
             return np.full(marks.rows.size, -1)
+        gates: dict[int | None, int] = {rule: rule for rule in self._margins}
         places = self.places.all
-        of_values = np.array([-1 if p.rules.margin is None else p.rules.margin for p in places])
-        margins = np.array([-1 if p.margin is None else p.margin for p in places])
+        of_values = np.array([gates.get(p.rules.margin, -1) for p in places])
+        margins = np.array([gates.get(p.margin, -1) for p in places])
         is_number = marks.outcomes == Outcome.NUMBER
         found = np.where(is_number, of_values[marks.places], margins[marks.places])
         return np.where(IS_DISAGREEMENT[marks.outcomes], found, -1)
@@ -437,7 +438,7 @@ class Comparer:
     def _standing(self) -> dict[int, Rows]:
         found: dict[int, list[Rows]] = {rule: [] for rule in self._margins}
         for place in self.places.all if found else ():
-            if (rule := place.margin) is not None:
+            if (rule := place.margin) in found:
                 of_texts = isinstance(self._rules.by_path[rule].how, TextKind)
                 found[rule] += place.texts if of_texts else place.rows
         return {rule: np.unique(np.concatenate(rows)) for rule, rows in found.items() if rows}
