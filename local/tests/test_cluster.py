@@ -124,7 +124,7 @@ def test_connections_beyond_the_calls_that_are_let_through_are_warned_of(
 def test_a_mirror_that_copies_nothing_is_warned_of(
     tmp_path: Path, topology: str, share: str, is_told: bool
 ) -> None:
-    """It is no mistake to a cluster; the routes to both shadows, and of gRPC, are named."""
+    """A cluster takes it for what is meant; the routes to both shadows, and of gRPC, are named."""
     tree = Tree(tmp_path / "tree")
     tree.choose_topology(topology)
     tree.switch_on_options(topology)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,7 +29,14 @@ from shadow_local.processes import (
     pod_name,
 )
 from shadow_local.state import Follower, Pods, Side, State, digest
-from shadow_local.supervisor import ChildDied, Command, StopRequested, Supervisor
+from shadow_local.supervisor import (
+    ChildDied,
+    Command,
+    Progress,
+    StopRequested,
+    Supervisor,
+    silent,
+)
 from shadow_local.translate.arguments import rules_of
 from shadow_local.translate.cluster import checked, topology_of
 from shadow_local.translate.deployments import deployments, judging_options, with_rules
@@ -56,7 +63,6 @@ FOLLOWER, LIVE_VERDICT = "follower", "live-verdict"
 LIVE_SETTLE = "3s"
 # Of a predictor's container or model, what another model has otherwise; the rest is how it runs.
 OF_A_MODEL = ("image", "command", "args", "env", "modelFormat", "runtime", "storageUri")
-Progress = Callable[[str], None]
 
 
 def version_of(service: InferenceService) -> str | None:
@@ -114,7 +120,7 @@ class Stack:
         self._pids: dict[str, int] = {}
         self._ports: dict[str, Ports] = {}
 
-    def start(self, progress: Progress = lambda _: None) -> State:
+    def start(self, progress: Progress = silent) -> State:
         """Start everything; `progress` is called with what is being waited for."""
         gateway_port = self._choose_ports()
         pods = {
@@ -215,7 +221,7 @@ class Stack:
         self._pids[name] = self.supervisor.start(item)
         self.supervisor.wait_until_ready(item)
 
-    def stop(self, progress: Progress = lambda _: None) -> None:
+    def stop(self, progress: Progress = silent) -> None:
         """End everything: the gateway, who calls the models, the transformers (they deliver what
         they hold), the rest; `progress` is called with what takes long.
         """

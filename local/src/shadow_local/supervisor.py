@@ -40,6 +40,13 @@ ANSWER_CHARACTERS = 200
 _without_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
+Progress = Callable[[str], None]
+
+
+def silent(_: str) -> None:
+    """Progress that nobody is told of."""
+
+
 class ChildDied(Explained):
     """A child ended by itself; the message has its name, how it ended and what its log says."""
 
@@ -100,7 +107,7 @@ class Supervisor:
         self,
         command: Command,
         endless: bool = False,
-        on_delay: Callable[[str], None] = lambda _: None,
+        on_delay: Progress = silent,
     ) -> None:
         """Return once every probe answers 200; raises when none comes, and as `check` does.
 
@@ -160,15 +167,13 @@ class Supervisor:
             if (code := child.poll()) is not None:
                 raise ChildDied(name, f"{_ending(code)}; {last_words(self.log_of(name))}")
 
-    def stop(self, name: str, on_delay: Callable[[str], None] = lambda _: None) -> None:
+    def stop(self, name: str, on_delay: Progress = silent) -> None:
         """End one child: SIGTERM, its grace period, SIGKILL."""
         child, command = self._children.pop(name)
         child.terminate()
         self._wait(child, command, time.monotonic(), on_delay)
 
-    def stop_all(
-        self, order: tuple[str, ...] = (), on_delay: Callable[[str], None] = lambda _: None
-    ) -> None:
+    def stop_all(self, order: tuple[str, ...] = (), on_delay: Progress = silent) -> None:
         """End every child, those of `order` first and the rest together; then what they started.
 
         on_delay: called once for each that takes long, with how long it may.
@@ -213,7 +218,7 @@ class Supervisor:
         child: subprocess.Popen[bytes],
         command: Command,
         began: float,
-        on_delay: Callable[[str], None],
+        on_delay: Progress,
     ) -> None:
         """Wait for a child that is to end; kill it past its time, or when hurried."""
         is_late = False

@@ -148,7 +148,7 @@ signal.signal(signal.SIGTERM, lambda *_: (open(sys.argv[1] + "/ended", "w").writ
 open(sys.argv[1] + "/ready", "w").write("1")
 time.sleep(600)
 """
-    pid = supervisor.start(python(tmp_path, program, stop_seconds=600))
+    pid = supervisor.start(python(tmp_path, program, stop_seconds=30))
     pid_in(tmp_path / "ready")
     os.kill(pid, signal.SIGSTOP)
     supervisor.stop_all()

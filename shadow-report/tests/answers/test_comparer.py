@@ -215,8 +215,8 @@ def gravest(one: Any, other: Any, *by_path: Rule) -> Outcome:
     ids=lambda reads: reads.kind,
 )
 def test_no_kind_hides_another_type(reads: Reads) -> None:
-    """Wherever in a value it stands: a list with one item of another type is no other set of items.
-    What a ranking does not look at is left out, and the two kinds that are meant to hide it.
+    """Wherever in a value it stands: an item of another type is not just another item. What a ranking
+    does not look at is left out, and the two kinds that are meant to hide it.
     """
     for first in reads.values:
         for at, second in _with_another_type(first):

@@ -241,7 +241,8 @@ class Place:
     @property
     def margin(self) -> int | None:
         """The rule whose margin holds for what differs here, numbers beside lists left out."""
-        return (self.rules.of_list if self.has_lists else self.rules).margin
+        rules = self.rules
+        return rules.list_margin if self.has_lists and rules.lists is not None else rules.margin
 
     def count_pairs(self) -> None:
         """Count the current batch's rows as pairs, each once."""

@@ -170,17 +170,21 @@ def why(report: Report, verbose: bool) -> list[RenderableType]:
     bad run of calls, a bad slice, noise and options without effect are in no figure of the table.
     """
     everything = verbose or report.verdict == "INVALID"
-    reasons = list(report.reasons if everything else report.reasons[:1])
-    for gate in report.gates:
-        would_fail = gate.status == "wait" and gate.need and gate.need.towards == "fail"
-        is_told = gate.name in TOLD and gate.status != "pass"
-        if (gate.status == "fail" or would_fail or is_told) and not everything:
-            reasons += [r for r in report.reasons[1:] if gate.reason in r]
-    reasons += report.remarks
+    told = [gate.reason for gate in report.gates if _is_told(gate)]
+    reasons = [
+        reason
+        for i, reason in enumerate(report.reasons)
+        if everything or i == 0 or any(of_gate in reason for of_gate in told)
+    ]
     return [
-        *(Padding(Text(one_line(reason)), (0, 0, 0, 2)) for reason in reasons),
+        *(Padding(Text(one_line(said)), (0, 0, 0, 2)) for said in (*reasons, *report.remarks)),
         *unmatched(report),
     ]
+
+
+def _is_told(gate: Gate) -> bool:
+    would_fail = gate.status == "wait" and gate.need is not None and gate.need.towards == "fail"
+    return gate.status == "fail" or would_fail or (gate.name in TOLD and gate.status != "pass")
 
 
 def about(report: Report) -> Table:
