@@ -215,8 +215,8 @@ def gravest(one: Any, other: Any, *by_path: Rule) -> Outcome:
     ids=lambda reads: reads.kind,
 )
 def test_no_kind_hides_another_type(reads: Reads) -> None:
-    """Wherever in a value it stands: an item of another type is not just another item. What a ranking
-    does not look at is left out, and the two kinds that are meant to hide it.
+    """Wherever in a value it stands: an item of another type is not just another item. What a
+    ranking does not look at is left out, and the two kinds that are meant to hide it.
     """
     for first in reads.values:
         for at, second in _with_another_type(first):
@@ -262,6 +262,15 @@ def test_the_difference_that_is_judged_is_named(primary: Any, shadow: Any, named
     found = first_difference(primary, shadow, rules)
     assert found is not None
     assert found.path.partition("[")[0] == named
+
+
+@pytest.mark.parametrize("margin", [None, 0.01])
+def test_what_a_rule_for_lists_finds_has_that_rules_margin(margin: float | None) -> None:
+    """Of the numbers in the list there is another one, which is not asked."""
+    rules = Rules(by_path=(Rule.of("p", TopClass(), margin), Rule.of("p", RULES.tolerance, 0.1)))
+    found = first_difference({"p": [0.4, 0.6]}, {"p": [0.6, 0.4]}, rules)
+    assert found is not None
+    assert found.has_own_margin is (margin is not None)
 
 
 @each_kind
